@@ -1,0 +1,144 @@
+"""The seed's experiment: the same MLP trained dense, static sparse, dynamic sparse and narrow dense, epoch by epoch in pairs."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from bench import cases
+from bench.cases import Case, Shape
+from bench.pairing import Plan, race
+from bench.row import row_of
+from bench.workbench import layout_of, pass_gate
+from sparse_models.costs import counted_training_flops, executed_flops, size
+from sparse_models.data import DATA, Data
+from sparse_models.models import MLP, convert, dense_mlp, draw, narrow_mlp, sparse_mlp
+from sparse_models.registry import LAYERS, UPDATES
+from sparse_models.training import (
+    Search,
+    Settings,
+    drop_fractions,
+    evaluate,
+    search_learning_rate,
+    train,
+)
+
+
+def bench_train(case: Case, benchmark: Any, record: Any) -> None:
+    """One training of one arm and of dense beside it; a round is an epoch."""
+    benchmark.group = f"train {case.data} {case.protocol}"
+    pass_gate(case, case.layer, layout_of(LAYERS[case.layer], "batch-major"))
+    data, settings = load(case.data, case.device, case.dtype), settings_of(case)
+    dense_case = case._replace(model="dense", layer="dense", update="static", sparsity=0.0)
+    if benchmark.disabled:
+        settings = settings._replace(epochs=1)
+    own, dense = (Arm(arm, data, settings) for arm in (case, dense_case))
+    for arm in (own, dense):
+        arm.warm_up()
+    pairs = race(benchmark, own.epoch, dense.epoch, case.device, Plan(1, 1, settings.epochs))
+    if pairs is None:
+        return
+    layers = list(own.model)
+    total = size(layers)
+    rule, samples = UPDATES[case.update], len(data.train.labels)
+    steps = list(drop_fractions(samples, own.settings, rule))
+    steps_an_epoch = len(steps) // settings.epochs
+    # A rule that looks at every weight's gradient executes one dense weight gradient at each update.
+    batches = [min(settings.batch, samples - start) for start in range(0, samples, settings.batch)] * settings.epochs
+    looked_at = sum(batch for batch, fraction in zip(batches, steps, strict=True) if fraction > 0 and rule.needs_gradient)
+    own_quality, dense_quality = evaluate(own.model, data.test), evaluate(dense.model, data.test)
+    dense_weights = size(list(dense.model)).weights
+    record(
+        row_of(
+            case,
+            pairs,
+            total,
+            shape="x".join(map(str, (layers[0].in_features, *(layer.out_features for layer in layers)))),
+            epochs=settings.epochs,
+            optimizer=settings.optimizer,
+            update_interval=steps_an_epoch if rule.moves else 0,
+            learning_rate=own.settings.learning_rate,
+            dense_learning_rate=dense.settings.learning_rate,
+            search_trainings=own.search.trainings,
+            search_seconds=own.search.seconds,
+            final_loss=evaluate(own.model, data.train).loss,
+            test_accuracy=own_quality.accuracy,
+            test_loss=own_quality.loss,
+            dense_final_loss=evaluate(dense.model, data.train).loss,
+            dense_test_accuracy=dense_quality.accuracy,
+            dense_test_loss=dense_quality.loss,
+            training_seconds=sum(pairs.seconds),
+            dense_training_seconds=sum(pairs.dense_seconds),
+            flops_counted=counted_training_flops(
+                total.nnz, total.weights, samples * settings.epochs, steps_an_epoch, needs_gradient=rule.needs_gradient
+            ),
+            flops_executed=executed_flops(layers, samples * settings.epochs, "step", input_gradient=False)
+            + 2 * total.weights * looked_at,
+            dense_flops=counted_training_flops(
+                dense_weights, dense_weights, samples * settings.epochs, steps_an_epoch, needs_gradient=False
+            ),
+        )
+    )
+
+
+class Arm:
+    """One arm of the experiment, trained an epoch at a time."""
+
+    def __init__(self, case: Case, data: Data, settings: Settings) -> None:
+        """Build the arm's model from the weights that all arms of a seed share, and find its learning rate."""
+        self.case, self.data = case, data
+        self.search = NO_SEARCH
+        if case.protocol == "tuned":
+            self.search = search(case._replace(seed=cases.SEARCH_SEED), settings)
+        self.settings = settings._replace(learning_rate=self.search.learning_rate)
+        self.model = model_of(case)
+        self._epochs = self._train(self.model)
+
+    def _train(self, model: MLP) -> Iterator[torch.Tensor]:
+        return train(model, self.data.train, self.settings, self.case.seed, UPDATES[self.case.update])
+
+    def warm_up(self) -> None:
+        """Train a throwaway model of the same arm for one epoch."""
+        next(self._train(model_of(self.case)))
+
+    def epoch(self) -> None:
+        """Train for one epoch."""
+        next(self._epochs)
+
+
+NO_SEARCH = Search(cases.SEED_LEARNING_RATE, 0, 0.0)
+
+
+def model_of(case: Case) -> MLP:
+    """Return the untrained model of a case's arm; `tuned` scales the sparse layers' weights by 1 / sqrt(density)."""
+    shape = Shape.parse(case.shape)
+    generator = torch.Generator().manual_seed(case.seed)
+    drawn = convert(draw(shape.sizes, generator), case.device, getattr(torch, case.dtype))
+    if case.model == "dense":
+        return dense_mlp(drawn)
+    if case.model == "narrow":
+        nnz = size(list(sparse_mlp(drawn, "masked", case.sparsity, generator))).nnz
+        return narrow_mlp(drawn, nnz)
+    return sparse_mlp(drawn, case.layer, case.sparsity, generator, scaled=case.protocol == "tuned")
+
+
+def settings_of(case: Case) -> Settings:
+    """Return the settings that all arms on a data set share."""
+    epochs, _ = cases.EPOCHS_AND_BATCH[case.data]
+    return Settings(epochs, Shape.parse(case.shape).batch, cases.SEED_LEARNING_RATE)
+
+
+@lru_cache(maxsize=None)
+def load(name: str, device: str, dtype: str) -> Data:
+    """Return a data set, made once a session."""
+    return DATA[name]().to(device, getattr(torch, dtype))
+
+
+@lru_cache(maxsize=None)
+def search(case: Case, settings: Settings) -> Search:
+    """Return the learning rate of an arm under the tuned protocol: the same search for every arm, once a session."""
+    data = load(case.data, case.device, case.dtype)
+    return search_learning_rate(
+        lambda: model_of(case), data, settings, cases.LEARNING_RATES, case.seed, UPDATES[case.update]
+    )

@@ -1,0 +1,60 @@
+"""A mask update: drop, grow, the storage rebuilt and the optimizer state moved, against one dense training step."""
+
+from typing import Any
+
+import torch
+
+from bench.cases import Case, Shape
+from bench.pairing import race
+from bench.row import row_of
+from bench.workbench import build, dense_reference, pass_gate, problems
+from sparse_models.costs import counted_flops, size
+from sparse_models.registry import UPDATES
+from sparse_models.training import OPTIMIZERS
+from sparse_models.updates import update_masks
+
+
+def bench_update(case: Case, benchmark: Any, record: Any) -> None:
+    """Everything that a mask update adds to a step, the gradient of every weight included where the rule needs it."""
+    benchmark.group = f"update {case.shape}"
+    dense_step, dense_layout = dense_reference(case, "step")
+    pass_gate(case, case.layer, dense_layout)
+    parts = problems(case, case.layer)
+    model = build(case.layer, parts)
+    layers, rule = list(model), UPDATES[case.update]
+    optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-3)
+    model(parts[0].x).backward(parts[-1].output_grad)
+    optimizer.step()  # so that there is optimizer state to move
+    generator = torch.Generator().manual_seed(0)
+    fraction = rule.drop_fraction(0.0)
+    activations = [(part.output_grad, part.x) for part in parts]
+
+    def update() -> None:
+        gradients = {}
+        if rule.needs_gradient:
+            gradients = {layer: grad.t() @ x for layer, (grad, x) in zip(layers, activations, strict=True)}
+        update_masks(layers, rule, fraction, optimizer, gradients, generator)
+
+    before = [(layer.mask, layer.to_dense()) for layer in layers]
+    update()
+    for layer, (mask, weight) in zip(layers, before, strict=True):
+        held = torch.equal(layer.to_dense(), weight * layer.mask)
+        assert held and layer.nnz == int(mask.sum()), f"{case.layer}: the update lost weights or non-zeros; nothing is timed"
+
+    pairs = race(benchmark, update, dense_step, case.device)
+    if pairs is None:
+        return
+    total, batch = size(layers), Shape.parse(case.shape).batch
+    gradient_flops = counted_flops(total.weights, batch, "forward") if rule.needs_gradient else 0
+    record(
+        row_of(
+            case,
+            pairs,
+            total,
+            dense_layout=dense_layout,
+            drop_fraction=fraction,
+            flops_counted=gradient_flops,
+            flops_executed=gradient_flops,
+            dense_flops=counted_flops(total.weights, batch, "step"),
+        )
+    )

@@ -1,0 +1,147 @@
+"""The grid of cases: names and numbers, nothing else."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sparse_models.errors import InputError
+from sparse_models.masks import FULL
+from sparse_models.registry import LAYERS, UPDATES
+
+OPS = ("forward", "backward", "step", "update", "train")
+SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
+# The seed's hidden layer and its whole MLP, a ViT-S feed-forward layer, and one sample through a transformer's.
+SHAPES = ("256x256b4096", "100x256x256x10b4096", "384x1536b256", "512x2048b1")
+
+# The seed's experiment. Its hidden layers are 256 and 256 wide; its sparsity is 0.8.
+HIDDEN = (256, 256)
+TRAINING_SPARSITIES = (0.8,)
+TRAINING_LAYERS = ("csr",)
+PROTOCOLS = ("seed", "tuned")
+SEEDS = 3
+SEED_LEARNING_RATE = 1e-3
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+EPOCHS_AND_BATCH = {"random": (20, 4096), "teacher": (15, 256), "digits": (30, 128)}
+SEARCH_SEED = 1000  # not one of the seeds that are reported
+
+UPDATE_SPARSITIES = (0.8, 0.95)
+UPDATE_SHAPES = ("256x256b4096", "384x1536b256")
+
+
+class Shape(NamedTuple):
+    """Layer sizes (in, hidden ..., out) and the batch; two sizes are one layer, more are an MLP with ReLU between."""
+
+    sizes: tuple[int, ...]
+    batch: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shape":
+        """Return the shape written as 256x256b4096; raises InputError for anything else and for a zero."""
+        match = re.fullmatch(r"(\d+(?:x\d+)+)b(\d+)", text)
+        shape = cls(tuple(int(size) for size in match[1].split("x")), int(match[2])) if match else None
+        if shape is None or min(*shape.sizes, shape.batch) < 1:
+            raise InputError(
+                f"expected a shape like 256x128b64 (input, output and batch sizes, each at least 1), got {text!r}; "
+                "more sizes make an MLP, as in 100x256x256x10b4096"
+            )
+        return shape
+
+    def __str__(self) -> str:
+        """Return the shape as `parse` reads it."""
+        return f"{self.chain}b{self.batch}"
+
+    @property
+    def chain(self) -> str:
+        """The sizes alone, as in 256x128."""
+        return "x".join(map(str, self.sizes))
+
+
+class Case(NamedTuple):
+    """One benchmark case; every field is a plain string or number, the same fields for all, "-" or 0 where one has no meaning."""
+
+    op: str
+    model: str  # dense, sparse or narrow
+    layer: str
+    update: str
+    shape: str
+    sparsity: float
+    device: str
+    dtype: str
+    threads: int
+    data: str = "-"
+    protocol: str = "-"
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        """What pytest shows between brackets, the operation being the function's name."""
+        arm = {"dense": ["dense"], "narrow": ["narrow"], "sparse": [self.update, self.layer]}[self.model]
+        what = [self.data, self.protocol, *arm] if self.op == "train" else arm if self.op == "update" else [self.layer]
+        seed = [f"seed{self.seed}"] if self.op == "train" else []
+        return "-".join([*what, self.shape, f"{self.sparsity:g}", *seed, self.device, self.dtype, f"{self.threads}threads"])
+
+
+class Selection(NamedTuple):
+    """What the command line selects; None = the defaults of each operation."""
+
+    ops: tuple[str, ...]
+    layers: tuple[str, ...] | None
+    updates: tuple[str, ...] | None
+    shapes: tuple[str, ...] | None
+    sparsities: tuple[float, ...] | None
+    devices: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    threads: tuple[int, ...]
+    data: tuple[str, ...]
+    protocols: tuple[str, ...]
+    seeds: int
+
+
+def cases(op: str, selection: Selection) -> Iterator[Case]:
+    """Yield the cases of one operation in a fixed order: those that share a dense reference follow one another."""
+    make = {"update": _update_cases, "train": _training_cases}.get(op, _layer_cases)
+    for device in selection.devices:
+        for dtype in selection.dtypes:
+            for threads in selection.threads:
+                yield from make(op, selection, device, dtype, threads)
+
+
+def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
+    layers = selection.layers or tuple(LAYERS)
+    # A layer that holds every weight is timed once, against its own clone: the control.
+    full = [layer for layer in layers if LAYERS[layer].pattern is FULL]
+    for shape in selection.shapes or SHAPES:
+        for layer in full:
+            yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
+        for sparsity in selection.sparsities or SPARSITIES:
+            for layer in layers:
+                if layer not in full:
+                    yield Case(op, "sparse", layer, "static", shape, sparsity, device, dtype, threads)
+
+
+def _update_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
+    for shape in selection.shapes or UPDATE_SHAPES:
+        for update in selection.updates or tuple(UPDATES):
+            for layer in selection.layers or tuple(LAYERS):
+                if UPDATES[update].moves and LAYERS[layer].pattern is not FULL:
+                    for sparsity in selection.sparsities or UPDATE_SPARSITIES:
+                        yield Case(op, "sparse", layer, update, shape, sparsity, device, dtype, threads)
+
+
+def _training_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
+    layers = [layer for layer in selection.layers or TRAINING_LAYERS if LAYERS[layer].pattern is not FULL]
+    for data in selection.data:
+        inputs = {"digits": 64}.get(data, 100)
+        shape = str(Shape((inputs, *HIDDEN, 10), EPOCHS_AND_BATCH[data][1]))
+        for protocol in selection.protocols:
+            for seed in range(selection.seeds):
+
+                def case(model: str, layer: str, update: str, sparsity: float) -> Case:
+                    return Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed)
+
+                yield case("dense", "dense", "static", 0.0)
+                for sparsity in selection.sparsities or TRAINING_SPARSITIES:
+                    for layer in layers:
+                        for update in selection.updates or tuple(UPDATES):
+                            yield case("sparse", layer, update, sparsity)
+                    yield case("narrow", "dense", "static", sparsity)

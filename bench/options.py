@@ -1,0 +1,96 @@
+"""The command line: what is asked, checked before anything runs."""
+
+import os
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+import pytest
+import torch
+
+from bench import cases
+from bench.cases import Selection, Shape
+from sparse_models.data import DATA
+from sparse_models.errors import InputError
+from sparse_models.masks import check_sparsity
+from sparse_models.registry import LAYERS, UPDATES
+
+_T = TypeVar("_T")
+DTYPES = ("float32", "float64", "bfloat16")
+
+
+def add_options(group: Any) -> None:
+    """Add the suite's options to a pytest option group."""
+    for name, text in {
+        "--op": f"operations ({', '.join(cases.OPS)}); default: all",
+        "--layer": f"layers ({', '.join(LAYERS)}); default: all, and {', '.join(cases.TRAINING_LAYERS)} for train",
+        "--update": f"update rules ({', '.join(UPDATES)}); default: all",
+        "--shape": f"sizes and batch, as in 256x256b4096; default: {','.join(cases.SHAPES)}",
+        "--sparsity": f"fractions of zeros; default: {','.join(map(str, cases.SPARSITIES))}",
+        "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
+        "--dtype": f"number types ({', '.join(DTYPES)}); default: float32",
+        "--threads": "numbers of CPU threads; default: PyTorch's own",
+        "--data": f"data sets for train ({', '.join(DATA)}); default: all",
+        "--protocol": f"protocols for train ({', '.join(cases.PROTOCOLS)}); default: all",
+    }.items():
+        group.addoption(name, metavar="LIST", help=text)
+    group.addoption("--seeds", metavar="N", help=f"trainings of each arm for train; default: {cases.SEEDS}")
+
+
+def read_options(config: pytest.Config) -> Selection:
+    """Return the selection that the command line makes; raises pytest.UsageError, one sentence, for bad input."""
+
+    def given(option: str, convert: Callable[[str], _T]) -> tuple[_T, ...] | None:
+        text = config.getoption(option)
+        if text is None:
+            return None
+        try:
+            return tuple(dict.fromkeys(convert(part.strip()) for part in text.split(",")))
+        except InputError as error:
+            raise pytest.UsageError(f"{option}: {error}") from None
+
+    device = given("--device", _device)
+    return Selection(
+        ops=given("--op", _one_of("operation", cases.OPS)) or cases.OPS,
+        layers=given("--layer", _one_of("layer", LAYERS)),
+        updates=given("--update", _one_of("update rule", UPDATES)),
+        shapes=given("--shape", lambda text: str(Shape.parse(text))),
+        sparsities=given("--sparsity", check_sparsity),  # type: ignore[arg-type]  # takes text as well
+        devices=device or (_device("auto"),),
+        dtypes=given("--dtype", _one_of("dtype", DTYPES)) or ("float32",),
+        threads=given("--threads", _threads) or (torch.get_num_threads(),),
+        data=given("--data", _one_of("data set", DATA)) or tuple(DATA),
+        protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)) or cases.PROTOCOLS,
+        seeds=(given("--seeds", _whole) or (cases.SEEDS,))[0],
+    )
+
+
+def _one_of(kind: str, known: Collection[str]) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in known:
+            raise InputError(f"expected a known {kind} ({', '.join(known)}), got {text!r}; check the spelling")
+        return text
+
+    return check
+
+
+def _device(text: str) -> str:
+    if text == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if text not in ("cpu", "cuda"):
+        raise InputError(f"expected cpu, cuda or auto, got {text!r}; check the spelling")
+    if text == "cuda" and not torch.cuda.is_available():
+        raise InputError("expected a CUDA device, got none that PyTorch can use on this machine; use --device cpu or auto")
+    return text
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"expected a whole number of at least 1, got {text!r}; for example 3")
+    return int(text)
+
+
+def _threads(text: str) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if _whole(text) > cores:
+        raise InputError(f"expected at most {cores} threads, one for each core this process may use, got {text}; ask for fewer")
+    return int(text)

@@ -1,0 +1,234 @@
+"""Rows in, the answer in the terminal out."""
+
+import io
+import math
+import statistics
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import groupby
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.pairing import Interval, median_interval
+from bench.row import Row
+
+
+def answer(rows: Sequence[Row], width: int) -> Iterator[str]:
+    """Yield the lines of all tables that `rows` fill, each with how to read it."""
+    console = Console(file=io.StringIO(), width=width, highlight=False, color_system=None, legacy_windows=False)
+    layers = [row for row in rows if row["op"] in ("forward", "backward", "step")]
+    updates = [row for row in rows if row["op"] == "update"]
+    trainings = [row for row in rows if row["op"] == "train"]
+    for _, group in _groups(layers, "shape", "batch", "device", "dtype", "threads"):
+        console.print(_speedups(group))
+    for _, group in _groups(updates, "shape", "batch", "device", "dtype", "threads"):
+        console.print(_update_costs(group))
+    for _, group in _groups(trainings, "data", "protocol", "device", "dtype", "threads"):
+        console.print(_trainings(group))
+        for sentence in summaries(group):
+            console.print(sentence)
+        console.print()
+    assert isinstance(console.file, io.StringIO)
+    yield from (line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def _groups(rows: Iterable[Row], *fields: str) -> Iterator[tuple[tuple[Hashable, ...], list[Row]]]:
+    """Yield the rows that agree in `fields`, group by group, in order of first appearance."""
+
+    def key(row: Row) -> tuple[Hashable, ...]:
+        return tuple(row[field] for field in fields)
+
+    rows = list(rows)
+    order = list(dict.fromkeys(map(key, rows)))
+    for value, group in groupby(sorted(rows, key=lambda row: order.index(key(row))), key):
+        yield value, list(group)
+
+
+def _where(row: Row) -> str:
+    return f"{row['device']}, {row['dtype']}, {row['threads']} thread{'s' * (row['threads'] != 1)}"
+
+
+def _table(title: str, caption: str, headers: Iterable[str], left: int = 1) -> Table:
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="left" if number < left else "right", no_wrap=True)
+    return table
+
+
+def ratio(interval: Interval | tuple[float, float, float]) -> str:
+    """Return a ratio with its interval, as 1.45 [1.40 1.52]."""
+    return "{} [{} {}]".format(*(f"{value:.2f}" if value < 10 else f"{value:.1f}" for value in interval))
+
+
+def seconds(value: float) -> str:
+    """Return a duration in the unit that suits it."""
+    for limit, factor, unit in ((1e-3, 1e6, "us"), (1, 1e3, "ms")):
+        if value < limit:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value:.3g} s"
+
+
+def _speedups(rows: list[Row]) -> Table:
+    sparsities = sorted({row["sparsity"] for row in rows})
+    table = _table(
+        f"speed-up over dense, {rows[0]['shape']}, batch {rows[0]['batch']} ({_where(rows[0])})",
+        "median of the pairs [95 % interval]; dense = its own clone, the noise floor; break-even: the sparsity from which on it pays",
+        ["operation", "layer", *(f"{sparsity:g}" for sparsity in sparsities), "break-even"],
+        left=2,
+    )
+    for (op, layer), group in _groups(rows, "op", "layer"):
+        cells = {row["sparsity"]: ratio((row["speedup"], row["speedup_low"], row["speedup_high"])) for row in group}
+        even = break_even(group) if len(group) > 1 else ""
+        table.add_row(op, layer, *(cells.get(sparsity, "") for sparsity in sparsities), even)
+    return table
+
+
+def break_even(rows: Sequence[Row]) -> str:
+    """Return the sparsity from which on the layer is at least as fast as dense, with its interval, in words.
+
+    Read off the measured points by straight lines in log speed-up over log density, for the medians and for both bounds
+    of the intervals; "none in range" where dense wins at the highest sparsity, "below" where it never wins.
+    """
+    rows = sorted(rows, key=lambda row: row["sparsity"])
+    sparsities = [row["sparsity"] for row in rows]
+    middle, early, late = (
+        crossing(sparsities, [row[field] for row in rows]) for field in ("speedup", "speedup_high", "speedup_low")
+    )
+    if middle is None:
+        return "none in range"
+    if middle <= sparsities[0]:
+        return f"below {sparsities[0]:g}"
+    low = f"<{sparsities[0]:g}" if early is None or early <= sparsities[0] else f"{early:.2f}"
+    high = f">{sparsities[-1]:g}" if late is None else f"{late:.2f}"
+    return f"{middle:.2f} [{low} {high}]"
+
+
+def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | None:
+    """Return the sparsity at which rising `speedups` last cross 1; the first if none is below 1, None if the last is."""
+    if speedups[-1] < 1:
+        return None
+    below = [number for number, speedup in enumerate(speedups) if speedup < 1]
+    if not below:
+        return sparsities[0]
+    (s0, s1), (y0, y1) = (values[below[-1] : below[-1] + 2] for values in (sparsities, [math.log(v) for v in speedups]))
+    part = -y0 / (y1 - y0)
+    if s1 == 1:  # a density of 0 has no logarithm
+        return s0 + part * (s1 - s0)
+    return 1 - math.exp((1 - part) * math.log(1 - s0) + part * math.log(1 - s1))
+
+
+def _update_costs(rows: list[Row]) -> Table:
+    sparsities = sorted({row["sparsity"] for row in rows})
+    table = _table(
+        f"cost of one mask update in dense training steps, {rows[0]['shape']}, batch {rows[0]['batch']} ({_where(rows[0])})",
+        "median of the pairs [95 % interval]; drop, grow, storage and optimizer state rebuilt; divide by the update interval",
+        ["rule", "layer", *(f"{sparsity:g}" for sparsity in sparsities)],
+        left=2,
+    )
+    for (update, layer), group in _groups(rows, "update", "layer"):
+        cells = {
+            row["sparsity"]: f"{seconds(row['seconds'])} = "
+            + ratio((1 / row["speedup"], 1 / row["speedup_high"], 1 / row["speedup_low"]))
+            for row in group
+        }
+        table.add_row(update, layer, *(cells.get(sparsity, "") for sparsity in sparsities))
+    return table
+
+
+def arm_name(row: Row) -> str:
+    """Return what the seed's table calls the row's model."""
+    return row["model"] if row["model"] != "sparse" else f"{row['update']} {row['layer']}"
+
+
+class Arm:
+    """The rows of one arm, one a seed, as one line of the seed's table."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        """Gather the seeds' rows."""
+        self.rows, self.first, self.name = rows, rows[0], arm_name(rows[0])
+
+    def mean(self, field: str) -> float:
+        """The mean of a field over the seeds."""
+        return statistics.mean(row[field] for row in self.rows)
+
+    def spread(self, field: str, digits: int = 3) -> str:
+        """The mean of a field over the seeds, with its range."""
+        values = [row[field] for row in self.rows]
+        return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} {max(values):.{digits}f})"
+
+    @property
+    def speedup(self) -> Interval:
+        """The speed-up over all pairs of epochs of all seeds."""
+        pairs = ((row["pair_dense_seconds"], row["pair_seconds"]) for row in self.rows)
+        return median_interval([dense / own for times in pairs for dense, own in zip(*times, strict=True)])
+
+
+def _arms(rows: Iterable[Row]) -> list[Arm]:
+    return [Arm(group) for _, group in _groups(rows, "model", "layer", "update", "sparsity")]
+
+
+def _flops(value: float) -> str:
+    return f"{value / 1e9:.3g} G"
+
+
+COLUMNS: dict[str, Callable[[Arm], str]] = {
+    "arm": lambda arm: arm.name,
+    "sparsity": lambda arm: f"{arm.first['sparsity']:g}",
+    "parameters": lambda arm: f"{arm.first['parameters']:,}",
+    "non-zeros": lambda arm: f"{arm.first['nnz']:,}",
+    "effective": lambda arm: f"{arm.first['effective_sparsity']:.3f}",
+    "rate": lambda arm: f"{arm.first['learning_rate']:g}",
+    "training": lambda arm: seconds(arm.mean("training_seconds")),
+    "speed-up": lambda arm: ratio(arm.speedup),
+    "final loss": lambda arm: arm.spread("final_loss"),
+    "test accuracy": lambda arm: arm.spread("test_accuracy"),
+    "counted": lambda arm: _flops(arm.first["flops_counted"]),
+    "executed": lambda arm: _flops(arm.first["flops_executed"]),
+}
+
+
+def _trainings(rows: list[Row]) -> Table:
+    first = rows[0]
+    seeds = len({row["seed"] for row in rows})
+    table = _table(
+        f"trained on {first['data']}, protocol {first['protocol']}, {first['epochs']} epochs of batch {first['batch']}, "
+        f"{seeds} seed{'s' * (seeds != 1)} ({_where(first)})",
+        "loss on the training set and accuracy: mean over seeds (lowest highest); speed-up: median over the pairs of epochs",
+        COLUMNS,
+    )
+    for arm in _arms(rows):
+        table.add_row(*(cell(arm) for cell in COLUMNS.values()))
+    return table
+
+
+def summaries(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the plain sentences that sum up one data set under one protocol, every figure read from the rows."""
+    arms = _arms(rows)
+    narrow = {arm.first["sparsity"]: arm for arm in arms if arm.first["model"] == "narrow"}
+    sparse = [arm for arm in arms if arm.first["model"] == "sparse"]
+    for sparsity, group in groupby(sorted(sparse, key=lambda arm: arm.first["sparsity"]), lambda arm: arm.first["sparsity"]):
+        best = max(group, key=lambda arm: (arm.mean("test_accuracy"), -arm.mean("final_loss")))
+        text = f"{best.first['data']}, {best.first['protocol']}: at sparsity {sparsity:g} the best sparse arm ({best.name}) {_verdict(best)}"
+        if sparsity in narrow:
+            text += f"; narrow dense of as many non-zeros {_verdict(narrow[sparsity])}"
+        yield text + "."
+
+
+def _verdict(arm: Arm) -> str:
+    speedup = arm.speedup
+    if speedup.low > 1:
+        word = "saved time"
+    elif speedup.high < 1:
+        word = "cost time"
+    else:
+        word = "neither clearly saved nor cost time"
+    counted = arm.first["dense_flops"] / arm.first["flops_counted"] if arm.first["flops_counted"] else math.inf
+    executed = arm.first["dense_flops"] / arm.first["flops_executed"] if arm.first["flops_executed"] else math.inf
+    accuracy, dense = arm.mean("test_accuracy"), arm.mean("dense_test_accuracy")
+    return (
+        f"{word}: {ratio(speedup)} times dense's speed, {counted:.1f}x promised by counted FLOPs and {executed:.1f}x by executed "
+        f"ones, at {accuracy:.3f} test accuracy against dense's {dense:.3f} and {arm.mean('final_loss'):.3g} loss against "
+        f"{arm.mean('dense_final_loss'):.3g}"
+    )
+

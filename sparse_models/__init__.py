@@ -1,0 +1,34 @@
+"""Sparse neural networks, measured: masks, layers, update rules, models and the gate that every layer must pass."""
+
+from sparse_models import layers, updates
+from sparse_models.errors import GateError, InputError
+from sparse_models.layers import SparseLinear
+from sparse_models.masks import count_kept, magnitude_mask, random_mask
+from sparse_models.models import MLP, dense_mlp, draw, narrow_mlp, sparse_mlp
+from sparse_models.registry import LAYERS, UPDATES, register_layer, register_update
+from sparse_models.training import Settings, evaluate, train
+from sparse_models.updates import Update
+
+__all__ = [
+    "LAYERS",
+    "MLP",
+    "UPDATES",
+    "GateError",
+    "InputError",
+    "Settings",
+    "SparseLinear",
+    "Update",
+    "count_kept",
+    "dense_mlp",
+    "draw",
+    "evaluate",
+    "layers",
+    "magnitude_mask",
+    "narrow_mlp",
+    "random_mask",
+    "register_layer",
+    "register_update",
+    "sparse_mlp",
+    "train",
+    "updates",
+]

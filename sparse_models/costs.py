@@ -1,0 +1,66 @@
+"""What a model costs: parameters, non-zeros, bytes, and FLOPs counted and executed (2 per multiply-add, products only)."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sparse_models.layers import SparseLinear
+
+
+class Size(NamedTuple):
+    """The size of a stack of layers; `effective_sparsity` is the fraction of its weights that cannot be other than 0."""
+
+    parameters: int  # stored numbers that are trained, biases included
+    weights: int  # entries of the dense weights, kept or not
+    nnz: int  # kept weights
+    effective_sparsity: float
+    bytes_stored: int  # parameters and structure (masks, indices)
+
+
+def size(layers: Iterable[SparseLinear]) -> Size:
+    """Return the size of `layers` as they are now."""
+    layers = list(layers)
+    weights = sum(layer.in_features * layer.out_features for layer in layers)
+    nnz = sum(layer.nnz for layer in layers)
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    buffers = [buffer for layer in layers for buffer in layer.buffers()]
+    return Size(
+        parameters=sum(parameter.numel() for parameter in parameters),
+        weights=weights,
+        nnz=nnz,
+        effective_sparsity=1 - nnz / weights,
+        bytes_stored=sum(tensor.numel() * tensor.element_size() for tensor in [*parameters, *buffers]),
+    )
+
+
+# How many times a forward pass each operation costs in the literature's count; a backward pass is two products.
+FORWARD_PASSES = {"forward": 1, "backward": 2, "step": 3}
+
+
+def counted_flops(weights: int, batch: int, op: str) -> int:
+    """Return the FLOPs that `op` needs for `weights` non-zeros and `batch` samples: 2 per multiply-add and forward pass."""
+    return 2 * weights * batch * FORWARD_PASSES[op]
+
+
+def counted_training_flops(nnz: int, weights: int, samples: int, interval: int, *, needs_gradient: bool) -> float:
+    """Return the FLOPs that a training on `samples` (epochs times their number) needs, averaged over mask updates as in RigL.
+
+    A step costs 3 f_S; a rule that looks at the gradient of every weight each `interval` steps costs
+    (3 f_S interval + 2 f_S + f_D) / (interval + 1) a step, where f_S and f_D are the sparse and dense forward FLOPs
+    (Evci et al. 2020, appendix H).
+    """
+    sparse, dense = 2 * nnz, 2 * weights
+    a_step = (3 * sparse * interval + 2 * sparse + dense) / (interval + 1) if needs_gradient else 3 * sparse
+    return float(a_step * samples)
+
+
+def executed_flops(layers: Sequence[SparseLinear], batch: int, op: str, *, input_gradient: bool = True) -> int:
+    """Return the FLOPs that the layers' own kernels execute for `op`.
+
+    `input_gradient` says whether the first layer computes one: in a training it does not.
+    """
+    total = 0
+    for number, layer in enumerate(layers):
+        forward, backward, weight = layer.multiply_adds
+        backward = backward if input_gradient or number else 0
+        total += {"forward": forward, "backward": backward + weight, "step": forward + backward + weight}[op]
+    return 2 * batch * total

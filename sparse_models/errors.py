@@ -1,0 +1,15 @@
+"""The exceptions of the package.
+
+ValueError
+  InputError        what the caller gave cannot be used
+AssertionError
+  GateError         a layer disagrees with its definition
+"""
+
+
+class InputError(ValueError):
+    """What the caller gave cannot be used: one sentence with what was expected, what came and what to do."""
+
+
+class GateError(AssertionError):
+    """A layer disagrees with the definition of a sparse layer, so nothing may be timed with it."""

@@ -1,0 +1,10 @@
+"""One file per layer; importing this package registers them all."""
+
+import sys
+
+from sparse_models.layers._base import SparseLinear
+from sparse_models.registry import import_all
+
+__all__ = ["SparseLinear"]
+
+import_all(sys.modules[__name__])

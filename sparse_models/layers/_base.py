@@ -1,0 +1,135 @@
+"""What every sparse layer is: y = x (W * M)^T + b with a fixed number of stored weights."""
+
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sparse_models.errors import InputError
+from sparse_models.masks import UNSTRUCTURED, Pattern
+
+
+class MultiplyAdds(NamedTuple):
+    """Multiply-adds per sample of a layer's three products."""
+
+    forward: int
+    input_gradient: int
+    weight_gradient: int
+
+
+class SparseLinear(nn.Module):
+    """A linear layer of which only the weights under a mask exist.
+
+    A layer is a subclass in a file of its own with `@register_layer(name)` and four methods: `index`, `pack`, `unpack`
+    and `product`. Everything else (state, moving masks, gate, tests, timing, tables) follows from these.
+    """
+
+    pattern: ClassVar[Pattern] = UNSTRUCTURED
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
+    # The strides of [batch, features] activations that the layer prefers: "batch-major", "feature-major" or "any".
+    layout: ClassVar[str] = "any"
+
+    values: nn.Parameter  # the stored weights, in whatever shape the layer likes
+
+    def __init__(self, weight: Tensor, mask: Tensor, bias: Tensor | None = None) -> None:
+        """Build from weight [out, in], mask [out, in] (True = kept) and bias [out] or None.
+
+        Raises InputError for other shapes, NaN, a mask outside the pattern, or a device or dtype the layer does not run on.
+        """
+        super().__init__()
+        self._check_weight(weight, bias)
+        self.out_features, self.in_features = weight.shape
+        self._check_mask(mask, weight.device)
+        self.index(mask)
+        self.values = nn.Parameter(self.pack(torch.where(mask, weight.detach(), 0.0)))
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    def index(self, mask: Tensor) -> None:
+        """Store, as buffers, the structure that `mask` [out, in] needs."""
+        raise NotImplementedError
+
+    def pack(self, dense: Tensor) -> Tensor:
+        """Return the entries of `dense` [out, in] under the mask, as a new tensor in the shape of `values`."""
+        raise NotImplementedError
+
+    def unpack(self, values: Tensor) -> Tensor:
+        """Return `values` as a dense [out, in] tensor with zeros outside the mask: the inverse of `pack`."""
+        raise NotImplementedError
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x (W * M)^T + b [batch, out] for x [batch, in]."""
+        raise NotImplementedError
+
+    @property
+    def mask(self) -> Tensor:
+        """The mask [out, in], True = kept."""
+        return self.unpack(torch.ones_like(self.values)) != 0
+
+    @property
+    def nnz(self) -> int:
+        """The number of kept weights."""
+        return int(self.mask.sum())
+
+    @property
+    def multiply_adds(self) -> MultiplyAdds:
+        """Multiply-adds per sample that the layer executes; override where a product touches more than the non-zeros."""
+        return MultiplyAdds(self.nnz, self.nnz, self.nnz)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output [batch, out] for x [batch, in], in any strides."""
+        if x.dim() != 2 or x.shape[1] != self.in_features:
+            raise InputError(f"expected an input of shape [batch, {self.in_features}], got {list(x.shape)}; reshape it")
+        return self.product(x)
+
+    def to_dense(self) -> Tensor:
+        """Return the weight [out, in] with exact zeros outside the mask."""
+        return self.unpack(self.values.detach())
+
+    @torch.no_grad()
+    def set_mask(self, mask: Tensor) -> None:
+        """Move to another mask [out, in]: weights under both keep their value, grown weights start at 0.
+
+        Optimizer state does not follow; `sparse_models.updates.move_mask` moves both.
+        """
+        self._check_mask(mask, self.values.device)
+        dense = self.to_dense()
+        self.index(mask)
+        self.values.data = self.pack(dense)
+
+    def extra_repr(self) -> str:
+        """Return the sizes and the number of kept weights, as printed by PyTorch."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, nnz={self.nnz}, bias={self.bias is not None}"
+
+    def _check_weight(self, weight: Tensor, bias: Tensor | None) -> None:
+        name = type(self).__name__
+        if weight.dim() != 2 or 0 in weight.shape:
+            raise InputError(f"{name}: expected a weight of shape [out, in], both at least 1, got {list(weight.shape)}; reshape it")
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise InputError(f"{name}: expected a bias of shape [{weight.shape[0]}], got {list(bias.shape)}; one per output")
+        dtype = str(weight.dtype).removeprefix("torch.")
+        if dtype not in self.dtypes or weight.device.type not in self.devices:
+            raise InputError(
+                f"{name}: expected {' or '.join(self.dtypes)} on {' or '.join(self.devices)}, "
+                f"got {dtype} on {weight.device.type}; convert the weight"
+            )
+        if weight.isnan().any() or (bias is not None and bias.isnan().any()):
+            raise InputError(f"{name}: expected weights without NaN, got NaN; look for a training that diverged")
+
+    def _check_mask(self, mask: Tensor, device: torch.device) -> None:
+        name, shape = type(self).__name__, [self.out_features, self.in_features]
+        if mask.dtype != torch.bool or list(mask.shape) != shape or mask.device != device:
+            raise InputError(
+                f"{name}: expected a bool mask of shape {shape} on {device}, True = kept, "
+                f"got {mask.dtype} of shape {list(mask.shape)} on {mask.device}; convert it"
+            )
+        if not self.pattern.accepts(mask):
+            raise InputError(f"{name}: expected a mask of pattern {self.pattern.name!r}, got another; build it by the pattern")
+
+
+def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x weight^T + bias [batch, out] by one dense product that keeps the layout of x [batch, in]."""
+    if bias is not None and x.t().is_contiguous() and not x.is_contiguous():
+        return torch.addmm(bias[:, None], weight, x.t()).t()
+    return functional.linear(x, weight, bias)

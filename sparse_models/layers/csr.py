@@ -1,0 +1,76 @@
+"""torch.sparse at its best: CSR weights, feature-major products, and a weight gradient only at the non-zeros."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sparse_models.layers._csr_storage import CsrStorage, compress
+from sparse_models.registry import register_layer
+
+
+@register_layer("csr")
+class Csr(CsrStorage):
+    """CSR weights with the transposed structure kept beside them, so that no product converts anything.
+
+    Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output.
+    """
+
+    layout: ClassVar[str] = "feature-major"
+    column_pointers: Tensor
+    rows: Tensor
+    transposition: Tensor
+
+    def index(self, mask: Tensor) -> None:
+        """Store the CSR structure of `mask` [out, in], that of its transpose, and the permutation between their values."""
+        super().index(mask)
+        column_pointers, rows, columns = compress(mask.t())
+        number = torch.zeros(mask.shape, dtype=self.columns.dtype, device=mask.device)
+        number[mask] = torch.arange(self.columns.numel(), dtype=number.dtype, device=mask.device)
+        self.register_buffer("column_pointers", column_pointers)
+        self.register_buffer("rows", rows)
+        self.register_buffer("transposition", number[rows.long(), columns.long()])
+
+    def transposed_matrix(self, values: Tensor) -> Tensor:
+        """Return the CSR matrix [in, out] that is the transpose of `matrix(values)`."""
+        return torch.sparse_csr_tensor(
+            self.column_pointers,
+            self.rows,
+            values.index_select(0, self.transposition),
+            (self.in_features, self.out_features),
+            check_invariants=False,
+        )
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x W^T + b [batch, out], feature-major."""
+        result: Tensor = _CsrProduct.apply(x, self.values, self.bias, self)
+        return result
+
+
+class _CsrProduct(torch.autograd.Function):
+    """y^T = W x^T + b, dx^T = W^T dy^T, and dW sampled at the non-zeros of W; all activations feature-major."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, layer: Csr) -> Tensor:
+        x_t = x.t().contiguous()  # [in, batch]
+        y_t = torch.mm(layer.matrix(values), x_t)  # [out, batch]
+        if bias is not None:
+            y_t += bias[:, None]
+        ctx.save_for_backward(x_t, values)
+        ctx.layer = layer
+        return y_t.t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x_t, values = ctx.saved_tensors
+        grad_t = grad.t().contiguous()  # [out, batch]
+        x_needed, values_needed, bias_needed, _ = ctx.needs_input_grad
+        x_grad = torch.mm(ctx.layer.transposed_matrix(values), grad_t).t() if x_needed else None
+        values_grad = None
+        if values_needed:
+            # The sampled product adds beta * values, so a zero pattern keeps infinite values out of the gradient.
+            pattern = ctx.layer.matrix(torch.zeros_like(values))
+            values_grad = torch.sparse.sampled_addmm(pattern, grad_t, x_t.t(), beta=0.0).values()
+        return x_grad, values_grad, grad_t.sum(1) if bias_needed else None, None

@@ -1,0 +1,26 @@
+"""What people write first: `F.linear` with a CSR weight. Kept so that the tables show what that costs."""
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional
+
+from sparse_models.layers._base import MultiplyAdds
+from sparse_models.layers._csr_storage import CsrStorage
+from sparse_models.registry import register_layer
+
+
+@register_layer("csr_linear")
+class CsrLinear(CsrStorage):
+    """CSR weights under PyTorch's own autograd, which computes the **dense** weight gradient and then samples it."""
+
+    layout: ClassVar[str] = "batch-major"
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x W^T + b [batch, out]."""
+        return functional.linear(x, self.matrix(self.values), self.bias)
+
+    @property
+    def multiply_adds(self) -> MultiplyAdds:
+        """The weight gradient is dense."""
+        return MultiplyAdds(self.nnz, self.nnz, self.in_features * self.out_features)

@@ -1,0 +1,32 @@
+"""The dense layer: the reference of every comparison."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparse_models.layers._base import SparseLinear, dense_product
+from sparse_models.masks import FULL, Pattern
+from sparse_models.registry import register_layer
+
+
+@register_layer("dense")
+class Dense(SparseLinear):
+    """`torch.nn.Linear`, with all weights kept."""
+
+    pattern: ClassVar[Pattern] = FULL
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "bfloat16")
+
+    def index(self, mask: Tensor) -> None:
+        """Store nothing: the only mask is the full one."""
+
+    def pack(self, dense: Tensor) -> Tensor:
+        """Return a copy of `dense` [out, in]."""
+        return dense.clone()
+
+    def unpack(self, values: Tensor) -> Tensor:
+        """Return a copy of `values` [out, in]."""
+        return values.clone()
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x W^T + b [batch, out]."""
+        return dense_product(x, self.values, self.bias)

@@ -1,0 +1,54 @@
+"""LAYERS and UPDATES: the two tables that tests, benchmarks and result tables iterate over."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
+
+from sparse_models.errors import InputError
+
+if TYPE_CHECKING:
+    from sparse_models.layers import SparseLinear
+    from sparse_models.updates import Update
+
+LAYERS: dict[str, "type[SparseLinear]"] = {}
+UPDATES: dict[str, "Update"] = {}
+
+_LayerClass = TypeVar("_LayerClass", bound="type[SparseLinear]")
+
+
+def register_layer(name: str) -> Callable[[_LayerClass], _LayerClass]:
+    """Return a class decorator that enters a layer under `name`; raises InputError if the name is taken."""
+
+    def register(layer: _LayerClass) -> _LayerClass:
+        _enter(LAYERS, name, layer)
+        return layer
+
+    return register
+
+
+def register_update(update: "Update") -> "Update":
+    """Enter an update rule under its own name and return it; raises InputError if the name is taken."""
+    _enter(UPDATES, update.name, update)
+    return update
+
+
+def _enter(table: dict, name: str, entry: object) -> None:  # type: ignore[type-arg]  # either table
+    if name in table:
+        raise InputError(f"expected a new name, got {name!r}, which {table[name]!r} has already; choose another")
+    table[name] = entry
+
+
+def lookup(table: dict, name: str, kind: str):  # type: ignore[type-arg, no-untyped-def]  # either table, and its entry
+    """Return the entry of `table` under `name`; raise InputError naming the known ones otherwise."""
+    if name not in table:
+        raise InputError(f"expected a known {kind} ({', '.join(sorted(table))}), got {name!r}; check the spelling")
+    return table[name]
+
+
+def import_all(package: ModuleType) -> None:
+    """Import every public module of `package`, so that a file dropped into it registers what it defines."""
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{module.name}")

@@ -1,0 +1,132 @@
+"""The definition of a sparse layer, and the gate that every layer must pass before anything is timed with it."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparse_models.errors import GateError
+from sparse_models.layers import SparseLinear
+from sparse_models.masks import random_score
+
+
+class Problem(NamedTuple):
+    """What a layer is built from and fed: x [batch, in] and the gradient of its output [batch, out]."""
+
+    weight: Tensor  # [out, in]
+    mask: Tensor  # [out, in], True = kept
+    bias: Tensor | None  # [out]
+    x: Tensor
+    output_grad: Tensor
+
+
+class Term(NamedTuple):
+    """A value by definition, in float64, and the largest error allowed at each entry."""
+
+    value: Tensor
+    allowed: Tensor
+
+
+class Definition(NamedTuple):
+    """Output, input gradient, and weight and bias after one step of gradient descent at learning rate 1."""
+
+    output: Term
+    input_grad: Term
+    weight: Term
+    bias: Term | None
+
+
+def define(problem: Problem) -> Definition:
+    """Return what y = x (W * M)^T + b means for `problem`, computed by dense products in float64."""
+    dtype = problem.x.dtype
+    w, x, g = (tensor.detach().double() for tensor in (problem.weight * problem.mask, problem.x, problem.output_grad))
+    b = None if problem.bias is None else problem.bias.detach().double()
+    return Definition(
+        output=_output(problem.x, problem.weight * problem.mask, problem.bias),
+        input_grad=_term(g, w, dtype),
+        weight=_term(-g.t(), x, dtype, plus=w, mask=problem.mask),
+        bias=None if b is None else _term(-g.t(), torch.ones_like(x[:, :1]), dtype, plus=b[:, None]),
+    )
+
+
+def _output(x: Tensor, weight: Tensor, bias: Tensor | None) -> Term:
+    return _term(x.double(), weight.detach().double().t(), x.dtype, plus=None if bias is None else bias.detach().double())
+
+
+def _term(left: Tensor, right: Tensor, dtype: torch.dtype, plus: Tensor | None = None, mask: Tensor | None = None) -> Term:
+    """Return left @ right + plus, under the mask, and what rounding may do to it in `dtype`.
+
+    A sum of n products is off by a few sqrt(n) units of the last place of the accumulator (Higham and Mary 2019), relative
+    to the norms of its factors, and by a few units of the result's own dtype.
+    """
+    accumulator = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    norms = left.norm(dim=1, keepdim=True) * right.norm(dim=0, keepdim=True)
+    value = left @ right
+    allowed = 8 * math.sqrt(left.shape[1]) * accumulator * norms + 4 * torch.finfo(dtype).eps * value.abs()
+    if plus is not None:
+        value = value + plus
+        allowed = allowed + 4 * torch.finfo(dtype).eps * plus.abs()
+    return Term(value, allowed) if mask is None else Term(value * mask, allowed * mask)
+
+
+def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definition | None = None) -> None:
+    """Raise GateError unless a layer of `layer_class` does on `problem` what the definition says.
+
+    Compared are the weights held, the output, the input gradient, weights and bias after one optimizer step, exact zeros
+    outside the mask, and all of it again, from the weights reached, under another mask of as many non-zeros.
+    `definition` may be passed where several layers are held against the same problem.
+    """
+    layer = layer_class(problem.weight, problem.mask, problem.bias)
+    _require(layer_class, "weights held", torch.equal(layer.to_dense(), problem.weight * problem.mask))
+    _check_step(layer, problem, define(problem) if definition is None else definition)
+
+    held = layer.to_dense()
+    density = int(problem.mask.sum()) / problem.mask.numel()
+    score = random_score(held.shape, torch.Generator().manual_seed(0), held.device)
+    moved = problem._replace(
+        weight=held, mask=layer.pattern.from_score(score, 1 - density), bias=None if layer.bias is None else layer.bias.detach().clone()
+    )
+    layer.set_mask(moved.mask)
+    # Grown weights start at 0: what the layer holds now is what it held under both masks.
+    _require(layer_class, "weights held after the mask moved", torch.equal(layer.to_dense(), held * moved.mask))
+    _check_step(layer, moved, define(moved))
+
+
+def _check_step(layer: SparseLinear, problem: Problem, definition: Definition) -> None:
+    layer_class = type(layer)
+    x = problem.x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    optimizer.zero_grad()
+    output = layer(x)
+    _require_close(layer_class, "output", output, definition.output)
+    output.backward(problem.output_grad)
+    _require_close(layer_class, "input gradient", x.grad, definition.input_grad)
+    _require(layer_class, "input unchanged by the layer", torch.equal(x, problem.x))
+    optimizer.step()
+    held, bias = layer.to_dense(), None if layer.bias is None else layer.bias.detach()
+    _require_close(layer_class, "weights after one step", held, definition.weight)
+    if definition.bias is not None:
+        _require_close(layer_class, "bias after one step", None if bias is None else bias[:, None], definition.bias)
+    # Zeros outside the mask in `to_dense` may be a view of weights that are not: neither stored nor used ones may be there.
+    _require(layer_class, "nothing outside the mask", torch.equal(layer.pack(held), layer.values.detach()))
+    _require(layer_class, "mask", torch.equal(layer.mask, problem.mask))
+    _require_close(layer_class, "output after one step", layer(problem.x), _output(problem.x, held, bias))
+
+
+def _require_close(layer_class: type[SparseLinear], what: str, actual: Tensor | None, term: Term) -> None:
+    if actual is None or actual.shape != term.value.shape:
+        shape = None if actual is None else list(actual.shape)
+        raise GateError(f"{layer_class.__name__}: {what}: expected shape {list(term.value.shape)}, got {shape}; nothing is timed")
+    error = (actual.detach().double() - term.value).abs()
+    if not bool((error <= term.allowed).all()):  # written so that NaN fails
+        worst = int((error - term.allowed).nan_to_num(math.inf).argmax())
+        raise GateError(
+            f"{layer_class.__name__}: {what}: expected {term.value.flatten()[worst]:.6g} by the definition, "
+            f"got {actual.detach().flatten()[worst]:.6g}, more than rounding explains; nothing is timed"
+        )
+
+
+def _require(layer_class: type[SparseLinear], what: str, holds: bool) -> None:
+    if not holds:
+        raise GateError(f"{layer_class.__name__}: {what}: expected what the definition says, got another; nothing is timed")

@@ -1,0 +1,65 @@
+"""Move layers, with their optimizer state, to the masks that an update rule chooses."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from sparse_models.layers import SparseLinear
+from sparse_models.updates._rule import Update
+
+
+@contextmanager
+def dense_gradients(layers: Iterable[SparseLinear]) -> Iterator[dict[SparseLinear, Tensor]]:
+    """Collect, during one backward pass, each layer's weight gradient at every position, kept or not [out, in].
+
+    It is computed from the layer's input and output gradient, so it serves layers that never form it themselves.
+    """
+    gradients: dict[SparseLinear, Tensor] = {}
+
+    def watch(layer: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        x = inputs[0].detach()
+
+        def collect(grad: Tensor) -> None:
+            assert isinstance(layer, SparseLinear)
+            gradients[layer] = grad.t() @ x  # [out, batch] @ [batch, in]
+
+        output.register_hook(collect)
+
+    handles = [layer.register_forward_hook(watch) for layer in layers]
+    try:
+        yield gradients
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def move_mask(layer: SparseLinear, mask: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Move `layer` to `mask` [out, in]; weights under both masks keep value and optimizer state, grown ones start at 0."""
+    state = {} if optimizer is None else optimizer.state.get(layer.values, {})
+    # Unpacked by the old structure and packed by the new one, each entry follows its weight and the grown ones are 0.
+    moments = {
+        name: layer.unpack(value)
+        for name, value in state.items()
+        if isinstance(value, Tensor) and value.shape == layer.values.shape
+    }
+    layer.set_mask(mask)
+    layer.values.grad = None
+    state.update({name: layer.pack(dense) for name, dense in moments.items()})
+
+
+@torch.no_grad()
+def update_masks(
+    layers: Iterable[SparseLinear],
+    update: Update,
+    drop_fraction: float,
+    optimizer: torch.optim.Optimizer | None = None,
+    gradients: Mapping[SparseLinear, Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Let `update` choose the next mask of each layer and move the layer and its optimizer state there."""
+    for layer in layers:
+        grad = None if gradients is None else gradients.get(layer)
+        move_mask(layer, update(layer.mask, layer.to_dense(), grad, drop_fraction, generator), optimizer)
