@@ -37,6 +37,7 @@ def measure(case: Case, benchmark: Any, record: Any) -> None:
     if pairs is None:
         return
     layers, batch = list(model), Shape.parse(case.shape).batch
+    dense_layers = list(build("dense", problems(case, "dense")))
     total = size(layers)
     record(
         row_of(
@@ -47,6 +48,7 @@ def measure(case: Case, benchmark: Any, record: Any) -> None:
             dense_layout=dense_layout,
             flops_counted=counted_flops(total.nnz, batch, case.op),
             flops_executed=executed_flops(layers, batch, case.op, input_gradient=len(layers) == 1),
-            dense_flops=counted_flops(total.weights, batch, case.op),
+            dense_flops_counted=counted_flops(total.weights, batch, case.op),
+            dense_flops_executed=executed_flops(dense_layers, batch, case.op, input_gradient=len(layers) == 1),
         )
     )

@@ -1,7 +1,7 @@
-"""The seed's experiment: the same MLP trained dense, static sparse, dynamic sparse and narrow dense, epoch by epoch in pairs."""
+"""The seed's experiment: one MLP trained dense, static sparse, dynamic sparse and narrow dense, epoch by epoch in pairs."""
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -43,7 +43,6 @@ def bench_train(case: Case, benchmark: Any, record: Any) -> None:
     total = size(layers)
     rule, samples = UPDATES[case.update], len(data.train.labels)
     steps = list(drop_fractions(samples, own.settings, rule))
-    steps_an_epoch = len(steps) // settings.epochs
     # A rule that looks at every weight's gradient executes one dense weight gradient at each update.
     batches = [min(settings.batch, samples - start) for start in range(0, samples, settings.batch)] * settings.epochs
     looked_at = sum(batch for batch, fraction in zip(batches, steps, strict=True) if fraction > 0 and rule.needs_gradient)
@@ -57,7 +56,7 @@ def bench_train(case: Case, benchmark: Any, record: Any) -> None:
             shape="x".join(map(str, (layers[0].in_features, *(layer.out_features for layer in layers)))),
             epochs=settings.epochs,
             optimizer=settings.optimizer,
-            update_interval=steps_an_epoch if rule.moves else 0,
+            update_interval=settings.update_interval if rule.moves else 0,
             learning_rate=own.settings.learning_rate,
             dense_learning_rate=dense.settings.learning_rate,
             search_trainings=own.search.trainings,
@@ -71,13 +70,18 @@ def bench_train(case: Case, benchmark: Any, record: Any) -> None:
             training_seconds=sum(pairs.seconds),
             dense_training_seconds=sum(pairs.dense_seconds),
             flops_counted=counted_training_flops(
-                total.nnz, total.weights, samples * settings.epochs, steps_an_epoch, needs_gradient=rule.needs_gradient
+                total.nnz,
+                total.weights,
+                samples * settings.epochs,
+                settings.update_interval,
+                needs_gradient=rule.needs_gradient,
             ),
             flops_executed=executed_flops(layers, samples * settings.epochs, "step", input_gradient=False)
             + 2 * total.weights * looked_at,
-            dense_flops=counted_training_flops(
-                dense_weights, dense_weights, samples * settings.epochs, steps_an_epoch, needs_gradient=False
+            dense_flops_counted=counted_training_flops(
+                dense_weights, dense_weights, samples * settings.epochs, settings.update_interval, needs_gradient=False
             ),
+            dense_flops_executed=executed_flops(list(dense.model), samples * settings.epochs, "step", input_gradient=False),
         )
     )
 
@@ -90,7 +94,7 @@ class Arm:
         self.case, self.data = case, data
         self.search = NO_SEARCH
         if case.protocol == "tuned":
-            self.search = search(case._replace(seed=cases.SEARCH_SEED), settings)
+            self.search = search(case._replace(seed=0), settings)
         self.settings = settings._replace(learning_rate=self.search.learning_rate)
         self.model = model_of(case)
         self._epochs = self._train(self.model)
@@ -126,19 +130,24 @@ def model_of(case: Case) -> MLP:
 def settings_of(case: Case) -> Settings:
     """Return the settings that all arms on a data set share."""
     epochs, _ = cases.EPOCHS_AND_BATCH[case.data]
-    return Settings(epochs, Shape.parse(case.shape).batch, cases.SEED_LEARNING_RATE)
+    return Settings(epochs, Shape.parse(case.shape).batch, cases.SEED_LEARNING_RATE, update_interval=cases.UPDATE_INTERVAL)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str, device: str, dtype: str) -> Data:
     """Return a data set, made once a session."""
     return DATA[name]().to(device, getattr(torch, dtype))
 
 
-@lru_cache(maxsize=None)
+@cache
 def search(case: Case, settings: Settings) -> Search:
     """Return the learning rate of an arm under the tuned protocol: the same search for every arm, once a session."""
     data = load(case.data, case.device, case.dtype)
     return search_learning_rate(
-        lambda: model_of(case), data, settings, cases.LEARNING_RATES, case.seed, UPDATES[case.update]
+        lambda seed: model_of(case._replace(seed=seed)),
+        data,
+        settings,
+        rates=cases.LEARNING_RATES,
+        seeds=cases.SEARCH_SEEDS,
+        update=UPDATES[case.update],
     )

@@ -8,7 +8,7 @@ from bench.cases import Case, Shape
 from bench.pairing import race
 from bench.row import row_of
 from bench.workbench import build, dense_reference, pass_gate, problems
-from sparse_models.costs import counted_flops, size
+from sparse_models.costs import counted_flops, executed_flops, size
 from sparse_models.registry import UPDATES
 from sparse_models.training import OPTIMIZERS
 from sparse_models.updates import update_masks
@@ -33,18 +33,20 @@ def bench_update(case: Case, benchmark: Any, record: Any) -> None:
         gradients = {}
         if rule.needs_gradient:
             gradients = {layer: grad.t() @ x for layer, (grad, x) in zip(layers, activations, strict=True)}
-        update_masks(layers, rule, fraction, optimizer, gradients, generator)
+        update_masks(layers, rule, fraction, optimizer=optimizer, gradients=gradients, generator=generator)
 
     before = [(layer.mask, layer.to_dense()) for layer in layers]
     update()
     for layer, (mask, weight) in zip(layers, before, strict=True):
+        assert layer.nnz == int(mask.sum()), f"{case.layer}: the update changed the number of non-zeros; nothing is timed"
         held = torch.equal(layer.to_dense(), weight * layer.mask)
-        assert held and layer.nnz == int(mask.sum()), f"{case.layer}: the update lost weights or non-zeros; nothing is timed"
+        assert held, f"{case.layer}: the update changed weights that it kept; nothing is timed"
 
     pairs = race(benchmark, update, dense_step, case.device)
     if pairs is None:
         return
     total, batch = size(layers), Shape.parse(case.shape).batch
+    dense_layers = list(build("dense", problems(case, "dense")))
     gradient_flops = counted_flops(total.weights, batch, "forward") if rule.needs_gradient else 0
     record(
         row_of(
@@ -55,6 +57,7 @@ def bench_update(case: Case, benchmark: Any, record: Any) -> None:
             drop_fraction=fraction,
             flops_counted=gradient_flops,
             flops_executed=gradient_flops,
-            dense_flops=counted_flops(total.weights, batch, "step"),
+            dense_flops_counted=counted_flops(total.weights, batch, "step"),
+            dense_flops_executed=executed_flops(dense_layers, batch, "step", input_gradient=len(layers) == 1),
         )
     )

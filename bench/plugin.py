@@ -95,7 +95,7 @@ def record(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Row], No
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     """Take the host's name out of what is saved, and put in what decides a PyTorch timing."""
     machine_info.pop("node", None)
     machine_info["torch"] = {
@@ -113,5 +113,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     rows = config.stash.get(ROWS, [])
     if rows:
         terminalreporter.section("do sparse networks save compute?")
-        for line in answer(rows, width=max(120, terminalreporter._tw.fullwidth)):
+        for line in answer(rows):
             terminalreporter.write_line(line)

@@ -42,6 +42,7 @@ def row_of(case: Case, race: Race, size: Size, **more: Any) -> Row:
         "pair_dense_seconds": race.dense_seconds,
         "flops_counted": more.pop("flops_counted"),
         "flops_executed": more.pop("flops_executed"),
-        "dense_flops": more.pop("dense_flops"),
+        "dense_flops_counted": more.pop("dense_flops_counted"),
+        "dense_flops_executed": more.pop("dense_flops_executed"),
         **more,
     }

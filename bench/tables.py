@@ -3,7 +3,8 @@
 import io
 import math
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from rich import box
@@ -13,31 +14,34 @@ from rich.table import Table
 from bench.pairing import Interval, median_interval
 from bench.row import Row
 
+WIDTH = 1000  # tables take only what they need, and no cell is ever cut; a narrow terminal wraps
 
-def answer(rows: Sequence[Row], width: int) -> Iterator[str]:
+
+def answer(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of all tables that `rows` fill, each with how to read it."""
-    console = Console(file=io.StringIO(), width=width, highlight=False, color_system=None, legacy_windows=False)
+    console = Console(file=io.StringIO(), width=WIDTH, highlight=False, color_system=None, legacy_windows=False)
     layers = [row for row in rows if row["op"] in ("forward", "backward", "step")]
     updates = [row for row in rows if row["op"] == "update"]
     trainings = [row for row in rows if row["op"] == "train"]
     for _, group in _groups(layers, "shape", "batch", "device", "dtype", "threads"):
         console.print(_speedups(group))
+        console.print(_noise_floor(group))
     for _, group in _groups(updates, "shape", "batch", "device", "dtype", "threads"):
         console.print(_update_costs(group))
     for _, group in _groups(trainings, "data", "protocol", "device", "dtype", "threads"):
         console.print(_trainings(group))
         for sentence in summaries(group):
-            console.print(sentence)
+            console.print(textwrap.fill(sentence, 120))
         console.print()
     assert isinstance(console.file, io.StringIO)
     yield from (line.rstrip() for line in console.file.getvalue().splitlines())
 
 
-def _groups(rows: Iterable[Row], *fields: str) -> Iterator[tuple[tuple[Hashable, ...], list[Row]]]:
+def _groups(rows: Iterable[Row], *fields: str) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
     """Yield the rows that agree in `fields`, group by group, in order of first appearance."""
 
-    def key(row: Row) -> tuple[Hashable, ...]:
-        return tuple(row[field] for field in fields)
+    def key(row: Row) -> tuple[str, ...]:
+        return tuple(str(row[field]) for field in fields)
 
     rows = list(rows)
     order = list(dict.fromkeys(map(key, rows)))
@@ -45,12 +49,20 @@ def _groups(rows: Iterable[Row], *fields: str) -> Iterator[tuple[tuple[Hashable,
         yield value, list(group)
 
 
+def _what(row: Row) -> str:
+    return f"{row['shape']} batch {row['batch']} ({_where(row)})"
+
+
+def _speedup(row: Row) -> str:
+    return ratio((row["speedup"], row["speedup_low"], row["speedup_high"]))
+
+
 def _where(row: Row) -> str:
     return f"{row['device']}, {row['dtype']}, {row['threads']} thread{'s' * (row['threads'] != 1)}"
 
 
-def _table(title: str, caption: str, headers: Iterable[str], left: int = 1) -> Table:
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+def _table(title: str, headers: Iterable[str], left: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, header in enumerate(headers):
         table.add_column(header, justify="left" if number < left else "right", no_wrap=True)
     return table
@@ -70,18 +82,24 @@ def seconds(value: float) -> str:
 
 
 def _speedups(rows: list[Row]) -> Table:
+    rows = [row for row in rows if row["model"] != "dense"] or rows
     sparsities = sorted({row["sparsity"] for row in rows})
     table = _table(
-        f"speed-up over dense, {rows[0]['shape']}, batch {rows[0]['batch']} ({_where(rows[0])})",
-        "median of the pairs [95 % interval]; dense = its own clone, the noise floor; break-even: the sparsity from which on it pays",
+        f"Speed-up over dense by sparsity, {_what(rows[0])}: median of the pairs [95 % interval]",
         ["operation", "layer", *(f"{sparsity:g}" for sparsity in sparsities), "break-even"],
         left=2,
     )
     for (op, layer), group in _groups(rows, "op", "layer"):
-        cells = {row["sparsity"]: ratio((row["speedup"], row["speedup_low"], row["speedup_high"])) for row in group}
+        cells = {row["sparsity"]: _speedup(row) for row in group}
         even = break_even(group) if len(group) > 1 else ""
         table.add_row(op, layer, *(cells.get(sparsity, "") for sparsity in sparsities), even)
     return table
+
+
+def _noise_floor(rows: list[Row]) -> str:
+    controls = [f"{row['op']} {_speedup(row)}" for row in rows if row["model"] == "dense"]
+    text = ", ".join(controls) if controls else "not measured, add dense to --layer"
+    return f"Noise floor, dense against its own clone: {text}.\n"
 
 
 def break_even(rows: Sequence[Row]) -> str:
@@ -121,8 +139,7 @@ def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | 
 def _update_costs(rows: list[Row]) -> Table:
     sparsities = sorted({row["sparsity"] for row in rows})
     table = _table(
-        f"cost of one mask update in dense training steps, {rows[0]['shape']}, batch {rows[0]['batch']} ({_where(rows[0])})",
-        "median of the pairs [95 % interval]; drop, grow, storage and optimizer state rebuilt; divide by the update interval",
+        f"Cost of one mask update in dense training steps by sparsity, {_what(rows[0])}: median of the pairs [95 % interval]",
         ["rule", "layer", *(f"{sparsity:g}" for sparsity in sparsities)],
         left=2,
     )
@@ -150,7 +167,7 @@ class Arm:
 
     def mean(self, field: str) -> float:
         """The mean of a field over the seeds."""
-        return statistics.mean(row[field] for row in self.rows)
+        return float(statistics.mean(row[field] for row in self.rows))
 
     def spread(self, field: str, digits: int = 3) -> str:
         """The mean of a field over the seeds, with its range."""
@@ -192,9 +209,8 @@ def _trainings(rows: list[Row]) -> Table:
     first = rows[0]
     seeds = len({row["seed"] for row in rows})
     table = _table(
-        f"trained on {first['data']}, protocol {first['protocol']}, {first['epochs']} epochs of batch {first['batch']}, "
-        f"{seeds} seed{'s' * (seeds != 1)} ({_where(first)})",
-        "loss on the training set and accuracy: mean over seeds (lowest highest); speed-up: median over the pairs of epochs",
+        f"Trained on {first['data']}, protocol {first['protocol']}, {first['epochs']} epochs of batch {first['batch']} "
+        f"({_where(first)}): mean over {seeds} seed{'s' * (seeds != 1)} (lowest highest)",
         COLUMNS,
     )
     for arm in _arms(rows):
@@ -203,32 +219,42 @@ def _trainings(rows: list[Row]) -> Table:
 
 
 def summaries(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the plain sentences that sum up one data set under one protocol, every figure read from the rows."""
+    """Yield one plain sentence per sparsity that sums up a data set under a protocol, every figure read from the rows.
+
+    All sparse arms are told together: the best of them, chosen on the test set, would look better than it is.
+    """
     arms = _arms(rows)
-    narrow = {arm.first["sparsity"]: arm for arm in arms if arm.first["model"] == "narrow"}
-    sparse = [arm for arm in arms if arm.first["model"] == "sparse"]
-    for sparsity, group in groupby(sorted(sparse, key=lambda arm: arm.first["sparsity"]), lambda arm: arm.first["sparsity"]):
-        best = max(group, key=lambda arm: (arm.mean("test_accuracy"), -arm.mean("final_loss")))
-        text = f"{best.first['data']}, {best.first['protocol']}: at sparsity {sparsity:g} the best sparse arm ({best.name}) {_verdict(best)}"
-        if sparsity in narrow:
-            text += f"; narrow dense of as many non-zeros {_verdict(narrow[sparsity])}"
+    for sparsity in sorted({arm.first["sparsity"] for arm in arms if arm.first["model"] == "sparse"}):
+        group = [arm for arm in arms if arm.first["model"] == "sparse" and arm.first["sparsity"] == sparsity]
+        faster = sum(arm.speedup.low > 1 for arm in group)
+        slower = sum(arm.speedup.high < 1 for arm in group)
+        if slower == len(group):
+            verdict = "cost time"
+        elif faster == len(group):
+            verdict = "saved time"
+        else:
+            verdict = f"saved time in {faster}, cost time in {slower} of {len(group)} arms, and is undecided in the others"
+        promised = _between([arm.first["dense_flops_counted"] / max(arm.first["flops_counted"], 1) for arm in group], ".1f")
+        text = (
+            f"{group[0].first['data']}, {group[0].first['protocol']}: at sparsity {sparsity:g} sparse training {verdict}: "
+            f"{_between([arm.speedup.median for arm in group], '.2f')} times dense's speed where counted FLOPs promise "
+            f"{promised} times, {_quality(group)}"
+        )
+        narrow = [arm for arm in arms if arm.first["model"] == "narrow" and arm.first["sparsity"] == sparsity]
+        if narrow:
+            text += (
+                f"; narrow dense of as many weights ran at {ratio(narrow[0].speedup)} times dense's speed, {_quality(narrow)}"
+            )
         yield text + "."
 
 
-def _verdict(arm: Arm) -> str:
-    speedup = arm.speedup
-    if speedup.low > 1:
-        word = "saved time"
-    elif speedup.high < 1:
-        word = "cost time"
-    else:
-        word = "neither clearly saved nor cost time"
-    counted = arm.first["dense_flops"] / arm.first["flops_counted"] if arm.first["flops_counted"] else math.inf
-    executed = arm.first["dense_flops"] / arm.first["flops_executed"] if arm.first["flops_executed"] else math.inf
-    accuracy, dense = arm.mean("test_accuracy"), arm.mean("dense_test_accuracy")
-    return (
-        f"{word}: {ratio(speedup)} times dense's speed, {counted:.1f}x promised by counted FLOPs and {executed:.1f}x by executed "
-        f"ones, at {accuracy:.3f} test accuracy against dense's {dense:.3f} and {arm.mean('final_loss'):.3g} loss against "
-        f"{arm.mean('dense_final_loss'):.3g}"
-    )
+def _quality(arms: Sequence[Arm]) -> str:
+    accuracy = _between([arm.mean("test_accuracy") for arm in arms], ".3f")
+    loss = _between([arm.mean("final_loss") for arm in arms], ".3f")
+    dense_accuracy, dense_loss = arms[0].mean("dense_test_accuracy"), arms[0].mean("dense_final_loss")
+    return f"at test accuracy {accuracy} (dense {dense_accuracy:.3f}) and training loss {loss} (dense {dense_loss:.3f})"
 
+
+def _between(values: Sequence[float], style: str) -> str:
+    low, high = (format(bound, style) for bound in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"

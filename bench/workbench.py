@@ -1,7 +1,7 @@
 """From a case to what is timed: weights, masks and inputs, the gate, and the dense reference at its best."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from time import perf_counter
 
 import pytest
@@ -51,7 +51,7 @@ def _problem(
     return problem, define(problem)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _gate_failure(layer: str, key: _Key, layout: str) -> str | None:
     """Return why the layer fails its gate, or None if it passes: found out once a session, whatever the operation."""
     problem, definition = _problem(LAYERS[layer].pattern, *key)
@@ -123,7 +123,7 @@ def dense_reference(case: Case, op: str) -> tuple[Callable[[], object], str]:
     return operation(op, build("dense", parts), parts, layout), layout
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fastest_layout(op: str, shape: str, device: str, dtype: str, threads: int) -> str:
     """Race dense against itself in the two layouts, and return the one of the lower median over interleaved rounds."""
     case = Case(op, "dense", "dense", "static", shape, 0.0, device, dtype, threads)

@@ -36,27 +36,31 @@ class Data(NamedTuple):
 
 def _split(inputs: Tensor, labels: Tensor, train: int, validation: int, classes: int) -> Data:
     sizes = [train, validation, len(labels) - train - validation]
-    parts = zip(inputs.split(sizes), labels.split(sizes), strict=True)
-    return Data(*(Split(*part) for part in parts), classes=classes)
+    parts = [Split(*part) for part in zip(inputs.split(sizes), labels.split(sizes), strict=True)]
+    return Data(parts[0], parts[1], parts[2], classes)
 
 
 def random_labels() -> Data:
-    """100 normal features, 10 random labels: nothing to learn but the 4,096 training samples themselves."""
+    """100 normal features, 10 random labels: nothing to learn but the 4,096 training samples themselves.
+
+    No other sample tells anything about them, so the validation split, by which settings are chosen, is the training split.
+    """
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(4096 + 2 * 1024, 100, generator=generator)
+    inputs = torch.randn(4096 + 1024, 100, generator=generator)
     labels = torch.randint(10, (len(inputs),), generator=generator)
-    return _split(inputs, labels, 4096, 1024, 10)
+    data = _split(inputs, labels, 4096, 0, 10)
+    return data._replace(validation=data.train)
 
 
 def teacher_student() -> Data:
-    """100 normal features, labelled by a random dense 100-16-10 MLP: learnable, without noise, of known cause."""
+    """100 normal features, labelled by a random dense 100-4-10 MLP: learnable, without noise, of known cause."""
     generator = torch.Generator().manual_seed(1)
-    inputs = torch.randn(4096 + 2 * 1024, 100, generator=generator)
-    teacher = dense_mlp([(w.float(), b.float()) for w, b in draw((100, 16, 10), generator)])
+    inputs = torch.randn(3072 + 2 * 1024, 100, generator=generator)
+    teacher = dense_mlp([(w.float(), b.float()) for w, b in draw((100, 4, 10), generator)])
     with torch.no_grad():
         outputs = teacher(inputs)
     # Centred outputs keep the classes balanced enough that guessing the largest one stays near chance.
-    return _split(inputs, ((outputs - outputs.mean(0)) / outputs.std(0)).argmax(1), 4096, 1024, 10)
+    return _split(inputs, ((outputs - outputs.mean(0)) / outputs.std(0)).argmax(1), 3072, 1024, 10)
 
 
 def digits() -> Data:

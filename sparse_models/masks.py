@@ -48,9 +48,7 @@ def top_k_mask(score: Tensor, kept: int, among: Tensor | None = None) -> Tensor:
     return mask.reshape(score.shape)
 
 
-def random_score(
-    shape: Sequence[int], generator: torch.Generator | None = None, device: torch.device | str = "cpu"
-) -> Tensor:
+def random_score(shape: Sequence[int], generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
     """Return uniform random scores of `shape`, in float64 so that ties do not happen, the same on every device."""
     on = "cpu" if generator is None else generator.device
     return torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device=on).to(device)
@@ -80,7 +78,9 @@ def _full_from_score(score: Tensor, sparsity: float) -> Tensor:
     return torch.ones_like(score, dtype=torch.bool)
 
 
-UNSTRUCTURED = Pattern("unstructured", lambda score, sparsity: top_k_mask(score, count_kept(score.numel(), sparsity)), lambda mask: True)
+UNSTRUCTURED = Pattern(
+    "unstructured", lambda score, sparsity: top_k_mask(score, count_kept(score.numel(), sparsity)), lambda _: True
+)
 FULL = Pattern("full", _full_from_score, lambda mask: bool(mask.all()))
 
 

@@ -1,7 +1,9 @@
 """The MLPs that are compared: dense, sparse, and a narrow dense one with as many weights as the sparse has non-zeros."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +25,8 @@ class MLP(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # Iterator[SparseLinear]; ModuleList only knows Module
-        return iter(self.layers)
+    def __iter__(self) -> Iterator[SparseLinear]:
+        return iter(cast("Iterable[SparseLinear]", self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last layer's output, without an activation."""
@@ -43,7 +45,7 @@ def draw(sizes: Sequence[int], generator: torch.Generator | None = None) -> Draw
         raise InputError(f"expected at least two layer sizes, each at least 1, got {list(sizes)}; for example 100 256 10")
     return [
         (_symmetric((outputs, inputs), inputs, generator), _symmetric((outputs,), inputs, generator))
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+        for inputs, outputs in pairwise(sizes)
     ]
 
 
@@ -99,7 +101,7 @@ def narrow_sizes(sizes: Sequence[int], nnz: int) -> tuple[int, ...]:
 
     def fits(factor: float) -> bool:
         chain = shrunk(factor)
-        return sum(a * b for a, b in zip(chain, chain[1:], strict=False)) <= nnz
+        return sum(a * b for a, b in pairwise(chain)) <= nnz
 
     if fits(1.0):
         return tuple(sizes)

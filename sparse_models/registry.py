@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 LAYERS: dict[str, "type[SparseLinear]"] = {}
 UPDATES: dict[str, "Update"] = {}
 
+_Entry = TypeVar("_Entry")
 _LayerClass = TypeVar("_LayerClass", bound="type[SparseLinear]")
 
 
@@ -22,7 +23,8 @@ def register_layer(name: str) -> Callable[[_LayerClass], _LayerClass]:
     """Return a class decorator that enters a layer under `name`; raises InputError if the name is taken."""
 
     def register(layer: _LayerClass) -> _LayerClass:
-        _enter(LAYERS, name, layer)
+        _refuse_taken(LAYERS, name)
+        LAYERS[name] = layer
         return layer
 
     return register
@@ -30,17 +32,17 @@ def register_layer(name: str) -> Callable[[_LayerClass], _LayerClass]:
 
 def register_update(update: "Update") -> "Update":
     """Enter an update rule under its own name and return it; raises InputError if the name is taken."""
-    _enter(UPDATES, update.name, update)
+    _refuse_taken(UPDATES, update.name)
+    UPDATES[update.name] = update
     return update
 
 
-def _enter(table: dict, name: str, entry: object) -> None:  # type: ignore[type-arg]  # either table
+def _refuse_taken(table: Mapping[str, object], name: str) -> None:
     if name in table:
         raise InputError(f"expected a new name, got {name!r}, which {table[name]!r} has already; choose another")
-    table[name] = entry
 
 
-def lookup(table: dict, name: str, kind: str):  # type: ignore[type-arg, no-untyped-def]  # either table, and its entry
+def lookup(table: Mapping[str, _Entry], name: str, kind: str) -> _Entry:
     """Return the entry of `table` under `name`; raise InputError naming the known ones otherwise."""
     if name not in table:
         raise InputError(f"expected a known {kind} ({', '.join(sorted(table))}), got {name!r}; check the spelling")

@@ -74,22 +74,26 @@ def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definiti
     """Raise GateError unless a layer of `layer_class` does on `problem` what the definition says.
 
     Compared are the weights held, the output, the input gradient, weights and bias after one optimizer step, exact zeros
-    outside the mask, and all of it again, from the weights reached, under another mask of as many non-zeros.
+    outside the mask, and all of it again, for a part of the batch, under another mask of as many non-zeros.
     `definition` may be passed where several layers are held against the same problem.
     """
     layer = layer_class(problem.weight, problem.mask, problem.bias)
-    _require(layer_class, "weights held", torch.equal(layer.to_dense(), problem.weight * problem.mask))
+    _require(layer_class, "weights held", holds=torch.equal(layer.to_dense(), problem.weight * problem.mask))
     _check_step(layer, problem, define(problem) if definition is None else definition)
 
     held = layer.to_dense()
     density = int(problem.mask.sum()) / problem.mask.numel()
     score = random_score(held.shape, torch.Generator().manual_seed(0), held.device)
-    moved = problem._replace(
-        weight=held, mask=layer.pattern.from_score(score, 1 - density), bias=None if layer.bias is None else layer.bias.detach().clone()
+    moved = Problem(
+        weight=held,
+        mask=layer.pattern.from_score(score, 1 - density),
+        bias=None if layer.bias is None else layer.bias.detach().clone(),
+        x=problem.x[:64],  # moving a mask has nothing to do with the batch
+        output_grad=problem.output_grad[:64],
     )
     layer.set_mask(moved.mask)
     # Grown weights start at 0: what the layer holds now is what it held under both masks.
-    _require(layer_class, "weights held after the mask moved", torch.equal(layer.to_dense(), held * moved.mask))
+    _require(layer_class, "weights held after the mask moved", holds=torch.equal(layer.to_dense(), held * moved.mask))
     _check_step(layer, moved, define(moved))
 
 
@@ -102,22 +106,24 @@ def _check_step(layer: SparseLinear, problem: Problem, definition: Definition) -
     _require_close(layer_class, "output", output, definition.output)
     output.backward(problem.output_grad)
     _require_close(layer_class, "input gradient", x.grad, definition.input_grad)
-    _require(layer_class, "input unchanged by the layer", torch.equal(x, problem.x))
+    _require(layer_class, "input unchanged by the layer", holds=torch.equal(x, problem.x))
     optimizer.step()
     held, bias = layer.to_dense(), None if layer.bias is None else layer.bias.detach()
     _require_close(layer_class, "weights after one step", held, definition.weight)
     if definition.bias is not None:
         _require_close(layer_class, "bias after one step", None if bias is None else bias[:, None], definition.bias)
     # Zeros outside the mask in `to_dense` may be a view of weights that are not: neither stored nor used ones may be there.
-    _require(layer_class, "nothing outside the mask", torch.equal(layer.pack(held), layer.values.detach()))
-    _require(layer_class, "mask", torch.equal(layer.mask, problem.mask))
+    _require(layer_class, "nothing outside the mask", holds=torch.equal(layer.pack(held), layer.values.detach()))
+    _require(layer_class, "mask", holds=torch.equal(layer.mask, problem.mask))
     _require_close(layer_class, "output after one step", layer(problem.x), _output(problem.x, held, bias))
 
 
 def _require_close(layer_class: type[SparseLinear], what: str, actual: Tensor | None, term: Term) -> None:
     if actual is None or actual.shape != term.value.shape:
         shape = None if actual is None else list(actual.shape)
-        raise GateError(f"{layer_class.__name__}: {what}: expected shape {list(term.value.shape)}, got {shape}; nothing is timed")
+        raise GateError(
+            f"{layer_class.__name__}: {what}: expected shape {list(term.value.shape)}, got {shape}; nothing is timed"
+        )
     error = (actual.detach().double() - term.value).abs()
     if not bool((error <= term.allowed).all()):  # written so that NaN fails
         worst = int((error - term.allowed).nan_to_num(math.inf).argmax())
@@ -127,6 +133,6 @@ def _require_close(layer_class: type[SparseLinear], what: str, actual: Tensor | 
         )
 
 
-def _require(layer_class: type[SparseLinear], what: str, holds: bool) -> None:
+def _require(layer_class: type[SparseLinear], what: str, *, holds: bool) -> None:
     if not holds:
         raise GateError(f"{layer_class.__name__}: {what}: expected what the definition says, got another; nothing is timed")

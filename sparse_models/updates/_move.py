@@ -39,15 +39,10 @@ def dense_gradients(layers: Iterable[SparseLinear]) -> Iterator[dict[SparseLinea
 def move_mask(layer: SparseLinear, mask: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Move `layer` to `mask` [out, in]; weights under both masks keep value and optimizer state, grown ones start at 0."""
     state = {} if optimizer is None else optimizer.state.get(layer.values, {})
-    # Unpacked by the old structure and packed by the new one, each entry follows its weight and the grown ones are 0.
-    moments = {
-        name: layer.unpack(value)
-        for name, value in state.items()
-        if isinstance(value, Tensor) and value.shape == layer.values.shape
-    }
-    layer.set_mask(mask)
-    layer.values.grad = None
-    state.update({name: layer.pack(dense) for name, dense in moments.items()})
+    names = [name for name, value in state.items() if isinstance(value, Tensor) and value.shape == layer.values.shape]
+    moved = layer.move(mask, [state[name] for name in names])
+    layer.values.grad = None  # it belongs to the old structure
+    state.update(zip(names, moved, strict=True))
 
 
 @torch.no_grad()
@@ -55,6 +50,7 @@ def update_masks(
     layers: Iterable[SparseLinear],
     update: Update,
     drop_fraction: float,
+    *,
     optimizer: torch.optim.Optimizer | None = None,
     gradients: Mapping[SparseLinear, Tensor] | None = None,
     generator: torch.Generator | None = None,

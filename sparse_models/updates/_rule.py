@@ -41,8 +41,6 @@ def prune_and_regrow(
     return survivors | grown
 
 
-
-
 def constant(fraction: float, until: float = 1.0) -> Schedule:
     """Return the schedule that moves `fraction` of the weights until a fraction `until` of the training, then none."""
     return lambda progress: fraction if progress < until else 0.0

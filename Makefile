@@ -1,0 +1,28 @@
+# make bench   measure, print the answer, save the run under .benchmarks/
+# make test    the properties
+# make lint    style and types
+# Each makes .venv on first use and reuses it afterwards. PYTHON=python3.12 chooses an interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: bench test lint clean
+
+bench: .venv/ready
+	$(BIN)/python -m pytest bench --benchmark-autosave $(ARGS)
+
+test: .venv/ready
+	$(BIN)/python -m pytest tests $(ARGS)
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The stamp is written last, so an interrupted install is done again.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv
