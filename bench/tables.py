@@ -14,7 +14,7 @@ from rich.table import Table
 from bench.pairing import Interval, median_interval
 from bench.row import Row
 
-WIDTH = 1000  # tables take only what they need, and no cell is ever cut; a narrow terminal wraps
+WIDTH = 10_000  # tables take only what they need, and no cell is ever cut; a narrow terminal wraps
 
 
 def answer(rows: Sequence[Row]) -> Iterator[str]:

@@ -26,6 +26,7 @@ class Term(NamedTuple):
 
     value: Tensor
     allowed: Tensor
+    dtype: torch.dtype  # that the layer must answer in
 
 
 class Definition(NamedTuple):
@@ -67,7 +68,7 @@ def _term(left: Tensor, right: Tensor, dtype: torch.dtype, plus: Tensor | None =
     if plus is not None:
         value = value + plus
         allowed = allowed + 4 * torch.finfo(dtype).eps * plus.abs()
-    return Term(value, allowed) if mask is None else Term(value * mask, allowed * mask)
+    return Term(value, allowed, dtype) if mask is None else Term(value * mask, allowed * mask, dtype)
 
 
 def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definition | None = None) -> None:
@@ -83,7 +84,9 @@ def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definiti
 
     held = layer.to_dense()
     density = int(problem.mask.sum()) / problem.mask.numel()
-    score = random_score(held.shape, torch.Generator().manual_seed(0), held.device)
+    # Another mask for certain, wherever there is one: this one shifted by a weight, as nearly as the pattern allows.
+    shifted = problem.mask.flatten().roll(1).reshape(held.shape)
+    score = shifted + random_score(held.shape, torch.Generator().manual_seed(0), held.device) / 2
     moved = Problem(
         weight=held,
         mask=layer.pattern.from_score(score, 1 - density),
@@ -119,10 +122,10 @@ def _check_step(layer: SparseLinear, problem: Problem, definition: Definition) -
 
 
 def _require_close(layer_class: type[SparseLinear], what: str, actual: Tensor | None, term: Term) -> None:
-    if actual is None or actual.shape != term.value.shape:
-        shape = None if actual is None else list(actual.shape)
+    if actual is None or actual.shape != term.value.shape or actual.dtype != term.dtype:
+        shape = None if actual is None else f"{list(actual.shape)} of {actual.dtype}"
         raise GateError(
-            f"{layer_class.__name__}: {what}: expected shape {list(term.value.shape)}, got {shape}; nothing is timed"
+            f"{layer_class.__name__}: {what}: expected shape {list(term.value.shape)} of {term.dtype}, got {shape}; nothing is timed"
         )
     error = (actual.detach().double() - term.value).abs()
     if not bool((error <= term.allowed).all()):  # written so that NaN fails

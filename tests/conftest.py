@@ -1,0 +1,9 @@
+"""Hypothesis on shared machines: no example has a deadline, and continuous integration draws the same ones every time."""
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("local", deadline=None, max_examples=60)
+settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")

@@ -1,0 +1,64 @@
+"""Every random input of the tests: hypothesis draws sizes, levels and a seed; torch's generator draws the numbers."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparse_models.masks import FULL, random_score
+from sparse_models.registry import LAYERS
+from sparse_models.testing import Problem
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")),
+]
+SPARSE_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern is not FULL)
+
+sizes = st.integers(1, 12)
+shapes = st.tuples(sizes, sizes)
+seeds = st.integers(0, 2**32 - 1)
+# The field's levels and both ends more often than chance would have them.
+sparsities = st.sampled_from([0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 1.0]) | st.floats(0, 1)
+fractions = st.sampled_from([0.0, 0.3, 1.0]) | st.floats(0, 1)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64).to(dtype)
+
+
+def coarse(seed: int, *shape: int) -> Tensor:
+    """Few different values, so that most of them tie."""
+    return torch.randint(-2, 3, shape, generator=generator(seed)).double()
+
+
+@st.composite
+def masks(draw: st.DrawFn, shape: tuple[int, int] | None = None) -> Tensor:
+    """A mask of any shape with any number of kept weights."""
+    shape = draw(shapes) if shape is None else shape
+    kept = draw(st.integers(0, math.prod(shape)))
+    flat = torch.zeros(math.prod(shape), dtype=torch.bool)
+    flat[torch.randperm(len(flat), generator=generator(draw(seeds)))[:kept]] = True
+    return flat.reshape(shape)
+
+
+@st.composite
+def problems(draw: st.DrawFn, layer: str, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Problem:
+    """What a layer is built from and fed, of any size down to 1 x 1 and batch 1, bias or none, in either layout."""
+    outputs, inputs, batch, seed = draw(sizes), draw(sizes), draw(sizes), draw(seeds)
+    pattern = LAYERS[layer].pattern
+    sparsity = 0.0 if pattern is FULL else draw(sparsities)
+    x = normal(seed + 1, batch, inputs, dtype=dtype).to(device)
+    return Problem(
+        weight=normal(seed, outputs, inputs, dtype=dtype).to(device),
+        mask=pattern.from_score(random_score((outputs, inputs), generator(seed)), sparsity).to(device),
+        bias=normal(seed + 2, outputs, dtype=dtype).to(device) if draw(st.booleans()) else None,
+        x=x.t().contiguous().t() if draw(st.booleans()) else x,
+        output_grad=normal(seed + 3, batch, outputs, dtype=dtype).to(device),
+    )

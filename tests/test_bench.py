@@ -1,0 +1,236 @@
+"""The suite as a user runs it: every test here starts pytest anew."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1"]
+NO_ROWS = "--benchmark-disable"
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], Path]:
+    """One small run of every operation of one layer: its output, its JSON, and the storage it was saved in."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = run(*SMALL, "--op", "forward,backward,step,update", f"--benchmark-json={folder / 'run.json'}",
+               f"--benchmark-storage={folder}", "--benchmark-save=first")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, json.loads((folder / "run.json").read_text()), folder
+
+
+def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, Any], Path]) -> None:
+    promised = (
+        "schema op layer update shape batch in_features out_features sparsity nnz effective_sparsity parameters bytes_stored "
+        "flops_counted flops_executed device dtype threads seconds dense_seconds speedup speedup_low speedup_high pairs"
+    )
+    rows = [record["extra_info"] for record in saved[1]["benchmarks"]]
+    assert len(rows) == 3 * 4 + 2 * 3
+    for row in rows:
+        assert set(promised.split()) <= set(row)
+        assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+        assert row["pairs"] == len(row["pair_seconds"]) == len(row["pair_dense_seconds"]) >= 6
+        assert row["effective_sparsity"] == row["sparsity"]
+
+
+def test_pytest_benchmarks_own_figures_are_seconds_per_call(saved: tuple[str, dict[str, Any], Path]) -> None:
+    for record in saved[1]["benchmarks"]:
+        assert record["stats"]["rounds"] == record["extra_info"]["pairs"]
+        assert record["stats"]["min"] == pytest.approx(min(record["extra_info"]["pair_seconds"]))
+
+
+def test_json_is_plain_and_names_no_host(saved: tuple[str, dict[str, Any], Path]) -> None:
+    text = json.dumps(saved[1])
+    assert "UNSERIALIZABLE" not in text
+    assert "node" not in saved[1]["machine_info"]
+    assert saved[1]["machine_info"]["torch"]["version"]
+
+
+def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[str, Any], Path]) -> None:
+    own = saved[0].index("do sparse networks save compute?")
+    assert saved[0].index("benchmark 'forward 8x8b4'") < own
+    assert "Speed-up over dense by sparsity, 8x8 batch 4" in saved[0][own:]
+    assert "Cost of one mask update in dense training steps" in saved[0][own:]
+
+
+def test_compare_with_a_saved_run(saved: tuple[str, dict[str, Any], Path]) -> None:
+    done = run(*SMALL, "--op", "forward", "--layer", "csr", f"--benchmark-storage={saved[2]}", "--benchmark-compare=0001")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "(NOW)" in done.stdout
+    assert "(0001_first)" in done.stdout
+
+
+def test_group_by_any_parameter() -> None:
+    done = run(*SMALL, "--op", "forward,update", "--layer", "csr,masked", "--benchmark-group-by=param:layer,param:data")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "benchmark 'layer=csr data=-'" in done.stdout
+
+
+def test_disable_runs_every_body_once_and_shows_no_table() -> None:
+    done = run(*SMALL, NO_ROWS, "--seeds", "1", "--data", "digits", "--benchmark-json=/dev/null")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "do sparse networks save compute?" not in done.stdout
+    assert f"{3 * 4 + 2 * 3 + 2 * 5} passed" in done.stdout
+
+
+def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
+    done = run(
+        "--op", "train", "--data", "digits", "--seeds", "1", "--update", "rigl", f"--benchmark-json={tmp_path / 'run.json'}"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {
+        (row["protocol"], row["model"]): row
+        for row in (record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"])
+    }
+    assert len(rows) == 6
+    for (protocol, model), row in rows.items():
+        for field in ("final_loss", "test_accuracy", "dense_final_loss", "dense_test_accuracy", "training_seconds", "seed"):
+            assert field in row
+        assert row["training_seconds"] == pytest.approx(sum(row["pair_seconds"]))
+        assert row["epochs"] == row["pairs"]
+        assert row["effective_sparsity"] == pytest.approx(0.8 if model == "sparse" else 0.0, abs=1e-4)
+        assert (row["learning_rate"] == 1e-3 and row["search_trainings"] == 0) or protocol == "tuned"
+    for protocol in ("seed", "tuned"):
+        dense = rows[protocol, "dense"]
+        # The candidate and its reference are the same training here, to the last bit.
+        assert dense["final_loss"] == dense["dense_final_loss"]
+        assert {rows[protocol, model]["dense_test_accuracy"] for model in ("dense", "sparse", "narrow")} == {
+            dense["test_accuracy"]
+        }
+    assert rows["tuned", "sparse"]["search_trainings"] == 6
+    assert rows["seed", "narrow"]["shape"] == "64x98x98x10"
+    assert "Trained on digits, protocol tuned" in done.stdout
+    assert "digits, tuned: at sparsity 0.8 sparse training" in done.stdout
+
+
+def test_bad_input_gets_one_sentence_and_no_traceback() -> None:
+    done = run("--sparsity", "1.2")
+    assert done.returncode == 4
+    assert done.stderr.strip() == (
+        "ERROR: --sparsity: expected a sparsity (fraction of zeros) between 0 and 1, got 1.2; 80 % sparse is 0.8"
+    )
+    assert "Traceback" not in done.stdout
+
+
+def test_cuda_asked_and_absent_is_said() -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "pytest", "bench", "--device", "cuda"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 4
+    assert "ERROR: --device: expected a CUDA device, got none" in done.stderr
+
+
+def test_a_case_that_cannot_run_is_skipped_with_the_reason() -> None:
+    done = run(*SMALL, NO_ROWS, "--op", "forward", "--dtype", "bfloat16", "-rs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "csr runs on float32, float64, not on bfloat16" in done.stdout
+    assert "2 passed, 2 skipped" in done.stdout
+
+
+def test_k_selects_cases_by_name() -> None:
+    done = run(*SMALL, NO_ROWS, "-k", "forward and csr_linear")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+LAYER = '''
+from sparse_models.layers.masked import Masked
+from sparse_models.registry import register_layer
+
+
+@register_layer("dropped_in")
+class DroppedIn(Masked):
+    """A layer in a file of its own."""
+'''
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the checkout, to add files to."""
+    for name in ("sparse_models", "bench", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def test_a_file_dropped_into_layers_is_gated_tested_timed_and_tabulated(checkout: Path) -> None:
+    (checkout / "sparse_models/layers/dropped_in.py").write_text(LAYER)
+    done = run(*SMALL, "--op", "forward,step,update", "--update", "set", cwd=checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    own = done.stdout[done.stdout.index("do sparse networks save compute?") :]
+    for start in ("forward", "step", "set"):
+        assert any(line.split()[:2] == [start, "dropped_in"] for line in own.splitlines()), start
+    command = [sys.executable, "-m", "pytest", "tests/test_layers.py", "-q", "-k", "dropped_in and gate and float32"]
+    tested = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert tested.returncode == 0, tested.stdout
+    assert "passed" in tested.stdout
+
+
+def test_a_wrong_layer_is_not_timed_and_takes_no_other_down(checkout: Path) -> None:
+    wrong = LAYER + "\n    def index(self, mask):\n        super().index(~mask)\n"
+    (checkout / "sparse_models/layers/dropped_in.py").write_text(wrong)
+    done = run(*SMALL, "--op", "forward", "--benchmark-json=run.json", cwd=checkout)
+    assert done.returncode == 1
+    assert "DroppedIn: weights held: expected what the definition says, got another; nothing is timed" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "1 failed, 4 passed" in done.stdout
+    names = [record["name"] for record in json.loads((checkout / "run.json").read_text())["benchmarks"]]
+    assert len(names) == 4
+    assert not any("dropped_in" in name for name in names)
+
+
+UPDATE = """
+from sparse_models.registry import register_update
+from sparse_models.updates._rule import Update, constant
+from sparse_models.updates._scores import uniform_random
+
+SMALLEST = register_update(Update("dropped_in", lambda weight, grad, generator: -weight.abs(), uniform_random, constant(0.1)))
+"""
+
+
+def test_a_file_dropped_into_updates_is_tested_timed_and_trained(checkout: Path) -> None:
+    (checkout / "sparse_models/updates/dropped_in.py").write_text(UPDATE)
+    done = run(
+        *SMALL, NO_ROWS, "--layer", "csr", "--data", "digits", "--seeds", "1", "--op", "update,train", "-v", cwd=checkout
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "bench_update[dropped_in-csr-8x8b4" in done.stdout
+    assert "bench_train[digits-tuned-dropped_in-csr" in done.stdout
+    command = [sys.executable, "-m", "pytest", "tests/test_updates.py", "-q", "-k", "dropped_in"]
+    tested = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    # It keeps the smallest weights, which is the one property of updates that it is made to break.
+    assert "FAILED tests/test_updates.py::test_the_survivors_are_the_largest_by_sorted_lists[dropped_in]" in tested.stdout
+    assert "1 failed" in tested.stdout
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "pytest", "bench", *SMALL, "--op", "forward,backward,step", "-v",
+               f"--benchmark-json={tmp_path / 'run.json'}"]  # fmt: skip
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        passed = 0
+        for line in process.stdout:
+            passed += "PASSED" in line
+            if passed == 3:
+                time.sleep(0.05)
+                process.send_signal(signal.SIGINT)
+                break
+        output = process.stdout.read()
+    rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
+    assert 3 <= len(rows) < 12
+    assert all(row["schema"] == 1 for row in rows)
+    assert "do sparse networks save compute?" in output

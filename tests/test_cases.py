@@ -1,0 +1,95 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import cases
+from bench.cases import OPS, Case, Selection, Shape
+from sparse_models.data import DATA
+from sparse_models.errors import InputError
+from sparse_models.masks import FULL
+from sparse_models.registry import LAYERS, UPDATES
+
+DEFAULT = Selection(
+    ops=OPS,
+    layers=None,
+    updates=None,
+    shapes=None,
+    sparsities=None,
+    devices=("cpu",),
+    dtypes=("float32",),
+    threads=(2,),
+    data=tuple(DATA),
+    protocols=cases.PROTOCOLS,
+    seeds=3,
+)
+
+
+def grid(selection: Selection = DEFAULT) -> list[Case]:
+    return [case for op in selection.ops for case in cases.cases(op, selection)]
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=2, max_size=6), st.integers(1, 10**6))
+def test_a_shape_is_read_as_it_is_written(sizes: list[int], batch: int) -> None:
+    shape = Shape(tuple(sizes), batch)
+    assert Shape.parse(str(shape)) == shape
+
+
+@pytest.mark.parametrize("text", ["", "3", "3x4", "3b4", "0x3b1", "3x0b1", "3x4b0", "3x4b-1", "3x4b1b2", "x4b1", "3x4B1", "a"])
+def test_a_bad_shape_is_refused_in_one_sentence(text: str) -> None:
+    with pytest.raises(InputError, match=rf"expected a shape like 256x128b64 .* got '{text}'; "):
+        Shape.parse(text)
+
+
+def test_every_parameter_is_a_plain_string_or_number() -> None:
+    assert {type(value) for case in grid() for value in case} <= {str, int, float}
+
+
+def test_ids_tell_all_cases_of_an_operation_apart() -> None:
+    everything = DEFAULT._replace(
+        sparsities=(0.5, 0.9), devices=("cpu", "cuda"), dtypes=("float32", "float64"), threads=(1, 2), layers=tuple(LAYERS)
+    )
+    for op in OPS:
+        ids = [case.id for case in cases.cases(op, everything)]
+        assert len(set(ids)) == len(ids), op
+
+
+def test_every_layer_is_timed_in_every_operation_of_one_layer() -> None:
+    for op in ("forward", "backward", "step"):
+        assert {case.layer for case in cases.cases(op, DEFAULT)} == set(LAYERS)
+    updated = {case.layer for case in cases.cases("update", DEFAULT)}
+    assert updated == {name for name, layer in LAYERS.items() if layer.pattern is not FULL}
+
+
+def test_every_update_rule_is_trained_and_every_moving_one_is_timed() -> None:
+    assert {case.update for case in cases.cases("train", DEFAULT)} == set(UPDATES)
+    assert {case.update for case in cases.cases("update", DEFAULT)} == {name for name, rule in UPDATES.items() if rule.moves}
+
+
+def test_the_control_is_dense_at_sparsity_0() -> None:
+    for op in ("forward", "backward", "step"):
+        controls = [case for case in cases.cases(op, DEFAULT) if case.model == "dense"]
+        assert {case.shape for case in controls} == set(cases.SHAPES)
+        assert all((case.layer, case.sparsity) == ("dense", 0.0) for case in controls)
+
+
+def test_the_experiment_has_every_arm_data_set_protocol_and_seed() -> None:
+    arms = {(case.model, case.update) for case in cases.cases("train", DEFAULT)}
+    assert arms == {("dense", "static"), ("narrow", "static"), *(("sparse", update) for update in UPDATES)}
+    runs = [(case.data, case.protocol, case.seed, case.model, case.update) for case in cases.cases("train", DEFAULT)]
+    assert len(runs) == len(set(runs)) == len(DATA) * 2 * 3 * len(arms)
+
+
+def test_every_data_set_has_its_settings() -> None:
+    assert set(cases.EPOCHS_AND_BATCH) == set(cases.FEATURES) == set(DATA)
+
+
+def test_features_are_those_of_the_data() -> None:
+    assert {name: DATA[name]().train.inputs.shape[1] for name in DATA} == cases.FEATURES
+
+
+def test_default_sparsities_are_the_fields() -> None:
+    assert {case.sparsity for case in cases.cases("step", DEFAULT) if case.model == "sparse"} == {0.5, 0.8, 0.9, 0.95, 0.99}
+
+
+def test_the_seed_protocol_shares_its_learning_rate_and_search_seeds_are_never_reported() -> None:
+    assert not set(cases.SEARCH_SEEDS) & set(range(100))

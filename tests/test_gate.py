@@ -1,0 +1,146 @@
+"""The gate refuses layers that are wrong, each in one way only."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparse_models.errors import GateError
+from sparse_models.layers import SparseLinear
+from sparse_models.layers._base import dense_product
+from sparse_models.layers.masked import Masked
+from sparse_models.masks import random_mask
+from sparse_models.testing import Problem, gate
+from tests.strategies import generator, normal
+
+
+class Inverted(Masked):
+    """Keeps what the mask drops."""
+
+    def index(self, mask: Tensor) -> None:
+        super().index(~mask)
+
+
+class InvertedInProductOnly(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        return dense_product(x, self.values * (1 - self.kept), self.bias)
+
+
+class WithoutBias(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        return dense_product(x, self.values * self.kept, None)
+
+
+class FrozenBias(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        return dense_product(x, self.values * self.kept, None if self.bias is None else self.bias.detach())
+
+
+class TrainsOutsideTheMask(Masked):
+    """Multiplies by no mask, and shows only what is under it."""
+
+    def product(self, x: Tensor) -> Tensor:
+        return dense_product(x, self.values, self.bias)
+
+
+class ScaledGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return tensor.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.factor, None
+
+
+class HalfWeightGradient(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        return dense_product(x, ScaledGradient.apply(self.values, 0.5) * self.kept, self.bias)  # type: ignore[no-untyped-call]
+
+
+class HalfInputGradient(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        return super().product(ScaledGradient.apply(x, 0.5))  # type: ignore[no-untyped-call]
+
+
+class CutInputGradient(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        return super().product(x.detach())
+
+
+class ChangesItsInput(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        output = super().product(x)
+        x.data.mul_(2)
+        return output
+
+
+class ForgetsToMove(Masked):
+    """Keeps its first mask."""
+
+    def repack(self, mask: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+        return tensors
+
+
+class ForgetsTheOldWeights(Masked):
+    def repack(self, mask: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+        return [torch.zeros_like(tensor) for tensor in super().repack(mask, tensors)]
+
+
+class GrowsNonZero(Masked):
+    def repack(self, mask: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+        return [tensor + 1e-3 * self.kept for tensor in super().repack(mask, tensors)]
+
+
+class NotANumber(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        return super().product(x) * torch.nan
+
+
+class OneEntryWrong(Masked):
+    """Right but for one output of one sample."""
+
+    def product(self, x: Tensor) -> Tensor:
+        output = super().product(x)
+        wrong = torch.zeros_like(output)
+        wrong[-1, -1] = 0.1
+        return output + wrong
+
+
+class Transposed(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        return super().product(x).t()
+
+
+class AnotherDtype(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        return super().product(x).double() if x.dtype == torch.float32 else super().product(x).float()
+
+
+WRONG = [
+    value for value in list(vars().values()) if isinstance(value, type) and issubclass(value, Masked) and value is not Masked
+]
+
+
+def problem(dtype: torch.dtype, batch: int, inputs: int, outputs: int) -> Problem:
+    numbers = [
+        normal(seed, *shape, dtype=dtype)
+        for seed, shape in enumerate([(outputs, inputs), (outputs,), (batch, inputs), (batch, outputs)])
+    ]
+    return Problem(numbers[0], random_mask((outputs, inputs), 0.7, generator(0)), numbers[1], numbers[2], numbers[3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(3, 7, 5), (512, 96, 64)], ids=str)
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda layer: layer.__name__)
+def test_gate_refuses(wrong: type[SparseLinear], shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    with pytest.raises(GateError, match=rf"^{wrong.__name__}: .*nothing is timed$"):
+        gate(wrong, problem(dtype, *shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(3, 7, 5), (512, 96, 64)], ids=str)
+def test_gate_accepts_the_layer_that_the_wrong_ones_are_made_from(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    gate(Masked, problem(dtype, *shape))

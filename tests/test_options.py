@@ -1,0 +1,78 @@
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from bench import cases
+from bench.cases import Selection
+from bench.options import add_options, read_options
+from sparse_models.data import DATA
+
+
+def read(**options: str) -> Selection:
+    """What the command line would be read as."""
+    known: dict[str, str | None] = {}
+    add_options(SimpleNamespace(addoption=lambda name, **_: known.__setitem__(name, None)))
+    given = {f"--{name}": value for name, value in options.items()}
+    assert set(given) <= set(known)
+    return read_options(cast("Any", SimpleNamespace(getoption=(known | given).__getitem__)))
+
+
+def test_nothing_given_is_everything_at_its_default() -> None:
+    selection = read()
+    assert selection == Selection(
+        ops=cases.OPS, layers=None, updates=None, shapes=None, sparsities=None,
+        devices=("cuda",) if torch.cuda.is_available() else ("cpu",), dtypes=("float32",), threads=(torch.get_num_threads(),),
+        data=tuple(DATA), protocols=cases.PROTOCOLS, seeds=3,
+    )  # fmt: skip
+
+
+def test_lists_are_separated_by_commas_and_doubles_said_once() -> None:
+    selection = read(layer="csr, masked,csr", sparsity="0,.5,1", shape="3x4b5,03x4b5", threads="1", op="train,forward")
+    assert selection.layers == ("csr", "masked")
+    assert selection.sparsities == (0, 0.5, 1)
+    assert selection.shapes == ("3x4b5",)
+    assert selection.ops == ("train", "forward")
+    assert selection.threads == (1,)
+
+
+SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each at least 1)"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("sparsity", "1.2", "expected a sparsity (fraction of zeros) between 0 and 1, got 1.2; 80 % sparse is 0.8"),
+        ("sparsity", "0.5,high", "expected a sparsity (fraction of zeros) between 0 and 1, got high; 80 % sparse is 0.8"),
+        ("sparsity", "nan", "expected a sparsity (fraction of zeros) between 0 and 1, got nan; 80 % sparse is 0.8"),
+        ("layer", "cssr", "expected a known layer (csr, csr_linear, dense, masked), got 'cssr'; check the spelling"),
+        ("layer", "", "expected a known layer (csr, csr_linear, dense, masked), got ''; check the spelling"),
+        ("op", "forwards", f"expected a known operation ({', '.join(cases.OPS)}), got 'forwards'; check the spelling"),
+        ("update", "snip", "expected a known update rule (rigl, set, static), got 'snip'; check the spelling"),
+        ("shape", "0x3b1", f"{SHAPE}, got '0x3b1'; more sizes make an MLP, as in 100x256x256x10b4096"),
+        ("dtype", "int8", "expected a known dtype (float32, float64, bfloat16), got 'int8'; check the spelling"),
+        ("device", "tpu", "expected cpu, cuda or auto, got 'tpu'; check the spelling"),
+        ("threads", "0", "expected a whole number of at least 1, got '0'; for example 3"),
+        ("threads", "-1", "expected a whole number of at least 1, got '-1'; for example 3"),
+        ("data", "mnist", "expected a known data set (random, teacher, digits), got 'mnist'; check the spelling"),
+        ("protocol", "fair", "expected a known protocol (seed, tuned), got 'fair'; check the spelling"),
+        ("seeds", "many", "expected a whole number of at least 1, got 'many'; for example 3"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_in_one_sentence(option: str, value: str, sentence: str) -> None:
+    with pytest.raises(pytest.UsageError) as error:
+        read(**{option: value})
+    assert str(error.value) == f"--{option}: {sentence}"
+
+
+def test_more_threads_than_cores_are_refused() -> None:
+    with pytest.raises(pytest.UsageError, match=r"expected at most \d+ threads, .* got 100000; ask for fewer"):
+        read(threads="100000")
+
+
+def test_cuda_absent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(pytest.UsageError, match="expected a CUDA device, got none"):
+        read(device="cuda")
+    assert read(device="auto").devices == ("cpu",)

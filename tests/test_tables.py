@@ -1,0 +1,126 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.tables import answer, break_even, crossing, ratio, seconds, summaries
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    base = {
+        "op": "forward", "model": "sparse", "layer": "csr", "update": "static", "shape": "8x8", "batch": 4, "sparsity": 0.5,
+        "device": "cpu", "dtype": "float32", "threads": 2, "data": "-", "protocol": "-", "seed": 0, "seconds": 1e-3,
+        "speedup": 1.0, "speedup_low": 0.9, "speedup_high": 1.1, "pair_seconds": [1.0] * 6, "pair_dense_seconds": [2.0] * 6,
+        "parameters": 1234, "nnz": 321, "effective_sparsity": 0.8, "learning_rate": 1e-3, "training_seconds": 0.5, "epochs": 3,
+        "final_loss": 0.25, "test_accuracy": 0.75, "dense_final_loss": 0.125, "dense_test_accuracy": 0.875,
+        "flops_counted": 2e9, "flops_executed": 4e9, "dense_flops_counted": 1e10, "dense_flops_executed": 9e9,
+    }  # fmt: skip
+    return base | fields
+
+
+def levels(speedups: list[float], width: float = 0.0) -> list[dict[str, Any]]:
+    at = [0.5, 0.8, 0.9, 0.95, 0.99]
+    return [
+        row(sparsity=s, speedup=v, speedup_low=v * (1 - width), speedup_high=v * (1 + width))
+        for s, v in zip(at, speedups, strict=True)
+    ]
+
+
+@given(st.floats(0.01, 0.999))
+def test_crossing_finds_the_break_even_of_time_proportional_to_density(pays_from: float) -> None:
+    sparsities = [0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.9999]
+    speedups = [(1 - pays_from) / (1 - sparsity) for sparsity in sparsities]
+    assert crossing(sparsities, speedups) == pytest.approx(pays_from)
+
+
+def test_crossing_at_sparsity_1_is_finite() -> None:
+    found = crossing([0.5, 1.0], [0.5, 2.0])
+    assert found == pytest.approx(0.75)
+
+
+def test_none_in_range_is_an_answer() -> None:
+    assert break_even(levels([0.1, 0.2, 0.3, 0.4, 0.9])) == "none in range"
+
+
+def test_always_faster_is_below_the_range() -> None:
+    assert break_even(levels([1.1, 2, 3, 4, 5])) == "below 0.5"
+
+
+def test_break_even_has_the_interval_of_both_bounds() -> None:
+    text = break_even(levels([0.4, 0.9, 1.2, 2, 4], width=0.1))
+    value, low, high = (float(part.strip("[]")) for part in text.split())
+    assert 0.8 <= low < value < high <= 0.9
+
+
+def test_break_even_bounds_may_lie_out_of_range() -> None:
+    assert break_even(levels([0.97, 0.98, 0.99, 0.995, 1.01], width=0.1)).endswith("[<0.5 >0.99]")
+
+
+def test_the_last_crossing_counts() -> None:
+    assert crossing([0.5, 0.8, 0.9, 0.95], [1.2, 0.5, 0.9, 1.5]) == pytest.approx(0.91, abs=0.02)
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.234, "1.23 s"), (0.01234, "12.3 ms"), (4.2e-5, "42 us")])
+def test_seconds_in_the_unit_that_suits(value: float, text: str) -> None:
+    assert seconds(value) == text
+
+
+def test_a_ratio_shows_its_interval() -> None:
+    assert ratio((1.454, 1.401, 12.34)) == "1.45 [1.40 12.3]"
+
+
+def lines(rows: list[dict[str, Any]]) -> str:
+    return "\n".join(answer(rows))
+
+
+def test_speedups_stand_by_layer_and_sparsity_with_break_even_and_noise_floor() -> None:
+    rows = levels([0.4, 0.9, 1.2, 2, 4], width=0.1)
+    text = lines([row(model="dense", layer="dense", sparsity=0.0, speedup=1.01, speedup_low=0.97, speedup_high=1.04), *rows])
+    assert "Speed-up over dense by sparsity, 8x8 batch 4 (cpu, float32, 2 threads)" in text
+    assert "1.20 [1.08 1.32]" in text
+    assert "Noise floor, dense against its own clone: forward 1.01 [0.97 1.04]." in text
+
+
+def test_no_cell_is_ever_cut() -> None:
+    rows = [row(layer="a_layer_with_quite_a_long_name", sparsity=number / 100) for number in range(60)]
+    text = lines(rows)
+    assert "…" not in text
+    assert text.count("1.00 [0.90 1.10]") == 60
+
+
+def test_updates_are_told_in_dense_steps() -> None:
+    text = lines([row(op="update", update="set", speedup=0.5, speedup_low=0.4, speedup_high=0.8)])
+    assert "1 ms = 2.00 [1.25 2.50]" in text
+
+
+def trainings(**fields: Any) -> list[dict[str, Any]]:
+    common = {"op": "train", "data": "digits", "protocol": "tuned", **fields}
+    return [
+        *(row(**common, model="dense", layer="dense", sparsity=0.0, seed=seed) for seed in range(3)),
+        *(row(**common, sparsity=0.8, seed=seed, test_accuracy=0.7 + seed / 10) for seed in range(3)),
+        *(row(**common, model="narrow", layer="dense", sparsity=0.8, seed=seed) for seed in range(3)),
+    ]
+
+
+def test_the_seeds_table_has_a_line_for_each_arm_with_mean_and_range() -> None:
+    text = lines(trainings())
+    for what in ("dense", "static csr", "narrow", "1,234", "321", "0.800", "500 ms", "0.800 (0.700 0.900)", "2 G", "4 G"):
+        assert what in text
+
+
+def test_the_sentence_is_made_of_the_figures() -> None:
+    [text] = summaries(trainings())
+    assert text == (
+        "digits, tuned: at sparsity 0.8 sparse training saved time: 2.00 times dense's speed where counted FLOPs promise "
+        "5.0 times, at test accuracy 0.800 (dense 0.875) and training loss 0.250 (dense 0.125); narrow dense of as many weights "
+        "ran at 2.00 [2.00 2.00] times dense's speed, at test accuracy 0.750 (dense 0.875) and training loss 0.250 (dense 0.125)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("dense", "verdict"), [(0.5, "cost time"), (2.0, "saved time"), (1.0, "saved time in 0, cost time in 0 of 1 arms")]
+)
+def test_the_verdict_follows_the_interval(dense: float, verdict: str) -> None:
+    [text] = summaries(trainings(pair_dense_seconds=[dense] * 6))
+    assert f"sparse training {verdict}" in text
