@@ -125,7 +125,8 @@ def _require_close(layer_class: type[SparseLinear], what: str, actual: Tensor | 
     if actual is None or actual.shape != term.value.shape or actual.dtype != term.dtype:
         shape = None if actual is None else f"{list(actual.shape)} of {actual.dtype}"
         raise GateError(
-            f"{layer_class.__name__}: {what}: expected shape {list(term.value.shape)} of {term.dtype}, got {shape}; nothing is timed"
+            f"{layer_class.__name__}: {what}: expected shape {list(term.value.shape)} of {term.dtype}, "
+            f"got {shape}; nothing is timed"
         )
     error = (actual.detach().double() - term.value).abs()
     if not bool((error <= term.allowed).all()):  # written so that NaN fails

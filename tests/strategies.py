@@ -1,6 +1,7 @@
 """Every random input of the tests: hypothesis draws sizes, levels and a seed; torch's generator draws the numbers."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -39,13 +40,13 @@ def coarse(seed: int, *shape: int) -> Tensor:
 
 
 @st.composite
-def masks(draw: st.DrawFn, shape: tuple[int, int] | None = None) -> Tensor:
+def masks(draw: st.DrawFn, shape: Sequence[int] | None = None) -> Tensor:
     """A mask of any shape with any number of kept weights."""
     shape = draw(shapes) if shape is None else shape
     kept = draw(st.integers(0, math.prod(shape)))
     flat = torch.zeros(math.prod(shape), dtype=torch.bool)
     flat[torch.randperm(len(flat), generator=generator(draw(seeds)))[:kept]] = True
-    return flat.reshape(shape)
+    return flat.reshape(tuple(shape))
 
 
 @st.composite

@@ -88,7 +88,17 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
 
 def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
     done = run(
-        "--op", "train", "--data", "digits", "--seeds", "1", "--update", "rigl", f"--benchmark-json={tmp_path / 'run.json'}"
+        "--threads",
+        "1",
+        "--op",
+        "train",
+        "--data",
+        "digits",
+        "--seeds",
+        "1",
+        "--update",
+        "rigl",
+        f"--benchmark-json={tmp_path / 'run.json'}",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {

@@ -121,7 +121,8 @@ def test_gradients_pass_gradcheck(layer: str, data: st.DataObject) -> None:
     tensors = [parameter.detach().clone().requires_grad_() for parameter in built.parameters()]
 
     def run(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        return functional_call(built, dict(zip(names, parameters, strict=True)), (x,))
+        result: torch.Tensor = functional_call(built, dict(zip(names, parameters, strict=True)), (x,))
+        return result
 
     assert torch.autograd.gradcheck(run, (problem.x.requires_grad_(), *tensors))
 

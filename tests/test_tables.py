@@ -113,8 +113,9 @@ def test_the_sentence_is_made_of_the_figures() -> None:
     [text] = summaries(trainings())
     assert text == (
         "digits, tuned: at sparsity 0.8 sparse training saved time: 2.00 times dense's speed where counted FLOPs promise "
-        "5.0 times, at test accuracy 0.800 (dense 0.875) and training loss 0.250 (dense 0.125); narrow dense of as many weights "
-        "ran at 2.00 [2.00 2.00] times dense's speed, at test accuracy 0.750 (dense 0.875) and training loss 0.250 (dense 0.125)."
+        "5.0 times, at test accuracy 0.800 (dense 0.875) and training loss 0.250 (dense 0.125); narrow dense of as many "
+        "weights ran at 2.00 [2.00 2.00] times dense's speed, at test accuracy 0.750 (dense 0.875) and training loss 0.250 "
+        "(dense 0.125)."
     )
 
 

@@ -172,7 +172,7 @@ def test_weights_outside_the_mask_stay_exactly_0_under_weight_decay_and_momentum
 @given(seeds)
 def test_grown_weights_are_trained_after_an_update(layer: str, seed: int) -> None:
     model, chosen = trained(layer, "sgd", seed, "cpu")
-    first = model.layers[0]
+    first = next(iter(model))
     before = first.mask
     update_masks([first], UPDATES["set"], 1.0, optimizer=chosen, generator=generator(seed + 1))
     grown = first.mask & ~before
