@@ -1,6 +1,7 @@
 """The command line: what is asked, checked before anything runs."""
 
 import os
+import re
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ def add_options(group: Any) -> None:
         "--op": f"operations ({', '.join(cases.OPS)}); default: all",
         "--layer": f"layers ({', '.join(LAYERS)}); default: all, and {', '.join(cases.TRAINING_LAYERS)} for train",
         "--update": f"update rules ({', '.join(UPDATES)}); default: all",
-        "--shape": f"sizes and batch, as in 256x256b4096; default: {','.join(cases.SHAPES)}",
+        "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {','.join(cases.SHAPES)}",
         "--sparsity": f"fractions of zeros; default: {','.join(map(str, cases.SPARSITIES))}",
         "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
         "--dtype": f"number types ({', '.join(DTYPES)}); default: float32",
@@ -39,17 +40,17 @@ def add_options(group: Any) -> None:
 def read_options(config: pytest.Config) -> Selection:
     """Return the selection that the command line makes; raises pytest.UsageError, one sentence, for bad input."""
 
-    def given(option: str, convert: Callable[[str], _T]) -> tuple[_T, ...] | None:
+    def given(option: str, convert: Callable[[str], _T], separator: str | None = ",") -> tuple[_T, ...] | None:
         text = config.getoption(option)
         if text is None:
             return None
         try:
-            return tuple(dict.fromkeys(convert(part.strip()) for part in text.split(",")))
+            return tuple(dict.fromkeys(convert(part.strip()) for part in (text.split(separator) if separator else [text])))
         except InputError as error:
             raise pytest.UsageError(f"{option}: {error}") from None
 
     device = given("--device", _device)
-    return Selection(
+    selection = Selection(
         ops=given("--op", _one_of("operation", cases.OPS)) or cases.OPS,
         layers=given("--layer", _one_of("layer", LAYERS)),
         updates=given("--update", _one_of("update rule", UPDATES)),
@@ -60,8 +61,16 @@ def read_options(config: pytest.Config) -> Selection:
         threads=given("--threads", _threads) or (torch.get_num_threads(),),
         data=given("--data", _one_of("data set", DATA)) or tuple(DATA),
         protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)) or cases.PROTOCOLS,
-        seeds=(given("--seeds", _whole) or (cases.SEEDS,))[0],
+        seeds=(given("--seeds", _whole, separator=None) or (cases.SEEDS,))[0],
     )
+    left = [op for op in selection.ops if any(cases.cases(op, selection))]
+    if config.getoption("--op") is not None and len(left) < len(selection.ops):
+        empty = ", ".join(op for op in selection.ops if op not in left)
+        raise pytest.UsageError(
+            f"--op: expected layers and update rules that leave every operation a case, got none for {empty}; "
+            "update needs a sparse layer and a rule that moves the mask"
+        )
+    return selection
 
 
 def _one_of(kind: str, known: Collection[str]) -> Callable[[str], str]:
@@ -84,8 +93,8 @@ def _device(text: str) -> str:
 
 
 def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"expected a whole number of at least 1, got {text!r}; for example 3")
+    if not re.fullmatch(r"\d{1,6}", text) or int(text) < 1:
+        raise InputError(f"expected a whole number from 1 to 999999, got {text!r}; for example 3")
     return int(text)
 
 

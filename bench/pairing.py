@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ MIN_PAIRS, MAX_PAIRS = 6, 20
 CASE_SECONDS = 0.1  # what the pairs of one case should take together, once MIN_PAIRS is reached
 ROUND_SECONDS = 2e-3  # a round is this long at least: 10,000 times the resolution of the clock
 WARM_UP_SECONDS = 0.02
+# The arm that goes second finds the caches full of the other's data, so each is called untimed before its clock starts: up to
+# three times where a call is short. A call of SETTLED_SECONDS refills any cache in a part of its own time.
+SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 2e-3, 10e-3
 
 Work = Callable[[], object]
 
@@ -39,11 +43,13 @@ class Race(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Calls per round of candidate and reference, and the number of pairs."""
+    """Calls per round of candidate and reference, the number of pairs, and the untimed calls before each round."""
 
     loops: int
     dense_loops: int
     pairs: int
+    settle: int = 0
+    dense_settle: int = 0
 
 
 def median_interval(sample: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
@@ -84,14 +90,19 @@ def warm_up(candidate: Work, reference: Work, device: str) -> Plan:
             seen.append(clock() - begin)
     own, dense = (min(seen[len(seen) // 2 :]) for seen in times)
     loops, dense_loops = (max(1, math.ceil(ROUND_SECONDS / max(one, 1e-9))) for one in (own, dense))
-    pairs = round(CASE_SECONDS / (loops * own + dense_loops * dense))
-    return Plan(loops, dense_loops, min(MAX_PAIRS, max(MIN_PAIRS, pairs)))
+    settle, dense_settle = (
+        0 if one > SETTLED_SECONDS else min(SETTLE_CALLS, math.ceil(SETTLE_SECONDS / max(one, 1e-9))) for one in (own, dense)
+    )
+    a_pair = (loops + settle) * own + (dense_loops + dense_settle) * dense
+    # Even, so that each arm goes first as often as the other.
+    pairs = 2 * round(CASE_SECONDS / a_pair / 2)
+    return Plan(loops, dense_loops, min(MAX_PAIRS, max(MIN_PAIRS, pairs)), settle, dense_settle)
 
 
 def race(benchmark: Any, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> Race | None:
     """Time `candidate` by the benchmark fixture and `reference` beside it, in the order A B B A, and return the pairs.
 
-    Each must have been warmed up. Without a `plan` both are warmed up and planned here. Returns None where timing is
+    With a `plan` both must be warm already; without one they are warmed up and planned here. Returns None where timing is
     disabled (`--benchmark-disable`): then each ran once. The fixture reports seconds per call.
     """
     if benchmark.disabled:
@@ -99,11 +110,14 @@ def race(benchmark: Any, candidate: Work, reference: Work, device: str, plan: Pl
     plan = warm_up(candidate, reference, device) if plan is None else plan
     # The fixture's own timer, so that --benchmark-timer holds for both. Seconds per call: pedantic mode cannot loop with a
     # setup, so the loop is in the work and the clock divides by it. Private, and covered by a test of its own.
-    clock = synchronised(benchmark._timer, device)
+    timer = benchmark._timer
+    clock = synchronised(timer, device)
     dense_seconds: list[float] = []
     pair = 0
 
     def time_reference() -> None:
+        for _ in range(plan.dense_settle):
+            reference()
         start = clock()
         for _ in range(plan.dense_loops):
             reference()
@@ -112,6 +126,8 @@ def race(benchmark: Any, candidate: Work, reference: Work, device: str, plan: Pl
     def before() -> None:
         if pair % 2 == 0:
             time_reference()
+        for _ in range(plan.settle):
+            candidate()
 
     def after() -> None:
         nonlocal pair
@@ -123,10 +139,7 @@ def race(benchmark: Any, candidate: Work, reference: Work, device: str, plan: Pl
         for _ in range(plan.loops):
             candidate()
 
-    def seconds_per_call() -> float:
-        return clock() / plan.loops
-
-    benchmark._timer = seconds_per_call
+    benchmark._timer = wraps(timer)(lambda: clock() / plan.loops)  # saved runs name the timer
     try:
         benchmark.pedantic(work, setup=before, teardown=after, rounds=plan.pairs)
     except BaseException:
@@ -134,4 +147,4 @@ def race(benchmark: Any, candidate: Work, reference: Work, device: str, plan: Pl
         raise
     if benchmark.disabled:
         return None
-    return Race(list(benchmark.stats.stats.data), dense_seconds)
+    return Race(list(benchmark.stats.stats.data), dense_seconds[: plan.pairs])  # --benchmark-cprofile runs once more

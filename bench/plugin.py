@@ -1,6 +1,6 @@
 """The pytest plugin: options, the parametrization of the cases, the rows, and the answer in the terminal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -107,11 +107,14 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     }
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the answer after pytest-benchmark's own table."""
-    rows = config.stash.get(ROWS, [])
-    if rows:
-        terminalreporter.section("do sparse networks save compute?")
-        for line in answer(rows):
-            terminalreporter.write_line(line)
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Generator[None]:
+    """Print the answer after pytest-benchmark's own table, also where that ends in --benchmark-compare-fail."""
+    try:
+        return (yield)
+    finally:
+        rows = config.stash.get(ROWS, [])
+        if rows:
+            terminalreporter.section("do sparse networks save compute?")
+            for line in answer(rows):
+                terminalreporter.write_line(line)

@@ -105,21 +105,27 @@ def _noise_floor(rows: list[Row]) -> str:
 def break_even(rows: Sequence[Row]) -> str:
     """Return the sparsity from which on the layer is at least as fast as dense, with its interval, in words.
 
-    Read off the measured points by straight lines in log speed-up over log density, for the medians and for both bounds
-    of the intervals; "none in range" where dense wins at the highest sparsity, "below" where it never wins.
+    Read off the measured points by straight lines in log speed-up over log density, for the medians and for both bounds of
+    their intervals. A bound outside the range is told as such: [<0.5 0.84], or "none in range" where even the best case has
+    dense ahead at the highest sparsity, and "below 0.5" where even the worst case has dense behind at the lowest.
     """
     rows = sorted(rows, key=lambda row: row["sparsity"])
     sparsities = [row["sparsity"] for row in rows]
+    first, last = sparsities[0], sparsities[-1]
     middle, early, late = (
         crossing(sparsities, [row[field] for row in rows]) for field in ("speedup", "speedup_high", "speedup_low")
     )
-    if middle is None:
+    if early is None:
         return "none in range"
-    if middle <= sparsities[0]:
-        return f"below {sparsities[0]:g}"
-    low = f"<{sparsities[0]:g}" if early is None or early <= sparsities[0] else f"{early:.2f}"
-    high = f">{sparsities[-1]:g}" if late is None else f"{late:.2f}"
-    return f"{middle:.2f} [{low} {high}]"
+    if late is not None and late <= first:
+        return f"below {first:g}"
+
+    def told(bound: float | None) -> str:
+        if bound is None:
+            return f">{last:g}"
+        return f"<{first:g}" if bound <= first else f"{bound:.2f}"
+
+    return f"{told(middle)} [{told(early)} {told(late)}]"
 
 
 def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | None:

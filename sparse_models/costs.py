@@ -46,7 +46,7 @@ def counted_training_flops(nnz: int, weights: int, samples: int, interval: int, 
 
     A step costs 3 f_S; a rule that looks at the gradient of every weight each `interval` steps costs
     (3 f_S interval + 2 f_S + f_D) / (interval + 1) a step, where f_S and f_D are the sparse and dense forward FLOPs
-    (Evci et al. 2020, appendix H).
+    (Evci et al. 2020, appendix H). It is the published average: a schedule that stops early really needs a little less.
     """
     sparse, dense = 2 * nnz, 2 * weights
     a_step = (3 * sparse * interval + 2 * sparse + dense) / (interval + 1) if needs_gradient else 3 * sparse

@@ -2,6 +2,8 @@
 
 ValueError
   InputError        what the caller gave cannot be used
+ArithmeticError
+  DivergedError     a training whose loss is no longer a number
 AssertionError
   GateError         a layer disagrees with its definition
 """
@@ -9,6 +11,10 @@ AssertionError
 
 class InputError(ValueError):
     """What the caller gave cannot be used: one sentence with what was expected, what came and what to do."""
+
+
+class DivergedError(ArithmeticError):
+    """A training's loss is no longer a finite number."""
 
 
 class GateError(AssertionError):

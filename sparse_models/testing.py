@@ -75,32 +75,35 @@ def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definiti
     """Raise GateError unless a layer of `layer_class` does on `problem` what the definition says.
 
     Compared are the weights held, the output, the input gradient, weights and bias after one optimizer step, exact zeros
-    outside the mask, and all of it again, for a part of the batch, under another mask of as many non-zeros.
-    `definition` may be passed where several layers are held against the same problem.
+    outside the mask, and all of it again, for a part of the batch and in the other layout, under another mask of as many
+    non-zeros. `definition` may be passed where several layers are held against the same problem.
     """
     layer = layer_class(problem.weight, problem.mask, problem.bias)
     _require(layer_class, "weights held", holds=torch.equal(layer.to_dense(), problem.weight * problem.mask))
-    _check_step(layer, problem, define(problem) if definition is None else definition)
+    _check_step(layer, problem, define(problem) if definition is None else definition, input_gradient=True)
 
     held = layer.to_dense()
     density = int(problem.mask.sum()) / problem.mask.numel()
-    # Another mask for certain, wherever there is one: this one shifted by a weight, as nearly as the pattern allows.
-    shifted = problem.mask.flatten().roll(1).reshape(held.shape)
-    score = shifted + random_score(held.shape, torch.Generator().manual_seed(0), held.device) / 2
+    for seed in range(10):  # drawn until it is another one; where every weight is kept, there is none
+        score = random_score(held.shape, torch.Generator().manual_seed(seed), held.device) + ~problem.mask / 2
+        mask = layer.pattern.from_score(score, 1 - density)
+        if not torch.equal(mask, problem.mask):
+            break
     moved = Problem(
         weight=held,
-        mask=layer.pattern.from_score(score, 1 - density),
+        mask=mask,
         bias=None if layer.bias is None else layer.bias.detach().clone(),
-        x=problem.x[:64],  # moving a mask has nothing to do with the batch
-        output_grad=problem.output_grad[:64],
+        x=_other_layout(problem.x[:64]),  # moving a mask has nothing to do with the batch
+        output_grad=_other_layout(problem.output_grad[:64]),
     )
     layer.set_mask(moved.mask)
     # Grown weights start at 0: what the layer holds now is what it held under both masks.
     _require(layer_class, "weights held after the mask moved", holds=torch.equal(layer.to_dense(), held * moved.mask))
-    _check_step(layer, moved, define(moved))
+    _check_step(layer, moved, define(moved), input_gradient=False)
 
 
-def _check_step(layer: SparseLinear, problem: Problem, definition: Definition) -> None:
+def _check_step(layer: SparseLinear, problem: Problem, definition: Definition, *, input_gradient: bool) -> None:
+    """Check a step whose weight gradients come from a pass that does, or does not, compute an input gradient as well."""
     layer_class = type(layer)
     x = problem.x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
@@ -110,6 +113,9 @@ def _check_step(layer: SparseLinear, problem: Problem, definition: Definition) -
     output.backward(problem.output_grad)
     _require_close(layer_class, "input gradient", x.grad, definition.input_grad)
     _require(layer_class, "input unchanged by the layer", holds=torch.equal(x, problem.x))
+    if not input_gradient:
+        optimizer.zero_grad()
+        layer(problem.x).backward(problem.output_grad)
     optimizer.step()
     held, bias = layer.to_dense(), None if layer.bias is None else layer.bias.detach()
     _require_close(layer_class, "weights after one step", held, definition.weight)
@@ -118,7 +124,13 @@ def _check_step(layer: SparseLinear, problem: Problem, definition: Definition) -
     # Zeros outside the mask in `to_dense` may be a view of weights that are not: neither stored nor used ones may be there.
     _require(layer_class, "nothing outside the mask", holds=torch.equal(layer.pack(held), layer.values.detach()))
     _require(layer_class, "mask", holds=torch.equal(layer.mask, problem.mask))
-    _require_close(layer_class, "output after one step", layer(problem.x), _output(problem.x, held, bias))
+    with torch.no_grad():  # as inference runs it
+        output = layer(problem.x)
+    _require_close(layer_class, "output after one step, without gradients", output, _output(problem.x, held, bias))
+
+
+def _other_layout(x: Tensor) -> Tensor:
+    return x.t().contiguous().t() if x.is_contiguous() else x.contiguous()
 
 
 def _require_close(layer_class: type[SparseLinear], what: str, actual: Tensor | None, term: Term) -> None:

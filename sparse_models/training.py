@@ -1,5 +1,6 @@
 """The one training loop, the same for every arm, and the one search for a learning rate."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparse_models.data import Data, Split
-from sparse_models.errors import InputError
+from sparse_models.errors import DivergedError, InputError
 from sparse_models.models import MLP
 from sparse_models.registry import UPDATES
 from sparse_models.updates import Update, dense_gradients, update_masks
@@ -21,6 +22,10 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": partial(torch.optim.Adam, fused=True),
     "adamw": partial(torch.optim.AdamW, fused=True),
 }
+
+
+# Added to a seed, so that its order of samples and its choice of grown weights come from numbers of their own.
+ORDER_STREAM, CHOICE_STREAM = 2**32, 2**33
 
 
 class Settings(NamedTuple):
@@ -46,12 +51,13 @@ def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update
     """Train `model` in place, yielding after each epoch the losses of its steps [steps].
 
     `seed` alone decides the order of the samples, so that every arm sees the same batches in the same order. A mask
-    update comes after the optimizer step whose gradient it uses; every arm takes the same number of steps.
+    update comes after the optimizer step whose gradient it uses; every arm takes the same number of steps. Raises
+    DivergedError where a mask would be chosen by weights that are no longer numbers.
     """
     check_settings(settings)
     update = UPDATES["static"] if update is None else update
     optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
-    order, choice = (torch.Generator().manual_seed(seed + offset) for offset in (0, 1))
+    order, choice = (torch.Generator().manual_seed(seed + stream) for stream in (ORDER_STREAM, CHOICE_STREAM))
     fractions = drop_fractions(len(data.labels), settings, update)
     for _ in range(settings.epochs):
         losses = []
@@ -62,6 +68,9 @@ def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update
             with dense_gradients(watched) as gradients:
                 losses.append(training_step(model, data.inputs[batch], data.labels[batch], optimizer))
             if fraction > 0:
+                if not losses[-1].isfinite():
+                    loss, rate = float(losses[-1]), settings.learning_rate
+                    raise DivergedError(f"expected a finite loss, got {loss}; lower the learning rate {rate:g}")
                 update_masks(model, update, fraction, optimizer=optimizer, gradients=gradients, generator=choice)
         yield torch.stack(losses)
 
@@ -118,7 +127,7 @@ def search_learning_rate(
 ) -> Search:
     """Return the best of `rates` by successive halving (Jamieson and Talwalkar 2016): each seed halves those left.
 
-    Models are made by `build(seed)`. Best is the highest validation accuracy, averaged over the seeds so far; the lower
+    Models are made by `build(seed)`. A rate that diverges comes last. Best is the highest validation accuracy, averaged over the seeds so far; the lower
     loss decides ties. One seed is not enough: a rate at the edge of stability may be lucky once.
     """
     start = time.perf_counter()
@@ -126,12 +135,19 @@ def search_learning_rate(
     scores = dict.fromkeys(rates, (0.0, 0.0))
     for seed in seeds:
         for rate, (accuracy, loss) in scores.items():
-            model = build(seed)
-            for _ in train(model, data.train, settings._replace(learning_rate=rate), seed, update):
-                pass
-            quality = evaluate(model, data.validation)
+            quality = _try_rate(build(seed), data, settings._replace(learning_rate=rate), seed, update)
             scores[rate] = (accuracy + quality.accuracy, loss + quality.loss)
             trainings += 1
         ranked = sorted(scores, key=lambda rate: (-scores[rate][0], scores[rate][1]))
         scores = {rate: scores[rate] for rate in ranked[: -(-len(ranked) // 2)]}
     return Search(next(iter(scores)), trainings, time.perf_counter() - start)
+
+
+def _try_rate(model: MLP, data: Data, settings: Settings, seed: int, update: Update | None) -> Quality:
+    try:
+        for losses in train(model, data.train, settings, seed, update):
+            if not losses.isfinite().all():
+                raise DivergedError(f"expected finite losses, got {losses[-1]}")
+    except DivergedError:
+        return Quality(math.inf, 0.0)
+    return evaluate(model, data.validation)

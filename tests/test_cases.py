@@ -83,6 +83,10 @@ def test_every_data_set_has_its_settings() -> None:
     assert set(cases.EPOCHS_AND_BATCH) == set(cases.FEATURES) == set(DATA)
 
 
+def test_each_arm_of_a_training_goes_first_as_often_as_the_other() -> None:
+    assert all(epochs % 2 == 0 for epochs, _ in cases.EPOCHS_AND_BATCH.values())
+
+
 def test_features_are_those_of_the_data() -> None:
     assert {name: DATA[name]().train.inputs.shape[1] for name in DATA} == cases.FEATURES
 

@@ -114,6 +114,44 @@ class Transposed(Masked):
         return super().product(x).t()
 
 
+class WrongWithoutGradients(Masked):
+    """Right in training, wrong in inference."""
+
+    def product(self, x: Tensor) -> Tensor:
+        return super().product(x) * (1 if torch.is_grad_enabled() else 2)
+
+
+class NeedsAnInputGradient(Masked):
+    """Trains its weights only where its input asks for a gradient too."""
+
+    def product(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            return super().product(x)
+        return dense_product(x, (self.values * self.kept).detach(), self.bias)
+
+
+class IgnoresStrides(Masked):
+    """Reads its input as if it were batch-major whatever its strides."""
+
+    def product(self, x: Tensor) -> Tensor:
+        return super().product(x if x.is_contiguous() else x.t().reshape(x.shape))
+
+
+class IgnoresStridesOfTheGradient(Masked):
+    def product(self, x: Tensor) -> Tensor:
+        return BatchMajorGradient.apply(super().product(x))  # type: ignore[no-untyped-call, no-any-return]
+
+
+class BatchMajorGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad if grad.is_contiguous() else grad.t().reshape(grad.shape)
+
+
 class AnotherDtype(Masked):
     def product(self, x: Tensor) -> Tensor:
         return super().product(x).double() if x.dtype == torch.float32 else super().product(x).float()

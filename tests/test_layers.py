@@ -158,6 +158,66 @@ def test_a_chain_of_feature_major_layers_never_transposes(layer: str) -> None:
     assert torch.relu(built(normal(2, 3, 7))).t().is_contiguous()
 
 
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@given(st.data(), seeds)
+def test_state_of_another_number_of_non_zeros_can_be_loaded(layer: str, data: st.DataObject, seed: int) -> None:
+    problem = data.draw(problems(layer))
+    saved = build(layer, problem)
+    loaded = build(layer, problem._replace(mask=data.draw(masks(problem.mask.shape))))
+    loaded.load_state_dict(saved.state_dict())
+    assert torch.equal(loaded.to_dense(), saved.to_dense())
+    torch.testing.assert_close(loaded(problem.x), saved(problem.x))
+
+
+@pytest.mark.parametrize("layer", ["csr", "csr_linear"])
+@pytest.mark.parametrize("shape", [(4, 3), (3, 4), (5, 5)])
+def test_state_of_another_shape_is_refused_and_changes_nothing(layer: str, shape: tuple[int, int]) -> None:
+    built, other = (LAYERS[layer](torch.ones(size), torch.ones(size, dtype=torch.bool)) for size in ((4, 4), shape))
+    before = built.to_dense()
+    if shape[0] == 4:
+        LAYERS[layer](torch.ones(4, 4), torch.ones(4, 4, dtype=torch.bool))
+        built, other = other, built  # more columns than the layer has
+        before = built.to_dense()
+    with pytest.raises(InputError, match="expected the saved state of a weight of shape"):
+        built.load_state_dict(other.state_dict())
+    assert torch.equal(built.to_dense(), before)
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@given(st.data(), seeds)
+def test_a_mask_may_move_between_forward_and_backward(layer: str, data: st.DataObject, seed: int) -> None:
+    problem = data.draw(problems(layer))
+    kept, moved = (build(layer, problem) for _ in range(2))
+    x, y = (problem.x.clone().requires_grad_() for _ in range(2))
+    before, after = kept(x), moved(y)
+    order = torch.randperm(problem.mask.numel(), generator=generator(seed))
+    moved.set_mask(problem.mask.flatten()[order].reshape(problem.mask.shape))
+    before.backward(problem.output_grad)
+    after.backward(problem.output_grad)
+    torch.testing.assert_close(x.grad, y.grad)
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+def test_moving_the_mask_drops_the_gradient_of_the_old_structure(layer: str) -> None:
+    built = LAYERS[layer](normal(0, 4, 5), random_mask((4, 5), 0.5, generator(0)))
+    built(normal(1, 3, 5)).sum().backward()
+    built.set_mask(random_mask((4, 5), 0.5, generator(1)))
+    assert built.values.grad is None
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+def test_a_mask_can_be_set_after_the_dtype_was_changed(layer: str) -> None:
+    built = LAYERS[layer](normal(0, 4, 5), random_mask((4, 5), 0.5, generator(0)), normal(1, 4)).float()
+    built.set_mask(random_mask((4, 5), 0.5, generator(1)))
+    assert built.values.dtype == torch.float32
+    assert built(normal(1, 3, 5, dtype=torch.float32)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_values_do_not_take_over_the_strides_of_the_weight(layer: str) -> None:
+    assert LAYERS[layer](torch.ones(3, 2).t(), torch.ones(2, 3, dtype=torch.bool)).values.is_contiguous()
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_mask_of_another_shape_is_refused(layer: str) -> None:
     with pytest.raises(InputError, match=r"expected a bool mask of shape \[2, 3\].* got torch.bool of shape \[3, 2\]"):
@@ -185,7 +245,7 @@ def test_a_weight_that_is_no_matrix_is_refused(layer: str, shape: tuple[int, ...
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_bias_of_another_length_is_refused(layer: str) -> None:
-    with pytest.raises(InputError, match=r"expected a bias of shape \[2\], got \[3\]"):
+    with pytest.raises(InputError, match=r"expected a bias of shape \[2\], torch.float32 on cpu, got \[3\]"):
         LAYERS[layer](torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool), torch.ones(3))
 
 

@@ -53,11 +53,13 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("shape", "0x3b1", f"{SHAPE}, got '0x3b1'; more sizes make an MLP, as in 100x256x256x10b4096"),
         ("dtype", "int8", "expected a known dtype (float32, float64, bfloat16), got 'int8'; check the spelling"),
         ("device", "tpu", "expected cpu, cuda or auto, got 'tpu'; check the spelling"),
-        ("threads", "0", "expected a whole number of at least 1, got '0'; for example 3"),
-        ("threads", "-1", "expected a whole number of at least 1, got '-1'; for example 3"),
+        ("threads", "0", "expected a whole number from 1 to 999999, got '0'; for example 3"),
+        ("threads", "-1", "expected a whole number from 1 to 999999, got '-1'; for example 3"),
         ("data", "mnist", "expected a known data set (random, teacher, digits), got 'mnist'; check the spelling"),
         ("protocol", "fair", "expected a known protocol (seed, tuned), got 'fair'; check the spelling"),
-        ("seeds", "many", "expected a whole number of at least 1, got 'many'; for example 3"),
+        ("seeds", "1,2", "expected a whole number from 1 to 999999, got '1,2'; for example 3"),
+        ("threads", "9" * 5000, f"expected a whole number from 1 to 999999, got '{'9' * 5000}'; for example 3"),
+        ("seeds", "many", "expected a whole number from 1 to 999999, got 'many'; for example 3"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_in_one_sentence(option: str, value: str, sentence: str) -> None:
@@ -76,3 +78,10 @@ def test_cuda_absent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(pytest.UsageError, match="expected a CUDA device, got none"):
         read(device="cuda")
     assert read(device="auto").devices == ("cpu",)
+
+
+@pytest.mark.parametrize("options", [{"layer": "dense"}, {"update": "static"}])
+def test_an_operation_left_without_cases_is_refused(options: dict[str, str]) -> None:
+    with pytest.raises(pytest.UsageError, match="got none for update; update needs a sparse layer and a rule that moves"):
+        read(op="forward,update", **options)
+    assert read(**options)

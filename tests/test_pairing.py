@@ -65,6 +65,16 @@ def test_seconds_are_per_call_whatever_the_loops() -> None:
     assert pairs.speedup == pytest.approx((2, 2, 2))
 
 
+def test_each_arm_settles_untimed_before_its_clock_starts() -> None:
+    clock = Clock()
+    plan = Plan(loops=2, dense_loops=1, pairs=2, settle=1, dense_settle=2)
+    pairs = race(FakeBenchmark(clock), clock.work("c", 1), clock.work("d", 2), "cpu", plan)
+    assert clock.log == "ddd" + "c" + "cc" + "c" + "cc" + "ddd"
+    assert pairs is not None
+    assert pairs.seconds == pytest.approx([1] * 2)
+    assert pairs.dense_seconds == pytest.approx([2] * 2)
+
+
 def test_a_slower_candidate_has_a_speedup_below_1() -> None:
     assert Race([4.0] * 6, [2.0] * 6).speedup.median == 0.5
 
@@ -124,6 +134,7 @@ def test_rounds_are_long_against_the_clock_and_pairs_enough(monkeypatch: pytest.
     assert plan.loops * own >= pairing.ROUND_SECONDS * 0.999
     assert plan.dense_loops * dense >= pairing.ROUND_SECONDS * 0.999
     assert MIN_PAIRS <= plan.pairs <= pairing.MAX_PAIRS
+    assert plan.pairs % 2 == 0
 
 
 def test_the_plan_does_not_come_from_a_cold_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,13 @@ def test_break_even_bounds_may_lie_out_of_range() -> None:
     assert break_even(levels([0.97, 0.98, 0.99, 0.995, 1.01], width=0.1)).endswith("[<0.5 >0.99]")
 
 
+def test_break_even_claims_nothing_that_the_intervals_leave_open() -> None:
+    nearly = levels([0.5, 0.6, 0.7, 0.8, 0.99], width=0.1)
+    assert break_even(nearly) == ">0.99 [0.98 >0.99]"
+    straddling = levels([1.01, 1.01, 1.02, 1.02, 1.05], width=0.2)
+    assert break_even(straddling) == "<0.5 [<0.5 >0.99]"
+
+
 def test_the_last_crossing_counts() -> None:
     assert crossing([0.5, 0.8, 0.9, 0.95], [1.2, 0.5, 0.9, 1.5]) == pytest.approx(0.91, abs=0.02)
 

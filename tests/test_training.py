@@ -135,12 +135,16 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, accuracy: dict[float, list[float]]) -> None:
         self.trained: list[tuple[float, int]] = []
+        self.trained_on: list[Split] = []
+        self.judged_on: list[Split] = []
 
-        def fake_train(model: int, data: Split, settings: Settings, seed: int, update: object) -> Iterator[None]:
+        def fake_train(model: int, data: Split, settings: Settings, seed: int, update: object) -> Iterator[torch.Tensor]:
             self.trained.append((settings.learning_rate, seed))
-            yield None
+            self.trained_on.append(data)
+            yield torch.zeros(1)
 
         def fake_evaluate(model: int, data: Split) -> training.Quality:
+            self.judged_on.append(data)
             rate, seed = self.trained[-1]
             return training.Quality(0.0, accuracy[rate][seed])
 
@@ -162,17 +166,28 @@ def test_search_halves_and_returns_the_best_on_average(monkeypatch: pytest.Monke
     assert recorder.trained == [(0.1, 0), (0.2, 0), (0.3, 0), (0.4, 0), (0.3, 1), (0.2, 1)]
 
 
-def test_search_looks_at_the_validation_split_alone() -> None:
-    train_split, validation = samples(1), samples(2)
-    poison = Split(torch.full((4, SIZES[0]), torch.nan, dtype=torch.float64), torch.zeros(4, dtype=torch.int64))
+@pytest.mark.parametrize("update", UPDATES)
+def test_search_survives_a_rate_that_diverges(update: str) -> None:
+    data = Data(samples(1), samples(2), samples(3), 4)
     found = search_learning_rate(
-        lambda seed: dense_mlp(draw(SIZES, generator(seed))),
-        Data(train_split, validation, poison, 4),
-        SETTINGS,
-        rates=(1e-3, 1e-2),
-        seeds=(0, 1),
+        lambda seed: sparse_mlp(draw(SIZES, generator(seed)), "csr", 0.5, generator(seed)),
+        data,
+        SETTINGS._replace(optimizer="sgd"),
+        rates=(1e300, 1e-2, 1e250),
+        seeds=(0,),
+        update=UPDATES[update],
     )
-    assert found.learning_rate in (1e-3, 1e-2)
+    assert (found.learning_rate, found.trainings) == (1e-2, 3)
+
+
+def test_search_trains_on_the_training_split_and_judges_by_the_validation_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch, {0.1: [0.5], 0.2: [0.8]})
+    data = Data(samples(1), samples(2), samples(3), 4)
+    build = dense_mlp(draw((1, 1), generator(0)))
+    search_learning_rate(lambda seed: build, data, SETTINGS, rates=(0.1, 0.2), seeds=(0,))
+    assert all(split is data.train for split in recorder.trained_on)
+    assert all(split is data.validation for split in recorder.judged_on)
+    assert len(recorder.judged_on) == 2
 
 
 @pytest.mark.parametrize(

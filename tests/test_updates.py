@@ -205,3 +205,14 @@ def test_dense_gradients_leaves_no_hook_behind() -> None:
         pass
     model(normal(0, 4, 3)).sum().backward()
     assert not gradients
+
+
+def test_dense_gradients_add_up_over_passes_and_ignore_inference() -> None:
+    model = sparse_mlp(draw((3, 2), generator(0)), "csr", 0.5, generator(0))
+    x, grad = normal(0, 4, 3), normal(1, 4, 2)
+    with dense_gradients(model) as gradients:
+        for _ in range(2):
+            model(x).backward(grad)
+        with torch.no_grad():
+            model(x)
+    torch.testing.assert_close(gradients[next(iter(model))], 2 * grad.t() @ x)

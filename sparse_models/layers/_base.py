@@ -42,10 +42,11 @@ class SparseLinear(nn.Module):
         super().__init__()
         self._check_weight(weight, bias)
         self.out_features, self.in_features = weight.shape
-        self.dtype = weight.dtype
         self._check_mask(mask, weight.device)
+        kept = torch.where(mask, weight.detach(), 0.0).contiguous()
+        self.values = nn.Parameter(kept)  # so that `index` can ask for device and dtype
         self.index(mask)
-        self.values = nn.Parameter(self.pack(torch.where(mask, weight.detach(), 0.0)))
+        self.values = nn.Parameter(self.pack(kept))
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
     def index(self, mask: Tensor) -> None:
@@ -92,7 +93,8 @@ class SparseLinear(nn.Module):
     def set_mask(self, mask: Tensor) -> None:
         """Move to another mask [out, in]: weights under both keep their value, grown weights start at 0.
 
-        Optimizer state does not follow; `sparse_models.updates.move_mask` moves both.
+        The gradient is dropped, and optimizer state does not follow: `sparse_models.updates.move_mask` moves both. With
+        another number of non-zeros, `values` may change its shape, so a graph built before cannot be used after.
         """
         self.move(mask)
 
@@ -101,6 +103,7 @@ class SparseLinear(nn.Module):
         """Move to another mask [out, in], and return `moments`, tensors in the shape of `values`, moved likewise."""
         self._check_mask(mask, self.values.device)
         self.values.data, *moments = self.repack(mask, [self.values.detach(), *moments])
+        self.values.grad = None  # it belongs to the old structure
         return moments
 
     def repack(self, mask: Tensor, tensors: list[Tensor]) -> list[Tensor]:
@@ -119,8 +122,11 @@ class SparseLinear(nn.Module):
             raise InputError(
                 f"{name}: expected a weight of shape [out, in], both at least 1, got {list(weight.shape)}; reshape it"
             )
-        if bias is not None and bias.shape != weight.shape[:1]:
-            raise InputError(f"{name}: expected a bias of shape [{weight.shape[0]}], got {list(bias.shape)}; one per output")
+        if bias is not None and (bias.shape, bias.dtype, bias.device) != (weight.shape[:1], weight.dtype, weight.device):
+            raise InputError(
+                f"{name}: expected a bias of shape [{weight.shape[0]}], {weight.dtype} on {weight.device}, "
+                f"got {list(bias.shape)}, {bias.dtype} on {bias.device}; one per output, as the weight is"
+            )
         dtype = str(weight.dtype).removeprefix("torch.")
         if dtype not in self.dtypes or weight.device.type not in self.devices:
             raise InputError(

@@ -1,8 +1,11 @@
 """Weights stored as the values of a CSR matrix; the values are the parameter because optimizers refuse CSR tensors."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from sparse_models.errors import InputError
 from sparse_models.layers._base import SparseLinear
 
 
@@ -37,6 +40,26 @@ class CsrStorage(SparseLinear):
         source = number[self._positions()]  # nnz, where the appended 0 stands, for what is grown
         return [torch.cat([tensor, tensor.new_zeros(1)])[source] for tensor in tensors]
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take a saved structure of any number of non-zeros; refuse, before anything is copied, one of another shape."""
+        saved = [
+            state_dict[name]
+            for name in (f"{prefix}{own}" for own in ("row_pointers", "columns", "values"))
+            if name in state_dict
+        ]
+        if len(saved) == 3:  # what is missing, PyTorch reports
+            pointers, columns, values = saved
+            fits = pointers.shape == self.row_pointers.shape and int(pointers[-1]) == columns.numel() == values.numel()
+            if not fits or (columns.numel() and int(columns.max()) >= self.in_features):
+                raise InputError(
+                    f"expected the saved state of a weight of shape [{self.out_features}, {self.in_features}], got "
+                    f"{pointers.numel() - 1} rows with {values.numel()} values; build the layer in the saved one's sizes"
+                )
+            device = self.columns.device
+            self.index(self._mask_of(_positions(pointers.to(device), columns.to(device), self.in_features)))
+            self.values.data = self.values.new_empty(values.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def matrix(self, values: Tensor) -> Tensor:
         """Return the CSR matrix [out, in] that holds `values` [nnz]."""
         return torch.sparse_csr_tensor(
@@ -46,9 +69,7 @@ class CsrStorage(SparseLinear):
     @property
     def mask(self) -> Tensor:
         """The mask [out, in], True = kept."""
-        mask = torch.zeros(self.out_features, self.in_features, dtype=torch.bool, device=self.columns.device)
-        mask.view(-1)[self._positions()] = True
-        return mask
+        return self._mask_of(self._positions())
 
     @property
     def nnz(self) -> int:
@@ -56,9 +77,18 @@ class CsrStorage(SparseLinear):
         return self.columns.numel()
 
     def _positions(self) -> Tensor:
-        """Return where in the flattened [out, in] weight each value stands [nnz], int64."""
-        row_starts = torch.arange(self.out_features, device=self.columns.device) * self.in_features
-        return torch.repeat_interleave(row_starts, self.row_pointers.diff()) + self.columns
+        return _positions(self.row_pointers, self.columns, self.in_features)
+
+    def _mask_of(self, positions: Tensor) -> Tensor:
+        mask = torch.zeros(self.out_features, self.in_features, dtype=torch.bool, device=positions.device)
+        mask.view(-1)[positions] = True
+        return mask
+
+
+def _positions(row_pointers: Tensor, columns: Tensor, in_features: int) -> Tensor:
+    """Return where in the flattened [out, in] weight each value stands [nnz], int64."""
+    row_starts = torch.arange(len(row_pointers) - 1, device=columns.device) * in_features
+    return torch.repeat_interleave(row_starts, row_pointers.diff()) + columns
 
 
 def compress(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,45 +33,52 @@ class Csr(CsrStorage):
         self.register_buffer("rows", rows)
         self.register_buffer("transposition", number.index_select(0, rows.long() * self.in_features + columns))
 
-    def transposed_matrix(self, values: Tensor) -> Tensor:
-        """Return the CSR matrix [in, out] that is the transpose of `matrix(values)`."""
-        return torch.sparse_csr_tensor(
-            self.column_pointers,
-            self.rows,
-            values.index_select(0, self.transposition),
-            (self.in_features, self.out_features),
-            check_invariants=False,
-        )
-
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major."""
-        result: Tensor = _CsrProduct.apply(x, self.values, self.bias, self)  # type: ignore[no-untyped-call]  # torch's
+        rows = (self.row_pointers, self.columns, (self.out_features, self.in_features))
+        columns = (self.column_pointers, self.rows, (self.in_features, self.out_features))
+        result: Tensor = _CsrProduct.apply(x, self.values, self.bias, rows, columns, self.transposition)  # type: ignore[no-untyped-call]
         return result
 
 
+# pointers, indices, shape
+_Structure = tuple[Tensor, Tensor, tuple[int, int]]
+
+
+def _matrix(structure: _Structure, values: Tensor) -> Tensor:
+    pointers, indices, shape = structure
+    return torch.sparse_csr_tensor(pointers, indices, values, shape, check_invariants=False)
+
+
 class _CsrProduct(torch.autograd.Function):
-    """y^T = W x^T + b, dx^T = W^T dy^T, and dW sampled at the non-zeros of W; all activations feature-major."""
+    """y^T = W x^T + b, dx^T = W^T dy^T, and dW sampled at the non-zeros of W; all activations feature-major.
+
+    The structures travel with the graph, so that a mask may move between a forward pass and its backward.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, layer: Csr) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, rows: _Structure, columns: _Structure, transposition: Tensor
+    ) -> Tensor:
         x_t = x.t().contiguous()  # [in, batch]
-        y_t = torch.mm(layer.matrix(values), x_t)  # [out, batch]
+        y_t = torch.mm(_matrix(rows, values), x_t)  # [out, batch]
         if bias is not None:
             y_t += bias[:, None]
-        ctx.save_for_backward(x_t, values)
-        ctx.layer = layer
+        ctx.save_for_backward(x_t, values.detach())  # the parameter itself may be given other data when the mask moves
+        ctx.structures = rows, columns, transposition
         return y_t.t()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_t, values = ctx.saved_tensors
+        rows, columns, transposition = ctx.structures
         grad_t = grad.t().contiguous()  # [out, batch]
-        x_needed, values_needed, bias_needed, _ = ctx.needs_input_grad
-        x_grad = torch.mm(ctx.layer.transposed_matrix(values), grad_t).t() if x_needed else None
+        x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
+        x_grad = torch.mm(_matrix(columns, values.index_select(0, transposition)), grad_t).t() if x_needed else None
         values_grad = None
         if values_needed:
             # The sampled product adds beta * values, so a zero pattern keeps infinite values out of the gradient.
-            pattern = ctx.layer.matrix(torch.zeros_like(values))
+            pattern = _matrix(rows, torch.zeros_like(values))
             values_grad = torch.sparse.sampled_addmm(pattern, grad_t, x_t.t(), beta=0.0).values()
-        return x_grad, values_grad, grad_t.sum(1) if bias_needed else None, None
+        return x_grad, values_grad, grad_t.sum(1) if bias_needed else None, None, None, None

@@ -12,7 +12,7 @@ from sparse_models.updates._rule import Update
 
 @contextmanager
 def dense_gradients(layers: Iterable[SparseLinear]) -> Iterator[dict[SparseLinear, Tensor]]:
-    """Collect, during one backward pass, each layer's weight gradient at every position, kept or not [out, in].
+    """Add up, over the backward passes inside, each layer's weight gradient at every position, kept or not [out, in].
 
     It is computed from the layer's input and output gradient, so it serves layers that never form it themselves.
     """
@@ -23,9 +23,10 @@ def dense_gradients(layers: Iterable[SparseLinear]) -> Iterator[dict[SparseLinea
 
         def collect(grad: Tensor) -> None:
             assert isinstance(layer, SparseLinear)
-            gradients[layer] = grad.t() @ x  # [out, batch] @ [batch, in]
+            gradients[layer] = gradients.get(layer, 0) + grad.t() @ x  # [out, batch] @ [batch, in]
 
-        output.register_hook(collect)
+        if output.requires_grad:
+            output.register_hook(collect)
 
     handles = [layer.register_forward_hook(watch) for layer in layers]
     try:
@@ -41,7 +42,6 @@ def move_mask(layer: SparseLinear, mask: Tensor, optimizer: torch.optim.Optimize
     state = {} if optimizer is None else optimizer.state.get(layer.values, {})
     names = [name for name, value in state.items() if isinstance(value, Tensor) and value.shape == layer.values.shape]
     moved = layer.move(mask, [state[name] for name in names])
-    layer.values.grad = None  # it belongs to the old structure
     state.update(zip(names, moved, strict=True))
 
 
