@@ -127,8 +127,9 @@ def search_learning_rate(
 ) -> Search:
     """Return the best of `rates` by successive halving (Jamieson and Talwalkar 2016): each seed halves those left.
 
-    Models are made by `build(seed)`. A rate that diverges comes last. Best is the highest validation accuracy, averaged over the seeds so far; the lower
-    loss decides ties. One seed is not enough: a rate at the edge of stability may be lucky once.
+    Models are made by `build(seed)`. Best is the highest validation accuracy, averaged over the seeds so far; the lower
+    loss decides ties, and a rate that diverges comes last. One seed is not enough: a rate at the edge of stability may be
+    lucky once.
     """
     start = time.perf_counter()
     trainings = 0
