@@ -12,7 +12,7 @@ from bench.pairing import Plan, race
 from bench.row import row_of
 from bench.workbench import layout_of, pass_gate
 from sparse_models.costs import counted_training_flops, executed_flops, size
-from sparse_models.data import DATA, Data
+from sparse_models.data import DATA, Data, Split
 from sparse_models.models import MLP, convert, dense_mlp, draw, narrow_mlp, sparse_mlp
 from sparse_models.registry import LAYERS, UPDATES
 from sparse_models.training import (
@@ -97,14 +97,15 @@ class Arm:
             self.search = search(case._replace(seed=0), settings)
         self.settings = settings._replace(learning_rate=self.search.learning_rate)
         self.model = model_of(case)
-        self._epochs = self._train(self.model)
+        self._epochs = self._train(self.model, self.data.train)
 
-    def _train(self, model: MLP) -> Iterator[torch.Tensor]:
-        return train(model, self.data.train, self.settings, self.case.seed, UPDATES[self.case.update])
+    def _train(self, model: MLP, data: Split) -> Iterator[torch.Tensor]:
+        return train(model, data, self.settings, self.case.seed, UPDATES[self.case.update])
 
     def warm_up(self) -> None:
-        """Train a throwaway model of the same arm for one epoch."""
-        next(self._train(model_of(self.case)))
+        """Train a throwaway model of the same arm on two batches."""
+        few = slice(0, 2 * self.settings.batch)
+        next(self._train(model_of(self.case), Split(*(part[few] for part in self.data.train))))
 
     def epoch(self) -> None:
         """Train for one epoch."""

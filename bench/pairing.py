@@ -12,7 +12,7 @@ import torch
 CONFIDENCE = 0.95
 # With six pairs the smallest and the largest ratio bound the median at 97 %; fewer than six cannot reach 95 %.
 MIN_PAIRS, MAX_PAIRS = 6, 20
-CASE_SECONDS = 0.1  # what the pairs of one case should take together, once MIN_PAIRS is reached
+CASE_SECONDS = 0.08  # what the pairs of one case should take together, once MIN_PAIRS is reached
 ROUND_SECONDS = 2e-3  # a round is this long at least: 10,000 times the resolution of the clock
 WARM_UP_SECONDS = 0.02
 # The arm that goes second finds the caches full of the other's data, so each is called untimed before its clock starts: up to

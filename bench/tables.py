@@ -24,12 +24,12 @@ def answer(rows: Sequence[Row]) -> Iterator[str]:
     updates = [row for row in rows if row["op"] == "update"]
     trainings = [row for row in rows if row["op"] == "train"]
     for _, group in _groups(layers, "shape", "batch", "device", "dtype", "threads"):
-        console.print(_speedups(group))
+        _print(console, *_speedups(group))
         console.print(_noise_floor(group))
     for _, group in _groups(updates, "shape", "batch", "device", "dtype", "threads"):
-        console.print(_update_costs(group))
+        _print(console, *_update_costs(group))
     for _, group in _groups(trainings, "data", "protocol", "device", "dtype", "threads"):
-        console.print(_trainings(group))
+        _print(console, *_trainings(group))
         for sentence in summaries(group):
             console.print(textwrap.fill(sentence, 120))
         console.print()
@@ -61,8 +61,13 @@ def _where(row: Row) -> str:
     return f"{row['device']}, {row['dtype']}, {row['threads']} thread{'s' * (row['threads'] != 1)}"
 
 
-def _table(title: str, headers: Iterable[str], left: int = 1) -> Table:
-    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
+def _print(console: Console, title: str, table: Table) -> None:
+    console.print(title)  # apart, because a table's own title wraps at the table's width
+    console.print(table)
+
+
+def _table(headers: Iterable[str], left: int = 1) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, header in enumerate(headers):
         table.add_column(header, justify="left" if number < left else "right", no_wrap=True)
     return table
@@ -81,11 +86,11 @@ def seconds(value: float) -> str:
     return f"{value:.3g} s"
 
 
-def _speedups(rows: list[Row]) -> Table:
+def _speedups(rows: list[Row]) -> tuple[str, Table]:
     rows = [row for row in rows if row["model"] != "dense"] or rows
     sparsities = sorted({row["sparsity"] for row in rows})
+    title = f"Speed-up over dense by sparsity, {_what(rows[0])}: median of the pairs [95 % interval]"
     table = _table(
-        f"Speed-up over dense by sparsity, {_what(rows[0])}: median of the pairs [95 % interval]",
         ["operation", "layer", *(f"{sparsity:g}" for sparsity in sparsities), "break-even"],
         left=2,
     )
@@ -93,7 +98,7 @@ def _speedups(rows: list[Row]) -> Table:
         cells = {row["sparsity"]: _speedup(row) for row in group}
         even = break_even(group) if len(group) > 1 else ""
         table.add_row(op, layer, *(cells.get(sparsity, "") for sparsity in sparsities), even)
-    return table
+    return title, table
 
 
 def _noise_floor(rows: list[Row]) -> str:
@@ -142,10 +147,12 @@ def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | 
     return 1 - math.exp((1 - part) * math.log(1 - s0) + part * math.log(1 - s1))
 
 
-def _update_costs(rows: list[Row]) -> Table:
+def _update_costs(rows: list[Row]) -> tuple[str, Table]:
     sparsities = sorted({row["sparsity"] for row in rows})
+    title = (
+        f"Cost of one mask update in dense training steps by sparsity, {_what(rows[0])}: median of the pairs [95 % interval]"
+    )
     table = _table(
-        f"Cost of one mask update in dense training steps by sparsity, {_what(rows[0])}: median of the pairs [95 % interval]",
         ["rule", "layer", *(f"{sparsity:g}" for sparsity in sparsities)],
         left=2,
     )
@@ -156,7 +163,7 @@ def _update_costs(rows: list[Row]) -> Table:
             for row in group
         }
         table.add_row(update, layer, *(cells.get(sparsity, "") for sparsity in sparsities))
-    return table
+    return title, table
 
 
 def arm_name(row: Row) -> str:
@@ -211,17 +218,19 @@ COLUMNS: dict[str, Callable[[Arm], str]] = {
 }
 
 
-def _trainings(rows: list[Row]) -> Table:
+def _trainings(rows: list[Row]) -> tuple[str, Table]:
     first = rows[0]
     seeds = len({row["seed"] for row in rows})
-    table = _table(
+    title = (
         f"Trained on {first['data']}, protocol {first['protocol']}, {first['epochs']} epochs of batch {first['batch']} "
-        f"({_where(first)}): mean over {seeds} seed{'s' * (seeds != 1)} (lowest highest)",
+        f"({_where(first)}): mean over {seeds} seed{'s' * (seeds != 1)} (lowest highest)"
+    )
+    table = _table(
         COLUMNS,
     )
     for arm in _arms(rows):
         table.add_row(*(cell(arm) for cell in COLUMNS.values()))
-    return table
+    return title, table
 
 
 def summaries(rows: Sequence[Row]) -> Iterator[str]:

@@ -79,8 +79,8 @@ def drop_fractions(samples: int, settings: Settings, update: Update) -> Iterator
     """Yield for every step of a training the fraction of weights that `update` moves after it, 0 between updates."""
     total = -(-samples // settings.batch) * settings.epochs
     for step in range(1, total + 1):
-        due = step % settings.update_interval == 0 and step < total  # what is grown after the last step is never trained
-        yield update.drop_fraction(step / total) if due else 0.0
+        # Schedules end before 1, so nothing is grown after the last step that would never be trained.
+        yield update.drop_fraction(step / total) if step % settings.update_interval == 0 else 0.0
 
 
 def check_settings(settings: Settings) -> None:

@@ -156,15 +156,7 @@ def test_k_selects_cases_by_name() -> None:
     assert "1 passed" in done.stdout
 
 
-LAYER = '''
-from sparse_models.layers.masked import Masked
-from sparse_models.registry import register_layer
-
-
-@register_layer("dropped_in")
-class DroppedIn(Masked):
-    """A layer in a file of its own."""
-'''
+README_LAYER = (ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
 
 
 @pytest.fixture
@@ -177,30 +169,30 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_file_dropped_into_layers_is_gated_tested_timed_and_tabulated(checkout: Path) -> None:
-    (checkout / "sparse_models/layers/dropped_in.py").write_text(LAYER)
+def test_the_layer_of_the_readme_dropped_into_layers_is_gated_tested_timed_and_tabulated(checkout: Path) -> None:
+    (checkout / "sparse_models/layers/dropped_in.py").write_text(README_LAYER)
     done = run(*SMALL, "--op", "forward,step,update", "--update", "set", cwd=checkout)
     assert done.returncode == 0, done.stdout + done.stderr
     own = done.stdout[done.stdout.index("do sparse networks save compute?") :]
     for start in ("forward", "step", "set"):
-        assert any(line.split()[:2] == [start, "dropped_in"] for line in own.splitlines()), start
-    command = [sys.executable, "-m", "pytest", "tests/test_layers.py", "-q", "-k", "dropped_in and gate and float32"]
+        assert any(line.split()[:2] == [start, "bool_masked"] for line in own.splitlines()), start
+    command = [sys.executable, "-m", "pytest", "tests/test_layers.py", "-q", "-k", "bool_masked and gate and float32"]
     tested = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     assert tested.returncode == 0, tested.stdout
     assert "passed" in tested.stdout
 
 
 def test_a_wrong_layer_is_not_timed_and_takes_no_other_down(checkout: Path) -> None:
-    wrong = LAYER + "\n    def index(self, mask):\n        super().index(~mask)\n"
+    wrong = README_LAYER + '\n    def index(self, mask):\n        self.register_buffer("kept", ~mask)\n'
     (checkout / "sparse_models/layers/dropped_in.py").write_text(wrong)
     done = run(*SMALL, "--op", "forward", "--benchmark-json=run.json", cwd=checkout)
     assert done.returncode == 1
-    assert "DroppedIn: weights held: expected what the definition says, got another; nothing is timed" in done.stdout
+    assert "BoolMasked: weights held: expected what the definition says, got another; nothing is timed" in done.stdout
     assert "Traceback" not in done.stdout
     assert "1 failed, 4 passed" in done.stdout
     names = [record["name"] for record in json.loads((checkout / "run.json").read_text())["benchmarks"]]
     assert len(names) == 4
-    assert not any("dropped_in" in name for name in names)
+    assert not any("bool_masked" in name for name in names)
 
 
 UPDATE = """

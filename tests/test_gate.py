@@ -94,6 +94,18 @@ class GrowsNonZero(Masked):
         return [tensor + 1e-3 * self.kept for tensor in super().repack(mask, tensors)]
 
 
+class MultipliesByItsFirstMask(Masked):
+    """Moves what it holds, and goes on computing with the structure it was built with."""
+
+    def index(self, mask: Tensor) -> None:
+        super().index(mask)
+        if not hasattr(self, "first"):
+            self.first = self.kept
+
+    def product(self, x: Tensor) -> Tensor:
+        return dense_product(x, self.values * self.first, self.bias)
+
+
 class NotANumber(Masked):
     def product(self, x: Tensor) -> Tensor:
         return super().product(x) * torch.nan
