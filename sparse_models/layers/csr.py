@@ -36,6 +36,8 @@ class Csr(CsrStorage):
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major."""
         rows = (self.row_pointers, self.columns, (self.out_features, self.in_features))
+        if not torch.is_grad_enabled():  # entering autograd costs more than the product of a small batch
+            return _feature_major(x.t().contiguous(), self.values, self.bias, rows).t()
         columns = (self.column_pointers, self.rows, (self.in_features, self.out_features))
         result: Tensor = _CsrProduct.apply(x, self.values, self.bias, rows, columns, self.transposition)  # type: ignore[no-untyped-call]
         return result
@@ -55,6 +57,13 @@ def _product(matrix: Tensor, x_t: Tensor) -> Tensor:
     return torch.mv(matrix, x_t[:, 0])[:, None] if x_t.shape[1] == 1 else torch.mm(matrix, x_t)
 
 
+def _feature_major(x_t: Tensor, values: Tensor, bias: Tensor | None, rows: _Structure) -> Tensor:
+    y_t = _product(_matrix(rows, values), x_t)  # [out, in] @ [in, batch]
+    if bias is not None:
+        y_t += bias[:, None]
+    return y_t
+
+
 class _CsrProduct(torch.autograd.Function):
     """y^T = W x^T + b, dx^T = W^T dy^T, and dW sampled at the non-zeros of W; all activations feature-major.
 
@@ -66,9 +75,7 @@ class _CsrProduct(torch.autograd.Function):
         ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, rows: _Structure, columns: _Structure, transposition: Tensor
     ) -> Tensor:
         x_t = x.t().contiguous()  # [in, batch]
-        y_t = _product(_matrix(rows, values), x_t)  # [out, batch]
-        if bias is not None:
-            y_t += bias[:, None]
+        y_t = _feature_major(x_t, values, bias, rows)  # [out, batch]
         ctx.save_for_backward(x_t, values.detach())  # the parameter itself may be given other data when the mask moves
         ctx.structures = rows, columns, transposition
         return y_t.t()
