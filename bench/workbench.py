@@ -19,44 +19,49 @@ from sparse_models.testing import Definition, Problem, define, gate
 from sparse_models.training import OPTIMIZERS
 
 LAYOUTS = ("batch-major", "feature-major")
+GATE_ROWS = 1024  # of the batch, if it is larger: the definition is computed in float64, in several passes over memory
 
 
 def problems(case: Case, layer: str) -> list[Problem]:
     """Return, for each layer of the case's shape, random weights, a mask of `layer`'s pattern, inputs and gradients."""
-    return [_problem(LAYERS[layer].pattern, *key)[0] for key in _keys(case, layer)]
+    return [_problem(LAYERS[layer].pattern, *key) for key in _keys(case, layer)]
 
 
 # in, out, batch, sparsity, device, dtype of one layer of a shape
 _Key = tuple[int, int, int, float, str, str]
 
 
-def _keys(case: Case, layer: str) -> list[_Key]:
+def _keys(case: Case, layer: str, most_rows: int | None = None) -> list[_Key]:
     shape = Shape.parse(case.shape)
+    batch = min(shape.batch, most_rows or shape.batch)
     sparsity = 0.0 if LAYERS[layer].pattern is FULL else case.sparsity
     pairs = zip(shape.sizes, shape.sizes[1:], strict=False)
-    return [(inputs, outputs, shape.batch, sparsity, case.device, case.dtype) for inputs, outputs in pairs]
+    return [(inputs, outputs, batch, sparsity, case.device, case.dtype) for inputs, outputs in pairs]
 
 
-@lru_cache(maxsize=8)  # enough for the layers of one chain at one sparsity, which all layer types then share
-def _problem(
-    pattern: Pattern, inputs: int, outputs: int, batch: int, sparsity: float, device: str, dtype: str
-) -> tuple[Problem, Definition]:
+@lru_cache(maxsize=16)  # enough for a chain at one sparsity, which all layer types then share, and its gate's
+def _problem(pattern: Pattern, inputs: int, outputs: int, batch: int, sparsity: float, device: str, dtype: str) -> Problem:
     generator = torch.Generator().manual_seed(0)
     number_type = getattr(torch, dtype)
     [(weight, bias)] = convert(draw((inputs, outputs), generator), device, number_type)
     mask = pattern.from_score(random_score(weight.shape, generator, device), sparsity)
     x = torch.randn(batch, inputs, generator=generator).to(device, number_type)
     output_grad = torch.randn(batch, outputs, generator=generator).to(device, number_type)
-    problem = Problem(weight, mask, bias, x, output_grad)
-    return problem, define(problem)
+    return Problem(weight, mask, bias, x, output_grad)
+
+
+@lru_cache(maxsize=8)
+def _definition(pattern: Pattern, key: _Key) -> Definition:
+    return define(_problem(pattern, *key))
 
 
 @cache
 def _gate_failure(layer: str, key: _Key, layout: str) -> str | None:
     """Return why the layer fails its gate, or None if it passes: found out once a session, whatever the operation."""
-    problem, definition = _problem(LAYERS[layer].pattern, *key)
+    pattern = LAYERS[layer].pattern
+    problem = _problem(pattern, *key)
     try:
-        gate(LAYERS[layer], problem._replace(x=as_layout(problem.x, layout)), definition)
+        gate(LAYERS[layer], problem._replace(x=as_layout(problem.x, layout)), _definition(pattern, key))
     except GateError as error:
         return str(error)
     return None
@@ -64,7 +69,7 @@ def _gate_failure(layer: str, key: _Key, layout: str) -> str | None:
 
 def pass_gate(case: Case, layer: str, layout: str) -> None:
     """Fail the case, before anything is timed, unless `layer` agrees with its definition at every size of its shape."""
-    for key in _keys(case, layer):
+    for key in _keys(case, layer, GATE_ROWS):
         failure = _gate_failure(layer, key, layout)
         if failure is not None:
             pytest.fail(failure, pytrace=False)
