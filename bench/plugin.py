@@ -95,6 +95,22 @@ def record(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Row], No
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Leave out of the report of Ctrl-C the frames that have no line number, on which pytest's report would fail.
+
+    CPython 3.11 interrupts at such places; what was measured is saved either way.
+    """
+
+    def has_line(entry: Any) -> bool:
+        try:
+            return entry.lineno is not None
+        except TypeError:
+            return False
+
+    excinfo.traceback = excinfo.traceback.filter(has_line)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     """Take the host's name out of what is saved, and put in what decides a PyTorch timing."""
     machine_info.pop("node", None)
