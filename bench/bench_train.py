@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
 import torch
 
 from bench import cases
 from bench.cases import Case, Shape
-from bench.pairing import Plan, race
-from bench.row import row_of
+from bench.memo import remembered
+from bench.pairing import Plan, Racer
+from bench.row import Facts
 from bench.workbench import layout_of, pass_gate
 from sparse_models.costs import counted_training_flops, executed_flops, size
 from sparse_models.data import DATA, Data, Split
@@ -25,20 +25,17 @@ from sparse_models.training import (
 )
 
 
-def bench_train(case: Case, benchmark: Any, record: Any) -> None:
+def bench_train(case: Case, race: Racer) -> Facts:
     """One training of one arm and of dense beside it; a round is an epoch."""
-    benchmark.group = f"train {case.data} {case.protocol}"
     pass_gate(case, case.layer, layout_of(LAYERS[case.layer], "batch-major"))
     data, settings = load(case.data, case.device, case.dtype), settings_of(case)
     dense_case = case._replace(model="dense", layer="dense", update="static", sparsity=0.0)
-    if benchmark.disabled:
+    if race.once:
         settings = settings._replace(epochs=1)
     own, dense = (Arm(arm, data, settings) for arm in (case, dense_case))
     for arm in (own, dense):
         arm.warm_up()
-    pairs = race(benchmark, own.epoch, dense.epoch, case.device, Plan(1, 1, settings.epochs))
-    if pairs is None:
-        return
+    race(own.epoch, dense.epoch, case.device, Plan(1, 1, settings.epochs))
     layers = list(own.model)
     total = size(layers)
     rule, samples = UPDATES[case.update], len(data.train.labels)
@@ -48,42 +45,32 @@ def bench_train(case: Case, benchmark: Any, record: Any) -> None:
     looked_at = sum(batch for batch, fraction in zip(batches, steps, strict=True) if fraction > 0 and rule.needs_gradient)
     own_quality, dense_quality = evaluate(own.model, data.test), evaluate(dense.model, data.test)
     dense_weights = size(list(dense.model)).weights
-    record(
-        row_of(
-            case,
-            pairs,
-            total,
-            shape="x".join(map(str, (layers[0].in_features, *(layer.out_features for layer in layers)))),
-            epochs=settings.epochs,
-            optimizer=settings.optimizer,
-            update_interval=settings.update_interval if rule.moves else 0,
-            learning_rate=own.settings.learning_rate,
-            dense_learning_rate=dense.settings.learning_rate,
-            search_trainings=own.search.trainings,
-            search_seconds=own.search.seconds,
-            final_loss=evaluate(own.model, data.train).loss,
-            test_accuracy=own_quality.accuracy,
-            test_loss=own_quality.loss,
-            dense_final_loss=evaluate(dense.model, data.train).loss,
-            dense_test_accuracy=dense_quality.accuracy,
-            dense_test_loss=dense_quality.loss,
-            training_seconds=sum(pairs.seconds),
-            dense_training_seconds=sum(pairs.dense_seconds),
-            flops_counted=counted_training_flops(
-                total.nnz,
-                total.weights,
-                samples * settings.epochs,
-                settings.update_interval,
-                needs_gradient=rule.needs_gradient,
-            ),
-            flops_executed=executed_flops(layers, samples * settings.epochs, "step", input_gradient=False)
-            + 2 * total.weights * looked_at,
-            dense_flops_counted=counted_training_flops(
-                dense_weights, dense_weights, samples * settings.epochs, settings.update_interval, needs_gradient=False
-            ),
-            dense_flops_executed=executed_flops(list(dense.model), samples * settings.epochs, "step", input_gradient=False),
-        )
-    )
+    return {
+        **total._asdict(),
+        "shape": "x".join(map(str, (layers[0].in_features, *(layer.out_features for layer in layers)))),
+        "epochs": settings.epochs,
+        "optimizer": settings.optimizer,
+        "update_interval": settings.update_interval if rule.moves else 0,
+        "learning_rate": own.settings.learning_rate,
+        "dense_learning_rate": dense.settings.learning_rate,
+        "search_trainings": own.search.trainings,
+        "search_seconds": own.search.seconds,
+        "final_loss": evaluate(own.model, data.train).loss,
+        "test_accuracy": own_quality.accuracy,
+        "test_loss": own_quality.loss,
+        "dense_final_loss": evaluate(dense.model, data.train).loss,
+        "dense_test_accuracy": dense_quality.accuracy,
+        "dense_test_loss": dense_quality.loss,
+        "flops_counted": counted_training_flops(
+            total.nnz, total.weights, samples * settings.epochs, settings.update_interval, needs_gradient=rule.needs_gradient
+        ),
+        "flops_executed": executed_flops(layers, samples * settings.epochs, "step", input_gradient=False)
+        + 2 * total.weights * looked_at,
+        "dense_flops_counted": counted_training_flops(
+            dense_weights, dense_weights, samples * settings.epochs, settings.update_interval, needs_gradient=False
+        ),
+        "dense_flops_executed": executed_flops(list(dense.model), samples * settings.epochs, "step", input_gradient=False),
+    }
 
 
 class Arm:
@@ -94,7 +81,7 @@ class Arm:
         self.case, self.data = case, data
         self.search = NO_SEARCH
         if case.protocol == "tuned":
-            self.search = search(case._replace(seed=0), settings)
+            self.search = Search(*search(case._replace(seed=0), settings))  # type: ignore[arg-type]  # as JSON returns it
         self.settings = settings._replace(learning_rate=self.search.learning_rate)
         self.model = model_of(case)
         self._epochs = self._train(self.model, self.data.train)
@@ -109,7 +96,7 @@ class Arm:
 
     def epoch(self) -> None:
         """Train for one epoch."""
-        next(self._epochs, None)  # --benchmark-cprofile asks for one more than there are
+        next(self._epochs)
 
 
 NO_SEARCH = Search(cases.SEED_LEARNING_RATE, 0, 0.0)
@@ -140,15 +127,17 @@ def load(name: str, device: str, dtype: str) -> Data:
     return DATA[name]().to(device, getattr(torch, dtype))
 
 
-@cache
-def search(case: Case, settings: Settings) -> Search:
-    """Return the learning rate of an arm under the tuned protocol: the same search for every arm, once a session."""
+@remembered
+def search(case: Case, settings: Settings) -> list[float]:
+    """Return the fields of an arm's Search under the tuned protocol: the same search for every arm, once a run."""
     data = load(case.data, case.device, case.dtype)
-    return search_learning_rate(
-        lambda seed: model_of(case._replace(seed=seed)),
-        data,
-        settings,
-        rates=cases.LEARNING_RATES,
-        seeds=cases.SEARCH_SEEDS,
-        update=UPDATES[case.update],
+    return list(
+        search_learning_rate(
+            lambda seed: model_of(case._replace(seed=seed)),
+            data,
+            settings,
+            rates=cases.LEARNING_RATES,
+            seeds=cases.SEARCH_SEEDS,
+            update=UPDATES[case.update],
+        )
     )

@@ -1,12 +1,10 @@
 """A mask update: drop, grow, the storage rebuilt and the optimizer state moved, against one dense training step."""
 
-from typing import Any
-
 import torch
 
 from bench.cases import Case, Shape
-from bench.pairing import race
-from bench.row import row_of
+from bench.pairing import Racer
+from bench.row import Facts
 from bench.workbench import build, dense_reference, pass_gate, problems
 from sparse_models.costs import counted_flops, executed_flops, size
 from sparse_models.registry import UPDATES
@@ -14,10 +12,9 @@ from sparse_models.training import OPTIMIZERS
 from sparse_models.updates import update_masks
 
 
-def bench_update(case: Case, benchmark: Any, record: Any) -> None:
+def bench_update(case: Case, race: Racer) -> Facts:
     """Everything that a mask update adds to a step, the gradient of every weight included where the rule needs it."""
-    benchmark.group = f"update {case.shape}"
-    dense_step, dense_layout = dense_reference(case, "step")
+    dense_step, dense_model, dense_layout = dense_reference(case, "step")
     pass_gate(case, case.layer, dense_layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)
@@ -42,22 +39,15 @@ def bench_update(case: Case, benchmark: Any, record: Any) -> None:
         held = torch.equal(layer.to_dense(), weight * layer.mask)
         assert held, f"{case.layer}: the update changed weights that it kept; nothing is timed"
 
-    pairs = race(benchmark, update, dense_step, case.device)
-    if pairs is None:
-        return
+    race(update, dense_step, case.device)
     total, batch = size(layers), Shape.parse(case.shape).batch
-    dense_layers = list(build("dense", problems(case, "dense")))
     gradient_flops = counted_flops(total.weights, batch, "forward") if rule.needs_gradient else 0
-    record(
-        row_of(
-            case,
-            pairs,
-            total,
-            dense_layout=dense_layout,
-            drop_fraction=fraction,
-            flops_counted=gradient_flops,
-            flops_executed=gradient_flops,
-            dense_flops_counted=counted_flops(total.weights, batch, "step"),
-            dense_flops_executed=executed_flops(dense_layers, batch, "step", input_gradient=len(layers) == 1),
-        )
-    )
+    return {
+        **total._asdict(),
+        "dense_layout": dense_layout,
+        "drop_fraction": fraction,
+        "flops_counted": gradient_flops,
+        "flops_executed": gradient_flops,
+        "dense_flops_counted": counted_flops(total.weights, batch, "step"),
+        "dense_flops_executed": executed_flops(list(dense_model), batch, "step", input_gradient=len(layers) == 1),
+    }

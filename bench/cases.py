@@ -76,6 +76,11 @@ class Case(NamedTuple):
     seed: int = 0
 
     @property
+    def group(self) -> str:
+        """What pytest-benchmark's table groups by."""
+        return f"train {self.data} {self.protocol}" if self.op == "train" else f"{self.op} {self.shape}"
+
+    @property
     def id(self) -> str:
         """What pytest shows between brackets, the operation being the function's name."""
         arm = {"dense": ["dense"], "narrow": ["narrow"], "sparse": [self.update, self.layer]}[self.model]
@@ -96,7 +101,7 @@ class Selection(NamedTuple):
     dtypes: tuple[str, ...]
     threads: tuple[int, ...]
     data: tuple[str, ...]
-    protocols: tuple[str, ...]
+    protocols: tuple[str, ...] | None
     seeds: int
 
 
@@ -134,7 +139,8 @@ def _update_cases(op: str, selection: Selection, device: str, dtype: str, thread
 def _training_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
     for data in selection.data:
         shape = str(Shape((FEATURES[data], *HIDDEN, 10), EPOCHS_AND_BATCH[data][1]))
-        for protocol in selection.protocols:
+        # Random labels leave nothing to tune towards, so `tuned` is trained on them only when asked for.
+        for protocol in selection.protocols or (PROTOCOLS[:1] if data == "random" else PROTOCOLS):
             for seed in range(selection.seeds):
                 for model, layer, update, sparsity in _arms(selection):
                     yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed)

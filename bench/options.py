@@ -1,5 +1,6 @@
 """The command line: what is asked, checked before anything runs."""
 
+import math
 import os
 import re
 from collections.abc import Callable, Collection
@@ -10,6 +11,7 @@ import torch
 
 from bench import cases
 from bench.cases import Selection, Shape
+from bench.processes import BUDGET, PRECISION, PROCESSES, Effort
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.masks import check_sparsity
@@ -31,9 +33,14 @@ def add_options(group: Any) -> None:
         "--dtype": f"number types ({', '.join(DTYPES)}); default: float32",
         "--threads": "numbers of CPU threads; default: PyTorch's own",
         "--data": f"data sets for train ({', '.join(DATA)}); default: all",
-        "--protocol": f"protocols for train ({', '.join(cases.PROTOCOLS)}); default: all",
+        "--protocol": f"protocols for train ({', '.join(cases.PROTOCOLS)}); default: all, and seed for random data",
     }.items():
         group.addoption(name, metavar="LIST", help=text)
+    group.addoption("--processes", metavar="N", help=f"fresh processes for each case, at most; default: {PROCESSES}")
+    group.addoption(
+        "--precision", metavar="FRACTION", help=f"half-width of the interval at which a case is done; default: {PRECISION:g}"
+    )
+    group.addoption("--budget", metavar="SECONDS", help=f"time after which no case is measured further; default: {BUDGET:g}")
     group.addoption("--seeds", metavar="N", help=f"trainings of each arm for train; default: {cases.SEEDS}")
 
 
@@ -60,7 +67,7 @@ def read_options(config: pytest.Config) -> Selection:
         dtypes=given("--dtype", _one_of("dtype", DTYPES)) or ("float32",),
         threads=given("--threads", _threads) or (torch.get_num_threads(),),
         data=given("--data", _one_of("data set", DATA)) or tuple(DATA),
-        protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)) or cases.PROTOCOLS,
+        protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)),
         seeds=(given("--seeds", _whole, separator=None) or (cases.SEEDS,))[0],
     )
     left = [op for op in selection.ops if any(cases.cases(op, selection))]
@@ -71,6 +78,23 @@ def read_options(config: pytest.Config) -> Selection:
             "update needs a sparse layer and a rule that moves the mask"
         )
     return selection
+
+
+def read_effort(config: pytest.Config) -> Effort:
+    """Return how much the command line asks to measure; raises pytest.UsageError, one sentence, for bad input."""
+
+    def given(option: str, convert: Callable[[str], _T], default: _T) -> _T:
+        text = config.getoption(option)
+        try:
+            return default if text is None else convert(text)
+        except InputError as error:
+            raise pytest.UsageError(f"{option}: {error}") from None
+
+    return Effort(
+        processes=given("--processes", _whole, PROCESSES),
+        precision=given("--precision", _positive, PRECISION),
+        budget=given("--budget", _positive, BUDGET),
+    )
 
 
 def _one_of(kind: str, known: Collection[str]) -> Callable[[str], str]:
@@ -96,6 +120,16 @@ def _whole(text: str) -> int:
     if not re.fullmatch(r"\d{1,6}", text) or int(text) < 1:
         raise InputError(f"expected a whole number from 1 to 999999, got {text!r}; for example 3")
     return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InputError(f"expected a number above 0, got {text!r}; for example 0.05")
+    return value
 
 
 def _threads(text: str) -> int:

@@ -1,33 +1,24 @@
-"""Rounds in, ratio with an interval out: candidate and dense reference timed in interleaved pairs (A B B A)."""
+"""Works in, pairs out: candidate and dense reference timed in turn (A B B A) within one process."""
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 
-CONFIDENCE = 0.95
-# With six pairs the smallest and the largest ratio bound the median at 97 %; fewer than six cannot reach 95 %.
-MIN_PAIRS, MAX_PAIRS = 6, 20
-CASE_SECONDS = 0.08  # what the pairs of one case should take together, once MIN_PAIRS is reached
-ROUND_SECONDS = 2e-3  # a round is this long at least: 10,000 times the resolution of the clock
-WARM_UP_SECONDS = 0.02
+# Per process: processes differ by more than more pairs could tell.
+MIN_PAIRS, MAX_PAIRS = 2, 8
+CASE_SECONDS = 0.02  # what the pairs of one case should take together in one process, once MIN_PAIRS is reached
+ROUND_SECONDS = 1e-3  # a round is this long at least: 5,000 times the resolution of the clock
+WARM_UP_SECONDS = 0.01
 # The arm that goes second finds the caches full of the other's data, so each is called untimed before its clock starts: up to
 # three times where a call is short. A call of SETTLED_SECONDS refills any cache in a part of its own time.
-SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 2e-3, 10e-3
+SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 1e-3, 5e-3
 
 Work = Callable[[], object]
-
-
-class Interval(NamedTuple):
-    """A median and the two sample values that bound it with the stated confidence."""
-
-    median: float
-    low: float
-    high: float
+Timer = Callable[[], float]
 
 
 class Race(NamedTuple):
@@ -37,9 +28,14 @@ class Race(NamedTuple):
     dense_seconds: list[float]
 
     @property
-    def speedup(self) -> Interval:
+    def speedups(self) -> list[float]:
         """The dense time over the candidate's, pair by pair."""
-        return median_interval([dense / own for dense, own in zip(self.dense_seconds, self.seconds, strict=True)])
+        return [dense / own for dense, own in zip(self.dense_seconds, self.seconds, strict=True)]
+
+    @property
+    def speedup(self) -> float:
+        """What this process says: the median over its pairs."""
+        return statistics.median(self.speedups)
 
 
 class Plan(NamedTuple):
@@ -52,18 +48,13 @@ class Plan(NamedTuple):
     dense_settle: int = 0
 
 
-def median_interval(sample: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """Return the sample median and its distribution-free interval by the sign test (Conover 1999, section 3.2).
+class Racer(Protocol):
+    """What a benchmark body is given to time its two works with; `once` where each is only to run, untimed."""
 
-    The bounds are the k-th smallest and largest values, k as large as the binomial distribution allows; with too few
-    values for the confidence asked (fewer than 6 for 95 %) they are the smallest and the largest.
-    """
-    ordered = sorted(sample)
-    n, k = len(ordered), 0
-    while k + 1 <= n // 2 and 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n <= 1 - confidence:
-        k += 1
-    k = max(k, 1)
-    return Interval(statistics.median(ordered), ordered[k - 1], ordered[n - k])
+    once: bool
+
+    def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
+        """Time both, or run both once."""
 
 
 def synchronised(timer: Callable[[], float], device: str) -> Callable[[], float]:
@@ -99,52 +90,27 @@ def warm_up(candidate: Work, reference: Work, device: str) -> Plan:
     return Plan(loops, dense_loops, min(MAX_PAIRS, max(MIN_PAIRS, pairs)), settle, dense_settle)
 
 
-def race(benchmark: Any, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> Race | None:
-    """Time `candidate` by the benchmark fixture and `reference` beside it, in the order A B B A, and return the pairs.
+def race(candidate: Work, reference: Work, device: str, plan: Plan | None = None, timer: Timer = time.perf_counter) -> Race:
+    """Time `candidate` and `reference` in interleaved pairs, in the order A B B A, and return the pairs.
 
-    With a `plan` both must be warm already; without one they are warmed up and planned here. Returns None where timing is
-    disabled (`--benchmark-disable`): then each ran once. The fixture reports seconds per call.
+    With a `plan` both must be warm already; without one they are warmed up and planned here.
     """
-    if benchmark.disabled:
-        plan = Plan(1, 1, 1)
     plan = warm_up(candidate, reference, device) if plan is None else plan
-    # The fixture's own timer, so that --benchmark-timer holds for both. Seconds per call: pedantic mode cannot loop with a
-    # setup, so the loop is in the work and the clock divides by it. Private, and covered by a test of its own.
-    timer = benchmark._timer
     clock = synchronised(timer, device)
-    dense_seconds: list[float] = []
-    pair = 0
 
-    def time_reference() -> None:
-        for _ in range(plan.dense_settle):
-            reference()
+    def seconds(work: Work, loops: int, settle: int) -> float:
+        for _ in range(settle):
+            work()
         start = clock()
-        for _ in range(plan.dense_loops):
-            reference()
-        dense_seconds.append((clock() - start) / plan.dense_loops)
+        for _ in range(loops):
+            work()
+        return (clock() - start) / loops
 
-    def before() -> None:
+    pairs = Race([], [])
+    for pair in range(plan.pairs):
         if pair % 2 == 0:
-            time_reference()
-        for _ in range(plan.settle):
-            candidate()
-
-    def after() -> None:
-        nonlocal pair
+            pairs.dense_seconds.append(seconds(reference, plan.dense_loops, plan.dense_settle))
+        pairs.seconds.append(seconds(candidate, plan.loops, plan.settle))
         if pair % 2 == 1:
-            time_reference()
-        pair += 1
-
-    def work() -> None:
-        for _ in range(plan.loops):
-            candidate()
-
-    benchmark._timer = wraps(timer)(lambda: clock() / plan.loops)  # saved runs name the timer
-    try:
-        benchmark.pedantic(work, setup=before, teardown=after, rounds=plan.pairs)
-    except BaseException:
-        benchmark.has_error = True  # Ctrl-C too: half a case must not be saved as if it were whole
-        raise
-    if benchmark.disabled:
-        return None
-    return Race(list(benchmark.stats.stats.data), dense_seconds[: plan.pairs])  # --benchmark-cprofile runs once more
+            pairs.dense_seconds.append(seconds(reference, plan.dense_loops, plan.dense_settle))
+    return pairs

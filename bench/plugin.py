@@ -1,18 +1,26 @@
 """The pytest plugin: options, the parametrization of the cases, the rows, and the answer in the terminal."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
+from functools import wraps
 from typing import Any
 
 import pytest
 import torch
 
 from bench.cases import Case, cases
-from bench.options import add_options, read_options
-from bench.row import Row
+from bench.intervals import verdicts
+from bench.options import add_options, read_effort, read_options
+from bench.pairing import Plan, Work
+from bench.processes import Effort, Job, Outcome, measure_all, plan_text
+from bench.row import Row, row_of
 from bench.tables import answer
+from sparse_models.errors import GateError
 from sparse_models.registry import LAYERS
 
 SELECTION = pytest.StashKey()  # type: ignore[var-annotated]  # Selection
+EFFORT = pytest.StashKey[Effort]()
+OUTCOMES = pytest.StashKey[dict[str, Outcome]]()
+VERDICTS = pytest.StashKey[dict[str, str]]()
 ROWS = pytest.StashKey[list[Row]]()
 
 
@@ -24,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the command line before anything runs."""
     config.stash[SELECTION] = read_options(config)
+    config.stash[EFFORT] = read_effort(config)
     config.stash[ROWS] = []
 
 
@@ -83,15 +92,123 @@ def case(
     torch.set_num_threads(before)
 
 
+class Once:
+    """A Racer that runs both works once: what --benchmark-disable asks for."""
+
+    once = True
+
+    def __init__(self, benchmark: Any) -> None:
+        """Run the candidate by pytest-benchmark's fixture."""
+        self.benchmark = benchmark
+        self.candidate: Work = lambda: None
+
+    def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:  # noqa: ARG002
+        """Run both once, untimed; or keep the candidate for --benchmark-cprofile."""
+        self.candidate = candidate
+        if not self.benchmark.disabled:
+            return
+        reference()
+        self.benchmark.pedantic(candidate)
+
+
 @pytest.fixture
-def record(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Row], None]:
-    """Return what takes a finished row: it goes to the saved run and to the tables."""
+def race(benchmark: Any) -> Once:
+    """What a benchmark body times its works with, where pytest itself runs it; fresh processes have their own."""
+    return Once(benchmark)
 
-    def take(row: Row) -> None:
-        benchmark.extra_info.update(row)
-        request.config.stash[ROWS].append(row)
 
-    return take
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Measure all cases in fresh processes, and let pytest then report them one by one."""
+    config = session.config
+    jobs = [] if config.option.collectonly or config.option.benchmark_disable or session.testsfailed else _jobs(session.items)
+    if not jobs:
+        return (yield)
+    terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
+    effort = config.stash[EFFORT]
+
+    def tell(text: str) -> None:
+        if config.get_verbosity() >= 0:
+            terminal.ensure_newline()
+            terminal.write_line(text)
+
+    tell(plan_text(jobs, effort))
+    results = measure_all(jobs, effort, tell, str(config.option.benchmark_timer), disable_gc=config.option.benchmark_disable_gc)
+    if results.out_of_time:
+        tell(f"stopped at the budget of {effort.budget:g} s (--budget): what is not narrow enough yet stays as it is")
+    config.stash[OUTCOMES] = results.outcomes
+    config.stash[VERDICTS] = verdicts({name: outcome.speedups for name, outcome in results.outcomes.items() if outcome.races})
+    if results.interrupted:
+        tell("interrupted: what was measured so far is reported and saved")
+        session.items[:] = [item for item in session.items if _measured(results.outcomes.get(item.nodeid))]
+    answered = yield
+    if results.interrupted:
+        raise KeyboardInterrupt
+    return answered
+
+
+def _measured(outcome: Outcome | None) -> bool:
+    return outcome is not None and bool(outcome.races or outcome.failure)
+
+
+def _jobs(items: list[pytest.Item]) -> list[Job]:
+    cases = [item for item in items if isinstance(item, pytest.Function) and "case" in item.fixturenames]
+    return [
+        Job(
+            item.nodeid,
+            item.function.__module__,
+            item.function.__name__,
+            case_of(item),
+        )
+        for item in cases
+        if not item.get_closest_marker("skip")
+    ]
+
+
+def case_of(item: Any) -> Case:
+    """Return the case that a parametrized function stands for."""
+    return Case(*(item.callspec.params[field] for field in Case._fields))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Report what the fresh processes measured of a case; run its body once where timing is disabled."""
+    values: dict[str, Any] = pyfuncitem.funcargs
+    if "case" not in values or not isinstance(values.get("race"), Once):
+        return None
+    case, once = values["case"], values["race"]
+    benchmark = once.benchmark
+    if benchmark.disabled or benchmark.cprofile:
+        try:
+            pyfuncitem.obj(case=case, race=once)
+        except GateError as error:
+            pytest.fail(str(error), pytrace=False)
+    if benchmark.disabled:
+        return True
+    outcome = pyfuncitem.config.stash[OUTCOMES][pyfuncitem.nodeid]
+    if outcome.failure is not None:
+        pytest.fail(outcome.failure, pytrace=False)
+    if not outcome.races:
+        pytest.skip("the time was spent before this case had its turn; ask for more with --budget")
+    row = row_of(case, outcome.races, outcome.facts, pyfuncitem.config.stash[VERDICTS][pyfuncitem.nodeid])
+    replay(benchmark, row["pair_seconds"], once.candidate)
+    benchmark.group = case.group
+    benchmark.extra_info.update(row)
+    pyfuncitem.config.stash[ROWS].append(row)
+    return True
+
+
+def replay(benchmark: Any, seconds: list[float], profiled: Work) -> None:
+    """Give pytest-benchmark the times that were measured, as the rounds of its fixture.
+
+    Its clock is replaced by one that reads 0 before and the measured time after each round. Private, and covered by a test.
+    Past the rounds comes --benchmark-cprofile, which profiles one call of the candidate in this process.
+    """
+    timer = benchmark._timer
+    readings = iter([reading for time in seconds for reading in (0.0, time)])
+    benchmark._timer = wraps(timer)(lambda: next(readings))  # saved runs name the timer
+    rounds = iter(range(len(seconds)))
+    benchmark.pedantic(lambda: profiled() if next(rounds, None) is None else None, rounds=len(seconds))
 
 
 @pytest.hookimpl(tryfirst=True)

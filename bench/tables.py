@@ -4,6 +4,7 @@ import io
 import math
 import statistics
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
@@ -11,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.pairing import Interval, median_interval
+from bench.intervals import MARGIN, WRONG_VERDICTS, Interval, median_interval, process_interval
 from bench.row import Row
 
 WIDTH = 10_000  # tables take only what they need, and no cell is ever cut; a narrow terminal wraps
@@ -26,6 +27,8 @@ def answer(rows: Sequence[Row]) -> Iterator[str]:
     for _, group in _groups(layers, "shape", "batch", "device", "dtype", "threads"):
         _print(console, *_speedups(group))
         console.print(_noise_floor(group))
+    if layers:
+        console.print(_verdicts(layers))
     for _, group in _groups(updates, "shape", "batch", "device", "dtype", "threads"):
         _print(console, *_update_costs(group))
     for _, group in _groups(trainings, "data", "protocol", "device", "dtype", "threads"):
@@ -89,16 +92,29 @@ def seconds(value: float) -> str:
 def _speedups(rows: list[Row]) -> tuple[str, Table]:
     rows = [row for row in rows if row["model"] != "dense"] or rows
     sparsities = sorted({row["sparsity"] for row in rows})
-    title = f"Speed-up over dense by sparsity, {_what(rows[0])}: median of the pairs [95 % interval]"
+    title = f"Speed-up over dense by sparsity, {_what(rows[0])}: median of the processes [95 % interval]"
     table = _table(
         ["operation", "layer", *(f"{sparsity:g}" for sparsity in sparsities), "break-even"],
         left=2,
     )
     for (op, layer), group in _groups(rows, "op", "layer"):
-        cells = {row["sparsity"]: _speedup(row) for row in group}
+        cells = {row["sparsity"]: f"{_speedup(row)} {MARKS[row['verdict']]}" for row in group}
         even = break_even(group) if len(group) > 1 else ""
         table.add_row(op, layer, *(cells.get(sparsity, "") for sparsity in sparsities), even)
     return title, table
+
+
+MARKS = {"faster": "+", "slower": "-", "same": "=", "undecided": "?"}
+
+
+def _verdicts(rows: list[Row]) -> str:
+    """Return how many cases have which verdict, and what the marks mean."""
+    found = Counter(row["verdict"] for row in rows)
+    counts = ", ".join(f"{found[verdict]} {verdict} ({mark})" for verdict, mark in MARKS.items())
+    return (
+        f"Verdicts: {counts}. Over all cases together, one wrong faster or slower has a chance of {WRONG_VERDICTS:.0%} at most; "
+        f"same is an interval within {MARGIN:.0%} of 1.\n"
+    )
 
 
 def _noise_floor(rows: list[Row]) -> str:
@@ -149,9 +165,7 @@ def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | 
 
 def _update_costs(rows: list[Row]) -> tuple[str, Table]:
     sparsities = sorted({row["sparsity"] for row in rows})
-    title = (
-        f"Cost of one mask update in dense training steps by sparsity, {_what(rows[0])}: median of the pairs [95 % interval]"
-    )
+    title = f"Cost of one mask update in dense training steps, {_what(rows[0])}: median of the processes [95 % interval]"
     table = _table(
         ["rule", "layer", *(f"{sparsity:g}" for sparsity in sparsities)],
         left=2,
@@ -189,9 +203,12 @@ class Arm:
 
     @property
     def speedup(self) -> Interval:
-        """The speed-up over all pairs of epochs of all seeds."""
-        pairs = ((row["pair_dense_seconds"], row["pair_seconds"]) for row in self.rows)
-        return median_interval([dense / own for times in pairs for dense, own in zip(*times, strict=True)])
+        """The speed-up over the processes of all seeds; over the pairs of epochs where there is but one."""
+        speedups = [value for row in self.rows for value in row["process_speedups"]]
+        if len(speedups) > 1:
+            return process_interval(speedups)
+        [row] = self.rows
+        return median_interval([d / own for d, own in zip(row["pair_dense_seconds"], row["pair_seconds"], strict=True)])
 
 
 def _arms(rows: Iterable[Row]) -> list[Arm]:

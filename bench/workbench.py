@@ -1,14 +1,14 @@
 """From a case to what is timed: weights, masks and inputs, the gate, and the dense reference at its best."""
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from time import perf_counter
 
-import pytest
 import torch
 from torch import Tensor
 
 from bench.cases import Case, Shape
+from bench.memo import remembered
 from bench.pairing import synchronised, warm_up
 from sparse_models.errors import GateError
 from sparse_models.layers import SparseLinear
@@ -39,15 +39,25 @@ def _keys(case: Case, layer: str, most_rows: int | None = None) -> list[_Key]:
     return [(inputs, outputs, batch, sparsity, case.device, case.dtype) for inputs, outputs in pairs]
 
 
-@lru_cache(maxsize=16)  # enough for a chain at one sparsity, which all layer types then share, and its gate's
 def _problem(pattern: Pattern, inputs: int, outputs: int, batch: int, sparsity: float, device: str, dtype: str) -> Problem:
+    weight, bias, x, output_grad = _tensors(inputs, outputs, batch, device, dtype)
+    return Problem(weight, _mask(pattern, inputs, outputs, sparsity, device), bias, x, output_grad)
+
+
+@lru_cache(maxsize=8)  # the layers of one shape, and its gate's smaller batches: cases of one shape follow one another
+def _tensors(inputs: int, outputs: int, batch: int, device: str, dtype: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     number_type = getattr(torch, dtype)
     [(weight, bias)] = convert(draw((inputs, outputs), generator), device, number_type)
-    mask = pattern.from_score(random_score(weight.shape, generator, device), sparsity)
     x = torch.randn(batch, inputs, generator=generator).to(device, number_type)
     output_grad = torch.randn(batch, outputs, generator=generator).to(device, number_type)
-    return Problem(weight, mask, bias, x, output_grad)
+    return weight, bias, x, output_grad
+
+
+@lru_cache(maxsize=32)  # as many sparsities; a mask is small beside what it masks
+def _mask(pattern: Pattern, inputs: int, outputs: int, sparsity: float, device: str) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return pattern.from_score(random_score(torch.Size((outputs, inputs)), generator, device), sparsity)
 
 
 @lru_cache(maxsize=8)
@@ -55,9 +65,9 @@ def _definition(pattern: Pattern, key: _Key) -> Definition:
     return define(_problem(pattern, *key))
 
 
-@cache
+@remembered
 def _gate_failure(layer: str, key: _Key, layout: str) -> str | None:
-    """Return why the layer fails its gate, or None if it passes: found out once a session, whatever the operation."""
+    """Return why the layer fails its gate, or None if it passes: found out once a run, whatever the operation."""
     pattern = LAYERS[layer].pattern
     problem = _problem(pattern, *key)
     try:
@@ -68,11 +78,11 @@ def _gate_failure(layer: str, key: _Key, layout: str) -> str | None:
 
 
 def pass_gate(case: Case, layer: str, layout: str) -> None:
-    """Fail the case, before anything is timed, unless `layer` agrees with its definition at every size of its shape."""
+    """Raise GateError, before anything is timed, unless `layer` agrees with its definition at every size of its shape."""
     for key in _keys(case, layer, GATE_ROWS):
         failure = _gate_failure(layer, key, layout)
         if failure is not None:
-            pytest.fail(failure, pytrace=False)
+            raise GateError(failure)
 
 
 def build(layer: str, parts: list[Problem]) -> MLP:
@@ -122,15 +132,16 @@ def operation(op: str, model: MLP, parts: list[Problem], layout: str) -> Callabl
     return step
 
 
-def dense_reference(case: Case, op: str) -> tuple[Callable[[], object], str]:
-    """Return `op` of the dense layers of the case's shape, gated, in the layout in which dense is fastest, and that layout."""
+def dense_reference(case: Case, op: str) -> tuple[Callable[[], object], MLP, str]:
+    """Return `op` of the dense layers of the case's shape, gated, those layers, and the layout they are fastest in."""
     layout = _fastest_layout(op, case.shape, case.device, case.dtype, case.threads)
     pass_gate(case, "dense", layout)
     parts = problems(case, "dense")
-    return operation(op, build("dense", parts), parts, layout), layout
+    model = build("dense", parts)
+    return operation(op, model, parts, layout), model, layout
 
 
-@cache
+@remembered
 def _fastest_layout(op: str, shape: str, device: str, dtype: str, threads: int) -> str:
     """Race dense against itself in the two layouts, and return the one of the lower median over interleaved rounds."""
     case = Case(op, "dense", "dense", "static", shape, 0.0, device, dtype, threads)

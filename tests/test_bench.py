@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1"]
+SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2"]
 NO_ROWS = "--benchmark-disable"
 
 
@@ -34,14 +34,18 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
 def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, Any], Path]) -> None:
     promised = (
         "schema op layer update shape batch in_features out_features sparsity nnz effective_sparsity parameters bytes_stored "
-        "flops_counted flops_executed device dtype threads seconds dense_seconds speedup speedup_low speedup_high pairs"
+        "flops_counted flops_executed device dtype threads seconds dense_seconds speedup speedup_low speedup_high pairs "
+        "regime processes process_speedups verdict interval_over realised_fraction"
     )
     rows = [record["extra_info"] for record in saved[1]["benchmarks"]]
     assert len(rows) == 3 * 4 + 2 * 3
     for row in rows:
         assert set(promised.split()) <= set(row)
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
-        assert row["pairs"] == len(row["pair_seconds"]) == len(row["pair_dense_seconds"]) >= 6
+        assert row["pairs"] == len(row["pair_seconds"]) == len(row["pair_dense_seconds"]) == sum(row["process_pairs"])
+        assert row["processes"] == len(row["process_speedups"]) == 2
+        assert row["interval_over"] == "processes"
+        assert row["verdict"] == "undecided"  # two processes decide nothing
         assert row["effective_sparsity"] == row["sparsity"]
 
 
@@ -111,6 +115,7 @@ def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
         assert row["training_seconds"] == pytest.approx(sum(row["pair_seconds"]))
         assert row["epochs"] == row["pairs"]
         assert row["effective_sparsity"] == pytest.approx(0.8 if model == "sparse" else 0.0, abs=1e-4)
+        assert row["interval_over"] == "pairs"
         assert (row["learning_rate"] == 1e-3 and row["search_trainings"] == 0) or protocol == "tuned"
     for protocol in ("seed", "tuned"):
         dense = rows[protocol, "dense"]
@@ -221,19 +226,42 @@ def test_a_file_dropped_into_updates_is_tested_timed_and_trained(checkout: Path)
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     # Run in the background, SIGINT may be ignored, which a child inherits: it listens again.
     listen = "import signal, sys, pytest; signal.signal(2, signal.default_int_handler); sys.exit(pytest.main())"
-    options = ["-v", "-p", "no:cacheprovider", "--threads", "1", "--shape", "8x8b4", "--op", "forward,backward,step"]
-    command = [sys.executable, "-u", "-c", listen, "bench", *options, f"--benchmark-json={tmp_path / 'run.json'}"]
+    options = ["-p", "no:cacheprovider", *SMALL[:-1], "50", "--op", "forward,step", f"--benchmark-json={tmp_path / 'run.json'}"]
+    command = [sys.executable, "-u", "-c", listen, "bench", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        passed = 0
         for line in process.stdout:
-            passed += "PASSED" in line
-            if passed == 3:
+            if line.startswith("process 2 of 50"):
                 process.send_signal(signal.SIGINT)
                 break
         output = process.stdout.read()
     # Code 2 as a rule; 3 where the signal falls into pytest's own bookkeeping. What was measured is kept all the same.
     assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
-    assert 3 <= len(rows) < 48
-    assert all(row["schema"] == 1 for row in rows)
+    assert len(rows) == 8
+    assert all(row["schema"] == 2 and 2 <= row["processes"] < 50 for row in rows)
+
+
+def test_too_little_time_is_said_and_leaves_no_case_without_a_result() -> None:
+    done = run(*SMALL, "--op", "forward", "--budget", "0.001")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "stopped at the budget of 0.001 s (--budget)" in done.stdout
+    assert "4 passed" in done.stdout
+
+
+def test_timer_and_gc_options_hold_in_the_processes_that_measure(tmp_path: Path) -> None:
+    done = run(*SMALL, "--op", "forward", "--layer", "csr", "--benchmark-timer=time.process_time",
+               "--benchmark-disable-gc", f"--benchmark-json={tmp_path / 'run.json'}")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = json.loads((tmp_path / "run.json").read_text())["benchmarks"]
+    assert record["options"]["timer"] == "process_time"
+    assert record["options"]["disable_gc"] is True
+
+
+def test_cprofile_profiles_the_candidate(tmp_path: Path) -> None:
+    done = run(
+        *SMALL, "--op", "forward", "--layer", "csr", "--benchmark-cprofile=cumtime", f"--benchmark-json={tmp_path / 'run.json'}"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = json.loads((tmp_path / "run.json").read_text())["benchmarks"]
+    assert any("csr.py" in entry["function_name"] for entry in record["cprofile"])

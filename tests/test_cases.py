@@ -19,7 +19,7 @@ DEFAULT = Selection(
     dtypes=("float32",),
     threads=(2,),
     data=tuple(DATA),
-    protocols=cases.PROTOCOLS,
+    protocols=None,
     seeds=3,
 )
 
@@ -76,7 +76,9 @@ def test_the_experiment_has_every_arm_data_set_protocol_and_seed() -> None:
     arms = {(case.model, case.update) for case in cases.cases("train", DEFAULT)}
     assert arms == {("dense", "static"), ("narrow", "static"), *(("sparse", update) for update in UPDATES)}
     runs = [(case.data, case.protocol, case.seed, case.model, case.update) for case in cases.cases("train", DEFAULT)]
-    assert len(runs) == len(set(runs)) == len(DATA) * 2 * 3 * len(arms)
+    assert len(runs) == len(set(runs)) == (len(DATA) * 2 - 1) * 3 * len(arms)
+    asked = DEFAULT._replace(protocols=cases.PROTOCOLS)
+    assert len(list(cases.cases("train", asked))) == len(DATA) * 2 * 3 * len(arms)
 
 
 def test_every_data_set_has_its_settings() -> None:

@@ -1,22 +1,49 @@
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 
 from bench import cases
 from bench.cases import Selection
-from bench.options import add_options, read_options
+from bench.options import add_options, read_effort, read_options
+from bench.processes import Effort
 from sparse_models.data import DATA
 
 
-def read(**options: str) -> Selection:
-    """What the command line would be read as."""
+def config(**options: str) -> Any:
+    """A pytest configuration, as far as options go."""
     known: dict[str, str | None] = {}
     add_options(SimpleNamespace(addoption=lambda name, **_: known.__setitem__(name, None)))
     given = {f"--{name}": value for name, value in options.items()}
     assert set(given) <= set(known)
-    return read_options(cast("Any", SimpleNamespace(getoption=(known | given).__getitem__)))
+    return SimpleNamespace(getoption=(known | given).__getitem__)
+
+
+def read(**options: str) -> Selection:
+    """What the command line would be read as."""
+    return read_options(config(**options))
+
+
+def test_effort_has_defaults_and_takes_numbers() -> None:
+    assert read_effort(config()) == Effort(processes=8, precision=0.05, budget=165.0)
+    assert read_effort(config(processes="3", precision="0.1", budget="10")) == Effort(3, 0.1, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("processes", "0", "--processes: expected a whole number from 1 to 999999, got '0'; for example 3"),
+        ("precision", "nan", "--precision: expected a number above 0, got 'nan'; for example 0.05"),
+        ("budget", "-1", "--budget: expected a number above 0, got '-1'; for example 0.05"),
+        ("budget", "1e999", "--budget: expected a number above 0, got '1e999'; for example 0.05"),
+        ("precision", "soon", "--precision: expected a number above 0, got 'soon'; for example 0.05"),
+    ],
+)
+def test_bad_effort_is_refused_in_one_sentence(option: str, value: str, sentence: str) -> None:
+    with pytest.raises(pytest.UsageError) as refused:
+        read_effort(config(**{option: value}))
+    assert str(refused.value) == sentence
 
 
 def test_nothing_given_is_everything_at_its_default() -> None:
@@ -24,7 +51,7 @@ def test_nothing_given_is_everything_at_its_default() -> None:
     assert selection == Selection(
         ops=cases.OPS, layers=None, updates=None, shapes=None, sparsities=None,
         devices=("cuda",) if torch.cuda.is_available() else ("cpu",), dtypes=("float32",), threads=(torch.get_num_threads(),),
-        data=tuple(DATA), protocols=cases.PROTOCOLS, seeds=3,
+        data=tuple(DATA), protocols=None, seeds=3,
     )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ def row(**fields: Any) -> dict[str, Any]:
     base = {
         "op": "forward", "model": "sparse", "layer": "csr", "update": "static", "shape": "8x8", "batch": 4, "sparsity": 0.5,
         "device": "cpu", "dtype": "float32", "threads": 2, "data": "-", "protocol": "-", "seed": 0, "seconds": 1e-3,
-        "speedup": 1.0, "speedup_low": 0.9, "speedup_high": 1.1, "pair_seconds": [1.0] * 6, "pair_dense_seconds": [2.0] * 6,
+        "speedup": 1.0, "speedup_low": 0.9, "speedup_high": 1.1, "verdict": "undecided", "process_speedups": [2.0],
+        "pair_seconds": [1.0] * 6, "pair_dense_seconds": [2.0] * 6,
         "parameters": 1234, "nnz": 321, "effective_sparsity": 0.8, "learning_rate": 1e-3, "training_seconds": 0.5, "epochs": 3,
         "final_loss": 0.25, "test_accuracy": 0.75, "dense_final_loss": 0.125, "dense_test_accuracy": 0.875,
         "flops_counted": 2e9, "flops_executed": 4e9, "dense_flops_counted": 1e10, "dense_flops_executed": 9e9,
@@ -85,7 +86,8 @@ def test_speedups_stand_by_layer_and_sparsity_with_break_even_and_noise_floor() 
     rows = levels([0.4, 0.9, 1.2, 2, 4], width=0.1)
     text = lines([row(model="dense", layer="dense", sparsity=0.0, speedup=1.01, speedup_low=0.97, speedup_high=1.04), *rows])
     assert "Speed-up over dense by sparsity, 8x8 batch 4 (cpu, float32, 2 threads)" in text
-    assert "1.20 [1.08 1.32]" in text
+    assert "1.20 [1.08 1.32] ?" in text
+    assert "Verdicts: 0 faster (+), 0 slower (-), 0 same (=), 6 undecided (?)." in text
     assert "Noise floor, dense against its own clone: forward 1.01 [0.97 1.04]." in text
 
 
@@ -130,5 +132,5 @@ def test_the_sentence_is_made_of_the_figures() -> None:
     ("dense", "verdict"), [(0.5, "cost time"), (2.0, "saved time"), (1.0, "saved time in 0, cost time in 0 of 1 arms")]
 )
 def test_the_verdict_follows_the_interval(dense: float, verdict: str) -> None:
-    [text] = summaries(trainings(pair_dense_seconds=[dense] * 6))
+    [text] = summaries(trainings(process_speedups=[dense]))
     assert f"sparse training {verdict}" in text
