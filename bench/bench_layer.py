@@ -1,6 +1,8 @@
 """One layer or one MLP: forward, backward, and a whole step, against the dense reference of the same shape."""
 
 from bench.cases import Case, Shape
+from bench.memo import recall
+from bench.memory import peak_bytes
 from bench.pairing import Racer
 from bench.row import Facts
 from bench.workbench import build, dense_reference, layout_of, operation, pass_gate, problems
@@ -30,11 +32,20 @@ def measure(case: Case, race: Racer) -> Facts:
     pass_gate(case, case.layer, layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)
-    race(operation(case.op, model, parts, layout), dense, case.device)
+    candidate = operation(case.op, model, parts, layout)
+    race(candidate, dense, case.device)
+    peaks: dict[str, int | None] = {}
+    if case.op == "step" and not race.once:  # apart from all timing, in one process of the run
+
+        def measure_peaks() -> dict[str, int | None]:
+            return {"peak_bytes": peak_bytes(candidate, case.device), "dense_peak_bytes": peak_bytes(dense, case.device)}
+
+        peaks = recall(f"peaks {case}", measure_peaks)
     layers, batch = list(model), Shape.parse(case.shape).batch
     total = size(layers)
     return {
         **total._asdict(),
+        **peaks,
         "layout": layout,
         "dense_layout": dense_layout,
         "flops_counted": counted_flops(total.nnz, batch, case.op),

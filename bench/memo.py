@@ -15,10 +15,14 @@ def remembered(function: Callable[..., _T]) -> Callable[..., _T]:
     """
 
     @wraps(function)
-    def recall(*arguments: Any) -> _T:
-        key = f"{function.__module__}.{function.__name__}{arguments!r}"
-        if key not in MEMO:
-            MEMO[key] = function(*arguments)
-        return MEMO[key]  # type: ignore[no-any-return]
+    def known(*arguments: Any) -> _T:
+        return recall(f"{function.__module__}.{function.__name__}{arguments!r}", lambda: function(*arguments))
 
-    return recall
+    return known
+
+
+def recall(key: str, find: Callable[[], _T]) -> _T:
+    """Return what is known by `key`, found out now if it is not."""
+    if key not in MEMO:
+        MEMO[key] = find()
+    return MEMO[key]  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ import torch
 
 from bench.cases import Case, cases
 from bench.intervals import verdicts
+from bench.machine import dense_gflops, facts, memory_gb_per_s
 from bench.options import add_options, read_effort, read_options
 from bench.pairing import Plan, Work
 from bench.processes import Effort, Job, Outcome, measure_all, plan_text
@@ -18,6 +19,7 @@ from sparse_models.errors import GateError
 from sparse_models.registry import LAYERS
 
 SELECTION = pytest.StashKey()  # type: ignore[var-annotated]  # Selection
+MACHINE = pytest.StashKey[dict[str, Any]]()
 EFFORT = pytest.StashKey[Effort]()
 OUTCOMES = pytest.StashKey[dict[str, Outcome]]()
 VERDICTS = pytest.StashKey[dict[str, str]]()
@@ -132,6 +134,14 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             terminal.ensure_newline()
             terminal.write_line(text)
 
+    devices = config.stash[SELECTION].devices
+    known = facts(devices)  # first, for the load that the machine had before
+    measured = {
+        device: {"dense_gflops": dense_gflops(device), "memory_gb_per_s": memory_gb_per_s(device)} for device in devices
+    }
+    config.stash[MACHINE] = {**known, "bounds": measured}
+    for device, bounds in measured.items():
+        tell(f"{device}: {bounds['dense_gflops']:.0f} dense float32 GFLOP/s, {bounds['memory_gb_per_s']:.0f} GB/s copied")
     tell(plan_text(jobs, effort))
     results = measure_all(jobs, effort, tell, str(config.option.benchmark_timer), disable_gc=config.option.benchmark_disable_gc)
     if results.out_of_time:
@@ -191,8 +201,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not outcome.races:
         pytest.skip("the time was spent before this case had its turn; ask for more with --budget")
     row = row_of(case, outcome.races, outcome.facts, pyfuncitem.config.stash[VERDICTS][pyfuncitem.nodeid])
+    benchmark.group = case.group  # before its rounds
     replay(benchmark, row["pair_seconds"], once.candidate)
-    benchmark.group = case.group
     benchmark.extra_info.update(row)
     pyfuncitem.config.stash[ROWS].append(row)
     return True
@@ -229,15 +239,15 @@ def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> N
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    """Take the host's name out of what is saved, and put in what decides a PyTorch timing."""
+    """Take the host's name out of what is saved, and put in what decides a PyTorch timing and stays the same on a machine."""
     machine_info.pop("node", None)
-    machine_info["torch"] = {
-        "version": torch.__version__,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "mkl": torch.backends.mkl.is_available(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+    machine_info["torch"] = {"version": torch.__version__, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Save the machine's facts and what it could do at the start of the run beside what was measured."""
+    output_json["machine"] = config.stash.get(MACHINE, {})
 
 
 @pytest.hookimpl(wrapper=True)

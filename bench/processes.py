@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bench.cases import Case
@@ -104,30 +104,36 @@ def measure_all(
     outcomes = {job.name: Outcome() for job in jobs}
     memo: dict[str, Any] = {}
     deadline = time.monotonic() + effort.budget
-    shuffle = random.SystemRandom().shuffle
-    for process in range(effort.processes):
-        waiting = [job for job in jobs if not outcomes[job.name].done(job, effort) and _due(job, process, effort)]
-        if not waiting:
-            continue
-        # Shapes in random order, and within a shape its cases: they share their tensors.
-        shuffle(waiting)
-        shapes = list(dict.fromkeys(job.case.shape for job in waiting))
-        waiting.sort(key=lambda job: shapes.index(job.case.shape))
-        began = time.monotonic()
-        total = len(waiting)
-        try:
+    interrupted = out_of_time = False
+    try:
+        for process in range(effort.processes):
+            waiting = _in_random_order(
+                job for job in jobs if not outcomes[job.name].done(job, effort) and _due(job, process, effort)
+            )
+            if not waiting:
+                continue
+            began, total = time.monotonic(), len(waiting)
             while waiting:
                 waiting = _run(waiting, outcomes, memo, timer, deadline if process else None, disable_gc=disable_gc)
-        except KeyboardInterrupt:
-            return Results(outcomes, interrupted=True, out_of_time=False)
-        left = sum(not outcomes[job.name].done(job, effort) for job in jobs)
-        now = time.monotonic()
-        tell(
-            f"process {process + 1} of {effort.processes}: {total} cases in {now - began:.0f} s, {left} left to measure further"
-        )
-        if now > deadline and left:
-            return Results(outcomes, interrupted=False, out_of_time=True)
-    return Results(outcomes, interrupted=False, out_of_time=False)
+            now = time.monotonic()
+            left = sum(not outcomes[job.name].done(job, effort) for job in jobs)
+            tell(
+                f"process {process + 1} of {effort.processes}: {total} cases in {now - began:.0f} s, {left} left to measure further"
+            )
+            out_of_time = now > deadline and left > 0
+            if out_of_time:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+    return Results(outcomes, interrupted, out_of_time)
+
+
+def _in_random_order(jobs: Iterable[Job]) -> list[Job]:
+    """Return the shapes in random order, and within a shape its cases: they share their tensors."""
+    jobs = list(jobs)
+    random.SystemRandom().shuffle(jobs)
+    shapes = list(dict.fromkeys(job.case.shape for job in jobs))
+    return sorted(jobs, key=lambda job: shapes.index(job.case.shape))
 
 
 def _due(job: Job, process: int, effort: Effort) -> bool:

@@ -112,7 +112,7 @@ def _verdicts(rows: list[Row]) -> str:
     found = Counter(row["verdict"] for row in rows)
     counts = ", ".join(f"{found[verdict]} {verdict} ({mark})" for verdict, mark in MARKS.items())
     return (
-        f"Verdicts: {counts}. Over all cases together, one wrong faster or slower has a chance of {WRONG_VERDICTS:.0%} at most; "
+        f"Verdicts: {counts}. Over all cases, the chance of one wrong faster or slower is {WRONG_VERDICTS:.0%} at most; "
         f"same is an interval within {MARGIN:.0%} of 1.\n"
     )
 

@@ -46,6 +46,9 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         assert row["processes"] == len(row["process_speedups"]) == 2
         assert row["interval_over"] == "processes"
         assert row["verdict"] == "undecided"  # two processes decide nothing
+        if row["op"] == "step":
+            assert row["peak_bytes"] > 0
+            assert row["dense_peak_bytes"] > 0
         assert row["effective_sparsity"] == row["sparsity"]
 
 
@@ -60,6 +63,7 @@ def test_json_is_plain_and_names_no_host(saved: tuple[str, dict[str, Any], Path]
     assert "UNSERIALIZABLE" not in text
     assert "node" not in saved[1]["machine_info"]
     assert saved[1]["machine_info"]["torch"]["version"]
+    assert saved[1]["machine"]["bounds"]["cpu"]["dense_gflops"] > 0
 
 
 def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[str, Any], Path]) -> None:
