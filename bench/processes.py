@@ -117,9 +117,8 @@ def measure_all(
                 waiting = _run(waiting, outcomes, memo, timer, deadline if process else None, disable_gc=disable_gc)
             now = time.monotonic()
             left = sum(not outcomes[job.name].done(job, effort) for job in jobs)
-            tell(
-                f"process {process + 1} of {effort.processes}: {total} cases in {now - began:.0f} s, {left} left to measure further"
-            )
+            done = f"process {process + 1} of {effort.processes}: {total} cases in {now - began:.0f} s"
+            tell(f"{done}, {left} left to measure further")
             out_of_time = now > deadline and left > 0
             if out_of_time:
                 break
