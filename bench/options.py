@@ -47,14 +47,11 @@ def add_options(group: Any) -> None:
 def read_options(config: pytest.Config) -> Selection:
     """Return the selection that the command line makes; raises pytest.UsageError, one sentence, for bad input."""
 
-    def given(option: str, convert: Callable[[str], _T], separator: str | None = ",") -> tuple[_T, ...] | None:
-        text = config.getoption(option)
-        if text is None:
-            return None
-        try:
-            return tuple(dict.fromkeys(convert(part.strip()) for part in (text.split(separator) if separator else [text])))
-        except InputError as error:
-            raise pytest.UsageError(f"{option}: {error}") from None
+    def given(option: str, convert: Callable[[str], _T]) -> tuple[_T, ...] | None:
+        def listed(text: str) -> tuple[_T, ...]:
+            return tuple(dict.fromkeys(convert(part.strip()) for part in text.split(",")))
+
+        return _given(config, option, listed)
 
     device = given("--device", _device)
     selection = Selection(
@@ -68,7 +65,7 @@ def read_options(config: pytest.Config) -> Selection:
         threads=given("--threads", _threads) or (torch.get_num_threads(),),
         data=given("--data", _one_of("data set", DATA)) or tuple(DATA),
         protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)),
-        seeds=(given("--seeds", _whole, separator=None) or (cases.SEEDS,))[0],
+        seeds=_given(config, "--seeds", _whole) or cases.SEEDS,
     )
     left = [op for op in selection.ops if any(cases.cases(op, selection))]
     if config.getoption("--op") is not None and len(left) < len(selection.ops):
@@ -82,19 +79,20 @@ def read_options(config: pytest.Config) -> Selection:
 
 def read_effort(config: pytest.Config) -> Effort:
     """Return how much the command line asks to measure; raises pytest.UsageError, one sentence, for bad input."""
-
-    def given(option: str, convert: Callable[[str], _T], default: _T) -> _T:
-        text = config.getoption(option)
-        try:
-            return default if text is None else convert(text)
-        except InputError as error:
-            raise pytest.UsageError(f"{option}: {error}") from None
-
     return Effort(
-        processes=given("--processes", _whole, PROCESSES),
-        precision=given("--precision", _positive, PRECISION),
-        budget=given("--budget", _positive, BUDGET),
+        processes=_given(config, "--processes", _whole) or PROCESSES,
+        precision=_given(config, "--precision", _positive) or PRECISION,
+        budget=_given(config, "--budget", _positive) or BUDGET,
     )
+
+
+def _given(config: pytest.Config, option: str, convert: Callable[[str], _T]) -> _T | None:
+    """Return an option's value, None where it was not given; raises pytest.UsageError, one sentence, for bad input."""
+    text = config.getoption(option)
+    try:
+        return None if text is None else convert(text)
+    except InputError as error:
+        raise pytest.UsageError(f"{option}: {error}") from None
 
 
 def _one_of(kind: str, known: Collection[str]) -> Callable[[str], str]:

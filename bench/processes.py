@@ -168,9 +168,11 @@ def _run(
                     _take(json.loads(line), jobs, outcomes, memo)
                     finished += 1
                 if deadline is not None and time.monotonic() > deadline:
+                    worker.kill()
                     return []
-        finally:
+        except BaseException:
             worker.kill()
+            raise
         code = worker.wait()
         errors.seek(0)
         said = errors.read().strip().splitlines()

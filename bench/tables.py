@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.intervals import MARGIN, WRONG_VERDICTS, Interval, median_interval, process_interval
+from bench.intervals import MARGIN, WRONG_VERDICTS, Interval, process_interval
 from bench.row import Row
 
 WIDTH = 10_000  # tables take only what they need, and no cell is ever cut; a narrow terminal wraps
@@ -56,8 +56,12 @@ def _what(row: Row) -> str:
     return f"{row['shape']} batch {row['batch']} ({_where(row)})"
 
 
+def _interval(row: Row) -> Interval:
+    return Interval(row["speedup"], row["speedup_low"], row["speedup_high"])
+
+
 def _speedup(row: Row) -> str:
-    return ratio((row["speedup"], row["speedup_low"], row["speedup_high"]))
+    return ratio(_interval(row))
 
 
 def _where(row: Row) -> str:
@@ -93,10 +97,7 @@ def _speedups(rows: list[Row]) -> tuple[str, Table]:
     rows = [row for row in rows if row["model"] != "dense"] or rows
     sparsities = sorted({row["sparsity"] for row in rows})
     title = f"Speed-up over dense by sparsity, {_what(rows[0])}: median of the processes [95 % interval]"
-    table = _table(
-        ["operation", "layer", *(f"{sparsity:g}" for sparsity in sparsities), "break-even"],
-        left=2,
-    )
+    table = _table(["operation", "layer", *(f"{sparsity:g}" for sparsity in sparsities), "break-even"], left=2)
     for (op, layer), group in _groups(rows, "op", "layer"):
         cells = {row["sparsity"]: f"{_speedup(row)} {MARKS[row['verdict']]}" for row in group}
         even = break_even(group) if len(group) > 1 else ""
@@ -166,10 +167,7 @@ def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float | 
 def _update_costs(rows: list[Row]) -> tuple[str, Table]:
     sparsities = sorted({row["sparsity"] for row in rows})
     title = f"Cost of one mask update in dense training steps, {_what(rows[0])}: median of the processes [95 % interval]"
-    table = _table(
-        ["rule", "layer", *(f"{sparsity:g}" for sparsity in sparsities)],
-        left=2,
-    )
+    table = _table(["rule", "layer", *(f"{sparsity:g}" for sparsity in sparsities)], left=2)
     for (update, layer), group in _groups(rows, "update", "layer"):
         cells = {
             row["sparsity"]: f"{seconds(row['seconds'])} = "
@@ -205,10 +203,7 @@ class Arm:
     def speedup(self) -> Interval:
         """The speed-up over the processes of all seeds; over the pairs of epochs where there is but one."""
         speedups = [value for row in self.rows for value in row["process_speedups"]]
-        if len(speedups) > 1:
-            return process_interval(speedups)
-        [row] = self.rows
-        return median_interval([d / own for d, own in zip(row["pair_dense_seconds"], row["pair_seconds"], strict=True)])
+        return process_interval(speedups) if len(speedups) > 1 else _interval(self.first)
 
 
 def _arms(rows: Iterable[Row]) -> list[Arm]:
@@ -242,9 +237,7 @@ def _trainings(rows: list[Row]) -> tuple[str, Table]:
         f"Trained on {first['data']}, protocol {first['protocol']}, {first['epochs']} epochs of batch {first['batch']} "
         f"({_where(first)}): mean over {seeds} seed{'s' * (seeds != 1)} (lowest highest)"
     )
-    table = _table(
-        COLUMNS,
-    )
+    table = _table(COLUMNS)
     for arm in _arms(rows):
         table.add_row(*(cell(arm) for cell in COLUMNS.values()))
     return title, table

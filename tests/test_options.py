@@ -25,25 +25,14 @@ def read(**options: str) -> Selection:
     return read_options(config(**options))
 
 
+def read_all(**options: str) -> tuple[Selection, Effort]:
+    """What the plugin reads of the command line."""
+    return read_options(config(**options)), read_effort(config(**options))
+
+
 def test_effort_has_defaults_and_takes_numbers() -> None:
     assert read_effort(config()) == Effort(processes=8, precision=0.05, budget=165.0)
     assert read_effort(config(processes="3", precision="0.1", budget="10")) == Effort(3, 0.1, 10.0)
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "sentence"),
-    [
-        ("processes", "0", "--processes: expected a whole number from 1 to 999999, got '0'; for example 3"),
-        ("precision", "nan", "--precision: expected a number above 0, got 'nan'; for example 0.05"),
-        ("budget", "-1", "--budget: expected a number above 0, got '-1'; for example 0.05"),
-        ("budget", "1e999", "--budget: expected a number above 0, got '1e999'; for example 0.05"),
-        ("precision", "soon", "--precision: expected a number above 0, got 'soon'; for example 0.05"),
-    ],
-)
-def test_bad_effort_is_refused_in_one_sentence(option: str, value: str, sentence: str) -> None:
-    with pytest.raises(pytest.UsageError) as refused:
-        read_effort(config(**{option: value}))
-    assert str(refused.value) == sentence
 
 
 def test_nothing_given_is_everything_at_its_default() -> None:
@@ -86,12 +75,17 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("protocol", "fair", "expected a known protocol (seed, tuned), got 'fair'; check the spelling"),
         ("seeds", "1,2", "expected a whole number from 1 to 999999, got '1,2'; for example 3"),
         ("threads", "9" * 5000, f"expected a whole number from 1 to 999999, got '{'9' * 5000}'; for example 3"),
+        ("processes", "0", "expected a whole number from 1 to 999999, got '0'; for example 3"),
+        ("precision", "nan", "expected a number above 0, got 'nan'; for example 0.05"),
+        ("budget", "-1", "expected a number above 0, got '-1'; for example 0.05"),
+        ("budget", "1e999", "expected a number above 0, got '1e999'; for example 0.05"),
+        ("precision", "soon", "expected a number above 0, got 'soon'; for example 0.05"),
         ("seeds", "many", "expected a whole number from 1 to 999999, got 'many'; for example 3"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_in_one_sentence(option: str, value: str, sentence: str) -> None:
     with pytest.raises(pytest.UsageError) as error:
-        read(**{option: value})
+        read_all(**{option: value})
     assert str(error.value) == f"--{option}: {sentence}"
 
 
