@@ -6,7 +6,8 @@ from bench.memory import peak_bytes
 from bench.pairing import Racer
 from bench.row import Facts
 from bench.workbench import build, dense_reference, layout_of, operation, pass_gate, problems
-from sparse_models.costs import counted_flops, executed_flops, size
+from sparse_models.costs import Size, counted_flops, executed_flops, size
+from sparse_models.layers import SparseLinear
 from sparse_models.registry import LAYERS
 
 
@@ -22,6 +23,26 @@ def bench_backward(case: Case, race: Racer) -> Facts:
 
 def bench_step(case: Case, race: Racer) -> Facts:
     """Forward, backward and an Adam step."""
+    return measure(case, race)
+
+
+def bench_training_forward(case: Case, race: Racer) -> Facts:
+    """The forward pass of a step, with its graph."""
+    return measure(case, race)
+
+
+def bench_input_gradient(case: Case, race: Racer) -> Facts:
+    """The input gradients of a step alone."""
+    return measure(case, race)
+
+
+def bench_weight_gradient(case: Case, race: Racer) -> Facts:
+    """The gradients of weights and biases of a step alone."""
+    return measure(case, race)
+
+
+def bench_optimizer(case: Case, race: Racer) -> Facts:
+    """The optimizer's part of a step alone: Adam on what the layer stores."""
     return measure(case, race)
 
 
@@ -46,10 +67,16 @@ def measure(case: Case, race: Racer) -> Facts:
     return {
         **total._asdict(),
         **peaks,
+        "dense_bytes_stored": size(list(dense_model)).bytes_stored,
         "layout": layout,
         "dense_layout": dense_layout,
-        "flops_counted": counted_flops(total.nnz, batch, case.op),
+        "flops_counted": counted_flops(_walked(layers, case.op).nnz, batch, case.op),
         "flops_executed": executed_flops(layers, batch, case.op, input_gradient=len(layers) == 1),
-        "dense_flops_counted": counted_flops(total.weights, batch, case.op),
+        "dense_flops_counted": counted_flops(_walked(layers, case.op).weights, batch, case.op),
         "dense_flops_executed": executed_flops(list(dense_model), batch, case.op, input_gradient=len(layers) == 1),
     }
+
+
+def _walked(layers: list[SparseLinear], op: str) -> Size:
+    """Return the size of the layers that the operation goes through: an MLP's first has no input gradient of its own."""
+    return size(layers[1:] if op == "input_gradient" and len(layers) > 1 else layers)

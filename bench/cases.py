@@ -8,7 +8,9 @@ from sparse_models.errors import InputError
 from sparse_models.masks import FULL
 from sparse_models.registry import LAYERS, UPDATES
 
-OPS = ("forward", "backward", "step", "update", "train")
+# What a step consists of, each timed by itself; the update of the mask, which comes once in many steps, is an operation too.
+PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")
+OPS = ("forward", "backward", "step", *PARTS, "update", "train")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 # The seed's MLP, a ViT-S feed-forward layer, and one sample through a transformer's.
 SHAPES = ("100x256x256x10b4096", "384x1536b128", "512x2048b1")
@@ -27,8 +29,9 @@ EPOCHS_AND_BATCH = {"random": (20, 4096), "teacher": (6, 256), "digits": (10, 12
 UPDATE_INTERVAL = 10  # steps; RigL's 100, for trainings a tenth as long as the usual ones
 SEARCH_SEEDS = (1000, 1001)  # none of the seeds that are reported
 
-UPDATE_SPARSITIES = (0.8,)
-UPDATE_SHAPES = ("100x256x256x10b4096",)
+# Parts and updates are looked at where the seed's experiment is, unless asked for elsewhere.
+PART_SPARSITIES = UPDATE_SPARSITIES = (0.8,)
+PART_SHAPES = UPDATE_SHAPES = ("100x256x256x10b4096",)
 
 
 class Shape(NamedTuple):
@@ -74,11 +77,13 @@ class Case(NamedTuple):
     data: str = "-"
     protocol: str = "-"
     seed: int = 0
+    regime: str = "warm"
 
     @property
     def group(self) -> str:
         """What pytest-benchmark's table groups by."""
-        return f"train {self.data} {self.protocol}" if self.op == "train" else f"{self.op} {self.shape}"
+        regime = "" if self.regime == "warm" else f" {self.regime}"
+        return f"train {self.data} {self.protocol}" if self.op == "train" else f"{self.op} {self.shape}{regime}"
 
     @property
     def id(self) -> str:
@@ -86,7 +91,9 @@ class Case(NamedTuple):
         arm = {"dense": ["dense"], "narrow": ["narrow"], "sparse": [self.update, self.layer]}[self.model]
         what = [self.data, self.protocol, *arm] if self.op == "train" else arm if self.op == "update" else [self.layer]
         seed = [f"seed{self.seed}"] if self.op == "train" else []
-        return "-".join([*what, self.shape, f"{self.sparsity:g}", *seed, self.device, self.dtype, f"{self.threads}threads"])
+        regime = [] if self.regime == "warm" else [self.regime]
+        where = [self.device, self.dtype, f"{self.threads}threads", *regime]
+        return "-".join([*what, self.shape, f"{self.sparsity:g}", *seed, *where])
 
 
 class Selection(NamedTuple):
@@ -100,6 +107,7 @@ class Selection(NamedTuple):
     devices: tuple[str, ...]
     dtypes: tuple[str, ...]
     threads: tuple[int, ...]
+    regimes: tuple[str, ...]
     data: tuple[str, ...]
     protocols: tuple[str, ...] | None
     seeds: int
@@ -111,17 +119,21 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
     for device in selection.devices:
         for dtype in selection.dtypes:
             for threads in selection.threads:
-                yield from make(op, selection, device, dtype, threads)
+                for case in make(op, selection, device, dtype, threads):
+                    # An epoch of a training is what it is: no part of it is repeated warm, or replayed.
+                    for regime in selection.regimes if op != "train" else ("warm",):
+                        yield case._replace(regime=regime)
 
 
 def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
     layers = selection.layers or tuple(LAYERS)
     # A layer that holds every weight is timed once, against its own clone: the control.
     full = [layer for layer in layers if LAYERS[layer].pattern is FULL]
-    for shape in selection.shapes or SHAPES:
+    shapes, sparsities = (PART_SHAPES, PART_SPARSITIES) if op in PARTS else (SHAPES, SPARSITIES)
+    for shape in selection.shapes or shapes:
         for layer in full:
             yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
-        for sparsity in selection.sparsities or SPARSITIES:
+        for sparsity in selection.sparsities or sparsities:
             for layer in layers:
                 if layer not in full:
                     yield Case(op, "sparse", layer, "static", shape, sparsity, device, dtype, threads)

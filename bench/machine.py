@@ -14,14 +14,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from bench.pairing import synchronised
-
 PACKAGES = ["numpy", "numba", "pytest-benchmark", "scipy", "triton"]
 VARIABLES = ["CUDA_VISIBLE_DEVICES", "GOMP_CPU_AFFINITY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "MKL_NUM_THREADS"]
 VARIABLES += ["OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTORCH_CUDA_ALLOC_CONF"]
 SMI = ["driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem"]
 CPU = "/sys/devices/system/cpu"
-MEASURE_SECONDS, MIN_REPETITIONS, MAX_BYTES = 0.1, 3, 2**28
+MEASURE_SECONDS, MIN_REPETITIONS, MAX_BYTES, DEFAULT_CACHE_BYTES = 0.1, 3, 2**28, 2**26
 Fact = TypeVar("Fact")
 
 
@@ -73,9 +71,7 @@ def dense_gflops(device: str, dtype: str = "float32", threads: int | None = None
 
 def memory_gb_per_s(device: str) -> float:
     """Return the GB/s (1e9 bytes, those read and those written) of a copy between two buffers that no cache holds."""
-    size, cache = MAX_BYTES, _cache("L3") or _cache("L2")
-    if device == "cpu" and cache and cache["bytes"]:
-        size = min(size, 4 * cache["bytes"] * math.ceil((os.cpu_count() or 1) / (cache["shared_by_cores"] or 1)))
+    size = min(MAX_BYTES, 4 * cache_bytes(device)) if device == "cpu" else MAX_BYTES
     available = int(_find(r"MemAvailable:\s*(\d+) kB", _text("/proc/meminfo")) or 4 * MAX_BYTES // 1024) * 1024
     free = available if device == "cpu" else torch.cuda.mem_get_info(device)[0]
     # Ones: untouched pages of zeros are all the same page, which a cache does hold.
@@ -84,15 +80,27 @@ def memory_gb_per_s(device: str) -> float:
     return 2 * source.nbytes / _best_seconds(lambda: target.copy_(source), device) / 1e9
 
 
+def cache_bytes(device: str) -> int:
+    """Return the bytes of all the caches of the last level together; where they are not told, enough for any (64 MiB)."""
+    if device != "cpu":
+        return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or DEFAULT_CACHE_BYTES
+    cache = _cache("L3") or _cache("L2")
+    if not cache or not cache["bytes"]:
+        return DEFAULT_CACHE_BYTES
+    return cache["bytes"] * math.ceil((os.cpu_count() or 1) / (cache["shared_by_cores"] or 1))
+
+
 def _best_seconds(work: Callable[[], object], device: str, threads: int | None = None) -> float:
-    before, clock, times = torch.get_num_threads(), synchronised(time.perf_counter, device), list[float]()
+    before, times = torch.get_num_threads(), list[float]()
     torch.set_num_threads(threads or before)
     try:
         work()
         while len(times) < MIN_REPETITIONS or sum(times) < MEASURE_SECONDS:
-            start = clock()
+            start = time.perf_counter()
             work()
-            times.append(clock() - start)
+            if device != "cpu":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(before)
     return min(times)  # a bound is sought, and noise only ever adds

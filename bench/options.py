@@ -12,6 +12,7 @@ import torch
 from bench import cases
 from bench.cases import Selection, Shape
 from bench.processes import BUDGET, PRECISION, PROCESSES, Effort
+from bench.rounds import REGIMES
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.masks import check_sparsity
@@ -32,6 +33,7 @@ def add_options(group: Any) -> None:
         "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
         "--dtype": f"number types ({', '.join(DTYPES)}); default: float32",
         "--threads": "numbers of CPU threads; default: PyTorch's own",
+        "--regime": f"regimes ({', '.join(REGIMES)}): warm caches, cold ones, or a CUDA graph replayed; default: warm",
         "--data": f"data sets for train ({', '.join(DATA)}); default: all",
         "--protocol": f"protocols for train ({', '.join(cases.PROTOCOLS)}); default: all, and seed for random data",
     }.items():
@@ -62,10 +64,11 @@ def read_options(config: pytest.Config) -> Selection:
         sparsities=given("--sparsity", check_sparsity),  # type: ignore[arg-type]  # takes text as well
         devices=device or (_device("auto"),),
         dtypes=given("--dtype", _one_of("dtype", DTYPES)) or ("float32",),
-        threads=given("--threads", _threads) or (torch.get_num_threads(),),
+        threads=given("--threads", threads) or (threads(None),),
+        regimes=given("--regime", _one_of("regime", REGIMES)) or REGIMES[:1],
         data=given("--data", _one_of("data set", DATA)) or tuple(DATA),
         protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)),
-        seeds=_given(config, "--seeds", _whole) or cases.SEEDS,
+        seeds=_given(config, "--seeds", whole) or cases.SEEDS,
     )
     left = [op for op in selection.ops if any(cases.cases(op, selection))]
     if config.getoption("--op") is not None and len(left) < len(selection.ops):
@@ -80,9 +83,9 @@ def read_options(config: pytest.Config) -> Selection:
 def read_effort(config: pytest.Config) -> Effort:
     """Return how much the command line asks to measure; raises pytest.UsageError, one sentence, for bad input."""
     return Effort(
-        processes=_given(config, "--processes", _whole) or PROCESSES,
-        precision=_given(config, "--precision", _positive) or PRECISION,
-        budget=_given(config, "--budget", _positive) or BUDGET,
+        processes=_given(config, "--processes", whole) or PROCESSES,
+        precision=_given(config, "--precision", positive) or PRECISION,
+        budget=_given(config, "--budget", positive) or BUDGET,
     )
 
 
@@ -114,13 +117,15 @@ def _device(text: str) -> str:
     return text
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """Return a whole number above 0; raises InputError, one sentence, for anything else."""
     if not re.fullmatch(r"\d{1,6}", text) or int(text) < 1:
         raise InputError(f"expected a whole number from 1 to 999999, got {text!r}; for example 3")
     return int(text)
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """Return a finite number above 0; raises InputError, one sentence, for anything else."""
     try:
         value = float(text)
     except ValueError:
@@ -130,8 +135,11 @@ def _positive(text: str) -> float:
     return value
 
 
-def _threads(text: str) -> int:
+def threads(text: str | None) -> int:
+    """Return a number of threads, PyTorch's own where none is given; raises InputError for more than there are cores."""
+    if text is None:
+        return torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if _whole(text) > cores:
+    if whole(text) > cores:
         raise InputError(f"expected at most {cores} threads, one for each core this process may use, got {text}; ask for fewer")
     return int(text)

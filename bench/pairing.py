@@ -3,29 +3,43 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-import torch
+from bench.intervals import SIGN_VALUES, median_interval
+from bench.rounds import Timer, Took, Work, synchronised, time_round
 
-# Per process: processes differ by more than more pairs could tell.
-MIN_PAIRS, MAX_PAIRS = 2, 8
-CASE_SECONDS = 0.02  # what the pairs of one case should take together in one process, once MIN_PAIRS is reached
+# Rounds are short on purpose: a core that something else takes for a few milliseconds then spoils few rounds wholly instead
+# of many a little, and the median of the pairs passes over the few.
 ROUND_SECONDS = 1e-3  # a round is this long at least: 5,000 times the resolution of the clock
+MIN_PAIRS, MAX_PAIRS = 2, 256
 WARM_UP_SECONDS = 0.01
-# The arm that goes second finds the caches full of the other's data, so each is called untimed before its clock starts: up to
-# three times where a call is short. A call of SETTLED_SECONDS refills any cache in a part of its own time.
-SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 1e-3, 5e-3
-
-Work = Callable[[], object]
-Timer = Callable[[], float]
+# Whenever the other arm ran last, the caches are full of its data, so an arm is then called untimed before its clock starts: up
+# to three times where a call is short. Else the arm that follows itself, which in A B B A is not the same for each in a visit
+# of two pairs, would look faster: by 4 % was seen where the weights fill the last cache. A call of SETTLED_SECONDS refills any
+# cache in a small part of its own time.
+SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 1e-3, 5e-2
+ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
 
 
 class Race(NamedTuple):
-    """Seconds per call of each pair, in the order measured."""
+    """Seconds per call of each pair, in the order measured; the seconds of all timed rounds together; on a GPU the host's."""
 
     seconds: list[float]
     dense_seconds: list[float]
+    timed: float = 0.0
+    host_seconds: Sequence[float] = ()
+    dense_host_seconds: Sequence[float] = ()
+
+    def joined(self, other: "Race") -> "Race":
+        """Return the pairs of this and of another visit in the same process."""
+        return Race(
+            [*self.seconds, *other.seconds],
+            [*self.dense_seconds, *other.dense_seconds],
+            self.timed + other.timed,
+            [*self.host_seconds, *other.host_seconds],
+            [*self.dense_host_seconds, *other.dense_host_seconds],
+        )
 
     @property
     def speedups(self) -> list[float]:
@@ -39,13 +53,37 @@ class Race(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Calls per round of candidate and reference, the number of pairs, and the untimed calls before each round."""
+    """Calls per round of candidate and reference, the untimed calls before each, and the number of pairs where it is fixed."""
 
     loops: int
     dense_loops: int
-    pairs: int
     settle: int = 0
     dense_settle: int = 0
+    pairs: int | None = None
+
+
+class Patience(NamedTuple):
+    """When a visit to a case ends: its pairs agree within this half-width of their interval, or this many seconds are spent."""
+
+    seconds: float = 0.03
+    precision: float = 0.025
+
+    def is_satisfied(self, pairs: Race) -> bool:
+        """Tell whether the pairs agree, or are so many that more would not help."""
+        count = len(pairs.seconds)
+        if count >= MAX_PAIRS:
+            return True
+        return count >= SIGN_VALUES and median_interval(pairs.speedups).half_width <= self.precision
+
+    def is_over(self, pairs: Race, spent: float) -> bool:
+        """Tell whether to stop; only after an even number of pairs, so that each arm goes first as often as the other."""
+        count = len(pairs.seconds)
+        if count < MIN_PAIRS or count % 2:
+            return False
+        return spent >= self.seconds or self.is_satisfied(pairs)
+
+
+PATIENCE = Patience()
 
 
 class Racer(Protocol):
@@ -55,18 +93,6 @@ class Racer(Protocol):
 
     def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
         """Time both, or run both once."""
-
-
-def synchronised(timer: Callable[[], float], device: str) -> Callable[[], float]:
-    """Return `timer` read only once the device has finished all that was queued."""
-    if device == "cpu":
-        return timer
-
-    def read() -> float:
-        torch.cuda.synchronize()
-        return timer()
-
-    return read
 
 
 def warm_up(candidate: Work, reference: Work, device: str) -> Plan:
@@ -80,37 +106,52 @@ def warm_up(candidate: Work, reference: Work, device: str) -> Plan:
             work()
             seen.append(clock() - begin)
     own, dense = (min(seen[len(seen) // 2 :]) for seen in times)
+    return plan_for(own, dense)
+
+
+def plan_for(own: float, dense: float) -> Plan:
+    """Return the plan for works of `own` and `dense` seconds a call: alike for works alike, or the plan itself would differ."""
     loops, dense_loops = (max(1, math.ceil(ROUND_SECONDS / max(one, 1e-9))) for one in (own, dense))
-    settle, dense_settle = (
-        0 if one > SETTLED_SECONDS else min(SETTLE_CALLS, math.ceil(SETTLE_SECONDS / max(one, 1e-9))) for one in (own, dense)
-    )
-    a_pair = (loops + settle) * own + (dense_loops + dense_settle) * dense
-    # Even, so that each arm goes first as often as the other.
-    pairs = 2 * round(CASE_SECONDS / a_pair / 2)
-    return Plan(loops, dense_loops, min(MAX_PAIRS, max(MIN_PAIRS, pairs)), settle, dense_settle)
+    if max(own, dense) < ALIKE * min(own, dense):
+        loops = dense_loops = max(loops, dense_loops)
+    settle, dense_settle = (min(SETTLE_CALLS, math.ceil(SETTLE_SECONDS / max(one, 1e-9))) for one in (own, dense))
+    if min(own, dense) > SETTLED_SECONDS:
+        settle = dense_settle = 0
+    return Plan(loops, dense_loops, settle, dense_settle)
 
 
-def race(candidate: Work, reference: Work, device: str, plan: Plan | None = None, timer: Timer = time.perf_counter) -> Race:
+def race(
+    candidate: Work,
+    reference: Work,
+    device: str,
+    plan: Plan | None = None,
+    timer: Timer = time.perf_counter,
+    patience: Patience = PATIENCE,
+    evict: Work | None = None,
+) -> Race:
     """Time `candidate` and `reference` in interleaved pairs, in the order A B B A, and return the pairs.
 
-    With a `plan` both must be warm already; without one they are warmed up and planned here.
+    With a `plan` both must be warm already; without one they are warmed up and planned here. Pairs go on until there are as
+    many as the plan says or, where it says none, until `patience` is over. `evict` empties the caches before each call; then
+    a round is one call, and none of them settles.
     """
     plan = warm_up(candidate, reference, device) if plan is None else plan
-    clock = synchronised(timer, device)
-
-    def seconds(work: Work, loops: int, settle: int) -> float:
-        for _ in range(settle):
-            work()
-        start = clock()
-        for _ in range(loops):
-            work()
-        return (clock() - start) / loops
-
+    if evict is not None:
+        plan = Plan(1, 1, pairs=plan.pairs)
+    arms = ((reference, plan.dense_loops, plan.dense_settle), (candidate, plan.loops, plan.settle))
+    took: tuple[list[Took], list[Took]] = ([], [])
     pairs = Race([], [])
-    for pair in range(plan.pairs):
-        if pair % 2 == 0:
-            pairs.dense_seconds.append(seconds(reference, plan.dense_loops, plan.dense_settle))
-        pairs.seconds.append(seconds(candidate, plan.loops, plan.settle))
-        if pair % 2 == 1:
-            pairs.dense_seconds.append(seconds(reference, plan.dense_loops, plan.dense_settle))
-    return pairs
+    last = None
+    start = time.perf_counter()
+    while len(pairs.seconds) < plan.pairs if plan.pairs else not patience.is_over(pairs, time.perf_counter() - start):
+        for arm in (0, 1) if len(pairs.seconds) % 2 == 0 else (1, 0):
+            work, loops, settle = arms[arm]
+            for _ in range(settle if arm != last else 0):
+                work()
+            last = arm
+            took[arm].append(time_round(work, loops, device, timer, evict))
+        pairs.dense_seconds.append(took[0][-1].seconds)
+        pairs.seconds.append(took[1][-1].seconds)
+    timed = sum(pairs.seconds) * plan.loops + sum(pairs.dense_seconds) * plan.dense_loops
+    dense_host, host = ([one.host_seconds for one in arm if one.host_seconds is not None] for arm in took)
+    return pairs._replace(timed=timed, host_seconds=host, dense_host_seconds=dense_host)

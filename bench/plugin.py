@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 import torch
 
+from bench.break_even import break_evens
 from bench.cases import Case, cases
-from bench.intervals import verdicts
 from bench.machine import dense_gflops, facts, memory_gb_per_s
 from bench.options import add_options, read_effort, read_options
-from bench.pairing import Plan, Work
+from bench.pairing import Plan
 from bench.processes import Effort, Job, Outcome, measure_all, plan_text
+from bench.rounds import Work
 from bench.row import Row, row_of
+from bench.split import add_splits
 from bench.tables import answer
+from bench.verdicts import verdicts
 from sparse_models.errors import GateError
 from sparse_models.registry import LAYERS
 
@@ -22,8 +25,8 @@ SELECTION = pytest.StashKey()  # type: ignore[var-annotated]  # Selection
 MACHINE = pytest.StashKey[dict[str, Any]]()
 EFFORT = pytest.StashKey[Effort]()
 OUTCOMES = pytest.StashKey[dict[str, Outcome]]()
-VERDICTS = pytest.StashKey[dict[str, str]]()
-ROWS = pytest.StashKey[list[Row]]()
+ROWS = pytest.StashKey[dict[str, Row]]()  # by the name of the case
+REPORTED = pytest.StashKey[list[Row]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check the command line before anything runs."""
     config.stash[SELECTION] = read_options(config)
     config.stash[EFFORT] = read_effort(config)
-    config.stash[ROWS] = []
+    config.stash[REPORTED] = []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -53,6 +56,8 @@ def _skips(case: Case) -> list[pytest.MarkDecorator]:
         for asked, able in ((case.device, layer.devices), (case.dtype, layer.dtypes))
         if asked not in able
     ]
+    if case.regime == "graph" and case.device == "cpu":
+        reasons.append("a CPU has no graphs to replay; ask for --regime warm or cold")
     return [pytest.mark.skip(reason=reason) for reason in reasons]
 
 
@@ -86,11 +91,12 @@ def case(
     data: str,
     protocol: str,
     seed: int,
+    regime: str,
 ) -> Iterator[Case]:
     """The case at hand, with PyTorch set to its number of threads while it runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed)
+    yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed, regime)
     torch.set_num_threads(before)
 
 
@@ -146,8 +152,10 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     results = measure_all(jobs, effort, tell, str(config.option.benchmark_timer), disable_gc=config.option.benchmark_disable_gc)
     if results.out_of_time:
         tell(f"stopped at the budget of {effort.budget:g} s (--budget): what is not narrow enough yet stays as it is")
+    tell(f"time: {results.spent}")
+    config.stash[MACHINE]["run"] = {"effort": effort._asdict(), "spent_seconds": results.spent._asdict()}
     config.stash[OUTCOMES] = results.outcomes
-    config.stash[VERDICTS] = verdicts({name: outcome.speedups for name, outcome in results.outcomes.items() if outcome.races})
+    config.stash[ROWS] = _rows(jobs, results.outcomes)
     if results.interrupted:
         tell("interrupted: what was measured so far is reported and saved")
         session.items[:] = [item for item in session.items if _measured(results.outcomes.get(item.nodeid))]
@@ -155,6 +163,14 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     if results.interrupted:
         raise KeyboardInterrupt
     return answered
+
+
+def _rows(jobs: list[Job], outcomes: dict[str, Outcome]) -> dict[str, Row]:
+    measured = [job for job in jobs if outcomes[job.name].races and outcomes[job.name].failure is None]
+    told = verdicts({job.name: outcomes[job.name].speedups for job in measured})
+    rows = {job.case: row_of(job.case, outcomes[job.name], told[job.name]) for job in measured}
+    add_splits(rows)
+    return {job.name: rows[job.case] for job in measured}
 
 
 def _measured(outcome: Outcome | None) -> bool:
@@ -200,11 +216,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         pytest.fail(outcome.failure, pytrace=False)
     if not outcome.races:
         pytest.skip("the time was spent before this case had its turn; ask for more with --budget")
-    row = row_of(case, outcome.races, outcome.facts, pyfuncitem.config.stash[VERDICTS][pyfuncitem.nodeid])
+    row = pyfuncitem.config.stash[ROWS][pyfuncitem.nodeid]
     benchmark.group = case.group  # before its rounds
     replay(benchmark, row["pair_seconds"], once.candidate)
     benchmark.extra_info.update(row)
-    pyfuncitem.config.stash[ROWS].append(row)
+    pyfuncitem.config.stash[REPORTED].append(row)
     return True
 
 
@@ -248,6 +264,8 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     """Save the machine's facts and what it could do at the start of the run beside what was measured."""
     output_json["machine"] = config.stash.get(MACHINE, {})
+    rows: list[Row] = config.stash[REPORTED]
+    output_json["break_even"] = list(break_evens(rows))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -256,7 +274,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Gen
     try:
         return (yield)
     finally:
-        rows = config.stash.get(ROWS, [])
+        rows = config.stash[REPORTED]
         if rows:
             terminalreporter.section("do sparse networks save compute?")
             for line in answer(rows):

@@ -6,6 +6,7 @@ turn comes, and what the machine does meanwhile, differ from process to process,
 
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -16,11 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bench.cases import Case
-from bench.intervals import MIN_PROCESSES, process_interval
 from bench.pairing import Race
+from bench.verdicts import MIN_PROCESSES, is_clear, process_interval
 
-PROCESSES, PRECISION, BUDGET = 8, 0.05, 165.0  # processes; half-width of an interval, as a fraction; seconds
-STARTING_SECONDS, LAYER_SECONDS, TRAINING_SECONDS = 3.0, 0.08, 0.7  # for the plan alone: a start, and a case in a process
+PROCESSES, PRECISION, BUDGET = 12, 0.05, 165.0  # processes; half-width of an interval, as a fraction; seconds
+STARTING_SECONDS, LAYER_SECONDS, TRAINING_SECONDS = 1.5, 0.08, 0.7  # for the plan alone: a start, and a case in a process
+POOLS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"]
 
 
 class Job(NamedTuple):
@@ -46,8 +48,19 @@ class Outcome:
     def __init__(self) -> None:
         """Start with nothing."""
         self.races: list[Race] = []
+        self.processes: list[int] = []  # which process each race is from
         self.facts: dict[str, Any] = {}
         self.failure: str | None = None
+
+    def add(self, process: int, race: Race, facts: dict[str, Any]) -> None:
+        """Take what a process measured in one visit: all its visits make one race."""
+        self.facts = self.facts or facts
+        if process in self.processes:
+            at = self.processes.index(process)
+            self.races[at] = self.races[at].joined(race)
+        else:
+            self.processes.append(process)
+            self.races.append(race)
 
     @property
     def speedups(self) -> list[float]:
@@ -57,8 +70,8 @@ class Outcome:
     def done(self, job: Job, effort: Effort) -> bool:
         """Tell whether the case needs no further process.
 
-        A training takes one: its replication are its seeds. Any other case takes all processes, or as many as its interval
-        needs to be as narrow as asked.
+        A training takes one: its replication are its seeds. Any other case takes all processes, or as many as it needs for an
+        interval as narrow as asked and a verdict, as far as it alone decides it.
         """
         if self.failure is not None or (job.case.op == "train" and self.races):
             return True
@@ -66,16 +79,36 @@ class Outcome:
             return False
         if len(self.races) >= effort.processes:
             return True
-        interval = process_interval(self.speedups)
-        return max(interval.high / interval.median, interval.median / interval.low) <= 1 + effort.precision
+        return process_interval(self.speedups).half_width <= effort.precision and is_clear(self.speedups)
+
+
+class Spent(NamedTuple):
+    """Where the seconds of a run, or of one process, went."""
+
+    timed: float = 0.0  # in rounds
+    warming: float = 0.0  # running the works untimed, before and between rounds
+    building: float = 0.0  # tensors, layers, gates, facts
+    starting: float = 0.0  # Python and PyTorch, until a process is ready
+    bookkeeping: float = 0.0  # all else: passing cases and results, deciding what is next
+
+    def __add__(self, other: tuple[Any, ...]) -> "Spent":
+        """Add up, field by field."""
+        return Spent(*(own + its for own, its in zip(self, other, strict=True)))
+
+    def __str__(self) -> str:
+        """Return the parts as fractions of the whole."""
+        whole = sum(self) or 1.0
+        names = ("in timed rounds", "warming up", "building and checking", "starting processes", "bookkeeping")
+        return ", ".join(f"{part / whole:.1%} {name}" for part, name in zip(self, names, strict=True))
 
 
 class Results(NamedTuple):
-    """What a run measured, by name of the case, and why it stopped short, if it did."""
+    """What a run measured, by name of the case, why it stopped short, if it did, and where its time went."""
 
     outcomes: dict[str, Outcome]
     interrupted: bool
     out_of_time: bool
+    spent: Spent
 
 
 def plan_text(jobs: Sequence[Job], effort: Effort) -> str:
@@ -102,8 +135,11 @@ def measure_all(
     is no result. A process that dies is replaced; the case it died in has failed, no other.
     """
     outcomes = {job.name: Outcome() for job in jobs}
-    memo: dict[str, Any] = {}
-    deadline = time.monotonic() + effort.budget
+    run = _Run(outcomes, effort.precision / 2, timer, disable_gc)
+    start = time.monotonic()
+    deadline = start + effort.budget
+    starting = STARTING_SECONDS
+    spent = Spent()
     interrupted = out_of_time = False
     try:
         for process in range(effort.processes):
@@ -113,18 +149,26 @@ def measure_all(
             if not waiting:
                 continue
             began, total = time.monotonic(), len(waiting)
+            # Its share of the time left; the processes that come after have the same, if this one needs no more.
+            end = began + (deadline - began) / (effort.processes - process)
+            one = Spent()
             while waiting:
-                waiting = _run(waiting, outcomes, memo, timer, deadline if process else None, disable_gc=disable_gc)
+                seconds = end - time.monotonic() - starting
+                waiting, some = run.process(process, waiting, seconds, deadline if process else None)
+                one += some
+            starting = one.starting
             now = time.monotonic()
+            one = one._replace(bookkeeping=max(0.0, now - began - sum(one)))
+            spent += one
             left = sum(not outcomes[job.name].done(job, effort) for job in jobs)
-            done = f"process {process + 1} of {effort.processes}: {total} cases in {now - began:.0f} s"
+            done = f"process {process + 1} of {effort.processes}: {total} case{'s' * (total != 1)} in {now - began:.0f} s"
             tell(f"{done}, {left} left to measure further")
             out_of_time = now > deadline and left > 0
             if out_of_time:
                 break
     except KeyboardInterrupt:
         interrupted = True
-    return Results(outcomes, interrupted, out_of_time)
+    return Results(outcomes, interrupted, out_of_time, spent)
 
 
 def _in_random_order(jobs: Iterable[Job]) -> list[Job]:
@@ -140,55 +184,72 @@ def _due(job: Job, process: int, effort: Effort) -> bool:
     return job.case.op != "train" or job.case.seed % effort.processes == process
 
 
-def _run(
-    jobs: list[Job], outcomes: dict[str, Outcome], memo: dict[str, Any], timer: str, deadline: float | None, *, disable_gc: bool
-) -> list[Job]:
-    """Measure jobs in one fresh process, and return those left over where it died, without the one it died in."""
-    asked = {
-        "cases": [(number, job.module, job.function, job.case) for number, job in enumerate(jobs)],
-        "memo": memo,
-        "timer": timer,
-        "disable_gc": disable_gc,
-    }
-    finished, ready = 0, False
-    command = [sys.executable, "-m", "bench.worker"]
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True) as worker,  # noqa: S603  # our own module
-    ):
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        try:
-            with contextlib.suppress(BrokenPipeError):  # it died before it read: told below
-                worker.stdin.write(json.dumps(asked))
-                worker.stdin.close()
-            for line in worker.stdout:
-                ready = True
-                if line.strip():
-                    _take(json.loads(line), jobs, outcomes, memo)
-                    finished += 1
-                if deadline is not None and time.monotonic() > deadline:
-                    worker.kill()
-                    return []
-        except BaseException:
-            worker.kill()
-            raise
-        code = worker.wait()
-        errors.seek(0)
-        said = errors.read().strip().splitlines()
-    if finished == len(jobs):
-        return []
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    for job in jobs[finished : finished + 1] if ready else jobs:
-        outcomes[job.name].failure = f"the process that measured this case died ({how}): {said[-1] if said else 'no message'}"
-    return jobs[finished + 1 :] if ready else []
+class _Run:
+    """What stays the same from one process of a run to the next."""
 
+    def __init__(self, outcomes: dict[str, Outcome], precision: float, timer: str, disable_gc: bool) -> None:  # noqa: FBT001
+        self.outcomes, self.memo = outcomes, dict[str, Any]()
+        self.asked = {"precision": precision, "timer": timer, "disable_gc": disable_gc}
 
-def _take(result: dict[str, Any], jobs: list[Job], outcomes: dict[str, Outcome], memo: dict[str, Any]) -> None:
-    outcome = outcomes[jobs[result["case"]].name]
-    memo.update(result["memo"])
-    if "failure" in result:
-        outcome.failure = result["failure"]
-        return
-    outcome.races.append(Race(result["seconds"], result["dense_seconds"]))
-    outcome.facts = outcome.facts or result["facts"]
+    def process(self, process: int, jobs: list[Job], seconds: float, deadline: float | None) -> tuple[list[Job], Spent]:
+        """Measure jobs in one fresh process, once each and for `seconds` all those again that are not narrow.
+
+        Return the jobs left over where it died, but for the one it died in, and the time.
+        """
+        cases = [(job.module, job.function, job.case) for job in jobs]
+        asked = {**self.asked, "cases": cases, "memo": self.memo, "seconds": seconds}
+        # Libraries size their pools as they load, and none may take more threads than the largest case.
+        pools = dict.fromkeys(POOLS, str(max(job.case.threads for job in jobs)))
+        left, current, ready, spent, began = dict(enumerate(jobs)), None, False, Spent(), time.monotonic()
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            subprocess.Popen(
+                [sys.executable, "-m", "bench.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=os.environ | pools,
+            ) as worker,
+        ):
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            try:
+                with contextlib.suppress(BrokenPipeError):  # it died before it read: told below
+                    worker.stdin.write(json.dumps(asked))
+                    worker.stdin.close()
+                for line in worker.stdout:
+                    if not ready:
+                        spent += Spent(starting=time.monotonic() - began)
+                    ready, said = True, json.loads(line)
+                    current = said.get("begin")
+                    if "case" in said:
+                        spent += self._take(said, jobs[said["case"]], process)
+                        left.pop(said["case"], None)
+                    if deadline is not None and time.monotonic() > deadline:
+                        worker.kill()
+                        return [], spent
+            except BaseException:
+                worker.kill()
+                raise
+            code = worker.wait()
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or ["no message"])[-1]
+        if code == 0 and not left:
+            return [], spent
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        # Between two cases it is the next that pays, so that a process that always dies there comes to an end.
+        died_in = jobs if not ready else [jobs[current]] if current is not None else list(left.values())[:1]
+        for job in died_in:
+            self.outcomes[job.name].failure = f"the process that measured this case died ({how}): {last}"
+        return [job for job in left.values() if job not in died_in], spent
+
+    def _take(self, said: dict[str, Any], job: Job, process: int) -> Spent:
+        outcome = self.outcomes[job.name]
+        self.memo.update(said["memo"])
+        if "failure" in said:
+            outcome.failure = said["failure"]
+            return Spent()
+        outcome.add(process, Race(*said["race"]), said["facts"])
+        whole, raced, timed = (said["spent"][name] for name in ("whole", "raced", "timed"))
+        return Spent(timed, raced - timed, whole - raced)

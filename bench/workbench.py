@@ -1,15 +1,16 @@
 """From a case to what is timed: weights, masks and inputs, the gate, and the dense reference at its best."""
 
+import statistics
 from collections.abc import Callable
 from functools import lru_cache
-from time import perf_counter
 
 import torch
 from torch import Tensor
 
 from bench.cases import Case, Shape
 from bench.memo import remembered
-from bench.pairing import synchronised, warm_up
+from bench.pairing import warm_up
+from bench.rounds import time_round
 from sparse_models.errors import GateError
 from sparse_models.layers import SparseLinear
 from sparse_models.masks import FULL, Pattern, random_score
@@ -105,10 +106,11 @@ def operation(op: str, model: MLP, parts: list[Problem], layout: str) -> Callabl
 
     A single layer stands for one inside a network, so it computes its input gradient; the first layer of an MLP does not.
     """
+    if op in SPLIT:
+        return SPLIT[op](model, parts, layout)
     x = as_layout(parts[0].x, layout).detach().requires_grad_(len(parts) == 1)
     grad = as_layout(parts[-1].output_grad, layout)
-    # A single layer is called itself: the container around it would add the same microseconds to both arms.
-    network = next(iter(model)) if len(parts) == 1 else model
+    network = _network(model)
     if op == "forward":
 
         def forward() -> Tensor:
@@ -116,12 +118,13 @@ def operation(op: str, model: MLP, parts: list[Problem], layout: str) -> Callabl
                 return network(x)  # type: ignore[no-any-return]  # Module.__call__ is untyped
 
         return forward
+    if op == "training_forward":
+        return lambda: network(x)
     if op == "backward":
         output = network(x)
         inputs = [tensor for tensor in (x, *model.parameters()) if tensor.requires_grad]
         return lambda: torch.autograd.grad(output, inputs, grad, retain_graph=True)
-    # So small a learning rate that thousands of steps on one gradient leave the weights in the range they came from.
-    optimizer = OPTIMIZERS["adam"](model.parameters(), lr=1e-6)
+    optimizer = _optimizer(model)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -130,6 +133,53 @@ def operation(op: str, model: MLP, parts: list[Problem], layout: str) -> Callabl
         optimizer.step()
 
     return step
+
+
+def _network(model: MLP) -> torch.nn.Module:
+    """Return a single layer itself: the container around it would add the same microseconds to both arms."""
+    layers = list(model)
+    return layers[0] if len(layers) == 1 else model
+
+
+def _optimizer(model: MLP) -> torch.optim.Optimizer:
+    # So small a learning rate that thousands of steps on one gradient leave the weights in the range they came from.
+    return OPTIMIZERS["adam"](model.parameters(), lr=1e-6)
+
+
+def _input_gradient(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
+    """Every input gradient of a step, ReLU's included; weights that ask for none are given none."""
+    model.requires_grad_(requires_grad=False)
+    x = as_layout(parts[0].x, layout)
+    first, *rest = model
+    start = (x if not rest else first(x)).detach().requires_grad_()
+    output = first(start) if not rest else MLP(rest)(torch.relu(start))
+    grad = as_layout(parts[-1].output_grad, layout)
+    return lambda: torch.autograd.grad(output, start, grad, retain_graph=True)
+
+
+def _weight_gradient(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
+    """The gradients of all weights and biases, layer by layer, from inputs that ask for none."""
+    layers = list(model)
+    outputs = [layer(as_layout(part.x, layout)) for layer, part in zip(layers, parts, strict=True)]
+    grads = [as_layout(part.output_grad, layout) for part in parts]
+
+    def gradients() -> list[tuple[Tensor, ...]]:
+        return [
+            torch.autograd.grad(output, list(layer.parameters()), grad, retain_graph=True)
+            for layer, output, grad in zip(layers, outputs, grads, strict=True)
+        ]
+
+    return gradients
+
+
+def _optimizer_step(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
+    """The optimizer alone, on the gradients of one backward pass."""
+    optimizer = _optimizer(model)
+    _network(model)(as_layout(parts[0].x, layout)).backward(as_layout(parts[-1].output_grad, layout))
+    return optimizer.step
+
+
+SPLIT = {"input_gradient": _input_gradient, "weight_gradient": _weight_gradient, "optimizer": _optimizer_step}
 
 
 def dense_reference(case: Case, op: str) -> tuple[Callable[[], object], MLP, str]:
@@ -148,12 +198,8 @@ def _fastest_layout(op: str, shape: str, device: str, dtype: str, threads: int) 
     parts = problems(case, "dense")
     works = [operation(op, build("dense", parts), parts, layout) for layout in LAYOUTS]
     plan = warm_up(works[0], works[1], device)
-    clock = synchronised(perf_counter, device)
     times: list[list[float]] = [[], []]
     for _ in range(9):
         for work, seen in zip(works, times, strict=True):
-            start = clock()
-            for _ in range(plan.loops):
-                work()
-            seen.append(clock() - start)
-    return min(zip((sorted(seen)[4] for seen in times), LAYOUTS, strict=True))[1]
+            seen.append(time_round(work, plan.loops, device).seconds)
+    return min(zip((statistics.median(seen) for seen in times), LAYOUTS, strict=True))[1]

@@ -11,29 +11,48 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 from bench.cases import Case
-from bench.memo import MEMO
-from bench.pairing import Plan, Race, Timer, Work, race
-from sparse_models.errors import GateError
+from bench.memo import MEMO, recall
+from bench.pairing import Patience, Plan, Race, race, warm_up
+from bench.rounds import Timer, Work, captured, evictor
+from sparse_models.errors import GateError, InputError
 
 
 class Timed:
-    """A Racer that keeps what it timed."""
+    """A Racer that keeps what it timed, in the regime of its case."""
 
     once = False
 
-    def __init__(self, timer: Timer) -> None:
-        """Time by `timer`."""
-        self.timer, self.race = timer, Race([], [])
+    def __init__(self, case: Case, timer: Timer, patience: Patience) -> None:
+        """Time by `timer` until `patience` is over."""
+        self.case, self.timer, self.patience = case, timer, patience
+        self.race = Race([], [])
+        self.raced = 0.0
 
     def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
         """Time both works in interleaved pairs."""
-        self.race = race(candidate, reference, device, plan, self.timer)
+        start = time.perf_counter()
+        evict = None
+        if self.case.regime == "graph":
+            candidate, reference = captured(candidate), captured(reference)
+        elif self.case.regime == "cold":
+            evict = evictor(device)
+        if plan is None:
+            # How long a call takes the first process finds out. In the others the calls by which each round settles make it
+            # warm, or one call where rounds are so long that they do without.
+            known: Any = recall(f"plan {self.case}", lambda: list(warm_up(candidate, reference, device)))
+            plan = Plan(*known)
+            if not plan.settle:
+                reference()
+                candidate()
+        self.race = race(candidate, reference, device, plan, self.timer, self.patience, evict)
+        self.raced = time.perf_counter() - start
 
 
 def body_of(module: str, function: str) -> Callable[..., Any]:
@@ -41,17 +60,58 @@ def body_of(module: str, function: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
 
 
-def measure(body: Callable[..., Any], case: Case, timer: Timer) -> dict[str, Any]:
+def measure(body: Callable[..., Any], case: Case, timer: Timer, patience: Patience) -> dict[str, Any]:
     """Return the pairs and facts of one case, or why it failed: its gate, or whatever else was raised."""
-    torch.set_num_threads(case.threads)
-    timed = Timed(timer)
+    start = time.perf_counter()
+    timed = Timed(case, timer, patience)
     try:
+        limit_threads(case.threads)
         facts = body(case, timed)
-    except GateError as error:
+        pools = recall(f"pools {case.threads}", lambda: thread_pools(case.threads))
+    except (GateError, InputError) as error:
         return {"failure": str(error)}
     except Exception as error:  # one failing case never takes the others down
         return {"failure": f"{type(error).__name__}: {error}"}
-    return {"seconds": timed.race.seconds, "dense_seconds": timed.race.dense_seconds, "facts": facts}
+    seconds = {"whole": time.perf_counter() - start, "raced": timed.raced, "timed": timed.race.timed}
+    return {"race": timed.race, "facts": {**facts, "pools": pools}, "spent": seconds}
+
+
+def limit_threads(threads: int) -> None:
+    """Hold torch and every thread pool that the process has loaded to `threads`; one loaded later has its environment."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+        ThreadpoolController().limit(limits=threads)
+
+
+def thread_pools(threads: int) -> str:
+    """Return the pools that are loaded, as in "libgomp 2"; raises InputError where one has more than `threads`."""
+    pools = {pool["prefix"]: int(pool["num_threads"]) for pool in ThreadpoolController().info()}
+    for name, size in pools.items():
+        if size > threads:
+            raise InputError(f"expected every thread pool to keep to {threads} threads, got {size} in {name}; limit it")
+    return ", ".join(f"{name} {size}" for name, size in sorted(pools.items()))
+
+
+def visits(cases: list[Any], patience: Patience, seconds: float) -> Iterator[tuple[int, dict[int, Race]]]:
+    """Yield the numbers of the cases, each with the pairs of all cases so far, for the caller to add to or to delete from.
+
+    All come once. Then those whose pairs do not agree yet come again, and again, until `seconds` are over: what disturbs a
+    visit has often passed at the next, and every visit builds its works anew, elsewhere in memory.
+    """
+    end = time.monotonic() + seconds
+    visited = {number: Race([], []) for number in range(len(cases))}
+    waiting = list(visited)
+    while waiting:
+        for number in waiting:
+            if visited[number].seconds and time.monotonic() > end:
+                return
+            yield number, visited
+        # A training is one whole, and is not taken up again.
+        waiting = [
+            number
+            for number, pairs in visited.items()
+            if Case(*cases[number][2]).op != "train" and not patience.is_satisfied(pairs)
+        ]
 
 
 def main() -> None:
@@ -63,17 +123,27 @@ def main() -> None:
     asked = json.load(sys.stdin)
     module, _, name = asked["timer"].rpartition(".")
     timer = getattr(importlib.import_module(module), name) if module else time.perf_counter
+    patience = Patience(precision=asked["precision"])
     MEMO.update(asked["memo"])
     if asked["disable_gc"]:
         gc.disable()
-    results.write("\n")  # ready: what dies from here on, dies in a case
-    results.flush()
-    for number, module, function, values in asked["cases"]:
-        known = set(MEMO)
-        result = measure(body_of(module, function), Case(*values), timer)
-        found = {key: value for key, value in MEMO.items() if key not in known}
-        results.write(json.dumps({"case": number, "memo": found, **result}) + "\n")
+
+    def say(**what: Any) -> None:
+        results.write(json.dumps(what) + "\n")
         results.flush()
+
+    say()  # ready: what dies from here on, dies in a case
+    for number, visited in visits(asked["cases"], patience, asked["seconds"]):
+        module, function, values = asked["cases"][number]
+        known = set(MEMO)
+        say(begin=number)
+        result = measure(body_of(module, function), Case(*values), timer, patience)
+        if "race" in result:
+            visited[number] = visited[number].joined(result["race"])
+        else:
+            del visited[number]
+        say(case=number, memo={key: value for key, value in MEMO.items() if key not in known}, **result)
+    os._exit(0)  # all is said, and taking PyTorch down in order costs a quarter of a second
 
 
 if __name__ == "__main__":

@@ -32,13 +32,22 @@ def size(layers: Iterable[SparseLinear]) -> Size:
     )
 
 
-# How many times a forward pass each operation costs in the literature's count; a backward pass is two products.
-FORWARD_PASSES = {"forward": 1, "backward": 2, "step": 3}
+# The three products of a step that each operation consists of; the literature counts each as one forward pass.
+FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = range(3)
+PRODUCTS = {
+    "forward": (FORWARD,),
+    "training_forward": (FORWARD,),
+    "input_gradient": (INPUT_GRADIENT,),
+    "weight_gradient": (WEIGHT_GRADIENT,),
+    "optimizer": (),
+    "backward": (INPUT_GRADIENT, WEIGHT_GRADIENT),
+    "step": (FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT),
+}
 
 
 def counted_flops(weights: int, batch: int, op: str) -> int:
     """Return the FLOPs that `op` needs for `weights` non-zeros and `batch` samples: 2 per multiply-add and forward pass."""
-    return 2 * weights * batch * FORWARD_PASSES[op]
+    return 2 * weights * batch * len(PRODUCTS[op])
 
 
 def counted_training_flops(nnz: int, weights: int, samples: int, interval: int, *, needs_gradient: bool) -> float:
@@ -60,7 +69,7 @@ def executed_flops(layers: Sequence[SparseLinear], batch: int, op: str, *, input
     """
     total = 0
     for number, layer in enumerate(layers):
-        forward, backward, weight = layer.multiply_adds
-        backward = backward if input_gradient or number else 0
-        total += {"forward": forward, "backward": backward + weight, "step": forward + backward + weight}[op]
+        for product in PRODUCTS[op]:
+            if product != INPUT_GRADIENT or input_gradient or number:
+                total += layer.multiply_adds[product]
     return 2 * batch * total

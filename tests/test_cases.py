@@ -18,6 +18,7 @@ DEFAULT = Selection(
     devices=("cpu",),
     dtypes=("float32",),
     threads=(2,),
+    regimes=("warm",),
     data=tuple(DATA),
     protocols=None,
     seeds=3,
@@ -46,15 +47,16 @@ def test_every_parameter_is_a_plain_string_or_number() -> None:
 
 def test_ids_tell_all_cases_of_an_operation_apart() -> None:
     everything = DEFAULT._replace(
-        sparsities=(0.5, 0.9), devices=("cpu", "cuda"), dtypes=("float32", "float64"), threads=(1, 2), layers=tuple(LAYERS)
-    )
+        sparsities=(0.5, 0.9), devices=("cpu", "cuda"), dtypes=("float32", "float64"), threads=(1, 2), layers=tuple(LAYERS),
+        regimes=("warm", "cold", "graph"),
+    )  # fmt: skip
     for op in OPS:
         ids = [case.id for case in cases.cases(op, everything)]
         assert len(set(ids)) == len(ids), op
 
 
 def test_every_layer_is_timed_in_every_operation_of_one_layer() -> None:
-    for op in ("forward", "backward", "step"):
+    for op in ("forward", "backward", "step", *cases.PARTS):
         assert {case.layer for case in cases.cases(op, DEFAULT)} == set(LAYERS)
     updated = {case.layer for case in cases.cases("update", DEFAULT)}
     assert updated == {name for name, layer in LAYERS.items() if layer.pattern is not FULL}
@@ -63,6 +65,20 @@ def test_every_layer_is_timed_in_every_operation_of_one_layer() -> None:
 def test_every_update_rule_is_trained_and_every_moving_one_is_timed() -> None:
     assert {case.update for case in cases.cases("train", DEFAULT)} == set(UPDATES)
     assert {case.update for case in cases.cases("update", DEFAULT)} == {name for name, rule in UPDATES.items() if rule.moves}
+
+
+def test_where_parts_and_updates_are_timed_the_step_is_too() -> None:
+    steps = set(cases.cases("step", DEFAULT))
+    for op in (*cases.PARTS, "update"):
+        assert {case._replace(op="step", update="static") for case in cases.cases(op, DEFAULT)} <= steps
+
+
+def test_regimes_are_an_axis_of_all_but_trainings() -> None:
+    both = DEFAULT._replace(regimes=("warm", "cold"))
+    for op in OPS:
+        warm = list(cases.cases(op, DEFAULT))
+        expected = warm if op == "train" else [case._replace(regime=regime) for case in warm for regime in ("warm", "cold")]
+        assert list(cases.cases(op, both)) == expected
 
 
 def test_the_control_is_dense_at_sparsity_0() -> None:

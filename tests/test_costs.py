@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.cases import PARTS
 from sparse_models.costs import counted_flops, counted_training_flops, executed_flops, size
 from sparse_models.models import dense_mlp, draw, sparse_mlp
 from sparse_models.registry import LAYERS
@@ -51,6 +52,14 @@ def test_100_by_256_is_51200_flops_a_sample() -> None:
     assert counted_flops(100 * 256, 1, "forward") == 51200
     assert counted_flops(100 * 256, 1, "backward") == 2 * 51200
     assert counted_flops(100 * 256, 1, "step") == 3 * 51200
+
+
+def test_a_step_is_its_products() -> None:
+    assert sum(counted_flops(100, 7, part) for part in PARTS) == counted_flops(100, 7, "step")
+    for name in SPARSE_LAYERS:
+        layers = list(sparse_mlp(draw((10, 8, 6), generator(0)), name, 0.8, generator(1)))
+        parts = sum(executed_flops(layers, 5, part, input_gradient=False) for part in PARTS)
+        assert parts == executed_flops(layers, 5, "step", input_gradient=False)
 
 
 @pytest.mark.parametrize(("op", "grad"), [("forward", False), ("step", True)])

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.intervals import MIN_PROCESSES, median_interval, p_value, process_interval, verdicts
+from bench.intervals import Interval, median_interval
+from bench.verdicts import MIN_PROCESSES, p_value, process_interval, verdicts
 from tests.strategies import seeds
 
 times = st.floats(1e-6, 1e3)
@@ -59,9 +60,30 @@ def test_t_of_known_values() -> None:
     # By hand: logs -1, 0 and 1 have deviation 1; the 97.5 % quantile of t with 2 degrees of freedom is 4.3027.
     interval = process_interval([math.exp(-1), 1, math.e])
     assert math.log(interval.high) == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
-    # Six logs of mean 1 and deviation 1: t = sqrt(6) at 5 degrees of freedom, two-sided p = .0580.
-    unit = math.sqrt(5 / 6)
-    assert p_value([math.exp(1 + sign * unit) for sign in (-1, 1) * 3]) == pytest.approx(0.0580, abs=2e-4)
+
+
+def test_trimmed_t_of_known_values() -> None:
+    # Kept are 0, 1 and 2, of mean 1; moved in, the sample is 0 0 1 2 2, of deviation 1. So t = 3 / sqrt(5), and with 2 degrees
+    # of freedom the two-sided p is 1 - t / sqrt(2 + t^2).
+    t = 3 / math.sqrt(5)
+    for ends in ((-9, 50), (-0.5, 2.5), (0, 2)):
+        assert p_value([math.exp(value) for value in (1, ends[0], 0, 2, ends[1])]) == pytest.approx(1 - t / math.sqrt(2 + t**2))
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=8, max_size=20), seeds)
+def test_verdicts_turn_round_with_the_ratio(sample: list[float], seed: int) -> None:
+    opposite = {"faster": "slower", "slower": "faster", "same": "same", "undecided": "undecided"}
+    shuffled = random.Random(seed).sample(sample, len(sample))
+    assert verdicts({"case": [1 / value for value in shuffled]})["case"] == opposite[verdicts({"case": sample})["case"]]
+
+
+def test_one_odd_process_does_not_hide_a_difference() -> None:
+    assert verdicts({"odd": [0.90, 0.91, 1.7, 0.92, 0.91, 0.9, 0.89, 0.91, 0.92, 0.9, 0.91, 0.9]})["odd"] == "slower"
+
+
+def test_half_width_is_that_of_the_farther_bound() -> None:
+    assert Interval(2.0, 1.9, 2.2).half_width == pytest.approx(0.1)
+    assert Interval(2.0, 1.6, 2.2).half_width == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("n", range(2, MIN_PROCESSES))
@@ -81,6 +103,10 @@ def test_verdicts_of_plain_cases() -> None:
         "undecided": [0.5, 0.7, 0.8, 0.9, 1.1, 1.3, 1.5, 1.7, 2.0],
     }
     assert verdicts(samples) == {name: name for name in samples}
+
+
+def test_a_sure_but_small_difference_is_the_same() -> None:
+    assert verdicts({"case": [1.02 + number / 1e4 for number in range(12)]})["case"] == "same"
 
 
 def test_one_odd_process_does_not_make_a_verdict() -> None:
@@ -154,9 +180,9 @@ def test_identical_code_is_rarely_called_different(shape: str, cases: int) -> No
 
 
 def test_a_slowdown_of_a_tenth_is_found_by_twelve_processes() -> None:
-    draw = random.Random(0)  # by nine, of which none may be odd, it is found in 85 of 100
+    draw = random.Random(0)
 
     def processes() -> list[float]:
-        return [math.exp(draw.gauss(math.log(0.9), 0.05)) for _ in range(12)]
+        return [math.exp(draw.gauss(-math.log(1.1), 0.05)) for _ in range(12)]
 
     assert sum(verdicts({"case": processes()})["case"] == "slower" for _ in range(1000)) >= 900

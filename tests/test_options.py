@@ -31,7 +31,7 @@ def read_all(**options: str) -> tuple[Selection, Effort]:
 
 
 def test_effort_has_defaults_and_takes_numbers() -> None:
-    assert read_effort(config()) == Effort(processes=8, precision=0.05, budget=165.0)
+    assert read_effort(config()) == Effort(processes=12, precision=0.05, budget=165.0)
     assert read_effort(config(processes="3", precision="0.1", budget="10")) == Effort(3, 0.1, 10.0)
 
 
@@ -40,6 +40,7 @@ def test_nothing_given_is_everything_at_its_default() -> None:
     assert selection == Selection(
         ops=cases.OPS, layers=None, updates=None, shapes=None, sparsities=None,
         devices=("cuda",) if torch.cuda.is_available() else ("cpu",), dtypes=("float32",), threads=(torch.get_num_threads(),),
+        regimes=("warm",),
         data=tuple(DATA), protocols=None, seeds=3,
     )  # fmt: skip
 
@@ -79,6 +80,7 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("precision", "nan", "expected a number above 0, got 'nan'; for example 0.05"),
         ("budget", "-1", "expected a number above 0, got '-1'; for example 0.05"),
         ("budget", "1e999", "expected a number above 0, got '1e999'; for example 0.05"),
+        ("regime", "hot", "expected a known regime (warm, cold, graph), got 'hot'; check the spelling"),
         ("precision", "soon", "expected a number above 0, got 'soon'; for example 0.05"),
         ("seeds", "many", "expected a whole number from 1 to 999999, got 'many'; for example 3"),
     ],

@@ -1,72 +1,11 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bench.tables import answer, break_even, crossing, ratio, seconds, summaries
-
-
-def row(**fields: Any) -> dict[str, Any]:
-    base = {
-        "op": "forward", "model": "sparse", "layer": "csr", "update": "static", "shape": "8x8", "batch": 4, "sparsity": 0.5,
-        "device": "cpu", "dtype": "float32", "threads": 2, "data": "-", "protocol": "-", "seed": 0, "seconds": 1e-3,
-        "speedup": 1.0, "speedup_low": 0.9, "speedup_high": 1.1, "verdict": "undecided", "process_speedups": [2.0],
-        "pair_seconds": [1.0] * 6, "pair_dense_seconds": [2.0] * 6,
-        "parameters": 1234, "nnz": 321, "effective_sparsity": 0.8, "learning_rate": 1e-3, "training_seconds": 0.5, "epochs": 3,
-        "final_loss": 0.25, "test_accuracy": 0.75, "dense_final_loss": 0.125, "dense_test_accuracy": 0.875,
-        "flops_counted": 2e9, "flops_executed": 4e9, "dense_flops_counted": 1e10, "dense_flops_executed": 9e9,
-    }  # fmt: skip
-    return base | fields
-
-
-def levels(speedups: list[float], width: float = 0.0) -> list[dict[str, Any]]:
-    at = [0.5, 0.8, 0.9, 0.95, 0.99]
-    return [
-        row(sparsity=s, speedup=v, speedup_low=v * (1 - width), speedup_high=v * (1 + width))
-        for s, v in zip(at, speedups, strict=True)
-    ]
-
-
-@given(st.floats(0.01, 0.999))
-def test_crossing_finds_the_break_even_of_time_proportional_to_density(pays_from: float) -> None:
-    sparsities = [0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.9999]
-    speedups = [(1 - pays_from) / (1 - sparsity) for sparsity in sparsities]
-    assert crossing(sparsities, speedups) == pytest.approx(pays_from)
-
-
-def test_crossing_at_sparsity_1_is_finite() -> None:
-    found = crossing([0.5, 1.0], [0.5, 2.0])
-    assert found == pytest.approx(0.75)
-
-
-def test_none_in_range_is_an_answer() -> None:
-    assert break_even(levels([0.1, 0.2, 0.3, 0.4, 0.9])) == "none in range"
-
-
-def test_always_faster_is_below_the_range() -> None:
-    assert break_even(levels([1.1, 2, 3, 4, 5])) == "below 0.5"
-
-
-def test_break_even_has_the_interval_of_both_bounds() -> None:
-    text = break_even(levels([0.4, 0.9, 1.2, 2, 4], width=0.1))
-    value, low, high = (float(part.strip("[]")) for part in text.split())
-    assert 0.8 <= low < value < high <= 0.9
-
-
-def test_break_even_bounds_may_lie_out_of_range() -> None:
-    assert break_even(levels([0.97, 0.98, 0.99, 0.995, 1.01], width=0.1)).endswith("[<0.5 >0.99]")
-
-
-def test_break_even_claims_nothing_that_the_intervals_leave_open() -> None:
-    nearly = levels([0.5, 0.6, 0.7, 0.8, 0.99], width=0.1)
-    assert break_even(nearly) == ">0.99 [0.98 >0.99]"
-    straddling = levels([1.01, 1.01, 1.02, 1.02, 1.05], width=0.2)
-    assert break_even(straddling) == "<0.5 [<0.5 >0.99]"
-
-
-def test_the_last_crossing_counts() -> None:
-    assert crossing([0.5, 0.8, 0.9, 0.95], [1.2, 0.5, 0.9, 1.5]) == pytest.approx(0.91, abs=0.02)
+from bench.tables import answer
+from bench.text import ratio, seconds
+from bench.trainings import summaries
+from tests.rows import levels, row
 
 
 @pytest.mark.parametrize(("value", "text"), [(1.234, "1.23 s"), (0.01234, "12.3 ms"), (4.2e-5, "42 us")])
