@@ -19,16 +19,20 @@ WARM_UP_SECONDS = 0.01
 # of two pairs, would look faster: by 4 % was seen where the weights fill the last cache. A call of SETTLED_SECONDS refills any
 # cache in a small part of its own time.
 SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 1e-3, 5e-2
+# A round in which a thread waited for a core that another process had measures that process too. Such a wait is a few
+# milliseconds or none; what is left below this fraction are the kernel's own threads.
+DISTURBED, MIN_CLEAN = 0.02, 2
 ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
 
 
 class Race(NamedTuple):
-    """Seconds per call of each pair, in the order measured; the seconds of all timed rounds together; on a GPU the host's."""
+    """Seconds per call of each pair, in the order measured, and what else is known of each; `timed` are those of all rounds."""
 
     seconds: list[float]
     dense_seconds: list[float]
     timed: float = 0.0
-    host_seconds: Sequence[float] = ()
+    disturbed: Sequence[float] = ()  # the larger fraction of a pair's two rounds for which a thread had no core
+    host_seconds: Sequence[float] = ()  # on a GPU
     dense_host_seconds: Sequence[float] = ()
 
     def joined(self, other: "Race") -> "Race":
@@ -37,19 +41,35 @@ class Race(NamedTuple):
             [*self.seconds, *other.seconds],
             [*self.dense_seconds, *other.dense_seconds],
             self.timed + other.timed,
+            [*self.disturbed, *other.disturbed],
             [*self.host_seconds, *other.host_seconds],
             [*self.dense_host_seconds, *other.dense_host_seconds],
         )
 
     @property
+    def clean(self) -> list[int]:
+        """The numbers of the pairs that count: those no other process disturbed or, if they are too few, all."""
+        return self.undisturbed if len(self.undisturbed) >= MIN_CLEAN else list(range(len(self.seconds)))
+
+    @property
+    def undisturbed(self) -> list[int]:
+        """The numbers of the pairs that no other process disturbed, as far as is known."""
+        return [n for n in range(len(self.seconds)) if not self.disturbed or self.disturbed[n] <= DISTURBED]
+
+    @property
     def speedups(self) -> list[float]:
-        """The dense time over the candidate's, pair by pair."""
-        return [dense / own for dense, own in zip(self.dense_seconds, self.seconds, strict=True)]
+        """The dense time over the candidate's, pair by pair, of the pairs that count."""
+        return [self.dense_seconds[number] / self.seconds[number] for number in self.clean]
 
     @property
     def speedup(self) -> float:
-        """What this process says: the median over its pairs."""
+        """What this process says: the median over the pairs that count."""
         return statistics.median(self.speedups)
+
+    def median(self, arm: str) -> float:
+        """Return the median over the pairs that count of `seconds`, `dense_seconds` or another of the lists."""
+        times: Sequence[float] = getattr(self, arm)
+        return statistics.median(times[number] for number in self.clean)
 
 
 class Plan(NamedTuple):
@@ -69,11 +89,14 @@ class Patience(NamedTuple):
     precision: float = 0.025
 
     def is_satisfied(self, pairs: Race) -> bool:
-        """Tell whether the pairs agree, or are so many that more would not help."""
-        count = len(pairs.seconds)
-        if count >= MAX_PAIRS:
+        """Tell whether the undisturbed pairs agree, or all are so many that more would not help.
+
+        Disturbed pairs may agree on a ratio that is none of the code's: what each waits for a core makes all times more alike.
+        """
+        if len(pairs.seconds) >= MAX_PAIRS:
             return True
-        return count >= SIGN_VALUES and median_interval(pairs.speedups).half_width <= self.precision
+        enough = len(pairs.undisturbed) >= SIGN_VALUES
+        return enough and median_interval(pairs.speedups).half_width <= self.precision
 
     def is_over(self, pairs: Race, spent: float) -> bool:
         """Tell whether to stop; only after an even number of pairs, so that each arm goes first as often as the other."""
@@ -140,7 +163,8 @@ def race(
         plan = Plan(1, 1, pairs=plan.pairs)
     arms = ((reference, plan.dense_loops, plan.dense_settle), (candidate, plan.loops, plan.settle))
     took: tuple[list[Took], list[Took]] = ([], [])
-    pairs = Race([], [])
+    disturbed: list[float] = []
+    pairs = Race([], [], disturbed=disturbed)
     last = None
     start = time.perf_counter()
     while len(pairs.seconds) < plan.pairs if plan.pairs else not patience.is_over(pairs, time.perf_counter() - start):
@@ -152,6 +176,7 @@ def race(
             took[arm].append(time_round(work, loops, device, timer, evict))
         pairs.dense_seconds.append(took[0][-1].seconds)
         pairs.seconds.append(took[1][-1].seconds)
+        disturbed.append(max(took[0][-1].disturbed, took[1][-1].disturbed))
     timed = sum(pairs.seconds) * plan.loops + sum(pairs.dense_seconds) * plan.dense_loops
     dense_host, host = ([one.host_seconds for one in arm if one.host_seconds is not None] for arm in took)
     return pairs._replace(timed=timed, host_seconds=host, dense_host_seconds=dense_host)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.machine import cache_bytes
+from bench.waiting import waited
 from sparse_models.errors import InputError
 
 Work = Callable[[], object]
@@ -21,10 +22,11 @@ CLOCK_HZ = 2e9  # of a GPU, roughly and rather too high: for how long it is kept
 
 
 class Took(NamedTuple):
-    """Seconds per call, and on a GPU the host's seconds per call beside them."""
+    """Seconds per call, on a GPU the host's beside them; and the fraction of the round for which a thread had no core."""
 
     seconds: float
     host_seconds: float | None = None
+    disturbed: float = 0.0
 
 
 def synchronised(timer: Timer, device: str) -> Timer:
@@ -48,18 +50,17 @@ def time_round(work: Work, loops: int, device: str, timer: Timer = time.perf_cou
     if device != "cpu" and timer is time.perf_counter:
         return _device_round(work, loops, evict)
     clock = synchronised(timer, device)
-    if evict is None:
-        start = clock()
-        for _ in range(loops):
-            work()
-        return Took((clock() - start) / loops)
     total = 0.0
-    for _ in range(loops):
-        evict()
+    before, begin = waited(), time.perf_counter()
+    for _ in range(loops if evict else 1):
+        if evict:
+            evict()
         start = clock()
-        work()
+        for _ in range(1 if evict else loops):
+            work()
         total += clock() - start
-    return Took(total / loops)
+    elapsed = time.perf_counter() - begin
+    return Took(total / loops, disturbed=(waited() - before) / max(elapsed, 1e-9))
 
 
 def _device_round(work: Work, loops: int, evict: Work | None) -> Took:

@@ -31,11 +31,8 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
     dense_seconds = [time for race in races for time in race.dense_seconds]
     counted = facts["dense_flops_counted"] / facts["flops_counted"] if facts["flops_counted"] else None
     trained = case.op == "train"
-    host = {
-        name: statistics.median(times)
-        for name in ("host_seconds", "dense_host_seconds")
-        if (times := [time for race in races for time in getattr(race, name)])  # on a GPU
-    }
+    by_process = {arm: [race.median(arm) for race in races] for arm in ("seconds", "dense_seconds")}
+    on_host = ("host_seconds", "dense_host_seconds") if all(race.host_seconds for race in races) else ()  # on a GPU
     return {
         "schema": SCHEMA,
         **case._asdict(),
@@ -43,8 +40,9 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         "batch": shape.batch,
         "in_features": shape.sizes[0],
         "out_features": shape.sizes[-1],
-        "seconds": statistics.median(statistics.median(race.seconds) for race in races),
-        "dense_seconds": statistics.median(statistics.median(race.dense_seconds) for race in races),
+        "seconds": statistics.median(by_process["seconds"]),
+        "dense_seconds": statistics.median(by_process["dense_seconds"]),
+        **{arm: statistics.median(race.median(arm) for race in races) for arm in on_host},
         "speedup": interval.median,
         "speedup_low": interval.low,
         "speedup_high": interval.high,
@@ -56,20 +54,14 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         "processes": len(races),
         "process_numbers": outcome.processes,
         "process_speedups": speedups,
+        "process_seconds": by_process["seconds"],
+        "process_dense_seconds": by_process["dense_seconds"],
         "process_pairs": [len(race.seconds) for race in races],
         "pairs": len(seconds),
         "pair_seconds": seconds,
         "pair_dense_seconds": dense_seconds,
-        **host,
+        "pair_disturbed": [fraction for race in races for fraction in race.disturbed],
+        "clean_pairs": sum(len(race.clean) for race in races),
         **({"training_seconds": sum(seconds), "dense_training_seconds": sum(dense_seconds)} if trained else {}),
         **facts,
-    }
-
-
-def process_seconds(row: Row, field: str) -> dict[int, float]:
-    """Return the median of a row's `pair_seconds` or `pair_dense_seconds` in each process, by the process's number."""
-    times = iter(row[field])
-    return {
-        process: statistics.median(next(times) for _ in range(pairs))
-        for process, pairs in zip(row["process_numbers"], row["process_pairs"], strict=True)
     }

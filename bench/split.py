@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from bench.cases import PARTS, Case
 from bench.intervals import Interval, median_interval
-from bench.row import Row, process_seconds
+from bench.row import Row
 
 
 def add_splits(rows: Mapping[Case, Row]) -> None:
@@ -22,9 +22,8 @@ def add_splits(rows: Mapping[Case, Row]) -> None:
 
 
 def _fractions(whole: Row, parts: Mapping[str, Row], arm: str) -> Row:
-    field = f"pair_{arm}seconds"
-    step = process_seconds(whole, field)
-    times = {part: process_seconds(row, field) for part, row in parts.items()}
+    step = _by_process(whole, arm)
+    times = {part: _by_process(row, arm) for part, row in parts.items()}
     common = sorted(set(step).intersection(*times.values()))
     if not common:
         return {}
@@ -44,10 +43,14 @@ def _fractions(whole: Row, parts: Mapping[str, Row], arm: str) -> Row:
 
 def update_steps(step: Row, updates: Iterable[Row]) -> dict[str, Interval]:
     """Return for each update rule the cost of one mask update in the layer's own steps: median and interval over processes."""
-    own = process_seconds(step, "pair_seconds")
+    own = _by_process(step)
     told: dict[str, Interval] = {}
     for row in updates:
-        times = process_seconds(row, "pair_seconds")
+        times = _by_process(row)
         if common := set(own) & set(times):
             told[row["update"]] = median_interval([times[process] / own[process] for process in common])
     return told
+
+
+def _by_process(row: Row, arm: str = "") -> dict[int, float]:
+    return dict(zip(row["process_numbers"], row[f"process_{arm}seconds"], strict=True))

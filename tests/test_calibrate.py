@@ -116,16 +116,16 @@ def test_calibrate_runs_tells_its_progress_and_saves_all(
     monkeypatch.setattr(calibrate, "SHAPES", ("8x8b4",))
     monkeypatch.setattr(calibrate, "LAYER_NAMES", ("csr",))
     path = tmp_path / "calibration.json"
-    arguments = ["calibrate", "--processes", "2", "--comparisons", "3", "--threads", "1", "--budget", "60", "--load", "1"]
+    arguments = ["calibrate", "--processes", "2", "--comparisons", "5", "--threads", "1", "--budget", "60", "--load", "1"]
     assert tool.main([*arguments, "--json", str(path)]) == 0
     told = capsys.readouterr().out
-    assert "5 comparisons a run in up to 2 fresh processes, at most 60 s (--budget)" in told
-    assert "run 2 of 2: 10 comparisons in " in told
-    assert "False alarms on identical code: 0 of 4" in told
+    assert "7 comparisons a run in up to 2 fresh processes, at most 60 s (--budget)" in told
+    assert "run 2 of 2: 14 comparisons in " in told
+    assert "False alarms on identical code: 0 of 8" in told
     saved = json.loads(path.read_text())
     assert saved["kind"] == "calibration"
     assert saved["load"] == 1
-    assert [one["planted"] for one in saved["comparisons"]] == [0, 0, 5, 10, 20] * 2
+    assert [one["planted"] for one in saved["comparisons"]] == list(PLANTED) * 2
     assert all(len(one["speedups"]) == 2 for one in saved["comparisons"])
     assert saved["machine"]["cpu"]["logical_cores"] > 0
     assert [entry.name for entry in tmp_path.iterdir()] == ["calibration.json"]

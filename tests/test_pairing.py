@@ -120,6 +120,32 @@ def test_patience_ends_though_no_interval_is_narrow_and_no_clock_moves() -> None
     assert not Patience(1.0, 0.01).is_over(Race([1.0] * (MAX_PAIRS - 2), sample[2:]), 0.0)
 
 
+def test_pairs_that_another_process_disturbed_do_not_count_where_others_suffice() -> None:
+    disturbed = [0.0, 0.5, 0.001, 0.9, 0.0, 0.015]
+    pairs = Race([1.0] * 6, [2.0, 9.0, 2.0, 9.0, 4.0, 2.0], disturbed=disturbed)
+    assert pairs.clean == [0, 2, 4, 5]
+    assert pairs.speedups == [2, 2, 4, 2]
+    assert pairs.speedup == pairs.median("dense_seconds") == 2
+    few = pairs._replace(disturbed=[0.0, 0.5, 0.3, 0.9, 0.1, 0.03])
+    assert few.clean == [0, 1, 2, 3, 4, 5]
+
+
+def test_pairs_that_agree_but_were_disturbed_do_not_satisfy() -> None:
+    alike = Race([1.0] * 12, [2.0] * 12, disturbed=[0.5] * 12)
+    assert not Patience().is_satisfied(alike)
+    assert not Patience().is_satisfied(alike._replace(disturbed=[0.0] * 5 + [0.5] * 7))
+    assert Patience().is_satisfied(alike._replace(disturbed=[0.0] * 6 + [0.5] * 6))
+
+
+def test_a_round_knows_how_long_its_threads_had_no_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = iter([0.0, 0.0, 0.0, 0.25] + [0.25] * 4)  # before and after each of four rounds
+    monkeypatch.setattr("bench.rounds.waited", lambda: next(waits))
+    clock = Clock()
+    monkeypatch.setattr("bench.rounds.time.perf_counter", clock)
+    pairs = race(clock.work("c", 1), clock.work("d", 1), "cpu", Plan(1, 1, pairs=2), clock)
+    assert pairs.disturbed == [0.25, 0.0]
+
+
 @pytest.mark.parametrize("pairs", [2, 4, 6])
 def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
     """A call after the other arm's finds the caches full of the other's data, and takes three times as long."""
@@ -137,7 +163,7 @@ def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
 
 
 def test_visits_of_one_process_join_in_order() -> None:
-    assert Race([1.0], [2.0], 3.0).joined(Race([4.0, 5.0], [6.0, 7.0], 8.0)) == ([1, 4, 5], [2, 6, 7], 11, [], [])
+    assert Race([1.0], [2.0], 3.0).joined(Race([4.0, 5.0], [6.0, 7.0], 8.0)) == ([1, 4, 5], [2, 6, 7], 11, [], [], [])
 
 
 @given(st.floats(1e-6, 0.1), st.floats(0.7, 1.4))

@@ -30,7 +30,7 @@ class Ticks:
 
 def test_a_round_tells_the_seconds_of_one_call() -> None:
     clock = Ticks()
-    assert time_round(clock.work(2.0), 5, "cpu", clock) == (2.0, None)
+    assert time_round(clock.work(2.0), 5, "cpu", clock)[:2] == (2.0, None)
     assert clock.now == 10.0
 
 

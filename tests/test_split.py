@@ -19,12 +19,10 @@ times = st.lists(st.floats(1e-6, 1.0), min_size=5, max_size=5)
 
 
 def timed(op: str, seconds: list[float], dense: list[float] | None = None, **fields: object) -> Row:
-    """The row of a case that each process measured in two pairs."""
-    twice = [time for time in seconds for _ in range(2)]
-    dense_twice = [time for time in dense or seconds for _ in range(2)]
+    """The row of a case with the seconds that each process measured."""
     return row(
-        op=op, pair_seconds=twice, pair_dense_seconds=dense_twice, process_numbers=list(range(len(seconds))),
-        process_pairs=[2] * len(seconds), process_speedups=[1.0] * len(seconds), **fields,
+        op=op, process_seconds=seconds, process_dense_seconds=dense or seconds, process_numbers=list(range(len(seconds))),
+        process_speedups=[1.0] * len(seconds), **fields,
     )  # fmt: skip
 
 
