@@ -127,8 +127,8 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
 
 def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
     layers = selection.layers or tuple(LAYERS)
-    # A layer that holds every weight is timed once, against its own clone: the control.
-    full = [layer for layer in layers if LAYERS[layer].pattern is FULL]
+    # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
+    full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
     shapes, sparsities = (PART_SHAPES, PART_SPARSITIES) if op in PARTS else (SHAPES, SPARSITIES)
     for shape in selection.shapes or shapes:
         for layer in full:

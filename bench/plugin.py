@@ -153,7 +153,12 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     if results.out_of_time:
         tell(f"stopped at the budget of {effort.budget:g} s (--budget): what is not narrow enough yet stays as it is")
     tell(f"time: {results.spent}")
-    config.stash[MACHINE]["run"] = {"effort": effort._asdict(), "spent_seconds": results.spent._asdict()}
+    after = facts(devices)  # what the machine did meanwhile: its load, and a GPU's clocks under load
+    config.stash[MACHINE]["run"] = {
+        "effort": effort._asdict(),
+        "spent_seconds": results.spent._asdict(),
+        "after": {"load_average": after["cpu"]["load_average"], "gpu": after["gpu"]},
+    }
     config.stash[OUTCOMES] = results.outcomes
     config.stash[ROWS] = _rows(jobs, results.outcomes)
     if results.interrupted:

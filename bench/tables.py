@@ -75,7 +75,7 @@ def _verdicts(rows: list[Row]) -> str:
 
 def _noise_floor(rows: list[Row]) -> str:
     controls = [f"{row['op']} {speedup(row)}" for row in rows if row["model"] == "dense"]
-    text = ", ".join(controls) if controls else "not measured, add dense to --layer"
+    text = ", ".join(controls) if controls else "not measured, deselected"
     return f"Noise floor, dense against its own clone: {text}.\n"
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from bench.cases import OPS, PARTS
+
 ROOT = Path(__file__).parents[1]
 SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2"]
 NO_ROWS = "--benchmark-disable"
@@ -23,9 +25,9 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], Path]:
-    """One small run of every operation of one layer: its output, its JSON, and the storage it was saved in."""
+    """One small run of every operation but training: its output, its JSON, and the storage it was saved in."""
     folder = tmp_path_factory.mktemp("runs")
-    done = run(*SMALL, "--op", "forward,backward,step,update", f"--benchmark-json={folder / 'run.json'}",
+    done = run(*SMALL, "--op", ",".join(op for op in OPS if op != "train"), f"--benchmark-json={folder / 'run.json'}",
                f"--benchmark-storage={folder}", "--benchmark-save=first")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, json.loads((folder / "run.json").read_text()), folder
@@ -35,10 +37,11 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
     promised = (
         "schema op layer update shape batch in_features out_features sparsity nnz effective_sparsity parameters bytes_stored "
         "flops_counted flops_executed device dtype threads seconds dense_seconds speedup speedup_low speedup_high pairs "
-        "regime processes process_speedups verdict interval_over realised_fraction"
+        "regime processes process_numbers process_speedups process_seconds verdict interval_over realised_fraction pools "
+        "pair_disturbed clean_pairs"
     )
     rows = [record["extra_info"] for record in saved[1]["benchmarks"]]
-    assert len(rows) == 3 * 4 + 2 * 3
+    assert len(rows) == 7 * 4 + 2 * 3
     for row in rows:
         assert set(promised.split()) <= set(row)
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
@@ -49,6 +52,11 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         if row["op"] == "step":
             assert row["peak_bytes"] > 0
             assert row["dense_peak_bytes"] > 0
+            for arm in ("", "dense_"):  # the parts were measured too: the step says how it splits, and what is in no part
+                fractions = [row[f"{arm}{part}_fraction"] for part in (*PARTS, "unaccounted")]
+                assert sum(fractions) == pytest.approx(1, abs=0.5)  # each is a median by itself
+                assert isinstance(row[f"{arm}adds_up"], bool)
+        assert row["pools"]
         assert row["effective_sparsity"] == row["sparsity"]
 
 
@@ -64,6 +72,16 @@ def test_json_is_plain_and_names_no_host(saved: tuple[str, dict[str, Any], Path]
     assert "node" not in saved[1]["machine_info"]
     assert saved[1]["machine_info"]["torch"]["version"]
     assert saved[1]["machine"]["bounds"]["cpu"]["dense_gflops"] > 0
+    assert set(saved[1]["machine"]["run"]["spent_seconds"]) == {"timed", "warming", "building", "starting", "bookkeeping"}
+
+
+def test_a_break_even_is_saved_for_every_curve_of_two_points(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    options = ["--shape", "8x8b4", "--sparsity", "0.5,0.9", "--threads", "1", "--processes", "2", f"--benchmark-json={path}"]
+    done = run(*options, "--op", "forward", "--layer", "csr")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = json.loads(path.read_text())["break_even"]
+    assert (record["op"], record["layer"], record["measured_from"], record["measured_to"]) == ("forward", "csr", 0.5, 0.9)
 
 
 def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[str, Any], Path]) -> None:
@@ -71,6 +89,10 @@ def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[
     assert saved[0].index("benchmark 'forward 8x8b4'") < own
     assert "Speed-up over dense by sparsity, 8x8 batch 4" in saved[0][own:]
     assert "Cost of one mask update in dense training steps" in saved[0][own:]
+    assert "Where a step's time goes, 8x8 batch 4" in saved[0][own:]
+    assert "Memory, 8x8 batch 4" in saved[0][own:]
+    assert "Realised fraction" in saved[0][own:]
+    assert "in timed rounds" in saved[0]
 
 
 def test_compare_with_a_saved_run(saved: tuple[str, dict[str, Any], Path]) -> None:
@@ -90,7 +112,7 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
     done = run(*SMALL, NO_ROWS, "--seeds", "1", "--data", "digits", "--benchmark-json=/dev/null")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "do sparse networks save compute?" not in done.stdout
-    assert f"{3 * 4 + 2 * 3 + 2 * 5} passed" in done.stdout
+    assert f"{7 * 4 + 2 * 3 + 2 * 5} passed" in done.stdout
 
 
 def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
@@ -158,8 +180,18 @@ def test_a_case_that_cannot_run_is_skipped_with_the_reason() -> None:
     assert "2 passed, 2 skipped" in done.stdout
 
 
+def test_cold_caches_are_a_regime_and_a_cpu_has_no_graphs(tmp_path: Path) -> None:
+    done = run(*SMALL, "--op", "forward", "-k", "csr-", "--regime", "warm,cold,graph", "-rs", "--budget", "20",
+               f"--benchmark-json={tmp_path / 'run.json'}")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
+    assert [row["regime"] for row in rows] == ["warm", "cold"]
+    assert "(cpu, float32, 1 thread, cold caches)" in done.stdout
+    assert "a CPU has no graphs to replay; ask for --regime warm or cold" in done.stdout
+
+
 def test_k_selects_cases_by_name() -> None:
-    done = run(*SMALL, NO_ROWS, "-k", "forward and csr_linear")
+    done = run(*SMALL, NO_ROWS, "-k", "backward and csr_linear")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 
@@ -243,7 +275,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
     assert len(rows) == 8
-    assert all(row["schema"] == 2 and 2 <= row["processes"] < 50 for row in rows)
+    assert all(row["schema"] == 3 and 2 <= row["processes"] < 50 for row in rows)
 
 
 def test_too_little_time_is_said_and_leaves_no_case_without_a_result() -> None:
@@ -254,7 +286,7 @@ def test_too_little_time_is_said_and_leaves_no_case_without_a_result() -> None:
 
 
 def test_timer_and_gc_options_hold_in_the_processes_that_measure(tmp_path: Path) -> None:
-    done = run(*SMALL, "--op", "forward", "--layer", "csr", "--benchmark-timer=time.process_time",
+    done = run(*SMALL, "--op", "forward", "-k", "csr-", "--benchmark-timer=time.process_time",
                "--benchmark-disable-gc", f"--benchmark-json={tmp_path / 'run.json'}")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     [record] = json.loads((tmp_path / "run.json").read_text())["benchmarks"]
@@ -264,7 +296,7 @@ def test_timer_and_gc_options_hold_in_the_processes_that_measure(tmp_path: Path)
 
 def test_cprofile_profiles_the_candidate(tmp_path: Path) -> None:
     done = run(
-        *SMALL, "--op", "forward", "--layer", "csr", "--benchmark-cprofile=cumtime", f"--benchmark-json={tmp_path / 'run.json'}"
+        *SMALL, "--op", "forward", "-k", "csr-", "--benchmark-cprofile=cumtime", f"--benchmark-json={tmp_path / 'run.json'}"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     [record] = json.loads((tmp_path / "run.json").read_text())["benchmarks"]

@@ -81,6 +81,11 @@ def test_regimes_are_an_axis_of_all_but_trainings() -> None:
         assert list(cases.cases(op, both)) == expected
 
 
+def test_every_run_has_its_control_whatever_layer_is_asked_for() -> None:
+    found = list(cases.cases("forward", DEFAULT._replace(layers=("csr",), sparsities=(0.5,), shapes=("8x8b4",))))
+    assert [(case.model, case.layer) for case in found] == [("dense", "dense"), ("sparse", "csr")]
+
+
 def test_the_control_is_dense_at_sparsity_0() -> None:
     for op in ("forward", "backward", "step"):
         controls = [case for case in cases.cases(op, DEFAULT) if case.model == "dense"]

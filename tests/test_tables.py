@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from bench.tables import answer
-from bench.text import ratio, seconds
+from bench.text import ratio, seconds, size
 from bench.trainings import summaries
 from tests.rows import levels, row
 
@@ -73,3 +73,34 @@ def test_the_sentence_is_made_of_the_figures() -> None:
 def test_the_verdict_follows_the_interval(dense: float, verdict: str) -> None:
     [text] = summaries(trainings(process_speedups=[dense]))
     assert f"sparse training {verdict}" in text
+
+
+def test_memory_is_told_beside_dense() -> None:
+    step = {"op": "step", "peak_bytes": 2**20, "dense_peak_bytes": 2**22}
+    dense = row(**step, model="dense", layer="dense", sparsity=0.0, bytes_stored=1200) | {"peak_bytes": 2**22}
+    text = lines([dense, row(**step)])
+    assert "Memory, 8x8 batch 4 (cpu, float32, 2 threads)" in text
+    assert "(1.17 KiB stored, 4 MiB peak)" in text
+    assert "0.25 stored, 0.25 peak" in text
+
+
+def test_the_realised_fraction_stands_by_shape_operation_and_layer() -> None:
+    text = lines([row(sparsity=0.5, realised_fraction=0.125), row(sparsity=0.9, realised_fraction=0.25)])
+    [line] = [line for line in text.splitlines() if "0.12" in line]
+    assert line.split() == ["8x8b4", "forward", "csr", "0.12", "0.25"]
+
+
+def test_regimes_stand_in_tables_of_their_own() -> None:
+    text = lines([row(), row(regime="cold")])
+    assert text.count("Speed-up over dense by sparsity") == 2
+    assert "(cpu, float32, 2 threads, cold caches)" in text
+
+
+def test_narrow_intervals_are_counted() -> None:
+    rows = [row(speedup=2.0, speedup_low=low, speedup_high=high) for low, high in ((1.9, 2.1), (1.7, 2.1), (1.9, 2.3))]
+    assert "1 of 3 intervals are narrower than +-10%." in lines(rows)
+
+
+@pytest.mark.parametrize(("value", "text"), [(12, "12 B"), (2048, "2 KiB"), (5 * 2**20, "5 MiB"), (3 * 2**30, "3 GiB")])
+def test_bytes_in_the_unit_that_suits(value: float, text: str) -> None:
+    assert size(value) == text
