@@ -111,13 +111,13 @@ def calibrate(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], 
         if left <= 0:
             tell(f"stopped at the budget of {effort.budget:g} s (--budget) after {run} of {runs} runs")
             break
-        results = measure_all(jobs, effort._replace(budget=left / (runs - run)), lambda _: None)
+        results = measure_all(jobs, effort._replace(budget=left / (runs - run)), lambda text: tell(f"  {text}"))
         if results.interrupted:
             tell(f"interrupted: {run} complete runs are kept")
             break
         found += judge(run, {job: results.outcomes[job.name] for job in jobs})
         spent, cases = spent + results.spent, cases + len(jobs)
-        tell(f"run {run + 1} of {runs}: {len(found)} comparisons in {time.monotonic() - start:.0f} s")
+        tell(f"run {run + 1} of {runs}: {len(found)} comparisons in {time.monotonic() - start:.0f} s; {so_far(found)}")
     return Calibration(found, time.monotonic() - start, cases, spent)
 
 
@@ -142,6 +142,16 @@ def judge(run: int, outcomes: dict[Job, Outcome]) -> list[Comparison]:
         for job in outcomes
         if len(samples[job.name]) > 1
     ]
+
+
+def so_far(comparisons: Sequence[Comparison]) -> str:
+    """Return in a few words what was called what."""
+    groups = {planted: [one for one in comparisons if one.planted == planted] for planted in sorted(set(PLANTED))}
+    alarms = sum(one.verdict in ("faster", "slower") for one in groups[0])
+    slower = (
+        f"{planted} %: {sum(one.verdict == 'slower' for one in group)} of {len(group)}" for planted, group in groups.items()
+    )
+    return f"false alarms {alarms} of {len(groups[0])}, slowdowns found {', '.join(list(slower)[1:])}"
 
 
 def call_overhead() -> float:

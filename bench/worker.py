@@ -49,7 +49,8 @@ class Timed:
         if plan is None:
             # How long a call takes the first process finds out, and what the shortest rounds so far say is passed on. In the
             # others the calls by which each round settles make it warm, or one call where rounds are so long as to do without.
-            self.known = f"seconds {self.case}"
+            # Another clock may be too coarse to plan by.
+            self.known = f"seconds {self.case}" if self.timer is time.perf_counter else None
             plan = plan_for(*MEMO[self.known]) if self.known in MEMO else warm_up(candidate, reference, device)
             if not plan.settle:
                 reference()

@@ -120,7 +120,9 @@ def test_calibrate_runs_tells_its_progress_and_saves_all(
     assert tool.main([*arguments, "--json", str(path)]) == 0
     told = capsys.readouterr().out
     assert "7 comparisons a run in up to 2 fresh processes, at most 60 s (--budget)" in told
+    assert "  process 1 of 2: 7 cases in " in told
     assert "run 2 of 2: 14 comparisons in " in told
+    assert "; false alarms 0 of 8, slowdowns found 5 %: 0 of 2, 10 %: 0 of 2, 20 %: 0 of 2" in told  # two decide nothing
     assert "False alarms on identical code: 0 of 8" in told
     saved = json.loads(path.read_text())
     assert saved["kind"] == "calibration"
