@@ -55,26 +55,26 @@ def measure(case: Case, race: Racer) -> Facts:
     model = build(case.layer, parts)
     candidate = operation(case.op, model, parts, layout)
     race(candidate, dense, case.device)
-    peaks: dict[str, int | None] = {}
-    if case.op == "step" and not race.once:  # apart from all timing, in one process of the run
 
-        def measure_peaks() -> dict[str, int | None]:
-            return {"peak_bytes": peak_bytes(candidate, case.device), "dense_peak_bytes": peak_bytes(dense, case.device)}
+    def find_facts() -> Facts:
+        peaks = {}
+        if case.op == "step" and not race.once:  # apart from all timing
+            peaks = {"peak_bytes": peak_bytes(candidate, case.device), "dense_peak_bytes": peak_bytes(dense, case.device)}
+        layers, dense_layers, batch = list(model), list(dense_model), Shape.parse(case.shape).batch
+        walked, total = _walked(layers, case.op), size(layers)
+        return {
+            **total._asdict(),
+            **peaks,
+            "dense_bytes_stored": size(dense_layers).bytes_stored,
+            "layout": layout,
+            "dense_layout": dense_layout,
+            "flops_counted": counted_flops(walked.nnz, batch, case.op),
+            "flops_executed": executed_flops(layers, batch, case.op, input_gradient=len(layers) == 1),
+            "dense_flops_counted": counted_flops(walked.weights, batch, case.op),
+            "dense_flops_executed": executed_flops(dense_layers, batch, case.op, input_gradient=len(layers) == 1),
+        }
 
-        peaks = recall(f"peaks {case}", measure_peaks)
-    layers, batch = list(model), Shape.parse(case.shape).batch
-    total = size(layers)
-    return {
-        **total._asdict(),
-        **peaks,
-        "dense_bytes_stored": size(list(dense_model)).bytes_stored,
-        "layout": layout,
-        "dense_layout": dense_layout,
-        "flops_counted": counted_flops(_walked(layers, case.op).nnz, batch, case.op),
-        "flops_executed": executed_flops(layers, batch, case.op, input_gradient=len(layers) == 1),
-        "dense_flops_counted": counted_flops(_walked(layers, case.op).weights, batch, case.op),
-        "dense_flops_executed": executed_flops(list(dense_model), batch, case.op, input_gradient=len(layers) == 1),
-    }
+    return recall(f"facts {case}", find_facts)  # the same in every process
 
 
 def _walked(layers: list[SparseLinear], op: str) -> Size:

@@ -85,7 +85,7 @@ class Plan(NamedTuple):
 class Patience(NamedTuple):
     """When a visit to a case ends: its pairs agree within this half-width of their interval, or this many seconds are spent."""
 
-    seconds: float = 0.03
+    seconds: float = 0.02
     precision: float = 0.025
 
     def is_satisfied(self, pairs: Race) -> bool:

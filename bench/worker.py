@@ -150,7 +150,7 @@ def main() -> None:
             visited[number] = visited[number].joined(result["race"])
         else:
             del visited[number]
-        say(case=number, memo={key: value for key, value in MEMO.items() if known.get(key) != value}, **result)
+        say(case=number, memo={key: value for key, value in MEMO.items() if key not in known or known[key] != value}, **result)
     os._exit(0)  # all is said, and taking PyTorch down in order costs a quarter of a second
 
 

@@ -69,7 +69,6 @@ def executed_flops(layers: Sequence[SparseLinear], batch: int, op: str, *, input
     """
     total = 0
     for number, layer in enumerate(layers):
-        for product in PRODUCTS[op]:
-            if product != INPUT_GRADIENT or input_gradient or number:
-                total += layer.multiply_adds[product]
+        executed = layer.multiply_adds
+        total += sum(executed[product] for product in PRODUCTS[op] if product != INPUT_GRADIENT or input_gradient or number)
     return 2 * batch * total

@@ -77,6 +77,12 @@ def finds(case: Case, race: Racer) -> dict[str, Any]:
 
 
 @remembered
+def searched_for_nothing() -> None:
+    """As a gate that is passed: None is known as anything else is."""
+    MEMO["searched"] = MEMO.get("searched", 0) + 1
+
+
+@remembered
 def pid_of_finder() -> int:
     return os.getpid()
 
@@ -139,6 +145,18 @@ def test_what_one_process_found_out_the_next_knows() -> None:
     outcome = results.outcomes["finds0-0"]
     assert len(outcome.races) == 2
     assert outcome.facts["found_by"] == outcome.facts["pid"]
+
+
+def counts(case: Case, race: Racer) -> dict[str, Any]:
+    searched_for_nothing()
+    race(work, work, "cpu", Plan(1, 1, pairs=5 + int(MEMO["searched"])))
+    return {}
+
+
+def test_that_nothing_was_found_is_known_too() -> None:
+    results, _ = measured(job(counts), processes=3)
+    # The search adds to the number of pairs, and no process but the first searches.
+    assert [len(race.seconds) for race in results.outcomes["counts0-0"].races] == [6, 6, 6]
 
 
 def test_trainings_run_once_each_in_the_process_of_their_seed() -> None:
