@@ -35,7 +35,7 @@ def bench_train(case: Case, race: Racer) -> Facts:
     own, dense = (Arm(arm, data, settings) for arm in (case, dense_case))
     for arm in (own, dense):
         arm.warm_up()
-    race(own.epoch, dense.epoch, case.device, Plan(1, 1, settings.epochs))
+    race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs))
     layers = list(own.model)
     total = size(layers)
     rule, samples = UPDATES[case.update], len(data.train.labels)
