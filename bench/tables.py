@@ -87,7 +87,7 @@ def _realised(rows: list[Row]) -> tuple[str, Table]:
     table = new_table(["shape", "operation", "layer", *(f"{sparsity:g}" for sparsity in sparsities)], left=3)
     for (_, _, _, _, _, _, op, layer), group in groups(rows, *WHERE, "op", "layer"):
         cells = {row["sparsity"]: f"{row['realised_fraction']:.2f}" for row in group}
-        table.add_row(f"{group[0]['shape']}b{group[0]['batch']}", op, layer, *(cells.get(value, "") for value in sparsities))
+        table.add_row(what(group[0]), op, layer, *(cells.get(value, "") for value in sparsities))
     return title, table
 
 
