@@ -95,8 +95,11 @@ def test_the_parts_of_a_step_compute_what_the_step_does(layer: str, shape: str, 
     def result(op: str, of: MLP) -> Any:
         return operation(op, of, parts, layout)()
 
-    [found] = result("input_gradient", build(layer, parts))
+    frozen = build(layer, parts)
+    [found] = result("input_gradient", frozen)
     torch.testing.assert_close(found, expected)
+    # A layer of its own autograd computes what is asked of its inputs: weights must ask for nothing.
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
     found_weights = result("weight_gradient", build(layer, parts))
     for own, part, found_one in zip(layers, parts, found_weights, strict=True):
