@@ -116,19 +116,8 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
 
 
 def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
-    done = run(
-        "--threads",
-        "1",
-        "--op",
-        "train",
-        "--data",
-        "digits",
-        "--seeds",
-        "1",
-        "--update",
-        "rigl",
-        f"--benchmark-json={tmp_path / 'run.json'}",
-    )
+    options = ["--threads", "1", "--op", "train", "--data", "digits", "--seeds", "1", "--update", "rigl"]
+    done = run(*options, f"--benchmark-json={tmp_path / 'run.json'}")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {
         (row["protocol"], row["model"]): row
