@@ -10,7 +10,7 @@ from bench.break_even import break_even, told
 from bench.cases import PARTS
 from bench.row import Row
 from bench.split import update_steps
-from bench.text import groups, new_console, new_table, print_table, ratio, seconds, size, speedup, text_of, what
+from bench.text import groups, interval_of, new_console, new_table, print_table, ratio, seconds, size, speedup, text_of, what
 from bench.trainings import summaries, trainings
 from bench.verdicts import MARGIN, WRONG_VERDICTS
 
@@ -66,7 +66,7 @@ def _verdicts(rows: list[Row]) -> str:
     """Return how many cases have which verdict, and what the marks mean."""
     found = Counter(row["verdict"] for row in rows)
     counts = ", ".join(f"{found[verdict]} {verdict} ({mark})" for verdict, mark in MARKS.items())
-    narrow = sum(max(row["speedup_high"] / row["speedup"], row["speedup"] / row["speedup_low"]) <= 1.1 for row in rows)
+    narrow = sum(interval_of(row).half_width <= 0.1 for row in rows)
     return (
         f"Verdicts: {counts}. Of all faster and slower, {WRONG_VERDICTS:.0%} at most is expected to be wrong; same is an "
         f"interval within {MARGIN:.0%} of 1. {narrow} of {len(rows)} intervals are narrower than +-10%.\n"
