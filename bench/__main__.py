@@ -50,7 +50,7 @@ def _calibrate(asked: argparse.Namespace) -> int:
     if asked.json is not None:
         calibrate.save(asked.json, content)
         tell(f"saved {asked.json}")
-    return 0 if found.comparisons else 1
+    return 0 if found.comparisons and found.failure is None else 1
 
 
 if __name__ == "__main__":

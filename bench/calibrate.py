@@ -66,6 +66,7 @@ class Calibration(NamedTuple):
     seconds: float
     cases: int  # measured, each over all processes of its run
     spent: Spent
+    failure: str | None = None  # why it ended early, if a comparison could not be measured
 
 
 def jobs_of(device: str, threads: int) -> list[Job]:
@@ -101,11 +102,11 @@ def _repeated(work: Callable[[], object], calls: int) -> Callable[[], object]:
 def calibrate(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], comparisons: int = COMPARISONS) -> Calibration:
     """Measure `jobs` run after run, each as `pytest bench` measures its cases, until the budget of all runs is spent.
 
-    At least `comparisons` of identical code are aimed at; Ctrl-C and the budget keep the runs that are complete.
+    At least `comparisons` of identical code are aimed at; Ctrl-C, the budget and a failure keep the runs that are complete.
     """
     identical = sum(job.case.data == "0" for job in jobs)
     runs = -(-comparisons // identical)
-    start, found, spent, cases = time.monotonic(), list[Comparison](), Spent(), 0
+    start, found, spent, cases, failure = time.monotonic(), list[Comparison](), Spent(), 0, None
     for run in range(runs):
         left = effort.budget - (time.monotonic() - start)
         if left <= 0:
@@ -115,17 +116,18 @@ def calibrate(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], 
         if results.interrupted:
             tell(f"interrupted: {run} complete runs are kept")
             break
+        failure = next((f"{name}: {one.failure}" for name, one in results.outcomes.items() if one.failure), None)
+        if failure is not None:
+            tell(f"{failure}; {run} complete runs are kept")
+            break
         found += judge(run, {job: results.outcomes[job.name] for job in jobs})
         spent, cases = spent + results.spent, cases + len(jobs)
         tell(f"run {run + 1} of {runs}: {len(found)} comparisons in {time.monotonic() - start:.0f} s; {so_far(found)}")
-    return Calibration(found, time.monotonic() - start, cases, spent)
+    return Calibration(found, time.monotonic() - start, cases, spent, failure)
 
 
 def judge(run: int, outcomes: dict[Job, Outcome]) -> list[Comparison]:
     """Return the comparisons of one run with their verdicts, among all of them and each among the identical ones alone."""
-    failed = [outcome.failure for outcome in outcomes.values() if outcome.failure is not None]
-    if failed:
-        raise RuntimeError(failed[0])
     samples = {job.name: outcome.speedups for job, outcome in outcomes.items()}
     identical = {job.name: samples[job.name] for job in outcomes if job.case.data == "0"}
     together = verdicts(samples)

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from bench.intervals import SIGN_VALUES, median_interval
 from bench.rounds import Timer, Took, Work, synchronised, time_round
+from bench.waiting import Usage
 
 # Rounds are short on purpose: a core that something else takes for a few milliseconds then spoils few rounds wholly instead
 # of many a little, and the median of the pairs passes over the few.
@@ -20,8 +21,9 @@ WARM_UP_SECONDS = 0.01
 # cache in a small part of its own time.
 SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 1e-3, 5e-2
 # A round in which a thread waited for a core that another process had measures that process too. Such a wait is a few
-# milliseconds or none; what is left below this fraction are the kernel's own threads.
-DISTURBED, MIN_CLEAN = 0.02, 2
+# milliseconds or none; what is left below this fraction are the kernel's own threads. A wait is told when it ends, and may have
+# begun before the round: never is more than MOST_WAITED of a round taken off for it.
+DISTURBED, MOST_WAITED = 0.02, 0.9
 ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
 
 
@@ -31,7 +33,8 @@ class Race(NamedTuple):
     seconds: list[float]
     dense_seconds: list[float]
     timed: float = 0.0
-    disturbed: Sequence[float] = ()  # the larger fraction of a pair's two rounds for which a thread had no core
+    waited: Sequence[float] = ()  # the fraction of each round for which a thread had no core; none where that is not known
+    dense_waited: Sequence[float] = ()
     host_seconds: Sequence[float] = ()  # on a GPU
     dense_host_seconds: Sequence[float] = ()
 
@@ -41,25 +44,37 @@ class Race(NamedTuple):
             [*self.seconds, *other.seconds],
             [*self.dense_seconds, *other.dense_seconds],
             self.timed + other.timed,
-            [*self.disturbed, *other.disturbed],
+            [*self.waited, *other.waited],
+            [*self.dense_waited, *other.dense_waited],
             [*self.host_seconds, *other.host_seconds],
             [*self.dense_host_seconds, *other.dense_host_seconds],
         )
 
     @property
-    def clean(self) -> list[int]:
-        """The numbers of the pairs that count: those no other process disturbed or, if they are too few, all."""
-        return self.undisturbed if len(self.undisturbed) >= MIN_CLEAN else list(range(len(self.seconds)))
-
-    @property
     def undisturbed(self) -> list[int]:
         """The numbers of the pairs that no other process disturbed, as far as is known."""
-        return [n for n in range(len(self.seconds)) if not self.disturbed or self.disturbed[n] <= DISTURBED]
+        both = zip(self.waited, self.dense_waited, strict=True)
+        clean = [max(fractions) <= DISTURBED for fractions in both] or [True] * len(self.seconds)
+        return [number for number, is_clean in enumerate(clean) if is_clean]
+
+    @property
+    def counted(self) -> list[int]:
+        """The numbers of the pairs that count: those no other process disturbed or, if they make no interval, all."""
+        return self.undisturbed if len(self.undisturbed) >= SIGN_VALUES else list(range(len(self.seconds)))
+
+    def times(self, arm: str) -> list[float]:
+        """Return `seconds` or `dense_seconds`, less the time for which a thread of a disturbed round had no core."""
+        waited: Sequence[float] = getattr(self, arm.replace("seconds", "waited")) or [0.0] * len(self.seconds)
+        return [
+            seconds * (1 - min(fraction, MOST_WAITED)) if fraction > DISTURBED else seconds
+            for seconds, fraction in zip(getattr(self, arm), waited, strict=True)
+        ]
 
     @property
     def speedups(self) -> list[float]:
         """The dense time over the candidate's, pair by pair, of the pairs that count."""
-        return [self.dense_seconds[number] / self.seconds[number] for number in self.clean]
+        seconds, dense_seconds = self.times("seconds"), self.times("dense_seconds")
+        return [dense_seconds[number] / seconds[number] for number in self.counted]
 
     @property
     def speedup(self) -> float:
@@ -67,9 +82,9 @@ class Race(NamedTuple):
         return statistics.median(self.speedups)
 
     def median(self, arm: str) -> float:
-        """Return the median over the pairs that count of `seconds`, `dense_seconds` or another of the lists."""
-        times: Sequence[float] = getattr(self, arm)
-        return statistics.median(times[number] for number in self.clean)
+        """Return the median over the pairs that count of `seconds`, `dense_seconds` or either on the host."""
+        times = getattr(self, arm) if "host" in arm else self.times(arm)
+        return statistics.median(times[number] for number in self.counted)
 
 
 class Plan(NamedTuple):
@@ -89,14 +104,10 @@ class Patience(NamedTuple):
     precision: float = 0.025
 
     def is_satisfied(self, pairs: Race) -> bool:
-        """Tell whether the undisturbed pairs agree, or all are so many that more would not help.
-
-        Disturbed pairs may agree on a ratio that is none of the code's: what each waits for a core makes all times more alike.
-        """
+        """Tell whether the pairs that count agree, or all are so many that more would not help."""
         if len(pairs.seconds) >= MAX_PAIRS:
             return True
-        enough = len(pairs.undisturbed) >= SIGN_VALUES
-        return enough and median_interval(pairs.speedups).half_width <= self.precision
+        return len(pairs.seconds) >= SIGN_VALUES and median_interval(pairs.speedups).half_width <= self.precision
 
     def is_over(self, pairs: Race, spent: float) -> bool:
         """Tell whether to stop; only after an even number of pairs, so that each arm goes first as often as the other."""
@@ -163,10 +174,9 @@ def race(
         plan = Plan(1, 1, pairs=plan.pairs)
     arms = ((reference, plan.dense_loops, plan.dense_settle), (candidate, plan.loops, plan.settle))
     took: tuple[list[Took], list[Took]] = ([], [])
-    disturbed: list[float] = []
-    pairs = Race([], [], disturbed=disturbed)
+    pairs = Race([], [], waited=(waited := []), dense_waited=(dense_waited := []))
     last = None
-    start = time.perf_counter()
+    before, start = Usage.now(), time.perf_counter()
     while len(pairs.seconds) < plan.pairs if plan.pairs else not patience.is_over(pairs, time.perf_counter() - start):
         for arm in (0, 1) if len(pairs.seconds) % 2 == 0 else (1, 0):
             work, loops, settle = arms[arm]
@@ -176,7 +186,10 @@ def race(
             took[arm].append(time_round(work, loops, device, timer, evict))
         pairs.dense_seconds.append(took[0][-1].seconds)
         pairs.seconds.append(took[1][-1].seconds)
-        disturbed.append(max(took[0][-1].disturbed, took[1][-1].disturbed))
+        dense_waited.append(took[0][-1].waited)
+        waited.append(took[1][-1].waited)
     timed = sum(pairs.seconds) * plan.loops + sum(pairs.dense_seconds) * plan.dense_loops
+    if before.waited_for_itself(Usage.now()):
+        pairs = pairs._replace(waited=[0.0] * len(waited), dense_waited=[0.0] * len(waited))
     dense_host, host = ([one.host_seconds for one in arm if one.host_seconds is not None] for arm in took)
     return pairs._replace(timed=timed, host_seconds=host, dense_host_seconds=dense_host)

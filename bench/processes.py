@@ -4,24 +4,19 @@ Every process goes through all cases that still need it, in a random order of it
 turn comes, and what the machine does meanwhile, differ from process to process, and the interval over processes holds them.
 """
 
-import contextlib
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bench.cases import Case
+from bench.nursery import Nursery
 from bench.pairing import Race
 from bench.verdicts import MIN_PROCESSES, is_clear, process_interval
 
-PROCESSES, PRECISION, BUDGET = 12, 0.05, 165.0  # processes; half-width of an interval, as a fraction; seconds
-STARTING_SECONDS, LAYER_SECONDS, TRAINING_SECONDS = 1.5, 0.08, 0.7  # for the plan alone: a start, and a case in a process
+PROCESSES, PRECISION, BUDGET = 12, 0.05, 170.0  # processes; half-width of an interval, as a fraction; seconds
+# For the plan alone: the start of the first process, and a case in a process.
+STARTING_SECONDS, LAYER_SECONDS, TRAINING_SECONDS = 2.0, 0.08, 0.5
 POOLS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"]
 
 
@@ -116,7 +111,7 @@ def plan_text(jobs: Sequence[Job], effort: Effort) -> str:
     trainings = sum(job.case.op == "train" for job in jobs)
     others = len(jobs) - trainings
     processes = effort.processes if others else min(effort.processes, trainings)
-    expected = processes * (STARTING_SECONDS + others * LAYER_SECONDS) + trainings * TRAINING_SECONDS
+    expected = STARTING_SECONDS + processes * others * LAYER_SECONDS + trainings * TRAINING_SECONDS
     many = f"{len(jobs)} case{'s' * (len(jobs) != 1)} in up to {processes} fresh process{'es' * (processes != 1)}"
     return f"{many}, about {min(expected, effort.budget):.0f} s and at most {effort.budget:.0f} s (--processes, --budget)"
 
@@ -135,7 +130,9 @@ def measure_all(
     is no result. A process that dies is replaced; the case it died in has failed, no other.
     """
     outcomes = {job.name: Outcome() for job in jobs}
-    run = _Run(outcomes, effort.precision / 2, timer, disable_gc)
+    # Libraries size their pools as they load, and none may take more threads than the largest case.
+    nursery = Nursery(dict.fromkeys(POOLS, str(max((job.case.threads for job in jobs), default=1))))
+    run = _Run(outcomes, nursery, {"precision": effort.precision / 2, "timer": timer, "disable_gc": disable_gc})
     start = time.monotonic()
     deadline = start + effort.budget
     starting = STARTING_SECONDS
@@ -168,6 +165,8 @@ def measure_all(
                 break
     except KeyboardInterrupt:
         interrupted = True
+    finally:
+        nursery.close()
     return Results(outcomes, interrupted, out_of_time, spent)
 
 
@@ -187,9 +186,8 @@ def _due(job: Job, process: int, effort: Effort) -> bool:
 class _Run:
     """What stays the same from one process of a run to the next."""
 
-    def __init__(self, outcomes: dict[str, Outcome], precision: float, timer: str, disable_gc: bool) -> None:  # noqa: FBT001
-        self.outcomes, self.memo = outcomes, dict[str, Any]()
-        self.asked = {"precision": precision, "timer": timer, "disable_gc": disable_gc}
+    def __init__(self, outcomes: dict[str, Outcome], nursery: Nursery, asked: dict[str, Any]) -> None:
+        self.outcomes, self.nursery, self.asked, self.memo = outcomes, nursery, asked, dict[str, Any]()
 
     def process(self, process: int, jobs: list[Job], seconds: float, deadline: float | None) -> tuple[list[Job], Spent]:
         """Measure jobs in one fresh process, once each and for `seconds` all those again that are not narrow.
@@ -197,51 +195,29 @@ class _Run:
         Return the jobs left over where it died, but for the one it died in, and the time.
         """
         cases = [(job.module, job.function, job.case) for job in jobs]
-        asked = {**self.asked, "cases": cases, "memo": self.memo, "seconds": seconds}
-        # Libraries size their pools as they load, and none may take more threads than the largest case.
-        pools = dict.fromkeys(POOLS, str(max(job.case.threads for job in jobs)))
         left, current, ready, spent, began = dict(enumerate(jobs)), None, False, Spent(), time.monotonic()
-        with (
-            tempfile.TemporaryFile("w+") as errors,
-            subprocess.Popen(
-                [sys.executable, "-m", "bench.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=os.environ | pools,
-            ) as worker,
-        ):
-            assert worker.stdin is not None
-            assert worker.stdout is not None
+        fresh = self.nursery.run({**self.asked, "cases": cases, "memo": self.memo, "seconds": seconds})
+        while True:
             try:
-                with contextlib.suppress(BrokenPipeError):  # it died before it read: told below
-                    worker.stdin.write(json.dumps(asked))
-                    worker.stdin.close()
-                for line in worker.stdout:
-                    if not ready:
-                        spent += Spent(starting=time.monotonic() - began)
-                    ready, said = True, json.loads(line)
-                    current = said.get("begin")
-                    if "case" in said:
-                        spent += self._take(said, jobs[said["case"]], process)
-                        left.pop(said["case"], None)
-                    if deadline is not None and time.monotonic() > deadline:
-                        worker.kill()
-                        return [], spent
-            except BaseException:
-                worker.kill()
-                raise
-            code = worker.wait()
-            errors.seek(0)
-            last = (errors.read().strip().splitlines() or ["no message"])[-1]
-        if code == 0 and not left:
+                said = next(fresh)
+            except StopIteration as end:
+                death = end.value
+                break
+            if not ready:
+                spent += Spent(starting=time.monotonic() - began)
+            ready = True
+            current = said.get("begin")
+            if "case" in said:
+                spent += self._take(said, jobs[said["case"]], process)
+                left.pop(said["case"], None)
+            if deadline is not None and time.monotonic() > deadline:
+                return [], spent
+        if death is None:
             return [], spent
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         # Between two cases it is the next that pays, so that a process that always dies there comes to an end.
         died_in = jobs if not ready else [jobs[current]] if current is not None else list(left.values())[:1]
         for job in died_in:
-            self.outcomes[job.name].failure = f"the process that measured this case died ({how}): {last}"
+            self.outcomes[job.name].failure = death
         return [job for job in left.values() if job not in died_in], spent
 
     def _take(self, said: dict[str, Any], job: Job, process: int) -> Spent:

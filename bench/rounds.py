@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.machine import cache_bytes
-from bench.waiting import waited
+from bench.waiting import longest, waits
 from sparse_models.errors import InputError
 
 Work = Callable[[], object]
@@ -22,11 +22,11 @@ CLOCK_HZ = 2e9  # of a GPU, roughly and rather too high: for how long it is kept
 
 
 class Took(NamedTuple):
-    """Seconds per call, on a GPU the host's beside them; and the fraction of the round for which a thread had no core."""
+    """Seconds per call, on a GPU the host's beside them; and the fraction of the round for which some thread had no core."""
 
     seconds: float
     host_seconds: float | None = None
-    disturbed: float = 0.0
+    waited: float = 0.0
 
 
 def synchronised(timer: Timer, device: str) -> Timer:
@@ -51,7 +51,7 @@ def time_round(work: Work, loops: int, device: str, timer: Timer = time.perf_cou
         return _device_round(work, loops, evict)
     clock = synchronised(timer, device)
     total = 0.0
-    before, begin = waited(), time.perf_counter()
+    before, begin = waits(), time.perf_counter()
     for _ in range(loops if evict else 1):
         if evict:
             evict()
@@ -60,7 +60,7 @@ def time_round(work: Work, loops: int, device: str, timer: Timer = time.perf_cou
             work()
         total += clock() - start
     elapsed = time.perf_counter() - begin
-    return Took(total / loops, disturbed=(waited() - before) / max(elapsed, 1e-9))
+    return Took(total / loops, waited=longest(before, waits()) / max(elapsed, 1e-9))
 
 
 def _device_round(work: Work, loops: int, evict: Work | None) -> Took:

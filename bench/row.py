@@ -11,7 +11,7 @@ from bench.intervals import CONFIDENCE, median_interval
 from bench.processes import Outcome
 from bench.verdicts import MARGIN, process_interval
 
-SCHEMA = 3
+SCHEMA = 4
 
 Row = dict[str, Any]
 Facts = dict[str, Any]  # what a benchmark body says of its case, besides times
@@ -60,8 +60,9 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         "pairs": len(seconds),
         "pair_seconds": seconds,
         "pair_dense_seconds": dense_seconds,
-        "pair_disturbed": [fraction for race in races for fraction in race.disturbed],
-        "clean_pairs": sum(len(race.clean) for race in races),
+        "pair_waited": [fraction for race in races for fraction in race.waited],
+        "pair_dense_waited": [fraction for race in races for fraction in race.dense_waited],
+        "undisturbed_pairs": sum(len(race.undisturbed) for race in races),
         **({"training_seconds": sum(seconds), "dense_training_seconds": sum(dense_seconds)} if trained else {}),
         **facts,
     }

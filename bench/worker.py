@@ -1,13 +1,16 @@
-"""One fresh process that times the cases it is told to: JSON in on stdin, a line of JSON out for each case.
+"""Fresh processes that time the cases they are told to: a line of JSON in on stdin for each, one out for each case.
 
-Run by bench.processes as `python -m bench.worker`.
+Run by bench.nursery as `python -m bench.worker`. It imports PyTorch, which takes two seconds, runs nothing, and forks a process
+for each line: one without threads, memory pools and whatever else libraries set up as they run, as if started anew. Only the
+addresses of libraries are those of its siblings; what it allocates itself it shifts at random.
 """
 
+import contextlib
 import gc
 import importlib
 import json
 import os
-import signal
+import random
 import sys
 import time
 import warnings
@@ -15,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch._dynamo  # which an optimizer imports when it is first built, and which takes as long as all of torch
 from threadpoolctl import ThreadpoolController
 
 from bench.cases import Case
@@ -23,6 +27,7 @@ from bench.pairing import Patience, Plan, Race, plan_for, race, warm_up
 from bench.rounds import Timer, Work, captured, evictor
 from sparse_models.errors import GateError, InputError
 
+FORKS = sys.platform == "linux"  # macOS's own libraries do not bear it
 AGAIN_SECONDS = 0.1  # in the rounds of a visit to a case that has had one: it is one of the noisy ones
 
 
@@ -121,24 +126,14 @@ def visits(cases: list[Any], patience: Patience, seconds: float) -> Iterator[tup
         ]
 
 
-def main() -> None:
-    """Measure the cases that stdin names, in its order, writing each result as soon as it is there."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    results = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a layer prints is not a result
-    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state", UserWarning)
-    asked = json.load(sys.stdin)
+def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
+    """Time the cases that are asked for, in their order, and say each result as soon as it is there."""
     module, _, name = asked["timer"].rpartition(".")
     timer = getattr(importlib.import_module(module), name) if module else time.perf_counter
     patience = Patience(precision=asked["precision"])
     MEMO.update(asked["memo"])
     if asked["disable_gc"]:
         gc.disable()
-
-    def say(**what: Any) -> None:
-        results.write(json.dumps(what) + "\n")
-        results.flush()
-
     say()  # ready: what dies from here on, dies in a case
     for number, visited in visits(asked["cases"], patience, asked["seconds"]):
         module, function, values = asked["cases"][number]
@@ -151,7 +146,31 @@ def main() -> None:
         else:
             del visited[number]
         say(case=number, memo={key: value for key, value in MEMO.items() if key not in known or known[key] != value}, **result)
-    os._exit(0)  # all is said, and taking PyTorch down in order costs a quarter of a second
+
+
+def main() -> None:
+    """Fork a process for each line of stdin, and say with what code it ended; where forks are not safe, serve one line."""
+    results = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a layer prints is not a result
+    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state", UserWarning)
+    gc.freeze()  # or collecting garbage would copy to each process what was imported
+
+    def say(**what: Any) -> None:
+        results.write(json.dumps(what) + "\n")
+        results.flush()
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        for module in {case[0] for case in asked["cases"]}:
+            with contextlib.suppress(Exception):  # it is met again, and told, in the first of the module's cases
+                importlib.import_module(module)
+        process = os.fork() if FORKS else 0
+        if process == 0:
+            # As much as a fresh layout of addresses would, on the heap and where large tensors are mapped.
+            _unused = [bytearray(random.SystemRandom().randrange(most)) for most in (2**16, 2**24)]
+            serve(asked, say)
+            os._exit(0)  # all is said, and taking PyTorch down in order costs a quarter of a second
+        say(exit=os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 def row(**fields: Any) -> dict[str, Any]:
     """A row with some fields changed."""
     base = {
-        "schema": 3, "op": "forward", "model": "sparse", "layer": "csr", "update": "static", "shape": "8x8", "batch": 4,
+        "schema": 4, "op": "forward", "model": "sparse", "layer": "csr", "update": "static", "shape": "8x8", "batch": 4,
         "sparsity": 0.5, "device": "cpu", "dtype": "float32", "threads": 2, "regime": "warm", "data": "-", "protocol": "-",
         "seed": 0, "seconds": 1e-3, "speedup": 1.0, "speedup_low": 0.9, "speedup_high": 1.1, "verdict": "undecided",
         "process_speedups": [2.0], "process_numbers": [0], "process_pairs": [6], "realised_fraction": 0.5,

@@ -38,7 +38,7 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         "schema op layer update shape batch in_features out_features sparsity nnz effective_sparsity parameters bytes_stored "
         "flops_counted flops_executed device dtype threads seconds dense_seconds speedup speedup_low speedup_high pairs "
         "regime processes process_numbers process_speedups process_seconds verdict interval_over realised_fraction pools "
-        "pair_disturbed clean_pairs"
+        "pair_waited pair_dense_waited undisturbed_pairs"
     )
     rows = [record["extra_info"] for record in saved[1]["benchmarks"]]
     assert len(rows) == 7 * 4 + 2 * 3
@@ -264,7 +264,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
     assert len(rows) == 8
-    assert all(row["schema"] == 3 and 2 <= row["processes"] < 50 for row in rows)
+    assert all(row["schema"] == 4 and 2 <= row["processes"] < 50 for row in rows)
 
 
 def test_too_little_time_is_said_and_leaves_no_case_without_a_result() -> None:

@@ -14,7 +14,7 @@ from bench import calibrate
 from bench.calibrate import PLANTED, Calibration, jobs_of, judge
 from bench.calibrate_table import lines, rate
 from bench.pairing import Race
-from bench.processes import Job, Outcome, Spent
+from bench.processes import Effort, Job, Outcome, Results, Spent
 from tests.strategies import seeds
 
 ROOT = Path(__file__).parents[1]
@@ -48,11 +48,24 @@ def test_alone_among_identical_code_a_difference_is_harder_to_find() -> None:
     assert 0 < alone < together
 
 
-def test_a_failed_comparison_ends_the_calibration_with_its_reason() -> None:
-    found = outcomes(random.Random(0), 0.01)
-    next(iter(found.values())).failure = "the layer is wrong; nothing is timed"
-    with pytest.raises(RuntimeError, match="the layer is wrong"):
-        judge(0, found)
+def test_a_failed_comparison_ends_the_calibration_with_its_reason_and_keeps_complete_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = iter(range(3))
+
+    def measured(*_: object) -> Results:
+        found = {job.name: outcome for job, outcome in outcomes(random.Random(0), 0.01).items()}
+        if next(runs) == 1:
+            next(iter(found.values())).failure = "the layer is wrong; nothing is timed"
+        return Results(found, interrupted=False, out_of_time=False, spent=Spent())
+
+    monkeypatch.setattr(calibrate, "measure_all", measured)
+    told: list[str] = []
+    jobs = jobs_of("cpu", 1)
+    found = calibrate.calibrate(jobs, Effort(12, 0.05, 60.0), told.append)
+    assert {one.run for one in found.comparisons} == {0}
+    assert found.failure == f"{jobs[0].name}: the layer is wrong; nothing is timed"
+    assert told[-1] == f"{found.failure}; 1 complete runs are kept"
 
 
 def test_every_work_is_planted_every_slowdown_and_identical_code_twice() -> None:

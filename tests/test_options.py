@@ -31,7 +31,7 @@ def read_all(**options: str) -> tuple[Selection, Effort]:
 
 
 def test_effort_has_defaults_and_takes_numbers() -> None:
-    assert read_effort(config()) == Effort(processes=12, precision=0.05, budget=165.0)
+    assert read_effort(config()) == Effort(processes=12, precision=0.05, budget=170.0)
     assert read_effort(config(processes="3", precision="0.1", budget="10")) == Effort(3, 0.1, 10.0)
 
 

@@ -121,29 +121,55 @@ def test_patience_ends_though_no_interval_is_narrow_and_no_clock_moves() -> None
 
 
 def test_pairs_that_another_process_disturbed_do_not_count_where_others_suffice() -> None:
-    disturbed = [0.0, 0.5, 0.001, 0.9, 0.0, 0.015]
-    pairs = Race([1.0] * 6, [2.0, 9.0, 2.0, 9.0, 4.0, 2.0], disturbed=disturbed)
-    assert pairs.clean == [0, 2, 4, 5]
-    assert pairs.speedups == [2, 2, 4, 2]
+    waited = [0.0, 0.5, 0.001, 0.0, 0.0, 0.015, 0.0, 0.0]
+    dense_waited = [0.0, 0.0, 0.02, 0.9, 0.0, 0.0, 0.01, 0.0]
+    pairs = Race([1.0] * 8, [2.0, 9.0, 2.0, 9.0, 4.0, 2.0, 2.0, 4.0], waited=waited, dense_waited=dense_waited)
+    assert pairs.counted == pairs.undisturbed == [0, 2, 4, 5, 6, 7]
+    assert pairs.speedups == [2, 2, 4, 2, 2, 4]
     assert pairs.speedup == pairs.median("dense_seconds") == 2
-    few = pairs._replace(disturbed=[0.0, 0.5, 0.3, 0.9, 0.1, 0.03])
-    assert few.clean == [0, 1, 2, 3, 4, 5]
+    few = pairs._replace(waited=[0.03, *waited[1:]])
+    assert few.undisturbed == [2, 4, 5, 6, 7]
+    assert few.counted == list(range(8))
 
 
-def test_pairs_that_agree_but_were_disturbed_do_not_satisfy() -> None:
-    alike = Race([1.0] * 12, [2.0] * 12, disturbed=[0.5] * 12)
-    assert not Patience().is_satisfied(alike)
-    assert not Patience().is_satisfied(alike._replace(disturbed=[0.0] * 5 + [0.5] * 7))
-    assert Patience().is_satisfied(alike._replace(disturbed=[0.0] * 6 + [0.5] * 6))
+def test_where_disturbed_pairs_count_it_is_without_the_time_that_their_threads_had_no_core() -> None:
+    pairs = Race([2.0, 1.0, 1.0], [3.0, 6.0, 2.0], waited=[0.5, 0.02, 0.0], dense_waited=[0.0, 0.5, 0.03])
+    assert pairs.times("seconds") == [1.0, 1.0, 1.0]
+    assert pairs.times("dense_seconds") == [3.0, 3.0, pytest.approx(2 * 0.97)]
+    assert pairs.speedups == pairs.times("dense_seconds")
+    # A wait that is told in a round may be longer than the round itself, which it then says nothing of.
+    assert Race([1.0], [1.0], waited=[5.0], dense_waited=[0.0]).times("seconds") == [pytest.approx(0.1)]
+    assert Race([2.0], [3.0]).speedup == 1.5
+
+
+def test_pairs_satisfy_by_those_that_count() -> None:
+    alike = Race([1.0] * 12, [2.0] * 12, waited=[0.0] * 12, dense_waited=[0.0] * 12)
+    assert Patience().is_satisfied(alike)
+    assert Patience().is_satisfied(alike._replace(dense_waited=[0.5] * 12))  # all alike, and so are they less the waits
+    assert not Patience().is_satisfied(alike._replace(dense_waited=[0.1, 0.5] * 6))
+    assert Patience().is_satisfied(alike._replace(dense_waited=[0.0] * 6 + [0.1, 0.5] * 3))
+
+
+def told_waits(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
+    readings = iter(seconds)
+    monkeypatch.setattr("bench.rounds.waits", lambda: {"1": round(1e9 * next(readings)), "2": 0})
 
 
 def test_a_round_knows_how_long_its_threads_had_no_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits = iter([0.0, 0.0, 0.0, 0.25] + [0.25] * 4)  # before and after each of four rounds
-    monkeypatch.setattr("bench.rounds.waited", lambda: next(waits))
+    told_waits(monkeypatch, [0.0, 0.0, 0.0, 0.25] + [0.25] * 4)  # before and after each of four rounds
     clock = Clock()
     monkeypatch.setattr("bench.rounds.time.perf_counter", clock)
     pairs = race(clock.work("c", 1), clock.work("d", 1), "cpu", Plan(1, 1, pairs=2), clock)
-    assert pairs.disturbed == [0.25, 0.0]
+    assert pairs.waited == [0.25, 0.0]
+    assert pairs.dense_waited == [0.0, 0.0]
+
+
+def test_a_work_whose_own_threads_wait_for_one_another_pays_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told_waits(monkeypatch, [0.0, 0.5] * 4)
+    monkeypatch.setattr("bench.pairing.Usage.waited_for_itself", lambda *_: True)
+    clock = Clock()
+    pairs = race(clock.work("c", 1), clock.work("d", 1), "cpu", Plan(1, 1, pairs=2), clock)
+    assert pairs.waited == pairs.dense_waited == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("pairs", [2, 4, 6])
@@ -163,7 +189,8 @@ def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
 
 
 def test_visits_of_one_process_join_in_order() -> None:
-    assert Race([1.0], [2.0], 3.0).joined(Race([4.0, 5.0], [6.0, 7.0], 8.0)) == ([1, 4, 5], [2, 6, 7], 11, [], [], [])
+    joined = Race([1.0], [2.0], 3.0, [0.0]).joined(Race([4.0, 5.0], [6.0, 7.0], 8.0, [0.5, 0.25]))
+    assert joined == ([1, 4, 5], [2, 6, 7], 11, [0, 0.5, 0.25], [], [], [])
 
 
 @given(st.floats(1e-6, 0.1), st.floats(0.7, 1.4))

@@ -58,6 +58,13 @@ def leaves(case: Case, race: Racer) -> dict[str, Any]:
     os._exit(3)
 
 
+def orphaned(case: Case, race: Racer) -> dict[str, Any]:
+    if "orphaned" not in MEMO and os.getppid() != int(os.environ["ASKING"]):
+        os.kill(os.getppid(), signal.SIGKILL)
+    MEMO["orphaned"] = True
+    return fine(case, race)
+
+
 def noisy(case: Case, race: Racer) -> dict[str, Any]:
     print("this is not a result")
     os.write(1, b"nor is this\n")
@@ -66,7 +73,7 @@ def noisy(case: Case, race: Racer) -> dict[str, Any]:
 
 def interrupting(case: Case, race: Racer) -> dict[str, Any]:
     if "interrupting" in MEMO:  # the second process
-        os.kill(os.getppid(), signal.SIGINT)
+        os.kill(int(os.environ["ASKING"]), signal.SIGINT)
         time.sleep(60)
     MEMO["interrupting"] = True
     return fine(case, race)
@@ -135,6 +142,13 @@ def test_a_process_that_cannot_start_fails_all_cases_with_the_reason(monkeypatch
         assert "no torch here" in outcome.failure
 
 
+def test_what_was_to_fork_the_next_process_is_replaced_if_it_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASKING", str(os.getpid()))
+    results, _ = measured(job(orphaned), processes=2)
+    assert results.outcomes["orphaned0-0"].failure is None
+    assert results.outcomes["orphaned0-0"].processes == [0, 1]
+
+
 def test_what_a_case_prints_is_not_taken_for_a_result() -> None:
     results, _ = measured(job(noisy), processes=1)
     assert len(results.outcomes["noisy0-0"].races) == 1
@@ -174,7 +188,8 @@ def test_the_budget_ends_the_run_but_every_case_has_a_result() -> None:
     assert [len(outcome.races) for outcome in results.outcomes.values()] == [1, 1]
 
 
-def test_ctrl_c_keeps_what_is_complete() -> None:
+def test_ctrl_c_keeps_what_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASKING", str(os.getpid()))
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # run in the background, it may be ignored
     try:
         results, _ = measured(job(interrupting), processes=3)

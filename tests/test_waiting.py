@@ -1,3 +1,4 @@
+import hashlib
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import waiting
-from bench.waiting import waited
+from bench.waiting import CORES, Usage, longest, waits
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not tell how long threads wait")
 
@@ -28,9 +29,11 @@ def spin(seconds: float) -> None:
 def test_more_processes_than_cores_make_some_wait() -> None:
     loads = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
-        before = waited()
+        before = Usage.now()
         spin(1.0)
-        assert waited() - before > 0.05
+        after = Usage.now()
+        assert longest(before.without, after.without) > 0.05
+        assert not before.waited_for_itself(after)
     finally:
         for load in loads:
             load.kill()
@@ -39,13 +42,12 @@ def test_more_processes_than_cores_make_some_wait() -> None:
 
 @LINUX
 def test_threads_come_and_go() -> None:
-    first = waited()
+    before = waits()
     thread = threading.Thread(target=spin, args=(0.05,))
     thread.start()
-    waited()
-    assert len(waiting._files) >= 2
+    assert len(waits()) >= len(before) + 1
     thread.join()
-    assert waited() >= 0 <= first
+    assert longest(before, waits()) >= 0
     assert len(waiting._files) >= 1
 
 
@@ -55,22 +57,54 @@ def told(folder: Path, **threads: str) -> None:
         (folder / thread / "schedstat").write_text(text)
 
 
-def test_the_waits_of_all_threads_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_that_waits_longest_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "TASKS", tmp_path)
     told(tmp_path, one="123 4000000 5\n", two="99 6000000 7\n")
-    assert waited() == pytest.approx(0.01)
-    told(tmp_path, one="123 5000000 5\n")
-    assert waited() == pytest.approx(0.011)
+    before = waits()
+    assert before == {"one": 4_000_000, "two": 6_000_000}
+    told(tmp_path, one="123 5000000 5\n", two="99 9000000 7\n", three="1 2000000 1\n")
+    assert longest(before, waits()) == pytest.approx(0.003)
+    told(tmp_path, three="1 4000000 1\n")  # a new thread has waited since it is there
+    assert longest(before, waits()) == pytest.approx(0.004)
 
 
 @pytest.mark.parametrize("text", ["", "0", "one two three"])
 def test_a_kernel_that_does_not_count_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(waiting, "TASKS", tmp_path)
     told(tmp_path, one=text)
-    assert waited() == 0
+    assert longest({}, waits()) == 0
     assert not waiting._files
 
 
 def test_no_proc_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "TASKS", tmp_path / "absent")
-    assert waited() == 0
+    assert longest(waits(), waits()) == 0
+
+
+def test_what_waits_for_its_own_threads_is_told_from_what_waits_for_others() -> None:
+    """Over one second: all cores wanted and half of each had is another's doing; twice as many wanted is one's own."""
+    start = Usage(5.0, 1.0, {"1": 10**9})
+    half = CORES * 10**9 // 2
+    assert not start.waited_for_itself(Usage(6.0, 1.0 + CORES / 2, {"1": 10**9, "2": half}))
+    assert start.waited_for_itself(Usage(6.0, 1.0 + CORES, {"1": 10**9 + half, "2": half}))
+    assert not start.waited_for_itself(Usage(6.0, 1.0 + CORES, {"1": 10**9}))
+
+
+@LINUX
+def test_more_threads_than_cores_wait_for_themselves() -> None:
+    """Threads of hashlib run beside one another: they let go of Python's lock."""
+    stop = time.perf_counter() + 1.0
+
+    def hashed() -> None:
+        while time.perf_counter() < stop:
+            hashlib.sha256(bytes(2**22))
+
+    threads = [threading.Thread(target=hashed) for _ in range(3 * CORES)]
+    before = Usage.now()
+    for thread in threads:
+        thread.start()
+    time.sleep(0.8)
+    after = Usage.now()
+    for thread in threads:
+        thread.join()
+    assert before.waited_for_itself(after)

@@ -1,0 +1,72 @@
+"""What a fresh process is asked in, what it says out, line by line, and how it ended."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Mapping
+from typing import Any
+
+
+class Nursery:
+    """One process that stands ready to fork others from (bench.worker); it is started when there is need of it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Give its processes these variables beside this process's own."""
+        self._environment = environment
+        self._parent: subprocess.Popen[str] | None = None
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in close()
+
+    def run(self, asked: dict[str, Any]) -> Generator[dict[str, Any], None, str | None]:
+        """Yield what a fresh process that is asked this says; return how it died, or None if it did not."""
+        self._errors.seek(0)
+        self._errors.truncate()
+        parent = self._started()
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it died before it read: told below
+            parent.stdin.write(json.dumps(asked) + "\n")
+            parent.stdin.flush()
+        code = None
+        for line in parent.stdout:
+            said = json.loads(line)
+            if "exit" in said:
+                code = said["exit"]
+                break
+            yield said
+        if code is None:
+            code = parent.wait()
+        if code == 0:
+            return None
+        self._errors.seek(0)
+        last = (self._errors.read().strip().splitlines() or ["no message"])[-1]
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"the process that measured this case died ({how}): {last}"
+
+    def _started(self) -> "subprocess.Popen[str]":
+        if self._parent is None or self._parent.poll() is not None:
+            self._parent = subprocess.Popen(
+                [sys.executable, "-m", "bench.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                env=os.environ | dict(self._environment),
+                start_new_session=True,  # Ctrl-C is for the process that asks; and all of them can be killed at once
+            )
+        return self._parent
+
+    def close(self) -> None:
+        """Kill the process and those it forked."""
+        if self._parent is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._parent.pid, signal.SIGKILL)
+            for pipe in (self._parent.stdin, self._parent.stdout):
+                assert pipe is not None
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+            self._parent.wait()
+        self._errors.close()
