@@ -48,6 +48,7 @@ class Nursery:
 
     def _started(self) -> "subprocess.Popen[str]":
         if self._parent is None or self._parent.poll() is not None:
+            self._stop()
             self._parent = subprocess.Popen(
                 [sys.executable, "-m", "bench.worker"],
                 stdin=subprocess.PIPE,
@@ -59,14 +60,18 @@ class Nursery:
             )
         return self._parent
 
+    def _stop(self) -> None:
+        if self._parent is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._parent.pid, signal.SIGKILL)
+        for pipe in (self._parent.stdin, self._parent.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        self._parent.wait()
+
     def close(self) -> None:
         """Kill the process and those it forked."""
-        if self._parent is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._parent.pid, signal.SIGKILL)
-            for pipe in (self._parent.stdin, self._parent.stdout):
-                assert pipe is not None
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-            self._parent.wait()
+        self._stop()
         self._errors.close()
