@@ -18,6 +18,7 @@ class Nursery:
         """Give its processes these variables beside this process's own."""
         self._environment = environment
         self._parent: subprocess.Popen[str] | None = None
+        self._forked: int | None = None
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in close()
 
     def run(self, asked: dict[str, Any]) -> Generator[dict[str, Any], None, str | None]:
@@ -34,8 +35,9 @@ class Nursery:
         for line in parent.stdout:
             said = json.loads(line)
             if "exit" in said:
-                code = said["exit"]
+                code, self._forked = said["exit"], None
                 break
+            self._forked = said.pop("process", self._forked)
             yield said
         if code is None:
             code = parent.wait()
@@ -49,6 +51,7 @@ class Nursery:
     def _started(self) -> "subprocess.Popen[str]":
         if self._parent is None or self._parent.poll() is not None:
             self._stop()
+            # In the session of the process that asks: Linux shares the cores out by session first (autogroup).
             self._parent = subprocess.Popen(
                 [sys.executable, "-m", "bench.worker"],
                 stdin=subprocess.PIPE,
@@ -56,15 +59,17 @@ class Nursery:
                 stderr=self._errors,
                 text=True,
                 env=os.environ | dict(self._environment),
-                start_new_session=True,  # Ctrl-C is for the process that asks; and all of them can be killed at once
             )
         return self._parent
 
     def _stop(self) -> None:
         if self._parent is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._parent.pid, signal.SIGKILL)
+        if self._forked is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._forked, signal.SIGKILL)
+            self._forked = None
+        self._parent.kill()
         for pipe in (self._parent.stdin, self._parent.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import random
+import signal
 import sys
 import time
 import warnings
@@ -134,7 +135,7 @@ def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
     MEMO.update(asked["memo"])
     if asked["disable_gc"]:
         gc.disable()
-    say()  # ready: what dies from here on, dies in a case
+    say(process=os.getpid())  # ready: what dies from here on, dies in a case
     for number, visited in visits(asked["cases"], patience, asked["seconds"]):
         module, function, values = asked["cases"][number]
         known = dict(MEMO)
@@ -150,6 +151,7 @@ def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
 
 def main() -> None:
     """Fork a process for each line of stdin, and say with what code it ended; where forks are not safe, serve one line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the process that asks decides
     results = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a layer prints is not a result
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state", UserWarning)
