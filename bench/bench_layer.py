@@ -26,6 +26,11 @@ def bench_step(case: Case, race: Racer) -> Facts:
     return measure(case, race)
 
 
+def bench_training_step(case: Case, race: Racer) -> Facts:
+    """A whole step on labels: forward, cross-entropy, backward and Adam, fused where the layer has a way."""
+    return measure(case, race)
+
+
 def bench_training_forward(case: Case, race: Racer) -> Facts:
     """The forward pass of a step, with its graph."""
     return measure(case, race)
@@ -49,7 +54,8 @@ def bench_optimizer(case: Case, race: Racer) -> Facts:
 def measure(case: Case, race: Racer) -> Facts:
     """Gate the case's layer, time it against dense, and return its facts."""
     dense, dense_model, dense_layout = dense_reference(case, case.op)
-    layout = layout_of(LAYERS[case.layer], dense_layout)
+    # A training's samples are gathered from a data set, and come batch-major.
+    layout = "batch-major" if case.op == "training_step" else layout_of(LAYERS[case.layer], dense_layout)
     pass_gate(case, case.layer, layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)

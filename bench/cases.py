@@ -10,7 +10,8 @@ from sparse_models.registry import LAYERS, UPDATES
 
 # What a step consists of, each timed by itself; the update of the mask, which comes once in many steps, is an operation too.
 PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")
-OPS = ("forward", "backward", "step", *PARTS, "update", "train")
+WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss at its end, as the training loop takes it
+OPS = (*WHOLE, *PARTS, "update", "train")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 # The seed's MLP, a ViT-S feed-forward layer, and one sample through a transformer's.
 SHAPES = ("100x256x256x10b4096", "384x1536b128", "512x2048b1")
@@ -18,7 +19,7 @@ SHAPES = ("100x256x256x10b4096", "384x1536b128", "512x2048b1")
 # The seed's experiment. Its hidden layers are 256 and 256 wide; its sparsity is 0.8.
 HIDDEN = (256, 256)
 TRAINING_SPARSITIES = (0.8,)
-TRAINING_LAYERS = ("csr",)
+TRAINING_LAYERS = ("tiled", "csr")  # the first of them that runs on the device, unless asked for
 PROTOCOLS = ("seed", "tuned")
 SEEDS = 3
 SEED_LEARNING_RATE = 1e-3
@@ -29,9 +30,9 @@ EPOCHS_AND_BATCH = {"random": (20, 4096), "teacher": (6, 256), "digits": (10, 12
 UPDATE_INTERVAL = 10  # steps; RigL's 100, for trainings a tenth as long as the usual ones
 SEARCH_SEEDS = (1000, 1001)  # none of the seeds that are reported
 
-# Parts and updates are looked at where the seed's experiment is, unless asked for elsewhere.
+# Parts, updates and whole training steps are looked at where the seed's experiment is, unless asked for elsewhere.
 PART_SPARSITIES = UPDATE_SPARSITIES = (0.8,)
-PART_SHAPES = UPDATE_SHAPES = ("100x256x256x10b4096",)
+PART_SHAPES = UPDATE_SHAPES = TRAINING_SHAPES = ("100x256x256x10b4096",)
 
 
 class Shape(NamedTuple):
@@ -129,7 +130,8 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
     layers = selection.layers or tuple(LAYERS)
     # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
-    shapes, sparsities = (PART_SHAPES, PART_SPARSITIES) if op in PARTS else (SHAPES, SPARSITIES)
+    shapes = TRAINING_SHAPES if op == "training_step" else PART_SHAPES if op in PARTS else SHAPES
+    sparsities = PART_SPARSITIES if op in PARTS else SPARSITIES
     for shape in selection.shapes or shapes:
         for layer in full:
             yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
@@ -154,12 +156,13 @@ def _training_cases(op: str, selection: Selection, device: str, dtype: str, thre
         # Random labels leave nothing to tune towards, so `tuned` is trained on them only when asked for.
         for protocol in selection.protocols or (PROTOCOLS[:1] if data == "random" else PROTOCOLS):
             for seed in range(selection.seeds):
-                for model, layer, update, sparsity in _arms(selection):
+                for model, layer, update, sparsity in _arms(selection, device):
                     yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed)
 
 
-def _arms(selection: Selection) -> Iterator[tuple[str, str, str, float]]:
-    layers = [layer for layer in selection.layers or TRAINING_LAYERS if LAYERS[layer].pattern is not FULL]
+def _arms(selection: Selection, device: str) -> Iterator[tuple[str, str, str, float]]:
+    best = [layer for layer in TRAINING_LAYERS if device.partition(":")[0] in LAYERS[layer].devices]
+    layers = [layer for layer in selection.layers or best[:1] if LAYERS[layer].pattern is not FULL]
     yield "dense", "dense", "static", 0.0
     for sparsity in selection.sparsities or TRAINING_SPARSITIES:
         for layer in layers:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from bench.break_even import break_even, told
-from bench.cases import PARTS
+from bench.cases import PARTS, WHOLE
 from bench.row import Row
 from bench.split import update_steps
 from bench.text import groups, interval_of, new_console, new_table, print_table, ratio, seconds, size, speedup, text_of, what
@@ -20,7 +20,7 @@ WHERE = ("shape", "batch", "device", "dtype", "threads", "regime")  # rows that 
 def answer(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of all tables that `rows` fill, each with how to read it."""
     console = new_console()
-    layers = [row for row in rows if row["op"] in ("forward", "backward", "step")]
+    layers = [row for row in rows if row["op"] in WHOLE]
     parts = [row for row in rows if row["op"] in PARTS]
     updates = [row for row in rows if row["op"] == "update"]
     for _, group in groups(layers, *WHERE):

@@ -17,7 +17,7 @@ from sparse_models.masks import FULL, Pattern, random_score
 from sparse_models.models import MLP, convert, draw
 from sparse_models.registry import LAYERS
 from sparse_models.testing import Definition, Problem, define, gate
-from sparse_models.training import OPTIMIZERS
+from sparse_models.training import OPTIMIZERS, training_step
 
 LAYOUTS = ("batch-major", "feature-major")
 GATE_ROWS = 1024  # of the batch, if it is larger: the definition is computed in float64, in several passes over memory
@@ -106,8 +106,8 @@ def operation(op: str, model: MLP, parts: list[Problem], layout: str) -> Callabl
 
     A single layer stands for one inside a network, so it computes its input gradient; the first layer of an MLP does not.
     """
-    if op in SPLIT:
-        return SPLIT[op](model, parts, layout)
+    if op in OPERATIONS:
+        return OPERATIONS[op](model, parts, layout)
     x = as_layout(parts[0].x, layout).detach().requires_grad_(len(parts) == 1)
     grad = as_layout(parts[-1].output_grad, layout)
     network = _network(model)
@@ -172,6 +172,15 @@ def _weight_gradient(model: MLP, parts: list[Problem], layout: str) -> Callable[
     return gradients
 
 
+def _training_step(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
+    """A step of the one training loop, on labels drawn at random."""
+    x = as_layout(parts[0].x, layout)
+    classes = parts[-1].output_grad.shape[1]
+    labels = torch.randint(classes, (len(x),), generator=torch.Generator().manual_seed(2)).to(x.device)
+    optimizer = _optimizer(model)
+    return lambda: training_step(model, x, labels, optimizer)
+
+
 def _optimizer_step(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
     """The optimizer alone, on the gradients of one backward pass."""
     optimizer = _optimizer(model)
@@ -179,7 +188,12 @@ def _optimizer_step(model: MLP, parts: list[Problem], layout: str) -> Callable[[
     return optimizer.step
 
 
-SPLIT = {"input_gradient": _input_gradient, "weight_gradient": _weight_gradient, "optimizer": _optimizer_step}
+OPERATIONS = {
+    "input_gradient": _input_gradient,
+    "weight_gradient": _weight_gradient,
+    "optimizer": _optimizer_step,
+    "training_step": _training_step,
+}
 
 
 def dense_reference(case: Case, op: str) -> tuple[Callable[[], object], MLP, str]:

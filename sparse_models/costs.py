@@ -42,6 +42,7 @@ PRODUCTS = {
     "optimizer": (),
     "backward": (INPUT_GRADIENT, WEIGHT_GRADIENT),
     "step": (FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT),
+    "training_step": (FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT),
 }
 
 

@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparse_models.errors import InputError
 from sparse_models.layers import SparseLinear
@@ -34,6 +35,17 @@ class MLP(nn.Module):
         for number, layer in enumerate(self.layers):
             x = layer(x) if number == last else torch.relu(layer(x))
         return x
+
+    def cross_entropy(self, x: Tensor, labels: Tensor, *, fused: bool = True) -> Tensor:
+        """Return the mean cross-entropy for x [batch, in] and labels [batch].
+
+        `fused` leaves it to the layers' own kernel to go through all of them at once, where their class has one and no hook
+        watches a single layer. Losses and gradients are the same but for rounding.
+        """
+        layers = list(self)
+        fused = fused and torch.is_grad_enabled() and not any(layer.is_watched for layer in layers)
+        loss = layers[0].chain_cross_entropy(layers, x, labels) if fused else None
+        return functional.cross_entropy(self(x), labels) if loss is None else loss
 
 
 def draw(sizes: Sequence[int], generator: torch.Generator | None = None) -> Drawn:

@@ -36,12 +36,15 @@ class Settings(NamedTuple):
     learning_rate: float
     optimizer: str = "adam"
     update_interval: int = 100  # steps from one mask update to the next; RigL's default
+    fused: bool = True  # whether layers that can do a whole step in one pass over the batch do so
 
 
-def training_step(model: nn.Module, inputs: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+def training_step(
+    model: MLP, inputs: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer, *, fused: bool = True
+) -> Tensor:
     """Take one optimizer step on a batch and return its cross-entropy before the step, still on the device."""
     optimizer.zero_grad()
-    loss = functional.cross_entropy(model(inputs), labels)
+    loss = model.cross_entropy(inputs, labels, fused=fused)
     loss.backward()
     optimizer.step()
     return loss.detach()
@@ -66,7 +69,7 @@ def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update
             fraction = next(fractions)
             watched = list(model) if fraction > 0 and update.needs_gradient else []
             with dense_gradients(watched) as gradients:
-                losses.append(training_step(model, data.inputs[batch], data.labels[batch], optimizer))
+                losses.append(training_step(model, data.inputs[batch], data.labels[batch], optimizer, fused=settings.fused))
             if fraction > 0:
                 if not losses[-1].isfinite():
                     loss, rate = float(losses[-1]), settings.learning_rate

@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
-from bench.cases import OPS, PARTS
+from bench.cases import OPS, PARTS, WHOLE
+from sparse_models.masks import FULL
+from sparse_models.registry import LAYERS, UPDATES
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2"]
 NO_ROWS = "--benchmark-disable"
+LAYER_CASES = len(WHOLE + PARTS) * len(LAYERS)
+UPDATE_CASES = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern is not FULL for layer in LAYERS.values())
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -41,7 +45,7 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         "pair_waited pair_dense_waited undisturbed_pairs"
     )
     rows = [record["extra_info"] for record in saved[1]["benchmarks"]]
-    assert len(rows) == 7 * 4 + 2 * 3
+    assert len(rows) == LAYER_CASES + UPDATE_CASES
     for row in rows:
         assert set(promised.split()) <= set(row)
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
@@ -112,7 +116,7 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
     done = run(*SMALL, NO_ROWS, "--seeds", "1", "--data", "digits", "--benchmark-json=/dev/null")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "do sparse networks save compute?" not in done.stdout
-    assert f"{7 * 4 + 2 * 3 + 2 * 5} passed" in done.stdout
+    assert f"{LAYER_CASES + UPDATE_CASES + 2 * 5} passed" in done.stdout
 
 
 def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
@@ -166,7 +170,7 @@ def test_a_case_that_cannot_run_is_skipped_with_the_reason() -> None:
     done = run(*SMALL, NO_ROWS, "--op", "forward", "--dtype", "bfloat16", "-rs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "csr runs on float32, float64, not on bfloat16" in done.stdout
-    assert "2 passed, 2 skipped" in done.stdout
+    assert f"2 passed, {len(LAYERS) - 2} skipped" in done.stdout
 
 
 def test_cold_caches_are_a_regime_and_a_cpu_has_no_graphs(tmp_path: Path) -> None:
@@ -218,9 +222,9 @@ def test_a_wrong_layer_is_not_timed_and_takes_no_other_down(checkout: Path) -> N
     assert done.returncode == 1
     assert "BoolMasked: weights held: expected what the definition says, got another; nothing is timed" in done.stdout
     assert "Traceback" not in done.stdout
-    assert "1 failed, 4 passed" in done.stdout
+    assert f"1 failed, {len(LAYERS)} passed" in done.stdout
     names = [record["name"] for record in json.loads((checkout / "run.json").read_text())["benchmarks"]]
-    assert len(names) == 4
+    assert len(names) == len(LAYERS)
     assert not any("bool_masked" in name for name in names)
 
 
@@ -263,7 +267,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     # Code 2 as a rule; 3 where the signal falls into pytest's own bookkeeping. What was measured is kept all the same.
     assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
-    assert len(rows) == 8
+    assert len(rows) == 2 * len(LAYERS)
     assert all(row["schema"] == 4 and 2 <= row["processes"] < 50 for row in rows)
 
 
@@ -271,7 +275,7 @@ def test_too_little_time_is_said_and_leaves_no_case_without_a_result() -> None:
     done = run(*SMALL, "--op", "forward", "--budget", "0.001")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "stopped at the budget of 0.001 s (--budget)" in done.stdout
-    assert "4 passed" in done.stdout
+    assert f"{len(LAYERS)} passed" in done.stdout
 
 
 def test_timer_and_gc_options_hold_in_the_processes_that_measure(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import __main__ as tool
@@ -31,6 +31,7 @@ def outcomes(draw: random.Random, deviation: float) -> dict[Job, Outcome]:
     return found
 
 
+@settings(max_examples=10)  # each is a whole run of comparisons
 @given(seeds)
 def test_comparisons_know_their_truth_and_a_quiet_machine_finds_all(seed: int) -> None:
     found = judge(0, outcomes(random.Random(seed), 0.005))

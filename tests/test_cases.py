@@ -56,7 +56,7 @@ def test_ids_tell_all_cases_of_an_operation_apart() -> None:
 
 
 def test_every_layer_is_timed_in_every_operation_of_one_layer() -> None:
-    for op in ("forward", "backward", "step", *cases.PARTS):
+    for op in (*cases.WHOLE, *cases.PARTS):
         assert {case.layer for case in cases.cases(op, DEFAULT)} == set(LAYERS)
     updated = {case.layer for case in cases.cases("update", DEFAULT)}
     assert updated == {name for name, layer in LAYERS.items() if layer.pattern is not FULL}
@@ -120,3 +120,9 @@ def test_default_sparsities_are_the_fields() -> None:
 
 def test_the_seed_protocol_shares_its_learning_rate_and_search_seeds_are_never_reported() -> None:
     assert not set(cases.SEARCH_SEEDS) & set(range(100))
+
+
+def test_the_experiment_is_run_by_the_best_layer_of_the_device() -> None:
+    for device, layer in (("cpu", "tiled"), ("cuda", "csr")):
+        found = cases.cases("train", DEFAULT._replace(devices=(device,)))
+        assert {case.layer for case in found if case.model == "sparse"} == {layer}

@@ -9,6 +9,9 @@ from bench.cases import Selection
 from bench.options import add_options, read_effort, read_options
 from bench.processes import Effort
 from sparse_models.data import DATA
+from sparse_models.registry import LAYERS
+
+KNOWN = ", ".join(sorted(LAYERS))
 
 
 def config(**options: str) -> Any:
@@ -63,8 +66,8 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("sparsity", "1.2", "expected a sparsity (fraction of zeros) between 0 and 1, got 1.2; 80 % sparse is 0.8"),
         ("sparsity", "0.5,high", "expected a sparsity (fraction of zeros) between 0 and 1, got high; 80 % sparse is 0.8"),
         ("sparsity", "nan", "expected a sparsity (fraction of zeros) between 0 and 1, got nan; 80 % sparse is 0.8"),
-        ("layer", "cssr", "expected a known layer (csr, csr_linear, dense, masked), got 'cssr'; check the spelling"),
-        ("layer", "", "expected a known layer (csr, csr_linear, dense, masked), got ''; check the spelling"),
+        ("layer", "cssr", f"expected a known layer ({KNOWN}), got 'cssr'; check the spelling"),
+        ("layer", "", f"expected a known layer ({KNOWN}), got ''; check the spelling"),
         ("op", "forwards", f"expected a known operation ({', '.join(cases.OPS)}), got 'forwards'; check the spelling"),
         ("update", "snip", "expected a known update rule (rigl, set, static), got 'snip'; check the spelling"),
         ("shape", "0x3b1", f"{SHAPE}, got '0x3b1'; more sizes make an MLP, as in 100x256x256x10b4096"),

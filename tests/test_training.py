@@ -62,9 +62,11 @@ def test_every_arm_sees_the_same_batches_in_the_same_order(layer: str, update: s
     data, seen = samples(1), []
     step = training.training_step
 
-    def spy(model: MLP, inputs: torch.Tensor, labels: torch.Tensor, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    def spy(
+        model: MLP, inputs: torch.Tensor, labels: torch.Tensor, optimizer: torch.optim.Optimizer, *, fused: bool
+    ) -> torch.Tensor:
         seen.append((inputs, labels))
-        return step(model, inputs, labels, optimizer)
+        return step(model, inputs, labels, optimizer, fused=fused)
 
     monkeypatch.setattr(training, "training_step", spy)
     losses(dense_mlp(draw(SIZES, generator(0))), data)

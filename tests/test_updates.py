@@ -122,7 +122,7 @@ def trained(layer: str, optimizer: str, seed: int, device: str, **options: float
     return model, chosen
 
 
-def steps(model: torch.nn.Module, optimizer: torch.optim.Optimizer, seed: int, device: str) -> None:
+def steps(model: MLP, optimizer: torch.optim.Optimizer, seed: int, device: str) -> None:
     for step in range(2):
         labels = torch.randint(4, (8,), generator=generator(seed + step)).to(device)
         training_step(model, normal(seed + step, 8, 6).to(device), labels, optimizer)

@@ -66,6 +66,19 @@ class SparseLinear(nn.Module):
         raise NotImplementedError
 
     @property
+    def is_watched(self) -> bool:
+        """Whether a hook waits for the layer to be called."""
+        return bool(self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks)
+
+    @classmethod
+    def chain_cross_entropy(cls, layers: Sequence["SparseLinear"], x: Tensor, labels: Tensor) -> Tensor | None:  # noqa: ARG003
+        """Return the mean cross-entropy of `layers` with ReLU between them, for x [batch, in] and labels [batch].
+
+        None says that there is no shorter way than layer by layer; a class with a fused kernel of its own overrides this.
+        """
+        return None
+
+    @property
     def mask(self) -> Tensor:
         """The mask [out, in], True = kept."""
         return self.unpack(torch.ones_like(self.values)) != 0

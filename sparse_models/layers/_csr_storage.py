@@ -85,6 +85,25 @@ class CsrStorage(SparseLinear):
         return mask
 
 
+class CsrBothWays(CsrStorage):
+    """CSR storage with the structure of the transpose kept beside it, so that no product converts anything."""
+
+    column_pointers: Tensor
+    rows: Tensor
+    transposition: Tensor
+
+    def index(self, mask: Tensor) -> None:
+        """Store the CSR structure of `mask` [out, in], that of its transpose, and the permutation between their values."""
+        super().index(mask)
+        column_pointers, columns, rows = compress(mask.t())
+        # Number the values in row order, and read the numbers off in column order.
+        number = torch.empty(mask.numel(), dtype=self.columns.dtype, device=mask.device)
+        number[self._positions()] = torch.arange(self.columns.numel(), dtype=number.dtype, device=mask.device)
+        self.register_buffer("column_pointers", column_pointers)
+        self.register_buffer("rows", rows)
+        self.register_buffer("transposition", number.index_select(0, rows.long() * self.in_features + columns))
+
+
 def _positions(row_pointers: Tensor, columns: Tensor, in_features: int) -> Tensor:
     """Return where in the flattened [out, in] weight each value stands [nnz], int64."""
     row_starts = torch.arange(len(row_pointers) - 1, device=columns.device) * in_features

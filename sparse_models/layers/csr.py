@@ -6,32 +6,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparse_models.layers._csr_storage import CsrStorage, compress
+from sparse_models.layers._csr_storage import CsrBothWays
 from sparse_models.registry import register_layer
 
 
 @register_layer("csr")
-class Csr(CsrStorage):
+class Csr(CsrBothWays):
     """CSR weights with the transposed structure kept beside them, so that no product converts anything.
 
     Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output.
     """
 
     layout: ClassVar[str] = "feature-major"
-    column_pointers: Tensor
-    rows: Tensor
-    transposition: Tensor
-
-    def index(self, mask: Tensor) -> None:
-        """Store the CSR structure of `mask` [out, in], that of its transpose, and the permutation between their values."""
-        super().index(mask)
-        column_pointers, columns, rows = compress(mask.t())
-        # Number the values in row order, and read the numbers off in column order.
-        number = torch.empty(mask.numel(), dtype=self.columns.dtype, device=mask.device)
-        number[self._positions()] = torch.arange(self.columns.numel(), dtype=number.dtype, device=mask.device)
-        self.register_buffer("column_pointers", column_pointers)
-        self.register_buffer("rows", rows)
-        self.register_buffer("transposition", number.index_select(0, rows.long() * self.in_features + columns))
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major."""

@@ -1,0 +1,83 @@
+"""LLVM's text in, the address of a compiled function out; object code is kept between runs."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import llvmlite
+from llvmlite import binding
+
+
+def _target() -> binding.TargetMachine:
+    """Return a description of this machine; an engine takes its own over."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3, jit=True
+    )
+
+
+@cache
+def vector_bytes() -> int:
+    """Return the bytes of this machine's widest vectors of numbers."""
+    features = binding.get_host_cpu_features()
+    return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
+
+
+def cache_folder() -> Path:
+    """Return where compiled kernels are kept: SPARSE_MODELS_CACHE, or a folder in the user's cache."""
+    own = os.environ.get("SPARSE_MODELS_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse-models"
+
+
+_ENGINES: list[binding.ExecutionEngine] = []  # which own the compiled code
+
+
+def compiled(text: str, name: str) -> int:
+    """Return the address of function `name` of a module of LLVM's text, compiled for this very machine."""
+    machine = f"{llvmlite.__version__} {binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
+    path = cache_folder() / f"{hashlib.sha256(f'{machine} {text}'.encode()).hexdigest()}.o"
+    known = _read(path)
+    module = binding.parse_assembly(text)
+    engine = binding.create_mcjit_compiler(module, _target())
+    engine.set_object_cache(*_object_cache(path, known))
+    if known is None:
+        builder = binding.create_pass_builder(_target(), binding.create_pipeline_tuning_options(speed_level=3))
+        builder.getModulePassManager().run(module, builder)
+    engine.finalize_object()
+    _ENGINES.append(engine)
+    return int(engine.get_function_address(name))
+
+
+def _object_cache(path: Path, known: bytes | None) -> tuple[Callable[..., None], Callable[..., bytes | None]]:
+    def made(_: binding.ModuleRef, code: bytes) -> None:
+        _write(path, code)
+
+    def wanted(_: binding.ModuleRef) -> bytes | None:
+        return known
+
+    return made, wanted
+
+
+# A file that was cut would be run as code: each ends in the hash of what comes before.
+def _read(path: Path) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    code, digest = content[:-32], content[-32:]
+    return code if code and hashlib.sha256(code).digest() == digest else None
+
+
+def _write(path: Path, code: bytes) -> None:
+    """Write a file whole or not at all; where that cannot be, the next run compiles again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
+            aside.write(code + hashlib.sha256(code).digest())
+        Path(aside.name).replace(path)
+    except OSError:
+        return

@@ -1,0 +1,230 @@
+"""What the kernels are written in: a thin layer over LLVM's instructions, with addresses as integers and loops as blocks.
+
+LLVM is spoken to directly because only its vector types make it keep a row of accumulators in registers; loops over scalars, in
+whatever language, it turns into something else. It fits the vectors to the machine: AVX-512, AVX2 or NEON from one source.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+
+from sparse_models.kernels._compile import compiled
+
+INTEGER = ir.IntType(64)
+NUMBERS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+BYTES = {"float32": 4, "float64": 8}
+CACHE_LINE, TICKETS = 64, 2
+FAST = ("reassoc", "contract")  # a sum may be taken in another order; NaN and infinity stay what they are
+
+
+# The name of a function (address, bytes, whether it is a write) that is called before every access to memory: tests set it.
+WATCH: str | None = None
+
+
+class Emitter:
+    """A function `name(arguments)` in the making: `arguments` points to 64-bit integers, addresses among them."""
+
+    def __init__(self, module: ir.Module, name: str, dtype: str, lanes: int) -> None:
+        """Start the function; numbers are of `dtype`, and a vector holds `lanes` of them."""
+        self.module, self.number, self.width, self.lanes = module, NUMBERS[dtype], BYTES[dtype], lanes
+        self.vector = ir.VectorType(self.number, lanes)
+        self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.PointerType()]), name)
+        self.builder = ir.IRBuilder(self.function.append_basic_block())
+        self.tickets = self.builder.ptrtoint(self.function.args[0], INTEGER)  # two integers: next task, next thread
+
+    def argument(self, place: int) -> Any:
+        """Return an argument by its place."""
+        return self.builder.load(self._pointer(self.add(self.tickets, 8 * (TICKETS + place))), typ=INTEGER)
+
+    def own_part(self, scratch: Any, size: Any) -> Any:
+        """Return the address, a multiple of a cache line's bytes, of this thread's own `size` bytes of scratch memory."""
+        thread = self._take_ticket(self.add(self.tickets, 8))
+        address = self.add(scratch, self.times(thread, size), CACHE_LINE - 1)
+        return self.builder.and_(address, self.constant(-CACHE_LINE))
+
+    def divided(self, number: Any, by: Any) -> tuple[Any, Any]:
+        """Return quotient and remainder of two integers."""
+        quotient = self.builder.sdiv(number, by)
+        return quotient, self.builder.sub(number, self.times(quotient, by))
+
+    def share(self, whole: Any, part: Any, parts: Any) -> tuple[Any, Any]:
+        """Return where a part of `whole` things begins and ends, all parts being as even as can be."""
+        start, end = (self.builder.sdiv(self.times(whole, place), parts) for place in (part, self.add(part, 1)))
+        return start, end
+
+    def constant(self, value: int) -> Any:
+        """Return an integer."""
+        return ir.Constant(INTEGER, value)
+
+    def add(self, *terms: Any) -> Any:
+        """Return the sum of integers."""
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.builder.add(total, self.constant(term) if isinstance(term, int) else term)
+        return total
+
+    def times(self, left: Any, right: Any) -> Any:
+        """Return the product of integers."""
+        return self.builder.mul(left, self.constant(right) if isinstance(right, int) else right)
+
+    def least(self, left: Any, right: Any) -> Any:
+        """Return the smaller of two integers."""
+        return self.builder.select(self.builder.icmp_signed("<", left, right), left, right)
+
+    def _pointer(self, address: Any) -> Any:
+        return self.builder.inttoptr(address, ir.PointerType())
+
+    def load(self, kind: Any, address: Any) -> Any:
+        """Return what is at an address; vectors need no alignment beyond that of their numbers."""
+        self._watch(address, kind, is_write=False)
+        loaded = self.builder.load(self._pointer(address), typ=kind)
+        loaded.align = 4  # of the smallest that there is
+        return loaded
+
+    def store(self, value: Any, address: Any) -> None:
+        """Write a number or a vector to an address."""
+        self._watch(address, value.type, is_write=True)
+        stored = self.builder.store(value, self._pointer(address))
+        stored.align = self.width
+
+    def _watch(self, address: Any, kind: Any, *, is_write: bool) -> None:
+        if WATCH:
+            lanes, one = (kind.count, kind.element) if isinstance(kind, ir.VectorType) else (1, kind)
+            size = lanes * (4 if one == ir.IntType(32) else self.width)
+            known = self.module.globals.get(WATCH)
+            watch = known or ir.Function(self.module, ir.FunctionType(ir.VoidType(), [INTEGER] * 3), WATCH)
+            self.builder.call(watch, [address, self.constant(size), self.constant(int(is_write))])
+
+    def index(self, address: Any, place: Any) -> Any:
+        """Return the 32-bit integer at a place of an array, as 64 bit."""
+        return self.builder.sext(self.load(ir.IntType(32), self.add(address, self.times(place, 4))), INTEGER)
+
+    def vectors(self, address: Any, count: int) -> list[Any]:
+        """Return as many vectors, one after the other from an address."""
+        return [self.load(self.vector, self.add(address, number * self.lanes * self.width)) for number in range(count)]
+
+    def write(self, vectors: Sequence[Any], address: Any) -> None:
+        """Write vectors, one after the other, from an address."""
+        for number, vector in enumerate(vectors):
+            self.store(vector, self.add(address, number * self.lanes * self.width))
+
+    def positive(self, condition: Any, value: Any) -> Any:
+        """Return a vector's numbers where those of another are above 0, and 0 elsewhere."""
+        return self.builder.select(self.builder.fcmp_ordered(">", condition, self.zero()), value, self.zero())
+
+    def larger(self, left: Any, right: Any) -> Any:
+        """Return the larger of two vectors' numbers, place by place."""
+        return self.builder.select(self.builder.fcmp_ordered(">", left, right), left, right)
+
+    def integers(self, address: Any) -> Any:
+        """Return as many 32-bit integers as a vector has lanes."""
+        return self.load(ir.VectorType(ir.IntType(32), self.lanes), address)
+
+    def integer_splat(self, integer: Any) -> Any:
+        """Return a vector of one integer repeated, cut to 32 bit."""
+        kind = ir.VectorType(ir.IntType(32), self.lanes)
+        undefined, zero = ir.Constant(kind, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+        first = self.builder.insert_element(undefined, self.builder.trunc(integer, ir.IntType(32)), zero)
+        return self.builder.shuffle_vector(first, undefined, ir.Constant(kind, [0] * self.lanes))
+
+    def counting(self) -> Any:
+        """Return the vector of integers 0, 1, 2 ..."""
+        return ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), list(range(self.lanes)))
+
+    def constant_vector(self, value: float) -> Any:
+        """Return a vector of one number repeated."""
+        return ir.Constant(self.vector, [value] * self.lanes)
+
+    def each(self, function: str, vector: Any) -> Any:
+        """Return exp or log of a vector's numbers."""
+        name = f"llvm.{function}.v{self.lanes}f{8 * self.width}"
+        known = self.module.globals.get(name)
+        return self.builder.call(known or ir.Function(self.module, ir.FunctionType(self.vector, [self.vector]), name), [vector])
+
+    def constant_number(self, value: float) -> Any:
+        """Return a number."""
+        return ir.Constant(self.number, value)
+
+    def _take_ticket(self, address: Any) -> Any:
+        """Return the integer at an address and add 1 to it, one thread after the other."""
+        return self.builder.atomic_rmw("add", self._pointer(address), self.constant(1), "monotonic")
+
+    def splat(self, number: Any) -> Any:
+        """Return a vector of one number repeated."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, zeros)
+
+    def zero(self) -> Any:
+        """Return a vector of zeros."""
+        return ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def multiply_add(self, left: Any, right: Any, plus: Any) -> Any:
+        """Return left * right + plus, rounded once."""
+        suffix = f"v{self.lanes}f{8 * self.width}" if left.type == self.vector else f"f{8 * self.width}"
+        name = f"llvm.fma.{suffix}"
+        known = self.module.globals.get(name)
+        function = known or ir.Function(self.module, ir.FunctionType(left.type, [left.type] * 3), name)
+        return self.builder.call(function, [left, right, plus])
+
+    def total(self, vector: Any) -> Any:
+        """Return the sum of a vector's numbers."""
+        name = f"llvm.vector.reduce.fadd.v{self.lanes}f{8 * self.width}"
+        known = self.module.globals.get(name)
+        function = known or ir.Function(self.module, ir.FunctionType(self.number, [self.number, self.vector]), name)
+        return self.builder.call(function, [ir.Constant(self.number, -0.0), vector], fastmath=FAST)
+
+    def plus(self, left: Any, right: Any) -> Any:
+        """Return the sum of numbers or of vectors."""
+        return self.builder.fadd(left, right)
+
+    @contextmanager
+    def loop(self, start: Any, end: Any, step: int = 1, carried: Sequence[Any] = ()) -> "Iterator[Loop]":
+        """Emit the block under `with` once for each integer from `start` to below `end`; see Loop."""
+        builder = self.builder
+        before, head, body, after = builder.block, *(self.function.append_basic_block() for _ in range(3))
+        builder.branch(head)
+        builder.position_at_end(head)
+        place = builder.phi(INTEGER)
+        phis = [builder.phi(value.type) for value in carried]
+        builder.cbranch(builder.icmp_signed("<", place, end), body, after)
+        builder.position_at_end(body)
+        loop = Loop(place, phis)
+        yield loop
+        following = builder.add(place, self.constant(step))
+        for phi, first, last in zip([place, *phis], [start, *carried], [following, *loop.carried], strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(last, builder.block)
+        builder.branch(head)
+        builder.position_at_end(after)
+        loop.carried = phis
+
+    @contextmanager
+    def tasks(self, tasks: Any) -> Iterator[Any]:
+        """Emit the block under `with` for each task that this thread gets: whoever is free takes the next."""
+        builder = self.builder
+        head, body, after = (self.function.append_basic_block() for _ in range(3))
+        builder.branch(head)
+        builder.position_at_end(head)
+        task = self._take_ticket(self.tickets)
+        builder.cbranch(builder.icmp_signed("<", task, tasks), body, after)
+        builder.position_at_end(body)
+        yield task
+        builder.branch(head)
+        builder.position_at_end(after)
+
+    def compiled(self) -> int:
+        """End the function, and return the address of its compiled code."""
+        self.builder.ret_void()
+        return compiled(str(self.module), self.function.name)
+
+
+class Loop:
+    """A loop's integer `place` and what it carries: set `carried` in the block to hand it on; after it, it is what is left."""
+
+    def __init__(self, place: Any, carried: list[Any]) -> None:
+        """Start with the values that come in."""
+        self.place, self.carried = place, list(carried)

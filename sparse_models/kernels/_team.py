@@ -1,0 +1,47 @@
+"""A compiled function in, run by the very threads that torch's own operations run on.
+
+A second pool of threads would fight torch's for the cores: its threads spin for a while after each operation, and 2 + 2 of them
+on 2 cores were 20 times as slow. So the OpenMP runtime that torch has loaded is asked for its team, as a compiler's code asks.
+"""
+
+import ctypes
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sparse_models.kernels._emit import TICKETS
+
+
+@cache
+def _runtime() -> Callable[[int, int, int, int], None] | None:
+    """Return GOMP_parallel, which GNU's, LLVM's and Intel's OpenMP all have, of the runtime in this process; None without."""
+    folder = Path(torch.__file__).parent / "lib"
+    found = [path for path in sorted(folder.iterdir()) if re.match(r"lib(gomp|omp|iomp5)\b", path.name)]
+    for name in [*(str(path) for path in found), None]:
+        try:
+            parallel = ctypes.CDLL(name).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        parallel.argtypes, parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+        return parallel
+    return None
+
+
+def threads() -> int:
+    """Return how many threads `run` takes: as many as torch is told to, or one where its OpenMP runtime is not found."""
+    return torch.get_num_threads() if _runtime() else 1
+
+
+def run(function: int, arguments: Sequence[Tensor | int], team: int) -> None:
+    """Call the function at an address with integers and the addresses of tensors, by each thread of a team of this size."""
+    numbers = (argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments)
+    passed = (ctypes.c_int64 * (TICKETS + len(arguments)))(*[0] * TICKETS, *numbers)
+    parallel = _runtime()
+    if team > 1 and parallel:
+        parallel(function, ctypes.addressof(passed), team, 0)
+    else:
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)(ctypes.addressof(passed))

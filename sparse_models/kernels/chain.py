@@ -1,0 +1,192 @@
+"""Loss and gradients of a chain of sparse layers with ReLU between them, a tile of the batch at a time.
+
+A tile goes through all layers, forward and backward, while it is in the caches; the gradients of the weights, at the non-zeros
+alone, are added up from tile to tile. Layer by layer, every activation would go out to memory and come back three times.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparse_models.kernels._emit import BYTES, Emitter
+from sparse_models.kernels._team import run, threads
+from sparse_models.kernels.tiled import Structure, add_to, emitter_for, of_bias, row_product, row_sampled, tiling
+
+CHUNKS = 4  # vectors in a tile: so that all layers' rows of it stay in the second cache
+PARTS_PER_THREAD = 2  # of the batch: who is done early takes another
+PER_LAYER = 11  # arguments
+
+
+class Link(NamedTuple):
+    """One layer: its structure and that of its transpose, its values [nnz] in both orders, and its bias [out] or None."""
+
+    rows: Structure
+    columns: Structure
+    values: Tensor
+    transposed_values: Tensor
+    bias: Tensor | None
+
+
+class Gradients(NamedTuple):
+    """The mean cross-entropy of a batch, and for each layer the gradients of its values and of its bias."""
+
+    loss: Tensor
+    values: list[Tensor]
+    biases: list[Tensor]
+
+
+def define_gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
+    """Return what `gradients` means, for x [batch, in] and labels [batch], by dense products and PyTorch's autograd."""
+    weights, biases, hidden = [], [], x
+    for number, link in enumerate(links):
+        rows = torch.repeat_interleave(torch.arange(link.rows.rows), link.rows.pointers.diff())
+        weight = x.new_zeros(link.rows.rows, link.rows.columns)
+        weight[rows, link.rows.indices.long()] = link.values
+        bias = x.new_zeros(link.rows.rows) if link.bias is None else link.bias.detach().clone()
+        weights.append(weight.requires_grad_())
+        biases.append(bias.requires_grad_())
+        hidden = torch.nn.functional.linear(torch.relu(hidden) if number else hidden, weight, bias)
+    loss = torch.nn.functional.cross_entropy(hidden, labels)
+    found = torch.autograd.grad(loss, [*weights, *biases])
+    sampled = []
+    for link, gradient in zip(links, found, strict=False):
+        rows = torch.repeat_interleave(torch.arange(link.rows.rows), link.rows.pointers.diff())
+        sampled.append(gradient[rows, link.rows.indices.long()])
+    return Gradients(loss.detach(), sampled, list(found[len(links) :]))
+
+
+def gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
+    """Return loss and gradients for x [batch, in] in any strides and labels [batch], each below the last layer's rows."""
+    batch = len(labels)
+    dtype = str(x.dtype).removeprefix("torch.")
+    chunks, tiles = tiling(batch, dtype, CHUNKS)
+    parts = min(tiles, PARTS_PER_THREAD * threads())
+    team = min(parts, threads())
+    width = chunks * emitter_for(dtype).lanes
+    padded = torch.zeros(tiles * width, dtype=torch.int32)
+    padded[:batch] = labels
+    sizes = [links[0].rows.columns, *(link.rows.rows for link in links)]
+    # Each thread keeps the input of every layer and the logits, and two gradients of the widest of them.
+    places = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
+    scratch = torch.empty(team, (places[-1] + 2 * max(sizes)) * width * x.element_size() + 64, dtype=torch.uint8)
+    losses = x.new_empty(tiles * width)
+    sums = [x.new_empty(parts, len(link.values)) for link in links]
+    bias_sums = [x.new_empty(parts, link.rows.rows) for link in links]
+    arguments: list[Tensor | int] = [x, x.stride(0) * x.element_size(), x.stride(1) * x.element_size(), padded, losses, scratch]
+    arguments += [batch, tiles, parts, scratch.shape[1], places[-1], max(sizes), sizes[0]]
+    for link, own, own_bias, size in zip(links, sums, bias_sums, sizes[1:], strict=True):
+        arguments += [link.rows.pointers, link.rows.indices, link.values, *of_bias(link.bias)]
+        arguments += [link.columns.pointers, link.columns.indices, link.transposed_values, own, own_bias, size]
+    run(_gradients(dtype, chunks, len(links)), arguments, team)
+    return Gradients(losses[:batch].mean(), [own.sum(0) for own in sums], [own.sum(0) for own in bias_sums])
+
+
+@cache
+def _gradients(dtype: str, chunks: int, layers: int) -> int:
+    """Return the address of the kernel of `gradients` for tiles of so many vectors and so many layers."""
+    emit = emitter_for(dtype)
+    tile_bytes = chunks * emit.lanes * BYTES[dtype]
+    x, x_row, x_column, labels, losses, scratch, batch, tiles, parts, scratch_bytes, numbers, widest, inputs = (
+        emit.argument(place) for place in range(13)
+    )
+    each = [[emit.argument(13 + PER_LAYER * layer + place) for place in range(PER_LAYER)] for layer in range(layers)]
+    sizes = [inputs, *(one[-1] for one in each)]
+    own = emit.own_part(scratch, scratch_bytes)
+    held = [own]  # the input of each layer, then the logits
+    for size in sizes[:-1]:
+        held.append(emit.add(held[-1], emit.times(size, tile_bytes)))
+    slopes = [emit.add(own, emit.times(numbers, tile_bytes))]
+    slopes.append(emit.add(slopes[0], emit.times(widest, tile_bytes)))
+
+    with emit.tasks(parts) as part:
+        first_tile, last_tile = emit.share(tiles, part, parts)
+        with emit.loop(first_tile, last_tile) as tile:
+            is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
+            begin = emit.times(tile.place, chunks * emit.lanes)
+            _take_in(emit, (x, x_row, x_column), (begin, batch), inputs, held[0], chunks)
+            for layer, (pointers, indices, values, bias, bias_step, *_) in enumerate(each):
+                with emit.loop(emit.constant(0), sizes[layer + 1]) as row:
+                    bias_here = emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row.place, bias_step))))
+                    totals = row_product(emit, (pointers, indices, values), row.place, held[layer], [bias_here] * chunks)
+                    if layer < layers - 1:
+                        totals = [emit.positive(total, total) for total in totals]
+                    emit.write(totals, emit.add(held[layer + 1], emit.times(row.place, tile_bytes)))
+            _cross_entropy(emit, held[-1], slopes[0], sizes[-1], (labels, losses, begin, batch), chunks)
+            for layer in reversed(range(layers)):
+                pointers, indices, _, _, _, t_pointers, t_indices, t_values, sums, bias_sums, size = each[layer]
+                slope, below = slopes if (layers - 1 - layer) % 2 == 0 else slopes[::-1]
+                own_sums = emit.add(sums, emit.times(emit.times(part, emit.index(pointers, size)), emit.width))
+                own_bias_sums = emit.add(bias_sums, emit.times(emit.times(part, size), emit.width))
+                with emit.loop(emit.constant(0), size) as row:
+                    vectors = emit.vectors(emit.add(slope, emit.times(row.place, tile_bytes)), chunks)
+                    row_sampled(emit, (pointers, indices, own_sums), row.place, held[layer], vectors, is_first)
+                    total = vectors[0]
+                    for vector in vectors[1:]:
+                        total = emit.plus(total, vector)
+                    add_to(emit, emit.total(total), emit.add(own_bias_sums, emit.times(row.place, emit.width)), is_first)
+                if layer:
+                    with emit.loop(emit.constant(0), sizes[layer]) as row:
+                        matrix = (t_pointers, t_indices, t_values)
+                        totals = row_product(emit, matrix, row.place, slope, [emit.zero()] * chunks)
+                        offset = emit.times(row.place, tile_bytes)
+                        outputs = emit.vectors(emit.add(held[layer], offset), chunks)
+                        passed = [emit.positive(output, total) for output, total in zip(outputs, totals, strict=True)]
+                        emit.write(passed, emit.add(below, offset))
+    return emit.compiled()
+
+
+def _take_in(emit: Emitter, x: Sequence[Any], samples: Sequence[Any], inputs: Any, target: Any, chunks: int) -> None:
+    """Copy a tile of x, in whatever strides, to [in, tile], with zeros where the batch has no more samples."""
+    (base, sample_step, feature_step), (begin, batch) = x, samples
+    width = chunks * emit.lanes
+    valid = emit.least(emit.constant(width), emit.builder.sub(batch, begin))
+    with emit.loop(emit.constant(0), valid) as sample:
+        source = emit.add(base, emit.times(emit.add(begin, sample.place), sample_step))
+        place = emit.add(target, emit.times(sample.place, emit.width))
+        with emit.loop(emit.constant(0), inputs) as feature:
+            number = emit.load(emit.number, emit.add(source, emit.times(feature.place, feature_step)))
+            emit.store(number, emit.add(place, emit.times(feature.place, width * emit.width)))
+    with emit.loop(valid, emit.constant(width)) as sample:
+        place = emit.add(target, emit.times(sample.place, emit.width))
+        with emit.loop(emit.constant(0), inputs) as feature:
+            emit.store(emit.constant_number(0.0), emit.add(place, emit.times(feature.place, width * emit.width)))
+
+
+def _cross_entropy(emit: Emitter, logits: Any, slopes: Any, classes: Any, samples: Sequence[Any], chunks: int) -> None:
+    """Write each sample's cross-entropy, and the gradient of their mean by the logits [classes, tile]."""
+    labels, losses, begin, batch = samples
+    builder, vector_bytes = emit.builder, emit.lanes * emit.width
+    tile_bytes = chunks * vector_bytes
+    for chunk in range(chunks):
+        own_logits, own_slopes = (emit.add(base, chunk * vector_bytes) for base in (logits, slopes))
+        sample = emit.add(begin, chunk * emit.lanes)
+        own_labels = emit.integers(emit.add(labels, emit.times(sample, 4)))
+        nothing = emit.constant_vector(float("-inf"))
+        with emit.loop(emit.constant(0), classes, carried=[nothing, emit.zero()]) as row:
+            here = emit.load(emit.vector, emit.add(own_logits, emit.times(row.place, tile_bytes)))
+            largest, wanted = row.carried
+            is_label = builder.icmp_signed("==", own_labels, emit.integer_splat(row.place))
+            row.carried = [emit.larger(here, largest), builder.select(is_label, here, wanted)]
+        largest, wanted = row.carried
+        with emit.loop(emit.constant(0), classes, carried=[emit.zero()]) as row:
+            offset = emit.times(row.place, tile_bytes)
+            here = emit.load(emit.vector, emit.add(own_logits, offset))
+            power = emit.each("exp", builder.fsub(here, largest))
+            emit.store(power, emit.add(own_slopes, offset))
+            row.carried = [emit.plus(row.carried[0], power)]
+        [total] = row.carried
+        loss = builder.fsub(emit.plus(emit.each("log", total), largest), wanted)
+        emit.store(loss, emit.add(losses, emit.times(sample, emit.width)))
+        # A sample that pads the last tile has no gradient.
+        valid = builder.icmp_signed("<", emit.counting(), emit.integer_splat(builder.sub(batch, sample)))
+        one_of = builder.fdiv(emit.constant_vector(1.0), emit.splat(builder.sitofp(batch, emit.number)))
+        scale = builder.select(valid, one_of, emit.zero())
+        with emit.loop(emit.constant(0), classes) as row:
+            address = emit.add(own_slopes, emit.times(row.place, tile_bytes))
+            share = builder.fdiv(emit.load(emit.vector, address), total)
+            is_label = builder.icmp_signed("==", own_labels, emit.integer_splat(row.place))
+            share = builder.fsub(share, builder.select(is_label, emit.constant_vector(1.0), emit.zero()))
+            emit.store(builder.fmul(share, scale), address)
