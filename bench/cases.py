@@ -13,8 +13,8 @@ PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")
 WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss at its end, as the training loop takes it
 OPS = (*WHOLE, *PARTS, "update", "train")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
-# The seed's MLP, a ViT-S feed-forward layer, and one sample through a transformer's.
-SHAPES = ("100x256x256x10b4096", "384x1536b128", "512x2048b1")
+# A ViT-S feed-forward layer, and one sample through a transformer's.
+SHAPES = ("384x1536b128", "512x2048b1")
 
 # The seed's experiment. Its hidden layers are 256 and 256 wide; its sparsity is 0.8.
 HIDDEN = (256, 256)
@@ -30,9 +30,17 @@ EPOCHS_AND_BATCH = {"random": (20, 4096), "teacher": (6, 256), "digits": (10, 12
 UPDATE_INTERVAL = 10  # steps; RigL's 100, for trainings a tenth as long as the usual ones
 SEARCH_SEEDS = (1000, 1001)  # none of the seeds that are reported
 
-# Parts, updates and whole training steps are looked at where the seed's experiment is, unless asked for elsewhere.
+# Whole training steps, their parts and updates are looked at where the seed's experiment is, unless asked for elsewhere.
 PART_SPARSITIES = UPDATE_SPARSITIES = (0.8,)
 PART_SHAPES = UPDATE_SHAPES = TRAINING_SHAPES = ("100x256x256x10b4096",)
+# Shapes and sparsities of each operation, one pair or more; parts are held against a step, so there is one where they are.
+GRIDS: dict[str, list[tuple[tuple[str, ...], tuple[float, ...]]]] = {
+    "forward": [(SHAPES, SPARSITIES)],
+    "backward": [(SHAPES, SPARSITIES)],
+    "step": [(SHAPES, SPARSITIES), (PART_SHAPES, PART_SPARSITIES)],
+    "training_step": [(TRAINING_SHAPES, SPARSITIES)],
+    **{part: [(PART_SHAPES, PART_SPARSITIES)] for part in PARTS},
+}
 
 
 class Shape(NamedTuple):
@@ -130,15 +138,17 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
     layers = selection.layers or tuple(LAYERS)
     # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
-    shapes = TRAINING_SHAPES if op == "training_step" else PART_SHAPES if op in PARTS else SHAPES
-    sparsities = PART_SPARSITIES if op in PARTS else SPARSITIES
-    for shape in selection.shapes or shapes:
-        for layer in full:
-            yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
-        for sparsity in selection.sparsities or sparsities:
-            for layer in layers:
-                if layer not in full:
-                    yield Case(op, "sparse", layer, "static", shape, sparsity, device, dtype, threads)
+    grids = GRIDS[op]
+    if selection.shapes:
+        grids = [(selection.shapes, grids[0][1])]
+    for shapes, sparsities in grids:
+        for shape in shapes:
+            for layer in full:
+                yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
+            for sparsity in selection.sparsities or sparsities:
+                for layer in layers:
+                    if layer not in full:
+                        yield Case(op, "sparse", layer, "static", shape, sparsity, device, dtype, threads)
 
 
 def _update_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:

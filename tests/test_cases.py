@@ -87,9 +87,9 @@ def test_every_run_has_its_control_whatever_layer_is_asked_for() -> None:
 
 
 def test_the_control_is_dense_at_sparsity_0() -> None:
-    for op in ("forward", "backward", "step"):
+    for op, grids in cases.GRIDS.items():
         controls = [case for case in cases.cases(op, DEFAULT) if case.model == "dense"]
-        assert {case.shape for case in controls} == set(cases.SHAPES)
+        assert {case.shape for case in controls} == {shape for shapes, _ in grids for shape in shapes}
         assert all((case.layer, case.sparsity) == ("dense", 0.0) for case in controls)
 
 
