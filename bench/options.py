@@ -28,7 +28,7 @@ def add_options(group: Any) -> None:
         "--op": f"operations ({', '.join(cases.OPS)}); default: all",
         "--layer": f"layers ({', '.join(LAYERS)}); default: all, and for train {' or '.join(cases.TRAINING_LAYERS)}",
         "--update": f"update rules ({', '.join(UPDATES)}); default: all",
-        "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {', '.join((*cases.SHAPES, *cases.TRAINING_SHAPES))}",
+        "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {', '.join(cases.SHAPES)}, and an MLP",
         "--sparsity": f"fractions of zeros; default: {','.join(map(str, cases.SPARSITIES))}",
         "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
         "--dtype": f"number types ({', '.join(DTYPES)}); default: float32",
