@@ -4,6 +4,10 @@ import os
 
 from hypothesis import settings
 
+from tests.kernels import poisoned, watcher
+
+__all__ = ["poisoned", "watcher"]  # fixtures
+
 settings.register_profile("local", deadline=None, max_examples=60)
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")

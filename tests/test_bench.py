@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2"]
 NO_ROWS = "--benchmark-disable"
 LAYER_CASES = len(WHOLE + PARTS) * len(LAYERS)
+README_CODE = [part.partition("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
 UPDATE_CASES = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern is not FULL for layer in LAYERS.values())
 
 
@@ -189,7 +190,7 @@ def test_k_selects_cases_by_name() -> None:
     assert "1 passed" in done.stdout
 
 
-README_LAYER = (ROOT / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+README_LAYER = next(code for code in README_CODE if "@register_layer" in code)
 
 
 @pytest.fixture

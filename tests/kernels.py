@@ -1,0 +1,77 @@
+"""What the tests of our own kernels share: memory that is poisoned, and memory that is watched."""
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from llvmlite import binding
+from torch import Tensor
+
+from sparse_models.kernels import _emit, _team, chain, tiled
+
+# Below, at and above the width of one vector, of a whole tile, and of two.
+BATCHES = [1, 2, 3, 15, 16, 17, 63, 64, 100, 127, 128, 129, 255, 257, 300]
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Fill memory that is not initialised with NaN, and run two threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(mode=True)
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+    torch.set_num_threads(before)
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 if actual.dtype == torch.float32 else 1e-10)
+
+
+class Watcher:
+    """What a kernel reads and writes, and by which thread, held against the tensors that it may touch."""
+
+    def __init__(self) -> None:
+        self.may: list[tuple[int, int]] = []
+        self.outside: list[tuple[int, int]] = []
+        self.written: dict[int, set[int]] = {}
+        self.contested: list[int] = []
+        signature = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+        self.function = signature(self.see)
+        self.thread = ctypes.CDLL(None).gettid
+
+    def see(self, address: int, size: int, is_write: int) -> None:
+        if not any(start <= address and address + size <= end for start, end in self.may):
+            self.outside.append((address, size))
+        if is_write:
+            for place in range(address, address + size, 4):
+                writers = self.written.setdefault(place, set())
+                writers.add(self.thread())
+                if len(writers) > 1:
+                    self.contested.append(place)
+
+
+@pytest.fixture
+def watcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watcher]:
+    """Kernels built anew, so that they tell a Watcher of every access; `run` tells it which tensors they are given."""
+    watcher = Watcher()
+    monkeypatch.setenv("SPARSE_MODELS_CACHE", str(tmp_path))
+    monkeypatch.setattr(_emit, "WATCH", "watched")
+    binding.add_symbol("watched", ctypes.cast(watcher.function, ctypes.c_void_p).value)
+    kernels = (tiled._product, tiled._sampled, tiled._single, tiled._single_sampled, chain._gradients)
+
+    def run(function: int, arguments: list[Tensor | int], team: int) -> None:
+        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        watcher.may = [(one.data_ptr(), one.data_ptr() + one.numel() * one.element_size()) for one in tensors]
+        watcher.written = {}  # what is freed after a run may be given to the next
+        _team.run(function, arguments, team)
+
+    for module in (tiled, chain):
+        monkeypatch.setattr(module, "run", run)
+    for kernel in kernels:
+        kernel.cache_clear()
+    yield watcher
+    for kernel in kernels:
+        kernel.cache_clear()

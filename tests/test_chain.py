@@ -1,0 +1,127 @@
+"""The fused step of a chain of layers against its plain definition."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparse_models.kernels.chain import Gradients, Link, define_gradients, gradients
+from sparse_models.layers.tiled import Tiled
+from sparse_models.models import draw, sparse_mlp
+from tests.kernels import BATCHES, Watcher, close
+from tests.strategies import seeds
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+
+def links(seed: int, sizes: tuple[int, ...], density: float, dtype: torch.dtype, *, with_bias: bool) -> list[Link]:
+    numbers, found = torch.Generator().manual_seed(seed), []
+    for inputs, outputs in itertools.pairwise(sizes):
+        weight, bias = (torch.randn(size, generator=numbers, dtype=dtype) for size in ((outputs, inputs), (outputs,)))
+        mask = torch.rand(outputs, inputs, generator=numbers) < density
+        found.append(Tiled(weight, mask, bias if with_bias else None).link())
+    return found
+
+
+@settings(max_examples=40)
+@given(
+    seeds,
+    st.lists(st.integers(1, 30), min_size=2, max_size=5).map(tuple),
+    st.sampled_from(BATCHES),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_chain_has_the_loss_and_gradients_of_its_definition(
+    seed: int, sizes: tuple[int, ...], batch: int, density: float, dtype: torch.dtype, with_bias: bool, feature_major: bool
+) -> None:
+    numbers = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, sizes[0], generator=numbers, dtype=dtype)
+    x = x.t().contiguous().t() if feature_major else x
+    labels = torch.randint(sizes[-1], (batch,), generator=numbers)
+    linked = links(seed, sizes, density, dtype, with_bias=with_bias)
+    found, defined = gradients(linked, x, labels), define_gradients(linked, x, labels)
+    close(found.loss, defined.loss)
+    for mine, its in zip([*found.values, *found.biases], [*defined.values, *defined.biases], strict=True):
+        close(mine, its)
+
+
+def test_logits_of_any_size_have_a_finite_loss() -> None:
+    [link] = links(0, (4, 3), 1.0, torch.float32, with_bias=True)
+    x, labels = 1e4 * torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+    found, defined = gradients([link], x, labels), define_gradients([link], x, labels)
+    torch.testing.assert_close(found.loss, defined.loss)
+    torch.testing.assert_close(found.values[0], defined.values[0])
+
+
+@pytest.mark.parametrize("batch", [1, 70, 300, 1100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_chain_touches_what_is_its_own(watcher: Watcher, batch: int, dtype: torch.dtype) -> None:
+    numbers = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(batch, 4, generator=numbers, dtype=dtype), torch.randint(3, (batch,), generator=numbers)
+    gradients(links(0, (4, 5, 3), 0.5, dtype, with_bias=True), x, labels)
+    assert watcher.written
+    assert not watcher.outside
+    assert not watcher.contested
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_chain_always_gives_the_same_on_a_number_of_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    linked = links(0, (20, 30, 10), 0.3, torch.float32, with_bias=True)
+    x, labels = torch.rand(1500, 20), torch.arange(1500) % 10
+    first = gradients(linked, x, labels)
+    for _ in range(10):
+        again = gradients(linked, x, labels)
+        assert torch.equal(first.loss, again.loss)
+        assert all(torch.equal(*pair) for pair in zip(first.values, again.values, strict=True))
+
+
+def test_a_fused_step_is_the_step_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradients are in the parameters, it scales as the loss does, and what watches single layers is not passed over."""
+    model = sparse_mlp(draw((6, 8, 7, 4)), "tiled", 0.5, torch.Generator().manual_seed(0))
+    x, labels = torch.randn(50, 6, dtype=torch.float64), torch.arange(50) % 4
+    runs: list[int] = []
+
+    def counted(*given: Any) -> Gradients:
+        runs.append(1)
+        return gradients(*given)
+
+    monkeypatch.setattr("sparse_models.layers.tiled.chain.gradients", counted)
+
+    def told(*, fused: bool) -> tuple[Tensor, list[Tensor | None]]:
+        model.zero_grad()
+        loss = model.cross_entropy(x, labels, fused=fused)
+        (3 * loss).backward()
+        return loss.detach(), [parameter.grad for parameter in model.parameters()]
+
+    by_layer = told(fused=False)
+    assert not runs
+    torch.testing.assert_close(told(fused=True), by_layer)
+    assert runs == [1]
+    seen: list[int] = []
+    handle = next(iter(model)).register_forward_hook(lambda *_: seen.append(1))
+    torch.testing.assert_close(told(fused=True), by_layer)
+    handle.remove()
+    assert (runs, seen) == ([1], [1])
+    with torch.no_grad():
+        torch.testing.assert_close(model.cross_entropy(x, labels), by_layer[0])
+    asked = x.clone().requires_grad_()
+    model.cross_entropy(asked, labels).backward()
+    assert asked.grad is not None
+    assert runs == [1]
+
+
+def test_the_training_of_the_readme_runs() -> None:
+    """On two random batches, so that it takes no time."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    [code] = [part.partition("```")[0] for part in text.split("```python\n")[1:] if "cross_entropy" in part.partition("```")[0]]
+    names: dict[str, Any] = {}
+    exec(code.replace("range(10)", "range(2)"), names)  # noqa: S102  # our own page
+    assert all(parameter.grad is not None for parameter in names["model"].parameters())
