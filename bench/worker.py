@@ -73,13 +73,13 @@ def body_of(module: str, function: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
 
 
-def measure(body: Callable[..., Any], case: Case, timer: Timer, patience: Patience) -> dict[str, Any]:
+def measure(module: str, function: str, case: Case, timer: Timer, patience: Patience) -> dict[str, Any]:
     """Return the pairs and facts of one case, or why it failed: its gate, or whatever else was raised."""
     start = time.perf_counter()
     timed = Timed(case, timer, patience)
     try:
         limit_threads(case.threads)
-        facts = body(case, timed)
+        facts = body_of(module, function)(case, timed)
         pools = recall(f"pools {case.threads}", lambda: thread_pools(case.threads))
     except (GateError, InputError) as error:
         return {"failure": str(error)}
@@ -141,7 +141,7 @@ def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
         known = dict(MEMO)
         say(begin=number)
         once_more = patience._replace(seconds=AGAIN_SECONDS) if visited[number].seconds else patience
-        result = measure(body_of(module, function), Case(*values), timer, once_more)
+        result = measure(module, function, Case(*values), timer, once_more)
         if "race" in result:
             visited[number] = visited[number].joined(result["race"])
         else:

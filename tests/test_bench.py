@@ -258,11 +258,13 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     listen = "import signal, sys, pytest; signal.signal(2, signal.default_int_handler); sys.exit(pytest.main())"
     options = ["-p", "no:cacheprovider", *SMALL[:-1], "50", "--op", "forward,step", f"--benchmark-json={tmp_path / 'run.json'}"]
     command = [sys.executable, "-u", "-c", listen, "bench", *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("process 2 of 50"):
-                process.send_signal(signal.SIGINT)
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
                 break
         output = process.stdout.read()
     # Code 2 as a rule; 3 where the signal falls into pytest's own bookkeeping. What was measured is kept all the same.

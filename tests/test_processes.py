@@ -84,8 +84,7 @@ def finds(case: Case, race: Racer) -> dict[str, Any]:
 
 
 @remembered
-def searched_for_nothing() -> None:
-    """As a gate that is passed: None is known as anything else is."""
+def searched_for_nothing() -> None:  # as a gate that is passed
     MEMO["searched"] = MEMO.get("searched", 0) + 1
 
 
@@ -122,9 +121,11 @@ def test_every_case_is_measured_once_in_every_process_each_a_fresh_one() -> None
 
 def test_a_case_that_fails_or_dies_takes_no_other_down() -> None:
     others = [job(fine, number) for number in range(6)]
-    results, _ = measured(*others, job(killed), job(leaves), job(broken), job(red_gate), processes=1)
+    absent = job(fine)._replace(name="absent", module="no_such_module")
+    results, _ = measured(*others, job(killed), job(leaves), job(broken), job(red_gate), absent, processes=1)
     failures = {name: outcome.failure for name, outcome in results.outcomes.items()}
     assert failures["red_gate0-0"] == "the layer is wrong; nothing is timed"
+    assert failures["absent"] == "ModuleNotFoundError: No module named 'no_such_module'"
     assert failures["broken0-0"] == "ZeroDivisionError: no such number"
     assert failures["killed0-0"] == "the process that measured this case died (signal SIGKILL): no message"
     assert failures["leaves0-0"] == "the process that measured this case died (exit code 3): last words"
@@ -275,7 +276,6 @@ def test_a_training_is_never_taken_up_again() -> None:
 
 
 def dies_on_return(case: Case, race: Racer) -> dict[str, Any]:
-    """A case that can be measured once, and is not done."""
     if "returned" in MEMO:
         os.kill(os.getpid(), signal.SIGKILL)
     MEMO["returned"] = True
