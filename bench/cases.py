@@ -33,11 +33,10 @@ SEARCH_SEEDS = (1000, 1001)  # none of the seeds that are reported
 # Whole training steps, their parts and updates are looked at where the seed's experiment is, unless asked for elsewhere.
 PART_SPARSITIES = UPDATE_SPARSITIES = (0.8,)
 PART_SHAPES = UPDATE_SHAPES = TRAINING_SHAPES = ("100x256x256x10b4096",)
-# Shapes and sparsities of each operation, one pair or more; parts are held against a step, so there is one where they are.
+# Shapes and sparsities of any operation, and of those that have their own; parts are held against a step that is there too.
+GRID = [(SHAPES, SPARSITIES)]
 GRIDS: dict[str, list[tuple[tuple[str, ...], tuple[float, ...]]]] = {
-    "forward": [(SHAPES, SPARSITIES)],
-    "backward": [(SHAPES, SPARSITIES)],
-    "step": [(SHAPES, SPARSITIES), (PART_SHAPES, PART_SPARSITIES)],
+    "step": [*GRID, (PART_SHAPES, PART_SPARSITIES)],
     "training_step": [(TRAINING_SHAPES, SPARSITIES)],
     **{part: [(PART_SHAPES, PART_SPARSITIES)] for part in PARTS},
 }
@@ -138,7 +137,7 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
     layers = selection.layers or tuple(LAYERS)
     # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
-    grids = GRIDS[op]
+    grids = GRIDS.get(op, GRID)
     if selection.shapes:
         grids = [(selection.shapes, grids[0][1])]
     for shapes, sparsities in grids:

@@ -16,7 +16,7 @@ from sparse_models.layers import SparseLinear
 from sparse_models.masks import FULL, Pattern, random_score
 from sparse_models.models import MLP, convert, draw
 from sparse_models.registry import LAYERS
-from sparse_models.testing import Definition, Problem, define, gate
+from sparse_models.testing import Definition, Problem, define, gate, gate_chain
 from sparse_models.training import OPTIMIZERS, training_step
 
 LAYOUTS = ("batch-major", "feature-major")
@@ -78,10 +78,25 @@ def _gate_failure(layer: str, key: _Key, layout: str) -> str | None:
     return None
 
 
+@remembered
+def _chain_failure(layer: str, keys: list[_Key]) -> str | None:
+    """Return why the layer's fused step fails its gate, or None if it passes or there is none."""
+    parts = [_problem(LAYERS[layer].pattern, *key) for key in keys]
+    try:
+        gate_chain(list(build(layer, parts)), parts[0].x, _labels(parts))
+    except GateError as error:
+        return str(error)
+    return None
+
+
 def pass_gate(case: Case, layer: str, layout: str) -> None:
     """Raise GateError, before anything is timed, unless `layer` agrees with its definition at every size of its shape."""
     for key in _keys(case, layer, GATE_ROWS):
         failure = _gate_failure(layer, key, layout)
+        if failure is not None:
+            raise GateError(failure)
+    if case.op in ("training_step", "train"):
+        failure = _chain_failure(layer, _keys(case, layer, GATE_ROWS))
         if failure is not None:
             raise GateError(failure)
 
@@ -174,11 +189,13 @@ def _weight_gradient(model: MLP, parts: list[Problem], layout: str) -> Callable[
 
 def _training_step(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
     """A step of the one training loop, on labels drawn at random."""
-    x = as_layout(parts[0].x, layout)
-    classes = parts[-1].output_grad.shape[1]
-    labels = torch.randint(classes, (len(x),), generator=torch.Generator().manual_seed(2)).to(x.device)
-    optimizer = _optimizer(model)
+    x, labels, optimizer = as_layout(parts[0].x, layout), _labels(parts), _optimizer(model)
     return lambda: training_step(model, x, labels, optimizer)
+
+
+def _labels(parts: list[Problem]) -> Tensor:
+    batch, classes = parts[-1].output_grad.shape
+    return torch.randint(classes, (batch,), generator=torch.Generator().manual_seed(2)).to(parts[0].x.device)
 
 
 def _optimizer_step(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:

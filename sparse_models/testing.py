@@ -1,6 +1,7 @@
 """The definition of a sparse layer, and the gate that every layer must pass before anything is timed with it."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from sparse_models.errors import GateError
 from sparse_models.layers import SparseLinear
 from sparse_models.masks import random_score
+from sparse_models.models import MLP
 
 
 class Problem(NamedTuple):
@@ -100,6 +102,29 @@ def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definiti
     # Grown weights start at 0: what the layer holds now is what it held under both masks.
     _require(layer_class, "weights held after the mask moved", holds=torch.equal(layer.to_dense(), held * moved.mask))
     _check_step(layer, moved, define(moved), input_gradient=False)
+
+
+def gate_chain(layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> None:
+    """Raise GateError unless the layers' fused cross-entropy, where they have one, is what goes layer by layer in float64.
+
+    Compared are loss and the gradient of every parameter, each to half the digits of its dtype in norm: where rounding decides
+    on which side of ReLU's corner a number lies, single entries may differ by a sample's share.
+    """
+    model = MLP(layers)
+    loss = layers[0].chain_cross_entropy(list(layers), x, labels)
+    if loss is None:
+        return
+    exact = MLP(
+        type(layer)(layer.to_dense().double(), layer.mask, None if layer.bias is None else layer.bias.detach().double())
+        for layer in layers
+    )
+    defined = exact.cross_entropy(x.double(), labels, fused=False)
+    found = [loss, *torch.autograd.grad(loss, list(model.parameters()))]
+    expected = [defined, *torch.autograd.grad(defined, list(exact.parameters()))]
+    for what, own, its in zip(["loss", *(key for key, _ in model.named_parameters())], found, expected, strict=True):
+        error = float((own.detach().double() - its.detach()).norm())
+        allowed = math.sqrt(torch.finfo(x.dtype).eps) * float(its.detach().norm())
+        _require(type(layers[0]), f"{what} of the fused step", holds=error <= allowed)
 
 
 def _check_step(layer: SparseLinear, problem: Problem, definition: Definition, *, input_gradient: bool) -> None:

@@ -10,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bench.cases import Case
+from bench.workbench import pass_gate
+from sparse_models.errors import GateError, InputError
 from sparse_models.kernels.chain import Gradients, Link, define_gradients, gradients
 from sparse_models.layers.tiled import Tiled
-from sparse_models.models import draw, sparse_mlp
+from sparse_models.models import MLP, draw, sparse_mlp
+from sparse_models.testing import gate_chain
 from tests.kernels import BATCHES, Watcher, close
 from tests.strategies import seeds
 
@@ -125,3 +129,74 @@ def test_the_training_of_the_readme_runs() -> None:
     names: dict[str, Any] = {}
     exec(code.replace("range(10)", "range(2)"), names)  # noqa: S102  # our own page
     assert all(parameter.grad is not None for parameter in names["model"].parameters())
+
+
+@pytest.mark.parametrize("wrong", ["loss", "values", "biases"])
+def test_a_wrong_fused_step_does_not_pass_its_gate(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    layers = list(sparse_mlp(draw((6, 8, 7, 4)), "tiled", 0.5, torch.Generator().manual_seed(0)))
+    x, labels = torch.randn(50, 6, dtype=torch.float64), torch.arange(50) % 4
+    gate_chain(layers, x, labels)
+    gate_chain(list(sparse_mlp(draw((6, 8, 4)), "csr", 0.5)), x, labels)  # which has none
+
+    def spoiled(*given: Any) -> Gradients:
+        found = gradients(*given)
+        spoil = {"loss": found.loss, "values": found.values[-1], "biases": found.biases[-1]}[wrong]
+        spoil.mul_(1.001)
+        return found
+
+    monkeypatch.setattr("sparse_models.layers.tiled.chain.gradients", spoiled)
+    told = "of the fused step: expected what the definition says, got another; nothing is timed"
+    with pytest.raises(GateError, match=told):
+        gate_chain(layers, x, labels)
+    monkeypatch.setattr("bench.memo.MEMO", {})
+    shape = "6x8x4b10"
+    for op in ("training_step", "train"):
+        with pytest.raises(GateError, match=told):
+            pass_gate(Case(op, "sparse", "tiled", "static", shape, 0.5, "cpu", "float64", 2), "tiled", "batch-major")
+    pass_gate(Case("step", "sparse", "tiled", "static", shape, 0.5, "cpu", "float64", 2), "tiled", "batch-major")
+
+
+def unusual() -> dict[str, tuple[Tensor, Tensor]]:
+    """Inputs and labels for a chain of float64 layers from 6 features to 4 classes that its kernel must not be given."""
+    x, labels = torch.randn(8, 6, dtype=torch.float64), torch.arange(8) % 4
+    return {
+        "features": (x[:, :5], labels),
+        "dtype": (x.float(), labels),
+        "fewer labels": (x, labels[:7]),
+        "a label too large": (x, labels + 1),
+        "a label below 0": (x, labels - 1),
+        "labels of another kind": (x, labels.float()),
+        "dimensions": (x[0], labels[0]),
+    }
+
+
+@pytest.mark.parametrize("kind", unusual())
+def test_what_the_kernel_would_misread_goes_layer_by_layer_and_is_refused_there(kind: str) -> None:
+    model = sparse_mlp(draw((6, 8, 4)), "tiled", 0.5)
+    with pytest.raises((InputError, RuntimeError, ValueError, IndexError)):
+        model.cross_entropy(*unusual()[kind])
+
+
+def test_what_layer_by_layer_takes_the_fused_step_takes_too() -> None:
+    """A label of -100 is left out, and shares of classes are labels too, as PyTorch has it; an empty batch has no loss."""
+    model = sparse_mlp(draw((6, 8, 4)), "tiled", 0.5)
+    x, labels = torch.randn(8, 6, dtype=torch.float64), torch.arange(8) % 4
+    torch.testing.assert_close(
+        model.cross_entropy(x, torch.where(labels == 0, -100, labels)), model.cross_entropy(x[labels > 0], labels[labels > 0])
+    )
+    shares = torch.nn.functional.one_hot(labels, 4).double()
+    torch.testing.assert_close(model.cross_entropy(x, shares), model.cross_entropy(x, labels))
+    assert model.cross_entropy(x[:0], labels[:0]).isnan()
+
+
+def test_layers_that_do_not_fit_are_refused_as_layer_by_layer() -> None:
+    first, second = (next(iter(sparse_mlp(draw(sizes), "tiled", 0.5))) for sizes in ((6, 8), (7, 4)))
+    with pytest.raises(InputError, match=r"expected an input of shape \[batch, 7\], got \[5, 8\]"):
+        MLP([first, second]).cross_entropy(torch.randn(5, 6, dtype=torch.float64), torch.zeros(5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_input_of_another_dtype_is_refused_in_one_sentence(grad: bool) -> None:
+    layer = next(iter(sparse_mlp(draw((6, 4)), "tiled", 0.5)))
+    with torch.set_grad_enabled(grad), pytest.raises(InputError, match="Tiled: expected an input of float32 or float64 on cpu"):
+        layer(torch.randn(3, 6))

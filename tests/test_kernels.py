@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.kernels import _team, tiled
-from sparse_models.kernels.tiled import Structure, define_product, define_sampled, product, sampled
+from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.tiled import define_product, define_sampled, product, sampled
 from sparse_models.layers import _csr_storage
 from sparse_models.layers._csr_storage import compress
 from sparse_models.registry import LAYERS

@@ -93,9 +93,12 @@ class Emitter:
         if WATCH:
             lanes, one = (kind.count, kind.element) if isinstance(kind, ir.VectorType) else (1, kind)
             size = lanes * (4 if one == ir.IntType(32) else self.width)
-            known = self.module.globals.get(WATCH)
-            watch = known or ir.Function(self.module, ir.FunctionType(ir.VoidType(), [INTEGER] * 3), WATCH)
+            watch = self._declared(WATCH, ir.VoidType(), [INTEGER] * 3)
             self.builder.call(watch, [address, self.constant(size), self.constant(int(is_write))])
+
+    def _declared(self, name: str, result: Any, arguments: list[Any]) -> Any:
+        known = self.module.globals.get(name)
+        return known or ir.Function(self.module, ir.FunctionType(result, arguments), name)
 
     def index(self, address: Any, place: Any) -> Any:
         """Return the 32-bit integer at a place of an array, as 64 bit."""
@@ -124,10 +127,7 @@ class Emitter:
 
     def integer_splat(self, integer: Any) -> Any:
         """Return a vector of one integer repeated, cut to 32 bit."""
-        kind = ir.VectorType(ir.IntType(32), self.lanes)
-        undefined, zero = ir.Constant(kind, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-        first = self.builder.insert_element(undefined, self.builder.trunc(integer, ir.IntType(32)), zero)
-        return self.builder.shuffle_vector(first, undefined, ir.Constant(kind, [0] * self.lanes))
+        return self.splat(self.builder.trunc(integer, ir.IntType(32)))
 
     def counting(self) -> Any:
         """Return the vector of integers 0, 1, 2 ..."""
@@ -139,9 +139,8 @@ class Emitter:
 
     def each(self, function: str, vector: Any) -> Any:
         """Return exp or log of a vector's numbers."""
-        name = f"llvm.{function}.v{self.lanes}f{8 * self.width}"
-        known = self.module.globals.get(name)
-        return self.builder.call(known or ir.Function(self.module, ir.FunctionType(self.vector, [self.vector]), name), [vector])
+        declared = self._declared(f"llvm.{function}.v{self.lanes}f{8 * self.width}", self.vector, [self.vector])
+        return self.builder.call(declared, [vector])
 
     def constant_number(self, value: float) -> Any:
         """Return a number."""
@@ -151,31 +150,27 @@ class Emitter:
         """Return the integer at an address and add 1 to it, one thread after the other."""
         return self.builder.atomic_rmw("add", self._pointer(address), self.constant(1), "monotonic")
 
-    def splat(self, number: Any) -> Any:
-        """Return a vector of one number repeated."""
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+    def splat(self, one: Any) -> Any:
+        """Return a vector of one number, or of one 32-bit integer, repeated."""
+        undefined = ir.Constant(ir.VectorType(one.type, self.lanes), ir.Undefined)
+        first = self.builder.insert_element(undefined, one, ir.Constant(ir.IntType(32), 0))
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, zeros)
 
     def zero(self) -> Any:
         """Return a vector of zeros."""
-        return ir.Constant(self.vector, [0.0] * self.lanes)
+        return self.constant_vector(0.0)
 
     def multiply_add(self, left: Any, right: Any, plus: Any) -> Any:
         """Return left * right + plus, rounded once."""
         suffix = f"v{self.lanes}f{8 * self.width}" if left.type == self.vector else f"f{8 * self.width}"
-        name = f"llvm.fma.{suffix}"
-        known = self.module.globals.get(name)
-        function = known or ir.Function(self.module, ir.FunctionType(left.type, [left.type] * 3), name)
-        return self.builder.call(function, [left, right, plus])
+        return self.builder.call(self._declared(f"llvm.fma.{suffix}", left.type, [left.type] * 3), [left, right, plus])
 
     def total(self, vector: Any) -> Any:
         """Return the sum of a vector's numbers."""
         name = f"llvm.vector.reduce.fadd.v{self.lanes}f{8 * self.width}"
-        known = self.module.globals.get(name)
-        function = known or ir.Function(self.module, ir.FunctionType(self.number, [self.number, self.vector]), name)
-        return self.builder.call(function, [ir.Constant(self.number, -0.0), vector], fastmath=FAST)
+        declared = self._declared(name, self.number, [self.number, self.vector])
+        return self.builder.call(declared, [ir.Constant(self.number, -0.0), vector], fastmath=FAST)
 
     def plus(self, left: Any, right: Any) -> Any:
         """Return the sum of numbers or of vectors."""

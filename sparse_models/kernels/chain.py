@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_models.kernels._emit import BYTES, Emitter
+from sparse_models.kernels._emit import BYTES, CACHE_LINE, Emitter
 from sparse_models.kernels._team import run, threads
-from sparse_models.kernels.tiled import Structure, add_to, emitter_for, of_bias, row_product, row_sampled, tiling
+from sparse_models.kernels._tile import add_to, emitter_for, of_bias, row_product, row_sampled, tiling
+from sparse_models.kernels.structure import Structure
 
 CHUNKS = 4  # vectors in a tile: so that all layers' rows of it stay in the second cache
 PARTS_PER_THREAD = 2  # of the batch: who is done early takes another
@@ -71,7 +72,7 @@ def gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     sizes = [links[0].rows.columns, *(link.rows.rows for link in links)]
     # Each thread keeps the input of every layer and the logits, and two gradients of the widest of them.
     places = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
-    scratch = torch.empty(team, (places[-1] + 2 * max(sizes)) * width * x.element_size() + 64, dtype=torch.uint8)
+    scratch = torch.empty(team, (places[-1] + 2 * max(sizes)) * width * x.element_size() + CACHE_LINE, dtype=torch.uint8)
     losses = x.new_empty(tiles * width)
     sums = [x.new_empty(parts, len(link.values)) for link in links]
     bias_sums = [x.new_empty(parts, link.rows.rows) for link in links]

@@ -1,11 +1,13 @@
 """Weights stored as the values of a CSR matrix; the values are the parameter because optimizers refuse CSR tensors."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sparse_models.errors import InputError
+from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import SparseLinear
 
 
@@ -86,8 +88,12 @@ class CsrStorage(SparseLinear):
 
 
 class CsrBothWays(CsrStorage):
-    """CSR storage with the structure of the transpose kept beside it, so that no product converts anything."""
+    """CSR storage with the structure of the transpose kept beside it, so that no product converts anything.
 
+    A layer is a subclass with two products, `multiply` and `sample`, of contiguous feature-major activations.
+    """
+
+    layout: ClassVar[str] = "feature-major"
     column_pointers: Tensor
     rows: Tensor
     transposition: Tensor
@@ -102,6 +108,66 @@ class CsrBothWays(CsrStorage):
         self.register_buffer("column_pointers", column_pointers)
         self.register_buffer("rows", rows)
         self.register_buffer("transposition", number.index_select(0, rows.long() * self.in_features + columns))
+
+    @staticmethod
+    def multiply(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch]."""
+        raise NotImplementedError
+
+    @staticmethod
+    def sample(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
+        """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed."""
+        raise NotImplementedError
+
+    @property
+    def structures(self) -> tuple[Structure, Structure]:
+        """The structure of the weight [out, in] and that of its transpose."""
+        return (
+            Structure(self.row_pointers, self.columns, self.in_features),
+            Structure(self.column_pointers, self.rows, self.out_features),
+        )
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x W^T + b [batch, out], feature-major."""
+        rows, columns = self.structures
+        if not torch.is_grad_enabled():  # entering autograd costs more than the product of a small batch
+            return self.multiply(rows, self.values, x.t().contiguous(), self.bias).t()
+        result: Tensor = _Product.apply(x, self.values, self.bias, type(self), rows, columns, self.transposition)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _Product(torch.autograd.Function):
+    """y^T = W x^T + b, dx^T = W^T dy^T, and dW sampled at the non-zeros of W; all activations feature-major.
+
+    The structures travel with the graph, so that a mask may move between a forward pass and its backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        layer: type[CsrBothWays],
+        rows: Structure,
+        columns: Structure,
+        transposition: Tensor,
+    ) -> Tensor:
+        x_t = x.t().contiguous()  # [in, batch]
+        ctx.save_for_backward(x_t, values.detach())  # the parameter itself may be given other data when the mask moves
+        ctx.layer, ctx.structures = layer, (rows, columns, transposition)
+        return layer.multiply(rows, values, x_t, bias).t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x_t, values = ctx.saved_tensors
+        rows, columns, transposition = ctx.structures
+        grad_t = grad.t().contiguous()  # [out, batch]
+        x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
+        x_grad = ctx.layer.multiply(columns, values.index_select(0, transposition), grad_t).t() if x_needed else None
+        values_grad = ctx.layer.sample(rows, grad_t, x_t) if values_needed else None
+        return x_grad, values_grad, grad_t.sum(1) if bias_needed else None, None, None, None, None
 
 
 def _positions(row_pointers: Tensor, columns: Tensor, in_features: int) -> Tensor:

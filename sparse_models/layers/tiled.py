@@ -10,7 +10,6 @@ from torch.autograd.function import once_differentiable
 from sparse_models.errors import InputError
 from sparse_models.kernels import chain, tiled
 from sparse_models.kernels.chain import Link
-from sparse_models.kernels.tiled import Structure
 from sparse_models.layers._base import SparseLinear
 from sparse_models.layers._csr_storage import CsrBothWays
 from sparse_models.registry import register_layer
@@ -25,7 +24,6 @@ class Tiled(CsrBothWays):
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    layout: ClassVar[str] = "feature-major"
 
     def index(self, mask: Tensor) -> None:
         """Store the structure of `mask` [out, in]; raises InputError where 32-bit indices do not hold it."""
@@ -37,20 +35,36 @@ class Tiled(CsrBothWays):
             )
 
     def product(self, x: Tensor) -> Tensor:
-        """Return x W^T + b [batch, out], feature-major."""
-        rows = Structure(self.row_pointers, self.columns, self.in_features)
-        if not torch.is_grad_enabled():  # entering autograd costs more than the product of a small batch
-            return tiled.product(rows, self.values, x.t().contiguous(), self.bias).t()
-        columns = Structure(self.column_pointers, self.rows, self.out_features)
-        result: Tensor = _TiledProduct.apply(x, self.values, self.bias, rows, columns, self.transposition)  # type: ignore[no-untyped-call]
-        return result
+        """Return x W^T + b [batch, out], feature-major; raises InputError for x of another dtype or device than the weights."""
+        if not self.takes(x):
+            raise InputError(
+                f"Tiled: expected an input of {' or '.join(self.dtypes)} on cpu, as the weights are ({self.values.dtype} on "
+                f"{self.values.device}), got {x.dtype} on {x.device}; convert it"
+            )
+        return super().product(x)
+
+    def takes(self, x: Tensor) -> bool:
+        """Tell whether the kernels, which see addresses alone, read x as it is meant."""
+        known = str(x.dtype).removeprefix("torch.") in self.dtypes
+        return known and x.dtype == self.values.dtype and x.device == self.values.device and x.device.type == "cpu"
+
+    multiply = staticmethod(tiled.product)
+    sample = staticmethod(tiled.sampled)
 
     @classmethod
     def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
         """Return the mean cross-entropy of a chain of such layers, whose gradients come from the same pass; see base class."""
-        if x.requires_grad or not all(isinstance(layer, Tiled) for layer in layers):
+        chained = [layer for layer in layers if isinstance(layer, Tiled) and layer.takes(x)]
+        sizes = [chained[0].in_features, *(layer.out_features for layer in chained)] if chained else []
+        fits = len(chained) == len(layers) and [layer.in_features for layer in chained] == sizes[:-1]
+        # Whatever else is unusual, layer by layer says so, or knows what to do with it.
+        plain = fits and x.dim() == 2 and x.shape[1] == sizes[0] and len(x) > 0 and not x.requires_grad
+        if not plain or (labels.shape, labels.dtype, labels.device) != (x.shape[:1], torch.int64, x.device):
             return None
-        links = [layer.link() for layer in layers if isinstance(layer, Tiled)]
+        lowest, highest = labels.aminmax()
+        if lowest < 0 or highest >= sizes[-1]:
+            return None
+        links = [layer.link() for layer in chained]
         parameters = [*(layer.values for layer in layers), *(layer.bias for layer in layers)]
         result: Tensor = _ChainCrossEntropy.apply(links, x, labels, *parameters)  # type: ignore[no-untyped-call]
         return result
@@ -58,13 +72,8 @@ class Tiled(CsrBothWays):
     def link(self) -> Link:
         """Return the layer as a fused kernel takes it."""
         values = self.values.detach()
-        return Link(
-            Structure(self.row_pointers, self.columns, self.in_features),
-            Structure(self.column_pointers, self.rows, self.out_features),
-            values,
-            values.index_select(0, self.transposition),
-            None if self.bias is None else self.bias.detach(),
-        )
+        bias = None if self.bias is None else self.bias.detach()
+        return Link(*self.structures, values, values.index_select(0, self.transposition), bias)
 
 
 class _ChainCrossEntropy(torch.autograd.Function):
@@ -84,36 +93,5 @@ class _ChainCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # In a training the loss is what is differentiated, and its own gradient 1: six small products less.
         factor = float(grad)
-        return (
-            None,
-            None,
-            None,
-            *(gradient if gradient is None or factor == 1 else gradient * factor for gradient in ctx.gradients),
-        )
-
-
-class _TiledProduct(torch.autograd.Function):
-    """y^T = W x^T + b, dx^T = W^T dy^T, and dW at the non-zeros of W; all activations feature-major.
-
-    The structures travel with the graph, so that a mask may move between a forward pass and its backward.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, rows: Structure, columns: Structure, transposition: Tensor
-    ) -> Tensor:
-        x_t = x.t().contiguous()  # [in, batch]
-        ctx.save_for_backward(x_t, values.detach())  # the parameter itself may be given other data when the mask moves
-        ctx.structures = rows, columns, transposition
-        return tiled.product(rows, values, x_t, bias).t()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x_t, values = ctx.saved_tensors
-        rows, columns, transposition = ctx.structures
-        grad_t = grad.t().contiguous()  # [out, batch]
-        x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
-        x_grad = tiled.product(columns, values.index_select(0, transposition), grad_t).t() if x_needed else None
-        values_grad = tiled.sampled(rows, grad_t, x_t) if values_needed else None
-        return x_grad, values_grad, grad_t.sum(1) if bias_needed else None, None, None, None
+        scaled = (gradient if gradient is None or factor == 1 else gradient * factor for gradient in ctx.gradients)
+        return None, None, None, *scaled
