@@ -129,9 +129,10 @@ class CsrBothWays(CsrStorage):
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major."""
-        rows, columns = self.structures
         if not torch.is_grad_enabled():  # entering autograd costs more than the product of a small batch
+            rows = Structure(self.row_pointers, self.columns, self.in_features)
             return self.multiply(rows, self.values, x.t().contiguous(), self.bias).t()
+        rows, columns = self.structures
         result: Tensor = _Product.apply(x, self.values, self.bias, type(self), rows, columns, self.transposition)  # type: ignore[no-untyped-call]
         return result
 

@@ -14,6 +14,8 @@ from sparse_models.layers._base import SparseLinear
 from sparse_models.layers._csr_storage import CsrBothWays
 from sparse_models.registry import register_layer
 
+NUMBERS = (torch.float32, torch.float64)
+
 
 @register_layer("tiled")
 class Tiled(CsrBothWays):
@@ -24,6 +26,7 @@ class Tiled(CsrBothWays):
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    dtypes: ClassVar[tuple[str, ...]] = tuple(str(number).removeprefix("torch.") for number in NUMBERS)
 
     def index(self, mask: Tensor) -> None:
         """Store the structure of `mask` [out, in]; raises InputError where 32-bit indices do not hold it."""
@@ -45,8 +48,8 @@ class Tiled(CsrBothWays):
 
     def takes(self, x: Tensor) -> bool:
         """Tell whether the kernels, which see addresses alone, read x as it is meant."""
-        known = str(x.dtype).removeprefix("torch.") in self.dtypes
-        return known and x.dtype == self.values.dtype and x.device == self.values.device and x.device.type == "cpu"
+        values = self.values  # looked up once: a small batch takes no longer than a few such look-ups
+        return x.dtype == values.dtype and x.dtype in NUMBERS and x.is_cpu and values.is_cpu
 
     multiply = staticmethod(tiled.product)
     sample = staticmethod(tiled.sampled)
