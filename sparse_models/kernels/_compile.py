@@ -45,7 +45,10 @@ def compiled(text: str, name: str) -> int:
     engine = binding.create_mcjit_compiler(module, _target())
     engine.set_object_cache(*_object_cache(path, known))
     if known is None:
-        builder = binding.create_pass_builder(_target(), binding.create_pipeline_tuning_options(speed_level=3))
+        # The loops come unrolled as far as they should be.
+        options = binding.create_pipeline_tuning_options(speed_level=3)
+        options.loop_unrolling = False
+        builder = binding.create_pass_builder(_target(), options)
         builder.getModulePassManager().run(module, builder)
     engine.finalize_object()
     _ENGINES.append(engine)

@@ -1,7 +1,7 @@
 """What the kernels are made of: a tile of the batch, and a row of a sparse matrix times it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from llvmlite import ir
@@ -10,7 +10,8 @@ from torch import Tensor
 from sparse_models.kernels._compile import vector_bytes
 from sparse_models.kernels._emit import BYTES, Emitter
 
-CHUNKS = 8  # vectors in a tile: as many sums as hide the time that a multiply-add takes
+CHUNKS = SUMS = 8  # vectors in a tile: as many sums as hide the time that a multiply-add takes
+TOGETHER = 4  # non-zeros of a row at a time
 
 
 def tiling(batch: int, dtype: str, most: int = CHUNKS) -> tuple[int, int]:
@@ -33,41 +34,87 @@ def emitter_for(dtype: str) -> Emitter:
     return Emitter(ir.Module(), "kernel", dtype, vector_bytes() // BYTES[dtype])
 
 
-def row_product(emit: Emitter, matrix: Sequence[Any], row: Any, tile: Any, totals: list[Any]) -> list[Any]:
-    """Return `totals`, a vector each, plus a row of the matrix (pointers, indices, values) times a packed tile."""
-    pointers, indices, values = matrix
-    tile_bytes = len(totals) * vector_bytes()
-    start, end = emit.index(pointers, row), emit.index(pointers, emit.add(row, 1))
-    with emit.loop(start, end, carried=totals) as place:
-        value = emit.splat(emit.load(emit.number, emit.add(values, emit.times(place.place, emit.width))))
-        at = emit.add(tile, emit.times(emit.index(indices, place.place), tile_bytes))
-        place.carried = [
-            emit.multiply_add(value, vector, total)
-            for vector, total in zip(emit.vectors(at, len(totals)), place.carried, strict=True)
-        ]
-    return place.carried
+class Matrix(NamedTuple):
+    """The addresses of a sparse matrix: its pointers, its indices and their bytes each, and what belongs to each non-zero."""
+
+    pointers: Any
+    indices: Any
+    index_bytes: int
+    values: Any
+
+    def row(self, emit: Emitter, row: Any) -> tuple[Any, Any, Any]:
+        """Return where a row's non-zeros start, where those end that fill whole groups, and where all end."""
+        start, end = emit.index(self.pointers, row), emit.index(self.pointers, emit.add(row, 1))
+        count = emit.builder.and_(emit.builder.sub(end, start), emit.constant(-TOGETHER))
+        return start, emit.add(start, count), end
+
+    def tile_rows(self, emit: Emitter, place: Any, count: int, tile: Any, tile_bytes: int) -> list[Any]:
+        """Return the addresses of a packed tile's rows that `count` non-zeros from a place on stand for."""
+        indices = emit.indices(self.indices, place, count, self.index_bytes)
+        return [emit.add(tile, emit.times(index, tile_bytes)) for index in indices]
+
+    def value(self, emit: Emitter, place: Any) -> Any:
+        """Return the address of what belongs to a non-zero."""
+        return emit.add(self.values, emit.times(place, emit.width))
 
 
-def row_sampled(emit: Emitter, matrix: Sequence[Any], row: Any, tile: Any, held: list[Any], is_first: Any) -> None:
-    """Add, at a row's non-zeros (pointers, indices, sums), the products of the row `held` with the rows of a packed tile.
+def row_product(emit: Emitter, matrix: Matrix, row: Any, tile: Any, totals: list[Any]) -> list[Any]:
+    """Return `totals`, a vector each, plus a row of the matrix times a packed tile.
 
-    Where `is_first` holds, what was in the sums does not count.
+    A narrow tile has several sums for each of its vectors, so that a multiply-add need not wait for the one before.
     """
-    pointers, indices, sums = matrix
-    tile_bytes = len(held) * vector_bytes()
-    start, end = emit.index(pointers, row), emit.index(pointers, emit.add(row, 1))
-    with emit.loop(start, end) as place:
-        at = emit.add(tile, emit.times(emit.index(indices, place.place), tile_bytes))
-        chains = [emit.zero()] * min(2, len(held))
-        for number, (vector, mine) in enumerate(zip(emit.vectors(at, len(held)), held, strict=True)):
-            chains[number % 2] = emit.multiply_add(vector, mine, chains[number % 2])
-        total = emit.total(chains[0] if len(chains) == 1 else emit.plus(*chains))
-        add_to(emit, total, emit.add(sums, emit.times(place.place, emit.width)), is_first)
+    chunks = len(totals)
+    sets = min(TOGETHER, max(1, SUMS // chunks))
+    start, whole, end = matrix.row(emit, row)
+
+    def add(place: Any, count: int, sums: list[Any]) -> list[Any]:
+        for number, at in enumerate(matrix.tile_rows(emit, place, count, tile, chunks * vector_bytes())):
+            value = emit.splat(emit.load(emit.number, matrix.value(emit, emit.add(place, number))))
+            own = number * chunks % len(sums)
+            sums[own : own + chunks] = [
+                emit.multiply_add(value, vector, total)
+                for vector, total in zip(emit.vectors(at, chunks), sums[own : own + chunks], strict=True)
+            ]
+        return sums
+
+    with emit.loop(start, whole, TOGETHER, [*totals, *[emit.zero()] * (chunks * (sets - 1))]) as group:
+        group.carried = add(group.place, TOGETHER, group.carried[:])
+    sums = group.carried
+    while len(sums) > chunks:
+        half = len(sums) // 2
+        sums = [emit.plus(*pair) for pair in zip(sums[:half], sums[half:], strict=True)]
+    with emit.loop(whole, end, 1, sums) as one:
+        one.carried = add(one.place, 1, one.carried[:])
+    return one.carried
+
+
+def row_sampled(emit: Emitter, matrix: Matrix, row: Any, tile: Any, held: list[Any], is_first: Any) -> None:
+    """Add, at a row's non-zeros, the products of the row `held` with the rows of a packed tile to the matrix's values.
+
+    Where `is_first` holds, what was in the values does not count.
+    """
+    start, whole, end = matrix.row(emit, row)
+
+    def products(place: Any, count: int) -> list[Any]:
+        rows = matrix.tile_rows(emit, place, count, tile, len(held) * vector_bytes())
+        sums = [emit.zero()] * count
+        for number, at in enumerate(rows):
+            for vector, mine in zip(emit.vectors(at, len(held)), held, strict=True):
+                sums[number] = emit.multiply_add(vector, mine, sums[number])
+        return sums
+
+    together = min(TOGETHER, emit.lanes)
+    with emit.loop(start, whole, TOGETHER) as group:
+        sums = products(group.place, TOGETHER)
+        for first in range(0, TOGETHER, together):
+            add_to(emit, emit.totals(sums[first : first + together]), matrix.value(emit, emit.add(group.place, first)), is_first)
+    with emit.loop(whole, end) as one:
+        add_to(emit, emit.total(*products(one.place, 1)), matrix.value(emit, one.place), is_first)
 
 
 def add_to(emit: Emitter, number: Any, address: Any, is_first: Any) -> None:
-    """Add a number to the one at an address, or put it there where it is the first."""
-    before = emit.builder.select(is_first, emit.constant_number(0.0), emit.load(emit.number, address))
+    """Add a number, or a vector, to what is at an address, or put it there where it is the first."""
+    before = emit.builder.select(is_first, ir.Constant(number.type, None), emit.load(number.type, address))
     emit.store(emit.plus(before, number), address)
 
 

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from sparse_models.kernels._emit import BYTES, CACHE_LINE, Emitter
 from sparse_models.kernels._team import run, threads
-from sparse_models.kernels._tile import add_to, emitter_for, of_bias, row_product, row_sampled, tiling
+from sparse_models.kernels._compile import vector_bytes
+from sparse_models.kernels._tile import Matrix, add_to, emitter_for, of_bias, row_product, row_sampled, tiling
 from sparse_models.kernels.structure import Structure
 
-CHUNKS = 4  # vectors in a tile: so that all layers' rows of it stay in the second cache
+import os
+CHUNKS = int(os.environ.get("CH","4"))  # vectors in a tile: so that all layers' rows of it stay in the second cache
 PARTS_PER_THREAD = 2  # of the batch: who is done early takes another
-PER_LAYER = 11  # arguments
+PER_LAYER = 9  # arguments
 
 
 class Link(NamedTuple):
@@ -60,40 +62,46 @@ def define_gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradie
 
 
 def gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
-    """Return loss and gradients for x [batch, in] in any strides and labels [batch], each below the last layer's rows."""
-    batch = len(labels)
+    """Return loss and gradients for x [batch, in] and labels [batch], each below the last layer's rows."""
+    x, batch = x.contiguous(), len(labels)
     dtype = str(x.dtype).removeprefix("torch.")
     chunks, tiles = tiling(batch, dtype, CHUNKS)
     parts = min(tiles, PARTS_PER_THREAD * threads())
     team = min(parts, threads())
-    width = chunks * emitter_for(dtype).lanes
+    width = chunks * vector_bytes() // BYTES[dtype]
     padded = torch.zeros(tiles * width, dtype=torch.int32)
     padded[:batch] = labels
     sizes = [links[0].rows.columns, *(link.rows.rows for link in links)]
     # Each thread keeps the input of every layer and the logits, and two gradients of the widest of them.
     places = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
     scratch = torch.empty(team, (places[-1] + 2 * max(sizes)) * width * x.element_size() + CACHE_LINE, dtype=torch.uint8)
-    losses = x.new_empty(tiles * width)
-    sums = [x.new_empty(parts, len(link.values)) for link in links]
-    bias_sums = [x.new_empty(parts, link.rows.rows) for link in links]
-    arguments: list[Tensor | int] = [x, x.stride(0) * x.element_size(), x.stride(1) * x.element_size(), padded, losses, scratch]
+    powers, shifts = x.new_empty(tiles * width), x.new_empty(tiles * width)
+    lengths = [length for link in links for length in (len(link.values), link.rows.rows)]
+    sums = x.new_empty(parts, sum(lengths))
+    arguments: list[Tensor | int] = [x, padded, powers, shifts, scratch, sums, sums.shape[1]]
     arguments += [batch, tiles, parts, scratch.shape[1], places[-1], max(sizes), sizes[0]]
-    for link, own, own_bias, size in zip(links, sums, bias_sums, sizes[1:], strict=True):
+    for link, size in zip(links, sizes[1:], strict=True):
         arguments += [link.rows.pointers, link.rows.indices, link.values, *of_bias(link.bias)]
-        arguments += [link.columns.pointers, link.columns.indices, link.transposed_values, own, own_bias, size]
-    run(_gradients(dtype, chunks, len(links)), arguments, team)
-    return Gradients(losses[:batch].mean(), [own.sum(0) for own in sums], [own.sum(0) for own in bias_sums])
+        arguments += [link.columns.pointers, link.columns.indices, link.transposed_values, size]
+    index_bytes = tuple(part.indices.element_size() for link in links for part in (link.rows, link.columns))
+    run(_gradients(dtype, chunks, index_bytes), arguments, team)
+    found = (sums[0] if parts == 1 else sums.sum(0)).split(lengths)
+    loss = (powers[:batch].log_() + shifts[:batch]).mean()
+    return Gradients(loss, list(found[::2]), list(found[1::2]))
 
 
 @cache
-def _gradients(dtype: str, chunks: int, layers: int) -> int:
-    """Return the address of the kernel of `gradients` for tiles of so many vectors and so many layers."""
-    emit = emitter_for(dtype)
+def _gradients(dtype: str, chunks: int, index_bytes: Sequence[int]) -> int:
+    """Return the address of the kernel of `gradients` for tiles of so many vectors.
+
+    There are as many layers as pairs of `index_bytes`, those of a layer's structure and of its transpose's.
+    """
+    emit, layers = emitter_for(dtype), len(index_bytes) // 2
     tile_bytes = chunks * emit.lanes * BYTES[dtype]
-    x, x_row, x_column, labels, losses, scratch, batch, tiles, parts, scratch_bytes, numbers, widest, inputs = (
-        emit.argument(place) for place in range(13)
+    x, labels, powers, shifts, scratch, sums, lengths, batch, tiles, parts, scratch_bytes, numbers, widest, inputs = (
+        emit.argument(place) for place in range(14)
     )
-    each = [[emit.argument(13 + PER_LAYER * layer + place) for place in range(PER_LAYER)] for layer in range(layers)]
+    each = [[emit.argument(14 + PER_LAYER * layer + place) for place in range(PER_LAYER)] for layer in range(layers)]
     sizes = [inputs, *(one[-1] for one in each)]
     own = emit.own_part(scratch, scratch_bytes)
     held = [own]  # the input of each layer, then the logits
@@ -103,34 +111,39 @@ def _gradients(dtype: str, chunks: int, layers: int) -> int:
     slopes.append(emit.add(slopes[0], emit.times(widest, tile_bytes)))
 
     with emit.tasks(parts) as part:
+        own_sums = [emit.add(sums, emit.times(emit.times(part, lengths), emit.width))]  # of values, biases, values ...
+        for (pointers, *_, size) in each:
+            own_sums.append(emit.add(own_sums[-1], emit.times(emit.index(pointers, size), emit.width)))
+            own_sums.append(emit.add(own_sums[-1], emit.times(size, emit.width)))
         first_tile, last_tile = emit.share(tiles, part, parts)
         with emit.loop(first_tile, last_tile) as tile:
             is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
             begin = emit.times(tile.place, chunks * emit.lanes)
-            _take_in(emit, (x, x_row, x_column), (begin, batch), inputs, held[0], chunks)
+            _take_in(emit, x, (begin, batch), inputs, held[0], chunks)
             for layer, (pointers, indices, values, bias, bias_step, *_) in enumerate(each):
+                matrix = Matrix(pointers, indices, index_bytes[2 * layer], values)
                 with emit.loop(emit.constant(0), sizes[layer + 1]) as row:
                     bias_here = emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row.place, bias_step))))
-                    totals = row_product(emit, (pointers, indices, values), row.place, held[layer], [bias_here] * chunks)
+                    totals = row_product(emit, matrix, row.place, held[layer], [bias_here] * chunks)
                     if layer < layers - 1:
                         totals = [emit.positive(total, total) for total in totals]
                     emit.write(totals, emit.add(held[layer + 1], emit.times(row.place, tile_bytes)))
-            _cross_entropy(emit, held[-1], slopes[0], sizes[-1], (labels, losses, begin, batch), chunks)
+            _cross_entropy(emit, held[-1], slopes[0], sizes[-1], (labels, powers, shifts, begin, batch), chunks)
             for layer in reversed(range(layers)):
-                pointers, indices, _, _, _, t_pointers, t_indices, t_values, sums, bias_sums, size = each[layer]
+                pointers, indices, _, _, _, t_pointers, t_indices, t_values, size = each[layer]
                 slope, below = slopes if (layers - 1 - layer) % 2 == 0 else slopes[::-1]
-                own_sums = emit.add(sums, emit.times(emit.times(part, emit.index(pointers, size)), emit.width))
-                own_bias_sums = emit.add(bias_sums, emit.times(emit.times(part, size), emit.width))
+                own_values, own_biases = own_sums[2 * layer : 2 * layer + 2]
+                sampled = Matrix(pointers, indices, index_bytes[2 * layer], own_values)
                 with emit.loop(emit.constant(0), size) as row:
                     vectors = emit.vectors(emit.add(slope, emit.times(row.place, tile_bytes)), chunks)
-                    row_sampled(emit, (pointers, indices, own_sums), row.place, held[layer], vectors, is_first)
+                    row_sampled(emit, sampled, row.place, held[layer], vectors, is_first)
                     total = vectors[0]
                     for vector in vectors[1:]:
                         total = emit.plus(total, vector)
-                    add_to(emit, emit.total(total), emit.add(own_bias_sums, emit.times(row.place, emit.width)), is_first)
+                    add_to(emit, emit.total(total), emit.add(own_biases, emit.times(row.place, emit.width)), is_first)
                 if layer:
+                    matrix = Matrix(t_pointers, t_indices, index_bytes[2 * layer + 1], t_values)
                     with emit.loop(emit.constant(0), sizes[layer]) as row:
-                        matrix = (t_pointers, t_indices, t_values)
                         totals = row_product(emit, matrix, row.place, slope, [emit.zero()] * chunks)
                         offset = emit.times(row.place, tile_bytes)
                         outputs = emit.vectors(emit.add(held[layer], offset), chunks)
@@ -139,26 +152,36 @@ def _gradients(dtype: str, chunks: int, layers: int) -> int:
     return emit.compiled()
 
 
-def _take_in(emit: Emitter, x: Sequence[Any], samples: Sequence[Any], inputs: Any, target: Any, chunks: int) -> None:
-    """Copy a tile of x, in whatever strides, to [in, tile], with zeros where the batch has no more samples."""
-    (base, sample_step, feature_step), (begin, batch) = x, samples
-    width = chunks * emit.lanes
-    valid = emit.least(emit.constant(width), emit.builder.sub(batch, begin))
-    with emit.loop(emit.constant(0), valid) as sample:
-        source = emit.add(base, emit.times(emit.add(begin, sample.place), sample_step))
-        place = emit.add(target, emit.times(sample.place, emit.width))
-        with emit.loop(emit.constant(0), inputs) as feature:
-            number = emit.load(emit.number, emit.add(source, emit.times(feature.place, feature_step)))
-            emit.store(number, emit.add(place, emit.times(feature.place, width * emit.width)))
-    with emit.loop(valid, emit.constant(width)) as sample:
-        place = emit.add(target, emit.times(sample.place, emit.width))
-        with emit.loop(emit.constant(0), inputs) as feature:
-            emit.store(emit.constant_number(0.0), emit.add(place, emit.times(feature.place, width * emit.width)))
+def _take_in(emit: Emitter, x: Any, samples: Sequence[Any], inputs: Any, target: Any, chunks: int) -> None:
+    """Copy a tile of x [batch, in] to [in, tile]; where the batch has no more samples, the last stands again."""
+    begin, batch = samples
+    lanes, tile_bytes = emit.lanes, chunks * emit.lanes * emit.width
+    whole = emit.times(emit.builder.sdiv(inputs, emit.constant(lanes)), lanes)
+    for chunk in range(chunks):
+        own = emit.add(target, chunk * lanes * emit.width)
+        rows = []
+        for lane in range(lanes):
+            sample = emit.least(emit.add(begin, chunk * lanes + lane), emit.add(batch, -1))
+            rows.append(emit.add(x, emit.times(emit.times(sample, inputs), emit.width)))
+        with emit.loop(emit.constant(0), whole, lanes) as feature:
+            offset = emit.times(feature.place, emit.width)
+            square = emit.transposed([emit.load(emit.vector, emit.add(row, offset)) for row in rows])
+            at = emit.add(own, emit.times(feature.place, tile_bytes))
+            for number, column in enumerate(square):
+                emit.store(column, emit.add(at, number * tile_bytes))
+        with emit.loop(whole, inputs) as feature:
+            offset = emit.times(feature.place, emit.width)
+            at = emit.add(own, emit.times(feature.place, tile_bytes))
+            for number, row in enumerate(rows):
+                emit.store(emit.load(emit.number, emit.add(row, offset)), emit.add(at, number * emit.width))
 
 
 def _cross_entropy(emit: Emitter, logits: Any, slopes: Any, classes: Any, samples: Sequence[Any], chunks: int) -> None:
-    """Write each sample's cross-entropy, and the gradient of their mean by the logits [classes, tile]."""
-    labels, losses, begin, batch = samples
+    """Write the gradient of the mean cross-entropy by the logits [classes, tile].
+
+    Of each sample are written the two parts of its own: the sum of powers, of which the logarithm is taken, and what is added.
+    """
+    labels, powers, shifts, begin, batch = samples
     builder, vector_bytes = emit.builder, emit.lanes * emit.width
     tile_bytes = chunks * vector_bytes
     for chunk in range(chunks):
@@ -175,12 +198,13 @@ def _cross_entropy(emit: Emitter, logits: Any, slopes: Any, classes: Any, sample
         with emit.loop(emit.constant(0), classes, carried=[emit.zero()]) as row:
             offset = emit.times(row.place, tile_bytes)
             here = emit.load(emit.vector, emit.add(own_logits, offset))
-            power = emit.each("exp", builder.fsub(here, largest))
+            power = emit.exp(builder.fsub(here, largest))
             emit.store(power, emit.add(own_slopes, offset))
             row.carried = [emit.plus(row.carried[0], power)]
         [total] = row.carried
-        loss = builder.fsub(emit.plus(emit.each("log", total), largest), wanted)
-        emit.store(loss, emit.add(losses, emit.times(sample, emit.width)))
+        place = emit.times(sample, emit.width)
+        emit.store(total, emit.add(powers, place))
+        emit.store(builder.fsub(largest, wanted), emit.add(shifts, place))
         # A sample that pads the last tile has no gradient.
         valid = builder.icmp_signed("<", emit.counting(), emit.integer_splat(builder.sub(batch, sample)))
         one_of = builder.fdiv(emit.constant_vector(1.0), emit.splat(builder.sitofp(batch, emit.number)))

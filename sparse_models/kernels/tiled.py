@@ -15,7 +15,7 @@ from torch import Tensor
 from sparse_models.kernels._compile import vector_bytes
 from sparse_models.kernels._emit import CACHE_LINE
 from sparse_models.kernels._team import run, threads
-from sparse_models.kernels._tile import Piece, emitter_for, of_bias, row_product, row_sampled, tiling
+from sparse_models.kernels._tile import Matrix, Piece, emitter_for, of_bias, row_product, row_sampled, tiling
 from sparse_models.kernels.structure import Structure
 
 TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
@@ -47,7 +47,7 @@ def product(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None
     scratch = _scratch(team, structure, chunks)
     tensors = (structure.pointers, structure.indices, values, x, result, scratch)
     sizes = (structure.rows, structure.columns, batch, tiles, blocks, scratch.shape[1])
-    run(_product(dtype, chunks), [*tensors, *of_bias(bias), *sizes], team)
+    run(_product(dtype, chunks, structure.indices.element_size()), [*tensors, *of_bias(bias), *sizes], team)
     return result
 
 
@@ -80,7 +80,7 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
     sums = x.new_empty(parts, nnz)
     tensors = (structure.pointers, structure.indices, grad, x, sums, scratch)
     sizes = (structure.rows, structure.columns, batch, tiles, blocks, scratch.shape[1], parts, nnz)
-    run(_sampled(dtype, chunks), [*tensors, *sizes], team)
+    run(_sampled(dtype, chunks, structure.indices.element_size()), [*tensors, *sizes], team)
     return sums[0] if parts == 1 else sums.sum(0)
 
 
@@ -101,7 +101,7 @@ def _blocks(rows: int, tiles: int) -> tuple[int, int]:
 
 
 @cache
-def _product(dtype: str, chunks: int) -> int:
+def _product(dtype: str, chunks: int, index_bytes: int) -> int:
     """Return the address of the kernel of `product` for tiles of so many vectors."""
     emit = emitter_for(dtype)
     pointers, indices, values, x, result, scratch, bias, bias_step, rows, columns, batch, tiles, blocks, scratch_bytes = (
@@ -115,13 +115,13 @@ def _product(dtype: str, chunks: int) -> int:
         piece.pack(x, columns, buffer)
         with emit.loop(*emit.share(rows, block, blocks)) as row:
             first = emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row.place, bias_step))))
-            totals = row_product(emit, (pointers, indices, values), row.place, buffer, [first] * chunks)
+            totals = row_product(emit, Matrix(pointers, indices, index_bytes, values), row.place, buffer, [first] * chunks)
             piece.write(totals, piece.of(result, row.place), spare)
     return emit.compiled()
 
 
 @cache
-def _sampled(dtype: str, chunks: int) -> int:
+def _sampled(dtype: str, chunks: int, index_bytes: int) -> int:
     """Return the address of the kernel of `sampled` for tiles of so many vectors."""
     emit = emitter_for(dtype)
     pointers, indices, grad, x, sums, scratch, rows, columns, batch, tiles, blocks, scratch_bytes, parts, nnz = (
@@ -139,7 +139,7 @@ def _sampled(dtype: str, chunks: int) -> int:
             is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
             with emit.loop(*emit.share(rows, block, blocks)) as row:
                 held = piece.read(piece.of(grad, row.place), spare)
-                row_sampled(emit, (pointers, indices, own_sums), row.place, buffer, held, is_first)
+                row_sampled(emit, Matrix(pointers, indices, index_bytes, own_sums), row.place, buffer, held, is_first)
     return emit.compiled()
 
 

@@ -14,6 +14,7 @@ from sparse_models.layers._base import SparseLinear
 from sparse_models.layers._csr_storage import CsrBothWays
 from sparse_models.registry import register_layer
 
+SHORT = 2**15  # up to so many rows or columns 16 bits number them
 NUMBERS = (torch.float32, torch.float64)
 
 
@@ -36,6 +37,11 @@ class Tiled(CsrBothWays):
                 f"Tiled: expected fewer than {2**31} rows, columns and non-zeros, got {mask.numel()} weights with "
                 f"{self.columns.numel()} non-zeros; split the layer"
             )
+
+        self.columns, self.rows = (
+            part.short() if size <= SHORT else part
+            for part, size in ((self.columns, self.in_features), (self.rows, self.out_features))
+        )
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major; raises InputError for x of another dtype or device than the weights."""
