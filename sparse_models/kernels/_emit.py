@@ -125,6 +125,17 @@ class Emitter:
     def _widened(self, word: Any) -> Any:
         return word if word.type == INTEGER else self.builder.zext(word, INTEGER)
 
+    def gathered(self, address: Any, places: Sequence[Any]) -> Any:
+        """Return a vector of the numbers at some places of an array.
+
+        Put together from single loads: the processors' own gathers take longer, and numbers one by one twice the loads.
+        """
+        vector = ir.Constant(ir.VectorType(self.number, len(places)), ir.Undefined)
+        for lane, place in enumerate(places):
+            number = self.load(self.number, self.add(address, self.times(place, self.width)))
+            vector = self.builder.insert_element(vector, number, ir.Constant(ir.IntType(32), lane))
+        return vector
+
     def vectors(self, address: Any, count: int) -> list[Any]:
         """Return as many vectors, one after the other from an address."""
         return [self.load(self.vector, self.add(address, number * self.lanes * self.width)) for number in range(count)]
@@ -196,12 +207,11 @@ class Emitter:
         """Return the integer at an address and add 1 to it, one thread after the other."""
         return self.builder.atomic_rmw("add", self._pointer(address), self.constant(1), "monotonic")
 
-    def splat(self, one: Any) -> Any:
+    def splat(self, one: Any, lanes: int | None = None) -> Any:
         """Return a vector of one number, or of one 32-bit integer, repeated."""
-        undefined = ir.Constant(ir.VectorType(one.type, self.lanes), ir.Undefined)
+        undefined = ir.Constant(ir.VectorType(one.type, lanes or self.lanes), ir.Undefined)
         first = self.builder.insert_element(undefined, one, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(first, undefined, zeros)
+        return self._chosen(first, undefined, [0] * (lanes or self.lanes))
 
     def zero(self) -> Any:
         """Return a vector of zeros."""
@@ -209,13 +219,17 @@ class Emitter:
 
     def multiply_add(self, left: Any, right: Any, plus: Any) -> Any:
         """Return left * right + plus, rounded once."""
-        suffix = f"v{self.lanes}f{8 * self.width}" if left.type == self.vector else f"f{8 * self.width}"
-        return self.builder.call(self._declared(f"llvm.fma.{suffix}", left.type, [left.type] * 3), [left, right, plus])
+        name = f"llvm.fma.{self._suffix(left)}"
+        return self.builder.call(self._declared(name, left.type, [left.type] * 3), [left, right, plus])
+
+    def _suffix(self, value: Any) -> str:
+        lanes = f"v{value.type.count}" if isinstance(value.type, ir.VectorType) else ""
+        return f"{lanes}f{8 * self.width}"
 
     def total(self, vector: Any) -> Any:
         """Return the sum of a vector's numbers."""
-        name = f"llvm.vector.reduce.fadd.v{self.lanes}f{8 * self.width}"
-        declared = self._declared(name, self.number, [self.number, self.vector])
+        name = f"llvm.vector.reduce.fadd.{self._suffix(vector)}"
+        declared = self._declared(name, self.number, [self.number, vector.type])
         return self.builder.call(declared, [ir.Constant(self.number, -0.0), vector], fastmath=FAST)
 
     def totals(self, vectors: Sequence[Any]) -> Any:

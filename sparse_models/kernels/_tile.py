@@ -42,10 +42,10 @@ class Matrix(NamedTuple):
     index_bytes: int
     values: Any
 
-    def row(self, emit: Emitter, row: Any) -> tuple[Any, Any, Any]:
-        """Return where a row's non-zeros start, where those end that fill whole groups, and where all end."""
+    def row(self, emit: Emitter, row: Any, group: int = TOGETHER) -> tuple[Any, Any, Any]:
+        """Return where a row's non-zeros start, where those end that fill whole groups of so many, and where all end."""
         start, end = emit.index(self.pointers, row), emit.index(self.pointers, emit.add(row, 1))
-        count = emit.builder.and_(emit.builder.sub(end, start), emit.constant(-TOGETHER))
+        count = emit.builder.and_(emit.builder.sub(end, start), emit.constant(-group))
         return start, emit.add(start, count), end
 
     def tile_rows(self, emit: Emitter, place: Any, count: int, tile: Any, tile_bytes: int) -> list[Any]:

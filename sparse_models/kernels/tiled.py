@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from llvmlite import ir
 from torch import Tensor
 
 from sparse_models.kernels._compile import vector_bytes
@@ -18,6 +19,7 @@ from sparse_models.kernels._team import run, threads
 from sparse_models.kernels._tile import Matrix, Piece, emitter_for, of_bias, row_product, row_sampled, tiling
 from sparse_models.kernels.structure import Structure
 
+SMALL_BYTES = 16  # of a vector that is put together number by number
 TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
 
 
@@ -40,7 +42,7 @@ def product(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None
     if batch == 1:
         blocks, team = _blocks(structure.rows, 1)
         arrays = (structure.pointers, structure.indices, values, x, result)
-        run(_single(dtype), [*arrays, *of_bias(bias), structure.rows, blocks], team)
+        run(_single(dtype, structure.indices.element_size()), [*arrays, *of_bias(bias), structure.rows, blocks], team)
         return result
     chunks, tiles = tiling(batch, dtype)
     blocks, team = _blocks(structure.rows, tiles)
@@ -71,7 +73,7 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
         blocks, team = _blocks(structure.rows, 1)
         sums = x.new_empty(nnz)
         arrays = (structure.pointers, structure.indices, grad, x, sums)
-        run(_single_sampled(dtype), [*arrays, structure.rows, blocks], team)
+        run(_single_sampled(dtype, structure.indices.element_size()), [*arrays, structure.rows, blocks], team)
         return sums
     chunks, tiles = tiling(batch, dtype)
     parts = min(tiles, TASKS_PER_THREAD * threads()) if tiles > 1 else 1
@@ -144,43 +146,42 @@ def _sampled(dtype: str, chunks: int, index_bytes: int) -> int:
 
 
 @cache
-def _single(dtype: str) -> int:
-    """Return the address of the kernel of `product` for one column: its rows are shared out, and their sums are of scalars."""
+def _single(dtype: str, index_bytes: int) -> int:
+    """Return the address of the kernel of `product` for one column: its rows are shared out, and sums are over a row."""
     emit = emitter_for(dtype)
     pointers, indices, values, x, result, bias, bias_step, rows, blocks = (emit.argument(place) for place in range(9))
-
-    def terms(place: Any, totals: list[Any]) -> list[Any]:
-        return [
-            emit.multiply_add(
-                emit.load(emit.number, emit.add(values, emit.times(emit.add(place, number), emit.width))),
-                emit.load(emit.number, emit.add(x, emit.times(emit.index(indices, emit.add(place, number)), emit.width))),
-                total,
-            )
-            for number, total in enumerate(totals)
-        ]
-
+    matrix, lanes = Matrix(pointers, indices, index_bytes, values), SMALL_BYTES // emit.width
+    small = ir.VectorType(emit.number, lanes)
     with emit.tasks(blocks) as block, emit.loop(*emit.share(rows, block, blocks)) as row:
-        start, end = emit.index(pointers, row.place), emit.index(pointers, emit.add(row.place, 1))
-        whole = emit.add(start, emit.times(emit.builder.sdiv(emit.builder.sub(end, start), emit.constant(4)), 4))
-        with emit.loop(start, whole, 4, [emit.constant_number(0.0)] * 4) as four:
-            four.carried = terms(four.place, four.carried)
-        left, right = emit.plus(*four.carried[:2]), emit.plus(*four.carried[2:])
-        with emit.loop(whole, end, 1, [emit.plus(left, right)]) as one:
-            one.carried = terms(one.place, one.carried)
+        start, whole, end = matrix.row(emit, row.place, 2 * lanes)
+        with emit.loop(start, whole, 2 * lanes, [ir.Constant(small, None)] * 2) as group:
+            places = emit.indices(indices, group.place, 2 * lanes, index_bytes)
+            for number in range(2):
+                own = emit.load(small, matrix.value(emit, emit.add(group.place, number * lanes)))
+                its = emit.gathered(x, places[number * lanes : (number + 1) * lanes])
+                group.carried[number] = emit.multiply_add(own, its, group.carried[number])
+        with emit.loop(whole, end, 1, [emit.total(emit.plus(*group.carried))]) as one:
+            own = emit.load(emit.number, matrix.value(emit, one.place))
+            its = emit.load(emit.number, emit.add(x, emit.times(emit.index(indices, one.place, index_bytes), emit.width)))
+            one.carried = [emit.multiply_add(own, its, *one.carried)]
         first = emit.load(emit.number, emit.add(bias, emit.times(row.place, bias_step)))
-        emit.store(emit.plus(first, one.carried[0]), emit.add(result, emit.times(row.place, emit.width)))
+        emit.store(emit.plus(first, *one.carried), emit.add(result, emit.times(row.place, emit.width)))
     return emit.compiled()
 
 
 @cache
-def _single_sampled(dtype: str) -> int:
+def _single_sampled(dtype: str, index_bytes: int) -> int:
     """Return the address of the kernel of `sampled` for one column: its rows are shared out."""
     emit = emitter_for(dtype)
     pointers, indices, grad, x, sums, rows, blocks = (emit.argument(place) for place in range(7))
+    matrix, lanes = Matrix(pointers, indices, index_bytes, sums), SMALL_BYTES // emit.width
     with emit.tasks(blocks) as block, emit.loop(*emit.share(rows, block, blocks)) as row:
         mine = emit.load(emit.number, emit.add(grad, emit.times(row.place, emit.width)))
-        start, end = emit.index(pointers, row.place), emit.index(pointers, emit.add(row.place, 1))
-        with emit.loop(start, end) as place:
-            its = emit.load(emit.number, emit.add(x, emit.times(emit.index(indices, place.place), emit.width)))
-            emit.store(emit.builder.fmul(mine, its), emit.add(sums, emit.times(place.place, emit.width)))
+        start, whole, end = matrix.row(emit, row.place, lanes)
+        with emit.loop(start, whole, lanes) as group:
+            its = emit.gathered(x, emit.indices(indices, group.place, lanes, index_bytes))
+            emit.store(emit.builder.fmul(its, emit.splat(mine, lanes)), matrix.value(emit, group.place))
+        with emit.loop(whole, end) as one:
+            its = emit.load(emit.number, emit.add(x, emit.times(emit.index(indices, one.place, index_bytes), emit.width)))
+            emit.store(emit.builder.fmul(mine, its), matrix.value(emit, one.place))
     return emit.compiled()
