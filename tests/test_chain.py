@@ -13,7 +13,8 @@ from torch import Tensor
 from bench.cases import Case
 from bench.workbench import pass_gate
 from sparse_models.errors import GateError, InputError
-from sparse_models.kernels.chain import Gradients, Link, define_gradients, gradients
+from sparse_models.kernels.chain import define_gradients, gradients
+from sparse_models.kernels.link import Gradients, Link
 from sparse_models.layers.tiled import Tiled
 from sparse_models.models import MLP, draw, sparse_mlp
 from sparse_models.testing import gate_chain

@@ -90,12 +90,13 @@ class Emitter:
         stored = self.builder.store(value, self._pointer(address))
         stored.align = self.width
 
-    def _watch(self, address: Any, kind: Any, *, is_write: bool) -> None:
+    def _watch(self, address: Any, kind: Any, *, is_write: bool, count: Any = None) -> None:
         if WATCH:
             lanes, one = (kind.count, kind.element) if isinstance(kind, ir.VectorType) else (1, kind)
-            size = lanes * (one.width // 8 if isinstance(one, ir.IntType) else self.width)
+            width = one.width // 8 if isinstance(one, ir.IntType) else self.width
             watch = self._declared(WATCH, ir.VoidType(), [INTEGER] * 3)
-            self.builder.call(watch, [address, self.constant(size), self.constant(int(is_write))])
+            size = self.constant(lanes * width) if count is None else self.times(self.least(count, self.constant(lanes)), width)
+            self.builder.call(watch, [address, size, self.constant(int(is_write))])
 
     def _declared(self, name: str, result: Any, arguments: list[Any]) -> Any:
         known = self.module.globals.get(name)
@@ -125,14 +126,15 @@ class Emitter:
     def _widened(self, word: Any) -> Any:
         return word if word.type == INTEGER else self.builder.zext(word, INTEGER)
 
-    def gathered(self, address: Any, places: Sequence[Any]) -> Any:
-        """Return a vector of the numbers at some places of an array.
+    def gathered(self, address: Any, places: Sequence[Any], kind: Any = None) -> Any:
+        """Return a vector of the numbers, or of what else is of a kind, at some places of an array.
 
         Put together from single loads: the processors' own gathers take longer, and numbers one by one twice the loads.
         """
-        vector = ir.Constant(ir.VectorType(self.number, len(places)), ir.Undefined)
+        kind, width = kind or self.number, kind.width // 8 if kind else self.width
+        vector = ir.Constant(ir.VectorType(kind, len(places)), ir.Undefined)
         for lane, place in enumerate(places):
-            number = self.load(self.number, self.add(address, self.times(place, self.width)))
+            number = self.load(kind, self.add(address, self.times(place, width)))
             vector = self.builder.insert_element(vector, number, ir.Constant(ir.IntType(32), lane))
         return vector
 
@@ -145,17 +147,42 @@ class Emitter:
         for number, vector in enumerate(vectors):
             self.store(vector, self.add(address, number * self.lanes * self.width))
 
-    def positive(self, condition: Any, value: Any) -> Any:
-        """Return a vector's numbers where those of another are above 0, and 0 elsewhere."""
-        return self.builder.select(self.builder.fcmp_ordered(">", condition, self.zero()), value, self.zero())
+    def first_numbers(self, address: Any, count: int, numbers: Any) -> list[Any]:
+        """Return as many vectors, one after the other from an address, that hold so many numbers and zeros after them."""
+        found = []
+        for at, left in self._parts(address, count, numbers):
+            self._watch(at, self.vector, is_write=False, count=left)
+            arguments = [self._pointer(at), ir.Constant(ir.IntType(32), self.width), self._below(left), self.zero()]
+            found.append(self._masked("load", self.vector, arguments))
+        return found
+
+    def write_first_numbers(self, vectors: Sequence[Any], address: Any, numbers: Any) -> None:
+        """Write so many numbers of vectors, one after the other, from an address."""
+        for vector, (at, left) in zip(vectors, self._parts(address, len(vectors), numbers), strict=True):
+            self._watch(at, self.vector, is_write=True, count=left)
+            arguments = [vector, self._pointer(at), ir.Constant(ir.IntType(32), self.width), self._below(left)]
+            self._masked("store", ir.VoidType(), arguments)
+
+    def _parts(self, address: Any, count: int, numbers: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield where each of so many vectors begins, and how many numbers are left there."""
+        for number in range(count):
+            yield self.add(address, number * self.lanes * self.width), self.add(numbers, -number * self.lanes)
+
+    def _below(self, count: Any) -> Any:
+        """Return which of a vector's lanes come before a number of them."""
+        return self.builder.icmp_signed("<", self.counting(), self.integer_splat(count))
+
+    def _masked(self, what: str, result: Any, arguments: list[Any]) -> Any:
+        name = f"llvm.masked.{what}.v{self.lanes}f{8 * self.width}.p0"
+        return self.builder.call(self._declared(name, result, [argument.type for argument in arguments]), arguments)
+
+    def passed(self, condition: Any, value: Any) -> Any:
+        """Return 0 where a vector's numbers are 0 or less, and another's elsewhere: for NaN, too, as PyTorch does."""
+        return self.builder.select(self.builder.fcmp_ordered("<=", condition, self.zero()), self.zero(), value)
 
     def larger(self, left: Any, right: Any) -> Any:
         """Return the larger of two vectors' numbers, place by place."""
         return self.builder.select(self.builder.fcmp_ordered(">", left, right), left, right)
-
-    def integers(self, address: Any) -> Any:
-        """Return as many 32-bit integers as a vector has lanes."""
-        return self.load(ir.VectorType(ir.IntType(32), self.lanes), address)
 
     def integer_splat(self, integer: Any) -> Any:
         """Return a vector of one integer repeated, cut to 32 bit."""
@@ -240,7 +267,7 @@ class Emitter:
         """
         vectors, together = list(vectors), len(vectors)
         while len(vectors) > 1:
-            vectors = [self._paired(*vectors[place : place + 2], together) for place in range(0, len(vectors), 2)]
+            vectors = [self._paired(vectors[place], vectors[place + 1], together) for place in range(0, len(vectors), 2)]
         [vector] = vectors
         for lanes in _halves(self.lanes, together):
             low, high = (self._chosen(vector, vector, range(first, first + lanes)) for first in (0, lanes))

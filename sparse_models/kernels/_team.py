@@ -6,6 +6,7 @@ on 2 cores were 20 times as slow. So the OpenMP runtime that torch has loaded is
 
 import ctypes
 import re
+from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -38,10 +39,16 @@ def threads() -> int:
 
 def run(function: int, arguments: Sequence[Tensor | int], team: int) -> None:
     """Call the function at an address with integers and the addresses of tensors, by each thread of a team of this size."""
-    numbers = (argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments)
-    passed = (ctypes.c_int64 * (TICKETS + len(arguments)))(*[0] * TICKETS, *numbers)
+    numbers = [argument if type(argument) is int else argument.data_ptr() for argument in arguments]  # type: ignore[union-attr]
+    passed = array("q", [*[0] * TICKETS, *numbers])
+    address, _ = passed.buffer_info()
     parallel = _runtime()
     if team > 1 and parallel:
-        parallel(function, ctypes.addressof(passed), team, 0)
+        parallel(function, address, team, 0)
     else:
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)(ctypes.addressof(passed))
+        _alone(function)(address)
+
+
+@cache
+def _alone(function: int) -> Callable[[int], None]:
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)

@@ -1,6 +1,5 @@
 """What the kernels are made of: a tile of the batch, and a row of a sparse matrix times it."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,14 +10,24 @@ from sparse_models.kernels._compile import vector_bytes
 from sparse_models.kernels._emit import BYTES, Emitter
 
 CHUNKS = SUMS = 8  # vectors in a tile: as many sums as hide the time that a multiply-add takes
+TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through
 TOGETHER = 4  # non-zeros of a row at a time
 
 
-def tiling(batch: int, dtype: str, most: int = CHUNKS) -> tuple[int, int]:
+def tiling(batch: int, dtype: str, most: int) -> tuple[int, int]:
     """Return the vectors in a tile, at most `most`, and the number of tiles: as wide as they can be, and alike."""
     lanes = vector_bytes() // BYTES[dtype]
     tiles = -(-batch // (most * lanes))
     return -(-batch // (tiles * lanes)), tiles
+
+
+def widest(features: int) -> int:
+    """Return the most vectors that a tile of so many features should be wide.
+
+    They are as many as the second cache holds, but not fewer than half of the most that there can be: fewer multiply-adds share
+    then what a non-zero costs beside them.
+    """
+    return min(CHUNKS, max(CHUNKS // 2, TILE_BYTES // (features * vector_bytes())))
 
 
 def of_bias(bias: Tensor | None) -> tuple[Tensor, int]:
@@ -107,7 +116,9 @@ def row_sampled(emit: Emitter, matrix: Matrix, row: Any, tile: Any, held: list[A
     with emit.loop(start, whole, TOGETHER) as group:
         sums = products(group.place, TOGETHER)
         for first in range(0, TOGETHER, together):
-            add_to(emit, emit.totals(sums[first : first + together]), matrix.value(emit, emit.add(group.place, first)), is_first)
+            add_to(
+                emit, emit.totals(sums[first : first + together]), matrix.value(emit, emit.add(group.place, first)), is_first
+            )
     with emit.loop(whole, end) as one:
         add_to(emit, emit.total(*products(one.place, 1)), matrix.value(emit, one.place), is_first)
 
@@ -134,41 +145,31 @@ class Piece:
         place = self.emit.add(self.emit.times(row, self.batch), self.first)
         return self.emit.add(tensor, self.emit.times(place, self.emit.width))
 
-    def copy(self, source: Any, target: Any) -> None:
-        """Copy a row of the piece to a row of a whole tile, with zeros where the piece has no more."""
-        emit = self.emit
-        with emit.builder.if_else(self.is_whole) as (whole, partial):
-            with whole:
-                emit.write(emit.vectors(source, self.chunks), target)
-            with partial:
-                emit.write([emit.zero()] * self.chunks, target)
-                self._numbers(source, target)
-
     def pack(self, tensor: Any, rows: Any, buffer: Any) -> None:
-        """Copy the piece of all rows of a tensor, one after the other, to a buffer."""
+        """Copy the piece of all rows of a tensor to rows of a whole tile, with zeros where the piece has no more."""
         emit = self.emit
         with emit.loop(emit.constant(0), rows) as row:
-            self.copy(
-                self.of(tensor, row.place), emit.add(buffer, emit.times(row.place, self.chunks * emit.lanes * emit.width))
-            )
+            at = emit.add(buffer, emit.times(row.place, self.chunks * emit.lanes * emit.width))
+            emit.write(self.read(self.of(tensor, row.place)), at)
 
-    def read(self, source: Any, spare: Any) -> list[Any]:
-        """Return a row of the piece as vectors, by way of a spare row where it is not whole."""
-        with self.emit.builder.if_then(self.emit.builder.not_(self.is_whole)):
-            self.copy(source, spare)
-        return self.emit.vectors(self.emit.builder.select(self.is_whole, source, spare), self.chunks)
+    def read(self, source: Any) -> list[Any]:
+        """Return a row of the piece as vectors, with zeros where it has no more."""
+        builder, found = self.emit.builder, list[tuple[list[Any], Any]]()
+        with builder.if_else(self.is_whole) as (whole, partial):
+            with whole:
+                found.append((self.emit.vectors(source, self.chunks), builder.block))
+            with partial:
+                found.append((self.emit.first_numbers(source, self.chunks, self.valid), builder.block))
+        vectors = [builder.phi(self.emit.vector) for _ in range(self.chunks)]
+        for values, block in found:
+            for vector, value in zip(vectors, values, strict=True):
+                vector.add_incoming(value, block)
+        return vectors
 
-    def write(self, vectors: list[Any], target: Any, spare: Any) -> None:
-        """Write vectors to a row of the piece, by way of a spare row where it is not whole."""
+    def write(self, vectors: list[Any], target: Any) -> None:
+        """Write vectors to a row of the piece."""
         with self.emit.builder.if_else(self.is_whole) as (whole, partial):
             with whole:
                 self.emit.write(vectors, target)
             with partial:
-                self.emit.write(vectors, spare)
-                self._numbers(spare, target)
-
-    def _numbers(self, source: Any, target: Any) -> None:
-        emit = self.emit
-        with emit.loop(emit.constant(0), self.valid) as place:
-            offset = emit.times(place.place, emit.width)
-            emit.store(emit.load(emit.number, emit.add(source, offset)), emit.add(target, offset))
+                self.emit.write_first_numbers(vectors, target, self.valid)

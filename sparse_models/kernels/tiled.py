@@ -7,7 +7,6 @@ the tile's row of its column, and added to sums that stay in registers. One load
 
 import math
 from functools import cache
-from typing import Any
 
 import torch
 from llvmlite import ir
@@ -16,40 +15,60 @@ from torch import Tensor
 from sparse_models.kernels._compile import vector_bytes
 from sparse_models.kernels._emit import CACHE_LINE
 from sparse_models.kernels._team import run, threads
-from sparse_models.kernels._tile import Matrix, Piece, emitter_for, of_bias, row_product, row_sampled, tiling
+from sparse_models.kernels._tile import Matrix, Piece, emitter_for, of_bias, row_product, row_sampled, tiling, widest
 from sparse_models.kernels.structure import Structure
 
 SMALL_BYTES = 16  # of a vector that is put together number by number
 TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
 
 
-def define_product(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+def define_product(
+    structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None, *, relu: bool = False, passed: Tensor | None = None
+) -> Tensor:
     """Return the matrix times x [columns, batch], plus bias [rows]: what `product` means."""
     result = x.new_zeros(structure.rows, x.shape[1]) if bias is None else bias[:, None].repeat(1, x.shape[1])
     for row in range(structure.rows):
         for place in range(int(structure.pointers[row]), int(structure.pointers[row + 1])):
             result[row] += values[place] * x[int(structure.indices[place])]
-    return result
+    return _finished(result, relu=relu, passed=passed)
 
 
-def product(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch], all contiguous."""
-    batch = x.shape[1]
-    result = x.new_empty(structure.rows, batch)
+def _finished(result: Tensor, *, relu: bool, passed: Tensor | None) -> Tensor:
+    if relu:
+        result.relu_()
+    return result if passed is None else result.masked_fill_(passed <= 0, 0)
+
+
+def product(
+    structure: Structure,
+    values: Tensor,
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    relu: bool = False,
+    passed: Tensor | None = None,
+) -> Tensor:
+    """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch], all contiguous.
+
+    With `relu`, what is below 0 becomes 0; with `passed` [rows, batch], ReLU's results, so does what ReLU's gradient stops.
+    """
+    rows, batch = structure.rows, x.shape[1]
+    result = x.new_empty(rows, batch)
     if batch == 0:
         return result
-    dtype = _name(x.dtype)
+    dtype, index_bytes = _name(x.dtype), structure.indices.element_size()
     if batch == 1:
-        blocks, team = _blocks(structure.rows, 1)
+        team = threads()
         arrays = (structure.pointers, structure.indices, values, x, result)
-        run(_single(dtype, structure.indices.element_size()), [*arrays, *of_bias(bias), structure.rows, blocks], team)
-        return result
-    chunks, tiles = tiling(batch, dtype)
-    blocks, team = _blocks(structure.rows, tiles)
+        run(_single(dtype, index_bytes), (*arrays, *of_bias(bias), rows, team), team)
+        return _finished(result, relu=relu, passed=passed)
+    chunks, tiles = tiling(batch, dtype, widest(structure.columns))
+    blocks, team = _blocks(rows, tiles)
     scratch = _scratch(team, structure, chunks)
-    tensors = (structure.pointers, structure.indices, values, x, result, scratch)
-    sizes = (structure.rows, structure.columns, batch, tiles, blocks, scratch.shape[1])
-    run(_product(dtype, chunks, structure.indices.element_size()), [*tensors, *of_bias(bias), *sizes], team)
+    tensors = (structure.pointers, structure.indices, values, x, result, scratch, result if passed is None else passed)
+    sizes = (rows, structure.columns, batch, tiles, blocks, scratch.shape[1])
+    function = _product(dtype, chunks, index_bytes, relu=relu, has_passed=passed is not None)
+    run(function, [*tensors, *of_bias(bias), *sizes], team)
     return result
 
 
@@ -75,7 +94,7 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
         arrays = (structure.pointers, structure.indices, grad, x, sums)
         run(_single_sampled(dtype, structure.indices.element_size()), [*arrays, structure.rows, blocks], team)
         return sums
-    chunks, tiles = tiling(batch, dtype)
+    chunks, tiles = tiling(batch, dtype, widest(structure.columns))
     parts = min(tiles, TASKS_PER_THREAD * threads()) if tiles > 1 else 1
     blocks, team = _blocks(structure.rows, parts)
     scratch = _scratch(team, structure, chunks)
@@ -91,8 +110,8 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _scratch(team: int, structure: Structure, chunks: int) -> Tensor:
-    """Return for each thread a tile of every column and a spare row, with room to begin at a cache line."""
-    return torch.empty(team, (structure.columns + 1) * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
+    """Return for each thread a tile of every column, with room to begin at a cache line."""
+    return torch.empty(team, structure.columns * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
 
 
 def _blocks(rows: int, tiles: int) -> tuple[int, int]:
@@ -103,14 +122,27 @@ def _blocks(rows: int, tiles: int) -> tuple[int, int]:
 
 
 @cache
-def _product(dtype: str, chunks: int, index_bytes: int) -> int:
+def _product(dtype: str, chunks: int, index_bytes: int, *, relu: bool, has_passed: bool) -> int:
     """Return the address of the kernel of `product` for tiles of so many vectors."""
     emit = emitter_for(dtype)
-    pointers, indices, values, x, result, scratch, bias, bias_step, rows, columns, batch, tiles, blocks, scratch_bytes = (
-        emit.argument(place) for place in range(14)
-    )
+    (
+        pointers,
+        indices,
+        values,
+        x,
+        result,
+        scratch,
+        passed,
+        bias,
+        bias_step,
+        rows,
+        columns,
+        batch,
+        tiles,
+        blocks,
+        scratch_bytes,
+    ) = (emit.argument(place) for place in range(15))
     buffer = emit.own_part(scratch, scratch_bytes)
-    spare = emit.add(buffer, emit.times(columns, chunks * vector_bytes()))
     with emit.tasks(emit.times(tiles, blocks)) as task:
         tile, block = emit.divided(task, blocks)
         piece = Piece(emit, tile, chunks, batch)
@@ -118,7 +150,12 @@ def _product(dtype: str, chunks: int, index_bytes: int) -> int:
         with emit.loop(*emit.share(rows, block, blocks)) as row:
             first = emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row.place, bias_step))))
             totals = row_product(emit, Matrix(pointers, indices, index_bytes, values), row.place, buffer, [first] * chunks)
-            piece.write(totals, piece.of(result, row.place), spare)
+            if relu:
+                totals = [emit.passed(total, total) for total in totals]
+            if has_passed:
+                outputs = piece.read(piece.of(passed, row.place))
+                totals = [emit.passed(*pair) for pair in zip(outputs, totals, strict=True)]
+            piece.write(totals, piece.of(result, row.place))
     return emit.compiled()
 
 
@@ -130,7 +167,6 @@ def _sampled(dtype: str, chunks: int, index_bytes: int) -> int:
         emit.argument(place) for place in range(14)
     )
     buffer = emit.own_part(scratch, scratch_bytes)
-    spare = emit.add(buffer, emit.times(columns, chunks * vector_bytes()))
     with emit.tasks(emit.times(parts, blocks)) as task:
         part, block = emit.divided(task, blocks)
         own_sums = emit.add(sums, emit.times(emit.times(part, nnz), emit.width))
@@ -140,7 +176,7 @@ def _sampled(dtype: str, chunks: int, index_bytes: int) -> int:
             piece.pack(x, columns, buffer)
             is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
             with emit.loop(*emit.share(rows, block, blocks)) as row:
-                held = piece.read(piece.of(grad, row.place), spare)
+                held = piece.read(piece.of(grad, row.place))
                 row_sampled(emit, Matrix(pointers, indices, index_bytes, own_sums), row.place, buffer, held, is_first)
     return emit.compiled()
 

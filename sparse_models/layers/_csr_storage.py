@@ -119,6 +119,11 @@ class CsrBothWays(CsrStorage):
         """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed."""
         raise NotImplementedError
 
+    @staticmethod
+    def turned(x: Tensor) -> Tensor:
+        """Return x [batch, features], in any strides, as [features, batch], contiguous."""
+        return x.t().contiguous()
+
     @property
     def structures(self) -> tuple[Structure, Structure]:
         """The structure of the weight [out, in] and that of its transpose."""
@@ -129,9 +134,11 @@ class CsrBothWays(CsrStorage):
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major."""
-        if not torch.is_grad_enabled():  # entering autograd costs more than the product of a small batch
-            rows = Structure(self.row_pointers, self.columns, self.in_features)
-            return self.multiply(rows, self.values, x.t().contiguous(), self.bias).t()
+        # Entering autograd costs more than the product of a small batch, and so do a few look-ups by way of nn.Module.
+        if not torch.is_grad_enabled():
+            buffers, parameters = self._buffers, self._parameters
+            rows = Structure(buffers["row_pointers"], buffers["columns"], self.in_features)  # type: ignore[arg-type]
+            return self.multiply(rows, parameters["values"], self.turned(x), parameters.get("bias")).t()  # type: ignore[arg-type]
         rows, columns = self.structures
         result: Tensor = _Product.apply(x, self.values, self.bias, type(self), rows, columns, self.transposition)  # type: ignore[no-untyped-call]
         return result
@@ -154,7 +161,7 @@ class _Product(torch.autograd.Function):
         columns: Structure,
         transposition: Tensor,
     ) -> Tensor:
-        x_t = x.t().contiguous()  # [in, batch]
+        x_t = layer.turned(x)  # [in, batch]
         ctx.save_for_backward(x_t, values.detach())  # the parameter itself may be given other data when the mask moves
         ctx.layer, ctx.structures = layer, (rows, columns, transposition)
         return layer.multiply(rows, values, x_t, bias).t()
@@ -164,7 +171,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_t, values = ctx.saved_tensors
         rows, columns, transposition = ctx.structures
-        grad_t = grad.t().contiguous()  # [out, batch]
+        grad_t = ctx.layer.turned(grad)  # [out, batch]
         x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
         x_grad = ctx.layer.multiply(columns, values.index_select(0, transposition), grad_t).t() if x_needed else None
         values_grad = ctx.layer.sample(rows, grad_t, x_t) if values_needed else None

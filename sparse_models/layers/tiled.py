@@ -9,7 +9,8 @@ from torch.autograd.function import once_differentiable
 
 from sparse_models.errors import InputError
 from sparse_models.kernels import chain, tiled
-from sparse_models.kernels.chain import Link
+from sparse_models.kernels.link import Link
+from sparse_models.kernels.transpose import transposed
 from sparse_models.layers._base import SparseLinear
 from sparse_models.layers._csr_storage import CsrBothWays
 from sparse_models.registry import register_layer
@@ -54,9 +55,10 @@ class Tiled(CsrBothWays):
 
     def takes(self, x: Tensor) -> bool:
         """Tell whether the kernels, which see addresses alone, read x as it is meant."""
-        values = self.values  # looked up once: a small batch takes no longer than a few such look-ups
-        return x.dtype == values.dtype and x.dtype in NUMBERS and x.is_cpu and values.is_cpu
+        values = self._parameters["values"]  # not by name: a small batch takes no longer than a few look-ups
+        return values is not None and x.dtype == values.dtype and x.dtype in NUMBERS and x.is_cpu and values.is_cpu
 
+    turned = staticmethod(transposed)
     multiply = staticmethod(tiled.product)
     sample = staticmethod(tiled.sampled)
 
@@ -82,7 +84,7 @@ class Tiled(CsrBothWays):
         """Return the layer as a fused kernel takes it."""
         values = self.values.detach()
         bias = None if self.bias is None else self.bias.detach()
-        return Link(*self.structures, values, values.index_select(0, self.transposition), bias)
+        return Link(*self.structures, values, self.transposition, bias)
 
 
 class _ChainCrossEntropy(torch.autograd.Function):
@@ -100,7 +102,11 @@ class _ChainCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("expected one backward pass through a fused step, got a second; use fused=False")
+        # Handed over, so that the parameters take them as they are and copy nothing.
+        gradients, ctx.gradients = ctx.gradients, None
         # In a training the loss is what is differentiated, and its own gradient 1: six small products less.
         factor = float(grad)
-        scaled = (gradient if gradient is None or factor == 1 else gradient * factor for gradient in ctx.gradients)
+        scaled = (gradient if gradient is None or factor == 1 else gradient * factor for gradient in gradients)
         return None, None, None, *scaled

@@ -1,0 +1,49 @@
+"""Activations from batch-major to feature-major: PyTorch's own copy takes several times as long."""
+
+from functools import cache
+
+from torch import Tensor
+
+from sparse_models.kernels._compile import vector_bytes
+from sparse_models.kernels._emit import BYTES
+from sparse_models.kernels._team import run, threads
+from sparse_models.kernels._tile import emitter_for
+
+LEAST = 2**12  # numbers that are worth a kernel
+
+
+def transposed(x: Tensor) -> Tensor:
+    """Return x [batch, features], in any strides, as [features, batch], contiguous: what x.t().contiguous() is."""
+    turned, (batch, features) = x.t(), x.shape
+    if turned.is_contiguous() or not x.is_contiguous() or x.numel() < LEAST:
+        return turned.contiguous()
+    dtype = str(x.dtype).removeprefix("torch.")
+    lanes = vector_bytes() // BYTES[dtype]
+    if min(batch, features) < lanes:
+        return turned.contiguous()
+    whole_batch, whole_features = (size // lanes * lanes for size in (batch, features))
+    result = x.new_empty(features, batch)
+    team = min(threads(), whole_features // lanes)
+    run(_squares(dtype), (x, result, batch, features, whole_batch, whole_features // lanes), team)
+    # What fills no square is little.
+    result[whole_features:] = turned[whole_features:]
+    result[:whole_features, whole_batch:] = turned[:whole_features, whole_batch:]
+    return result
+
+
+@cache
+def _squares(dtype: str) -> int:
+    """Return the address of a kernel that copies squares as wide as a vector: a task for each so many features."""
+    emit = emitter_for(dtype)
+    x, result, batch, features, whole_batch, blocks = (emit.argument(place) for place in range(6))
+    with emit.tasks(blocks) as block:
+        feature = emit.times(block, emit.lanes)
+        with emit.loop(emit.constant(0), whole_batch, emit.lanes) as sample:
+            rows = []
+            for lane in range(emit.lanes):
+                place = emit.add(emit.times(emit.add(sample.place, lane), features), feature)
+                rows.append(emit.load(emit.vector, emit.add(x, emit.times(place, emit.width))))
+            for lane, column in enumerate(emit.transposed(rows)):
+                place = emit.add(emit.times(emit.add(feature, lane), batch), sample.place)
+                emit.store(column, emit.add(result, emit.times(place, emit.width)))
+    return emit.compiled()
