@@ -19,6 +19,7 @@ from sparse_models.kernels._tile import Matrix, Piece, emitter_for, of_bias, row
 from sparse_models.kernels.structure import Structure
 
 SMALL_BYTES = 16  # of a vector that is put together number by number
+TILES_PER_PART = 8  # of a batch, at least: each part has sums of its own to be written and added up
 TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
 
 
@@ -95,7 +96,7 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
         run(_single_sampled(dtype, structure.indices.element_size()), [*arrays, structure.rows, blocks], team)
         return sums
     chunks, tiles = tiling(batch, dtype, widest(structure.columns))
-    parts = min(tiles, TASKS_PER_THREAD * threads()) if tiles > 1 else 1
+    parts = min(max(1, tiles // TILES_PER_PART), TASKS_PER_THREAD * threads())
     blocks, team = _blocks(structure.rows, parts)
     scratch = _scratch(team, structure, chunks)
     sums = x.new_empty(parts, nnz)
