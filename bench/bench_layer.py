@@ -4,6 +4,7 @@ from bench.cases import Case, Shape
 from bench.memo import recall
 from bench.memory import peak_bytes
 from bench.pairing import Racer
+from bench.roofline import bounds
 from bench.row import Facts
 from bench.workbench import build, dense_reference, layout_of, operation, pass_gate, problems
 from sparse_models.costs import Size, counted_flops, executed_flops, size
@@ -71,6 +72,7 @@ def measure(case: Case, race: Racer) -> Facts:
         return {
             **total._asdict(),
             **peaks,
+            **(bounds(layers[0], case.op, batch, case.threads) if len(layers) == 1 and not race.once else {}),
             "dense_bytes_stored": size(dense_layers).bytes_stored,
             "layout": layout,
             "dense_layout": dense_layout,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 from sparse_models.errors import InputError
@@ -86,12 +87,12 @@ class Case(NamedTuple):
     protocol: str = "-"
     seed: int = 0
     regime: str = "warm"
+    skew: float = 0.0
 
     @property
     def group(self) -> str:
         """What pytest-benchmark's table groups by."""
-        regime = "" if self.regime == "warm" else f" {self.regime}"
-        return f"train {self.data} {self.protocol}" if self.op == "train" else f"{self.op} {self.shape}{regime}"
+        return f"train {self.data} {self.protocol}" if self.op == "train" else " ".join([self.op, self.shape, *self._unusual])
 
     @property
     def id(self) -> str:
@@ -99,9 +100,13 @@ class Case(NamedTuple):
         arm = {"dense": ["dense"], "narrow": ["narrow"], "sparse": [self.update, self.layer]}[self.model]
         what = [self.data, self.protocol, *arm] if self.op == "train" else arm if self.op == "update" else [self.layer]
         seed = [f"seed{self.seed}"] if self.op == "train" else []
-        regime = [] if self.regime == "warm" else [self.regime]
-        where = [self.device, self.dtype, f"{self.threads}threads", *regime]
+        where = [self.device, self.dtype, f"{self.threads}threads", *self._unusual]
         return "-".join([*what, self.shape, f"{self.sparsity:g}", *seed, *where])
+
+    @property
+    def _unusual(self) -> list[str]:
+        regime = [] if self.regime == "warm" else [self.regime]
+        return regime + ([f"skew{self.skew:g}"] if self.skew else [])
 
 
 class Selection(NamedTuple):
@@ -119,6 +124,7 @@ class Selection(NamedTuple):
     data: tuple[str, ...]
     protocols: tuple[str, ...] | None
     seeds: int
+    skews: tuple[float, ...] = (0.0,)
 
 
 def cases(op: str, selection: Selection) -> Iterator[Case]:
@@ -128,9 +134,10 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
         for dtype in selection.dtypes:
             for threads in selection.threads:
                 for case in make(op, selection, device, dtype, threads):
-                    # An epoch of a training is what it is: no part of it is repeated warm, or replayed.
-                    for regime in selection.regimes if op != "train" else ("warm",):
-                        yield case._replace(regime=regime)
+                    # An epoch of a training is what it is: no part of it is repeated warm, or replayed; its masks are its own.
+                    kinds = product(selection.regimes, selection.skews) if op != "train" else [("warm", 0.0)]
+                    for regime, skew in kinds:
+                        yield case._replace(regime=regime, skew=skew)
 
 
 def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:

@@ -34,6 +34,7 @@ def add_options(group: Any) -> None:
         "--dtype": f"number types ({', '.join(DTYPES)}); default: float32",
         "--threads": "numbers of CPU threads; default: PyTorch's own",
         "--regime": f"regimes ({', '.join(REGIMES)}): warm caches, cold ones, or a CUDA graph replayed; default: warm",
+        "--skew": "variation of the rows' non-zeros, as 0.25 (pruned layers have about that); default: 0, masks at random",
         "--data": f"data sets for train ({', '.join(DATA)}); default: all",
         "--protocol": f"protocols for train ({', '.join(cases.PROTOCOLS)}); default: all, and seed for random data",
     }.items():
@@ -69,6 +70,7 @@ def read_options(config: pytest.Config) -> Selection:
         data=given("--data", _one_of("data set", DATA)) or tuple(DATA),
         protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)),
         seeds=_given(config, "--seeds", whole) or cases.SEEDS,
+        skews=given("--skew", _skew) or (0.0,),
     )
     left = [op for op in selection.ops if any(cases.cases(op, selection))]
     if config.getoption("--op") is not None and len(left) < len(selection.ops):
@@ -122,6 +124,10 @@ def whole(text: str) -> int:
     if not re.fullmatch(r"\d{1,6}", text) or int(text) < 1:
         raise InputError(f"expected a whole number from 1 to 999999, got {text!r}; for example 3")
     return int(text)
+
+
+def _skew(text: str) -> float:
+    return 0.0 if text == "0" else positive(text)
 
 
 def positive(text: str) -> float:

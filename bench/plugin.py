@@ -92,11 +92,12 @@ def case(
     protocol: str,
     seed: int,
     regime: str,
+    skew: float,
 ) -> Iterator[Case]:
     """The case at hand, with PyTorch set to its number of threads while it runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed, regime)
+    yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed, regime, skew)
     torch.set_num_threads(before)
 
 

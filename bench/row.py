@@ -6,12 +6,14 @@ Plain names; seconds, bytes, FLOPs; fractions in [0, 1]. `dense_*` is the same f
 import statistics
 from typing import Any
 
+import torch
+
 from bench.cases import Case, Shape
 from bench.intervals import CONFIDENCE, median_interval
 from bench.processes import Outcome
 from bench.verdicts import MARGIN, process_interval
 
-SCHEMA = 4
+SCHEMA = 5
 
 Row = dict[str, Any]
 Facts = dict[str, Any]  # what a benchmark body says of its case, besides times
@@ -32,6 +34,12 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
     counted = facts["dense_flops_counted"] / facts["flops_counted"] if facts["flops_counted"] else None
     trained = case.op == "train"
     by_process = {arm: [race.median(arm) for race in races] for arm in ("seconds", "dense_seconds")}
+    seconds_a_call = statistics.median(by_process["seconds"])
+    gflops = facts["flops_executed"] / seconds_a_call / 1e9
+    bounded = {}
+    if "bound_gflops" in facts:  # one load of a vector for each multiply-add of as many numbers: half as many numbers as FLOPs
+        loaded = gflops / 2 * getattr(torch, case.dtype).itemsize
+        bounded = {"bound_fraction": gflops / facts["bound_gflops"], "tile_gb_per_s": loaded}
     on_host = ("host_seconds", "dense_host_seconds") if all(race.host_seconds for race in races) else ()  # on a GPU
     return {
         "schema": SCHEMA,
@@ -40,7 +48,7 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         "batch": shape.batch,
         "in_features": shape.sizes[0],
         "out_features": shape.sizes[-1],
-        "seconds": statistics.median(by_process["seconds"]),
+        "seconds": seconds_a_call,
         "dense_seconds": statistics.median(by_process["dense_seconds"]),
         **{arm: statistics.median(race.median(arm) for race in races) for arm in on_host},
         "speedup": interval.median,
@@ -50,6 +58,8 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         "interval_over": over,
         "verdict": verdict,
         "margin": MARGIN,
+        "gflops": gflops,
+        **bounded,
         "realised_fraction": interval.median / counted if counted else None,
         "processes": len(races),
         "process_numbers": outcome.processes,

@@ -14,7 +14,7 @@ from bench.text import groups, interval_of, new_console, new_table, print_table,
 from bench.trainings import summaries, trainings
 from bench.verdicts import MARGIN, WRONG_VERDICTS
 
-WHERE = ("shape", "batch", "device", "dtype", "threads", "regime")  # rows that agree in these stand in one table
+WHERE = ("shape", "batch", "device", "dtype", "threads", "regime", "skew")  # rows that agree in these stand in one table
 
 
 def answer(rows: Sequence[Row]) -> Iterator[str]:
@@ -29,6 +29,9 @@ def answer(rows: Sequence[Row]) -> Iterator[str]:
     if layers:
         console.print(_verdicts(layers + parts))
         print_table(console, *_realised(layers))
+    bounded = [row for row in layers + parts if "bound_gflops" in row]
+    if bounded:
+        print_table(console, *_roofline(bounded))
     for _, group in groups((row for row in layers if "peak_bytes" in row), *WHERE):
         print_table(console, *_memory(group))
     for _, group in groups(parts, *WHERE):
@@ -85,9 +88,21 @@ def _realised(rows: list[Row]) -> tuple[str, Table]:
     sparsities = sorted({row["sparsity"] for row in rows})
     title = "Realised fraction: the measured speed-up over the counted one (1 would be all of it)"
     table = new_table(["shape", "operation", "layer", *(f"{sparsity:g}" for sparsity in sparsities)], left=3)
-    for (_, _, _, _, _, _, op, layer), group in groups(rows, *WHERE, "op", "layer"):
+    for (*_, op, layer), group in groups(rows, *WHERE, "op", "layer"):
         cells = {row["sparsity"]: f"{row['realised_fraction']:.2f}" for row in group}
         table.add_row(what(group[0]), op, layer, *(cells.get(value, "") for value in sparsities))
+    return title, table
+
+
+def _roofline(rows: list[Row]) -> tuple[str, Table]:
+    """Return how near kernels come to what bounds them."""
+    sparsities = sorted({row["sparsity"] for row in rows})
+    title = "Roofline: GFLOP/s executed, and how much that is of multiply-adds which each load a vector of a tile as large"
+    table = new_table(["shape", "operation", "layer", "tile", "bound", *(f"{sparsity:g}" for sparsity in sparsities)], left=3)
+    for (*_, op, layer), group in groups(rows, *WHERE, "op", "layer"):
+        cells = {row["sparsity"]: f"{row['gflops']:.0f} = {row['bound_fraction']:.0%}" for row in group}
+        tile, bound = size(group[0]["tile_bytes"]), f"{group[0]['bound_gflops']:.0f}"
+        table.add_row(what(group[0]), op, layer, tile, bound, *(cells.get(sparsity, "") for sparsity in sparsities))
     return title, table
 
 

@@ -55,7 +55,8 @@ def speedup(row: Row) -> str:
 def where(row: Row) -> str:
     """Return where and how a row was measured."""
     regime = {"warm": "", "cold": ", cold caches", "graph": ", graph replay"}[row["regime"]]
-    return f"{row['device']}, {row['dtype']}, {row['threads']} thread{'s' * (row['threads'] != 1)}{regime}"
+    skew = f", rows skewed by {row['skew']:g}" if row["skew"] else ""
+    return f"{row['device']}, {row['dtype']}, {row['threads']} thread{'s' * (row['threads'] != 1)}{regime}{skew}"
 
 
 def print_table(console: Console, title: str, table: Table) -> None:

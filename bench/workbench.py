@@ -13,7 +13,7 @@ from bench.pairing import warm_up
 from bench.rounds import time_round
 from sparse_models.errors import GateError
 from sparse_models.layers import SparseLinear
-from sparse_models.masks import FULL, Pattern, random_score
+from sparse_models.masks import FULL, Pattern, random_score, skewed_score
 from sparse_models.models import MLP, convert, draw
 from sparse_models.registry import LAYERS
 from sparse_models.testing import Definition, Problem, define, gate, gate_chain
@@ -28,21 +28,23 @@ def problems(case: Case, layer: str) -> list[Problem]:
     return [_problem(LAYERS[layer].pattern, *key) for key in _keys(case, layer)]
 
 
-# in, out, batch, sparsity, device, dtype of one layer of a shape
-_Key = tuple[int, int, int, float, str, str]
+# in, out, batch, sparsity, skew, device, dtype of one layer of a shape
+_Key = tuple[int, int, int, float, float, str, str]
 
 
 def _keys(case: Case, layer: str, most_rows: int | None = None) -> list[_Key]:
     shape = Shape.parse(case.shape)
     batch = min(shape.batch, most_rows or shape.batch)
-    sparsity = 0.0 if LAYERS[layer].pattern is FULL else case.sparsity
+    sparsity, skew = (0.0, 0.0) if LAYERS[layer].pattern is FULL else (case.sparsity, case.skew)
     pairs = zip(shape.sizes, shape.sizes[1:], strict=False)
-    return [(inputs, outputs, batch, sparsity, case.device, case.dtype) for inputs, outputs in pairs]
+    return [(inputs, outputs, batch, sparsity, skew, case.device, case.dtype) for inputs, outputs in pairs]
 
 
-def _problem(pattern: Pattern, inputs: int, outputs: int, batch: int, sparsity: float, device: str, dtype: str) -> Problem:
+def _problem(
+    pattern: Pattern, inputs: int, outputs: int, batch: int, sparsity: float, skew: float, device: str, dtype: str
+) -> Problem:
     weight, bias, x, output_grad = _tensors(inputs, outputs, batch, device, dtype)
-    return Problem(weight, _mask(pattern, inputs, outputs, sparsity, device), bias, x, output_grad)
+    return Problem(weight, _mask(pattern, inputs, outputs, sparsity, skew, device), bias, x, output_grad)
 
 
 @lru_cache(maxsize=8)  # the layers of one shape, and its gate's smaller batches: cases of one shape follow one another
@@ -56,9 +58,10 @@ def _tensors(inputs: int, outputs: int, batch: int, device: str, dtype: str) -> 
 
 
 @lru_cache(maxsize=32)  # as many sparsities; a mask is small beside what it masks
-def _mask(pattern: Pattern, inputs: int, outputs: int, sparsity: float, device: str) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return pattern.from_score(random_score(torch.Size((outputs, inputs)), generator, device), sparsity)
+def _mask(pattern: Pattern, inputs: int, outputs: int, sparsity: float, skew: float, device: str) -> Tensor:
+    generator, shape = torch.Generator().manual_seed(1), torch.Size((outputs, inputs))
+    score = skewed_score(shape, sparsity, skew, generator, device) if skew else random_score(shape, generator, device)
+    return pattern.from_score(score, sparsity)
 
 
 @lru_cache(maxsize=8)

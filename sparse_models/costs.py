@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sparse_models.layers import SparseLinear
+from sparse_models.layers import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, SparseLinear
 
 
 class Size(NamedTuple):
@@ -32,8 +32,7 @@ def size(layers: Iterable[SparseLinear]) -> Size:
     )
 
 
-# The three products of a step that each operation consists of; the literature counts each as one forward pass.
-FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = range(3)
+# The products that each operation consists of; the literature counts each as one forward pass.
 PRODUCTS = {
     "forward": (FORWARD,),
     "training_forward": (FORWARD,),

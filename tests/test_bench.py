@@ -271,7 +271,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
     assert len(rows) == 2 * len(LAYERS)
-    assert all(row["schema"] == 4 and 2 <= row["processes"] < 50 for row in rows)
+    assert all(row["schema"] == 5 and 2 <= row["processes"] < 50 for row in rows)
 
 
 def test_too_little_time_is_said_and_leaves_no_case_without_a_result() -> None:

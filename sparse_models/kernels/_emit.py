@@ -17,6 +17,7 @@ INTEGER = ir.IntType(64)
 NUMBERS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
 BYTES = {"float32": 4, "float64": 8}
 CACHE_LINE, TICKETS = 64, 2
+SMALL_BYTES = 16  # of a vector that is put together number by number
 FAST = ("reassoc", "contract")  # a sum may be taken in another order; NaN and infinity stay what they are
 
 
@@ -42,8 +43,11 @@ class Emitter:
     def own_part(self, scratch: Any, size: Any) -> Any:
         """Return the address, a multiple of a cache line's bytes, of this thread's own `size` bytes of scratch memory."""
         thread = self._take_ticket(self.add(self.tickets, 8))
-        address = self.add(scratch, self.times(thread, size), CACHE_LINE - 1)
-        return self.builder.and_(address, self.constant(-CACHE_LINE))
+        return self.aligned(self.add(scratch, self.times(thread, size)))
+
+    def aligned(self, address: Any) -> Any:
+        """Return the first beginning of a cache line from an address on."""
+        return self.builder.and_(self.add(address, CACHE_LINE - 1), self.constant(-CACHE_LINE))
 
     def divided(self, number: Any, by: Any) -> tuple[Any, Any]:
         """Return quotient and remainder of two integers."""

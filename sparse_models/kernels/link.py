@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from sparse_models.kernels.permute import permuted
 from sparse_models.kernels.structure import Structure
 
 
@@ -19,7 +20,7 @@ class Link(NamedTuple):
     @property
     def transposed_values(self) -> Tensor:
         """The values [nnz] in the transpose's order."""
-        return self.values.index_select(0, self.transposition)
+        return permuted(self.values, self.transposition)
 
 
 class Gradients(NamedTuple):

@@ -13,12 +13,11 @@ from llvmlite import ir
 from torch import Tensor
 
 from sparse_models.kernels._compile import vector_bytes
-from sparse_models.kernels._emit import CACHE_LINE
+from sparse_models.kernels._emit import CACHE_LINE, SMALL_BYTES
 from sparse_models.kernels._team import run, threads
 from sparse_models.kernels._tile import Matrix, Piece, emitter_for, of_bias, row_product, row_sampled, tiling, widest
 from sparse_models.kernels.structure import Structure
 
-SMALL_BYTES = 16  # of a vector that is put together number by number
 TILES_PER_PART = 8  # of a batch, at least: each part has sums of its own to be written and added up
 TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
 
@@ -104,6 +103,12 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
     sizes = (structure.rows, structure.columns, batch, tiles, blocks, scratch.shape[1], parts, nnz)
     run(_sampled(dtype, chunks, structure.indices.element_size()), [*tensors, *sizes], team)
     return sums[0] if parts == 1 else sums.sum(0)
+
+
+def tile_bytes(features: int, batch: int, dtype: torch.dtype) -> int:
+    """Return the bytes of the packed tile of so many features that a product loads its vectors from."""
+    chunks, _ = tiling(batch, _name(dtype), widest(features))
+    return features * chunks * vector_bytes()
 
 
 def _name(dtype: torch.dtype) -> str:

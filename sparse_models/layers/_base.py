@@ -10,6 +10,8 @@ from torch.nn import functional
 from sparse_models.errors import InputError
 from sparse_models.masks import UNSTRUCTURED, Pattern
 
+FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = range(3)  # the three products of a step
+
 
 class MultiplyAdds(NamedTuple):
     """Multiply-adds per sample of a layer's three products."""
@@ -92,6 +94,13 @@ class SparseLinear(nn.Module):
     def multiply_adds(self) -> MultiplyAdds:
         """Multiply-adds per sample that the layer executes; override where a product touches more than the non-zeros."""
         return MultiplyAdds(self.nnz, self.nnz, self.nnz)
+
+    def tile_bytes(self, product: int, batch: int) -> int | None:  # noqa: ARG002
+        """Return the bytes that a product (FORWARD, INPUT_GRADIENT or WEIGHT_GRADIENT) reads over and over from a cache.
+
+        They are what bounds it (sparse_models.kernels.roofline); None where nothing is known of the kernel.
+        """
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output [batch, out] for x [batch, in], in any strides."""

@@ -124,6 +124,11 @@ class CsrBothWays(CsrStorage):
         """Return x [batch, features], in any strides, as [features, batch], contiguous."""
         return x.t().contiguous()
 
+    @staticmethod
+    def permuted(values: Tensor, order: Tensor) -> Tensor:
+        """Return values[order] [nnz]."""
+        return values.index_select(0, order)
+
     @property
     def structures(self) -> tuple[Structure, Structure]:
         """The structure of the weight [out, in] and that of its transpose."""
@@ -173,7 +178,7 @@ class _Product(torch.autograd.Function):
         rows, columns, transposition = ctx.structures
         grad_t = ctx.layer.turned(grad)  # [out, batch]
         x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
-        x_grad = ctx.layer.multiply(columns, values.index_select(0, transposition), grad_t).t() if x_needed else None
+        x_grad = ctx.layer.multiply(columns, ctx.layer.permuted(values, transposition), grad_t).t() if x_needed else None
         values_grad = ctx.layer.sample(rows, grad_t, x_t) if values_needed else None
         return x_grad, values_grad, grad_t.sum(1) if bias_needed else None, None, None, None, None
 

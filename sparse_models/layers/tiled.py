@@ -10,8 +10,9 @@ from torch.autograd.function import once_differentiable
 from sparse_models.errors import InputError
 from sparse_models.kernels import chain, tiled
 from sparse_models.kernels.link import Link
+from sparse_models.kernels.permute import permuted
 from sparse_models.kernels.transpose import transposed
-from sparse_models.layers._base import SparseLinear
+from sparse_models.layers._base import INPUT_GRADIENT, SparseLinear
 from sparse_models.layers._csr_storage import CsrBothWays
 from sparse_models.registry import register_layer
 
@@ -58,7 +59,13 @@ class Tiled(CsrBothWays):
         values = self._parameters["values"]  # not by name: a small batch takes no longer than a few look-ups
         return values is not None and x.dtype == values.dtype and x.dtype in NUMBERS and x.is_cpu and values.is_cpu
 
+    def tile_bytes(self, product: int, batch: int) -> int | None:
+        """Return the bytes of a thread's tile; a batch of 1 has none."""
+        features = self.out_features if product == INPUT_GRADIENT else self.in_features
+        return None if batch == 1 else tiled.tile_bytes(features, batch, self.values.dtype)
+
     turned = staticmethod(transposed)
+    permuted = staticmethod(permuted)
     multiply = staticmethod(tiled.product)
     sample = staticmethod(tiled.sampled)
 

@@ -1,0 +1,39 @@
+"""Values in another order: PyTorch's own gather runs on one thread."""
+
+from functools import cache
+
+from torch import Tensor
+
+from sparse_models.kernels._emit import SMALL_BYTES
+from sparse_models.kernels._team import run, threads
+from sparse_models.kernels._tile import emitter_for
+
+LEAST = 2**14  # numbers that are worth a team
+
+
+def permuted(values: Tensor, order: Tensor) -> Tensor:
+    """Return values[order], for values and 32-bit places of any number, contiguous: what index_select means."""
+    if len(order) < LEAST:
+        return values.index_select(0, order)
+    result = values.new_empty(len(order))
+    team = threads()
+    run(_gathered(str(values.dtype).removeprefix("torch.")), (values, order, result, len(order), team), team)
+    return result
+
+
+@cache
+def _gathered(dtype: str) -> int:
+    """Return the address of a kernel that gathers, a part of the places for each thread."""
+    emit = emitter_for(dtype)
+    values, order, result, count, parts = (emit.argument(place) for place in range(5))
+    lanes = SMALL_BYTES // emit.width
+    with emit.tasks(parts) as part:
+        start, end = emit.share(count, part, parts)
+        whole = emit.add(start, emit.builder.and_(emit.builder.sub(end, start), emit.constant(-lanes)))
+        with emit.loop(start, whole, lanes) as group:
+            numbers = emit.gathered(values, emit.indices(order, group.place, lanes, 4))
+            emit.store(numbers, emit.add(result, emit.times(group.place, emit.width)))
+        with emit.loop(whole, end) as one:
+            number = emit.gathered(values, [emit.index(order, one.place)])
+            emit.store(number, emit.add(result, emit.times(one.place, emit.width)))
+    return emit.compiled()

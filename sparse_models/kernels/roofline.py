@@ -1,0 +1,55 @@
+"""What bounds a product of a sparse matrix: multiply-adds that each load a vector from the cache level that a tile lives in."""
+
+import time
+from functools import cache
+
+import torch
+
+from sparse_models.kernels._compile import vector_bytes
+from sparse_models.kernels._emit import BYTES, CACHE_LINE
+from sparse_models.kernels._team import run, threads
+from sparse_models.kernels._tile import emitter_for
+
+CHAINS = 16  # sums, more than hide the time that a multiply-add takes
+CALL_BYTES, LEAST_CALLS = 2**27, 5  # loaded by each thread in one call, some milliseconds
+
+
+def bound(tile_bytes: int, dtype: str, seconds: float = 0.05) -> float:
+    """Return the FLOP/s of torch's threads, each with a tile of its own of so many bytes, rounded up to whole rounds of loads.
+
+    Every multiply-add loads one vector, nothing is computed for addresses, and the tile is walked in order: the best of calls
+    that take `seconds` together, since noise only ever takes away.
+    """
+    team, step = threads(), CHAINS * vector_bytes()
+    size = -(-tile_bytes // step) * step
+    repetitions = max(1, CALL_BYTES // size)
+    own_bytes = size + CACHE_LINE
+    tiles = torch.ones(team * own_bytes // 4 + 1)  # written, so that no two pages of it are the same
+    sums = torch.empty(team * step, dtype=torch.uint8)
+    arguments = (tiles, sums, own_bytes, size, repetitions, team)
+    times = list[float]()
+    while len(times) < LEAST_CALLS or sum(times) < seconds:
+        start = time.perf_counter()
+        run(_loads(dtype), arguments, team)
+        times.append(time.perf_counter() - start)
+    return 2 * team * repetitions * size / BYTES[dtype] / min(times)
+
+
+@cache
+def _loads(dtype: str) -> int:
+    """Return the address of a kernel that adds up a tile of each thread's own, over and over."""
+    emit = emitter_for(dtype)
+    tiles, sums, own_bytes, size, repetitions, team = (emit.argument(place) for place in range(6))
+    factor = emit.constant_vector(0.5)
+    with emit.tasks(team) as task:
+        start = emit.aligned(emit.add(tiles, emit.times(task, own_bytes)))
+        step = CHAINS * emit.lanes * emit.width
+        with emit.loop(emit.constant(0), repetitions, 1, [emit.zero()] * CHAINS) as again:
+            with emit.loop(start, emit.add(start, size), step, again.carried) as place:
+                vectors = emit.vectors(place.place, CHAINS)
+                place.carried = [
+                    emit.multiply_add(vector, factor, total) for vector, total in zip(vectors, place.carried, strict=True)
+                ]
+            again.carried = place.carried
+        emit.write(again.carried, emit.add(sums, emit.times(task, step)))
+    return emit.compiled()
