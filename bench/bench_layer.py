@@ -5,11 +5,14 @@ from bench.memo import recall
 from bench.memory import peak_bytes
 from bench.pairing import Racer
 from bench.roofline import bounds
+from bench.rounds import Work, time_round
 from bench.row import Facts
-from bench.workbench import build, dense_reference, layout_of, operation, pass_gate, problems
+from bench.workbench import LAYOUTS, build, dense_reference, layout_of, operation, pass_gate, problems
 from sparse_models.costs import Size, counted_flops, executed_flops, size
 from sparse_models.layers import SparseLinear
 from sparse_models.registry import LAYERS
+
+OTHER_LAYOUT_CALLS = 5
 
 
 def bench_forward(case: Case, race: Racer) -> Facts:
@@ -64,9 +67,11 @@ def measure(case: Case, race: Racer) -> Facts:
     race(candidate, dense, case.device)
 
     def find_facts() -> Facts:
-        peaks = {}
+        peaks: Facts = {}
         if case.op == "step" and not race.once:  # apart from all timing
             peaks = {"peak_bytes": peak_bytes(candidate, case.device), "dense_peak_bytes": peak_bytes(dense, case.device)}
+            other = operation(case.op, model, parts, next(each for each in LAYOUTS if each != layout))
+            peaks["other_layout_cost"] = _fastest(other, case.device) / _fastest(candidate, case.device)
         layers, dense_layers, batch = list(model), list(dense_model), Shape.parse(case.shape).batch
         walked, total = _walked(layers, case.op), size(layers)
         return {
@@ -83,6 +88,11 @@ def measure(case: Case, race: Racer) -> Facts:
         }
 
     return recall(f"facts {case}", find_facts)  # the same in every process
+
+
+def _fastest(work: Work, device: str) -> float:
+    """Return the least seconds of a few calls, the first of which warms up."""
+    return min(time_round(work, 1, device).seconds for _ in range(OTHER_LAYOUT_CALLS + 1))
 
 
 def _walked(layers: list[SparseLinear], op: str) -> Size:

@@ -12,7 +12,7 @@ from sparse_models.registry import LAYERS, UPDATES
 # What a step consists of, each timed by itself; the update of the mask, which comes once in many steps, is an operation too.
 PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")
 WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss at its end, as the training loop takes it
-OPS = (*WHOLE, *PARTS, "update", "train")
+OPS = (*WHOLE, *PARTS, "beside", "update", "train")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 # A ViT-S feed-forward layer, and one sample through a transformer's.
 SHAPES = ("384x1536b128", "512x2048b1")
@@ -39,6 +39,7 @@ GRID = [(SHAPES, SPARSITIES)]
 GRIDS: dict[str, list[tuple[tuple[str, ...], tuple[float, ...]]]] = {
     "step": [*GRID, (PART_SHAPES, PART_SPARSITIES)],
     "training_step": [(TRAINING_SHAPES, SPARSITIES)],
+    "beside": [(SHAPES[:1], PART_SPARSITIES)],
     **{part: [(PART_SHAPES, PART_SPARSITIES)] for part in PARTS},
 }
 

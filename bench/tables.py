@@ -23,11 +23,12 @@ def answer(rows: Sequence[Row]) -> Iterator[str]:
     layers = [row for row in rows if row["op"] in WHOLE]
     parts = [row for row in rows if row["op"] in PARTS]
     updates = [row for row in rows if row["op"] == "update"]
+    beside = [row for row in rows if row["op"] == "beside"]
     for _, group in groups(layers, *WHERE):
         print_table(console, *_speedups(group))
         console.print(_noise_floor(group))
     if layers:
-        console.print(_verdicts(layers + parts))
+        console.print(_verdicts(layers + parts + beside))
         print_table(console, *_realised(layers))
     bounded = [row for row in layers + parts if "bound_gflops" in row]
     if bounded:
@@ -38,6 +39,8 @@ def answer(rows: Sequence[Row]) -> Iterator[str]:
         print_table(console, *_split(group, [row for row in rows if all(row[field] == group[0][field] for field in WHERE)]))
     for _, group in groups(updates, *WHERE):
         print_table(console, *_update_costs(group))
+    for _, group in groups(beside, *WHERE):
+        print_table(console, *_beside(group))
     for _, group in groups((row for row in rows if row["op"] == "train"), "data", "protocol", "device", "dtype", "threads"):
         print_table(console, *trainings(group))
         for sentence in summaries(group):
@@ -109,7 +112,10 @@ def _roofline(rows: list[Row]) -> tuple[str, Table]:
 def _memory(rows: list[Row]) -> tuple[str, Table]:
     """Return the bytes stored, and at most held above that while stepping, beside dense's."""
     sparsities = sorted({row["sparsity"] for row in rows if row["model"] != "dense"})
-    title = f"Memory, {what(rows[0])}: bytes stored, and the peak above them while stepping, both as a fraction of dense's"
+    title = (
+        f"Memory, {what(rows[0])}: bytes stored, and the peak above them while stepping, both as a fraction of dense's; and\n"
+        "what a step takes of its time with activations in the layout that the layer does not prefer"
+    )
     table = new_table(["layer", *(f"{sparsity:g}" for sparsity in sparsities)])
     dense = next((row for row in rows if row["model"] == "dense"), None)
     for (layer,), group in groups(rows, "layer"):
@@ -125,7 +131,7 @@ def _memory(rows: list[Row]) -> tuple[str, Table]:
 def _bytes(row: Row) -> str:
     stored = row["bytes_stored"] / row["dense_bytes_stored"]
     peak = f"{row['peak_bytes'] / row['dense_peak_bytes']:.2f}" if row["dense_peak_bytes"] else "?"
-    return f"{stored:.2f} stored, {peak} peak"
+    return f"{stored:.2f} stored, {peak} peak, {row['other_layout_cost']:.2f} time"
 
 
 def _split(parts: list[Row], rows: list[Row]) -> tuple[str, Table]:
@@ -155,6 +161,17 @@ def _percent(step: Row | None, part: str) -> str:
         return ""
     middle, low, high = (step[f"{part}_fraction{end}"] for end in ("", "_low", "_high"))
     return f"{middle:.0%} [{low:.0%} {high:.0%}]" if part == "unaccounted" else f"{middle:.0%}"
+
+
+def _beside(rows: list[Row]) -> tuple[str, Table]:
+    """Return whether PyTorch's own operations suffer from a layer's, or it from theirs."""
+    sparsities = sorted({row["sparsity"] for row in rows})
+    title = f"In turns with PyTorch's own products, against each by itself, {what(rows[0])}: below 1 they disturb one another"
+    table = new_table(["layer", *(f"{sparsity:g}" for sparsity in sparsities)])
+    for (layer,), group in groups(rows, "layer"):
+        cells = {row["sparsity"]: _marked(row) for row in group}
+        table.add_row(layer, *(cells.get(sparsity, "") for sparsity in sparsities))
+    return title, table
 
 
 def _update_costs(rows: list[Row]) -> tuple[str, Table]:

@@ -9,7 +9,8 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from sparse_models.kernels import _emit, _pass, _team, tiled
+from sparse_models.kernels import _emit, _pass, _team, permute, roofline, tiled, transpose
+from sparse_models.kernels._compile import KERNELS
 
 # Below, at and above the width of one vector, of a whole tile, and of two.
 BATCHES = [1, 2, 3, 15, 16, 17, 63, 64, 100, 127, 128, 129, 255, 257, 300]
@@ -28,6 +29,12 @@ def poisoned() -> Iterator[None]:
 
 def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 if actual.dtype == torch.float32 else 1e-10)
+
+
+def forget_kernels() -> None:
+    """Have every kernel compiled anew, or loaded from the cache of compiled code."""
+    for kernel in KERNELS:
+        kernel.cache_clear()
 
 
 class Watcher:
@@ -60,7 +67,6 @@ def watcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watcher
     monkeypatch.setenv("SPARSE_MODELS_CACHE", str(tmp_path))
     monkeypatch.setattr(_emit, "WATCH", "watched")
     binding.add_symbol("watched", ctypes.cast(watcher.function, ctypes.c_void_p).value)
-    kernels = (tiled._product, tiled._sampled, tiled._single, tiled._single_sampled, _pass._gradients)
 
     def run(function: int, arguments: list[Tensor | int], team: int) -> None:
         tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
@@ -68,10 +74,8 @@ def watcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watcher
         watcher.written = {}  # what is freed after a run may be given to the next
         _team.run(function, arguments, team)
 
-    for module in (tiled, _pass):
+    for module in (tiled, _pass, permute, roofline, transpose):
         monkeypatch.setattr(module, "run", run)
-    for kernel in kernels:
-        kernel.cache_clear()
+    forget_kernels()
     yield watcher
-    for kernel in kernels:
-        kernel.cache_clear()
+    forget_kernels()

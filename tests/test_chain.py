@@ -13,7 +13,9 @@ from torch import Tensor
 from bench.cases import Case
 from bench.workbench import pass_gate
 from sparse_models.errors import GateError, InputError
-from sparse_models.kernels.chain import define_gradients, gradients
+from sparse_models.kernels._pass import tile_by_tile
+from sparse_models.kernels._tile import TILE_BYTES
+from sparse_models.kernels.chain import define_gradients, gradients, layer_by_layer
 from sparse_models.kernels.link import Gradients, Link
 from sparse_models.layers.tiled import Tiled
 from sparse_models.models import MLP, draw, sparse_mlp
@@ -51,10 +53,11 @@ def test_a_chain_has_the_loss_and_gradients_of_its_definition(
     x = x.t().contiguous().t() if feature_major else x
     labels = torch.randint(sizes[-1], (batch,), generator=numbers)
     linked = links(seed, sizes, density, dtype, with_bias=with_bias)
-    found, defined = gradients(linked, x, labels), define_gradients(linked, x, labels)
-    close(found.loss, defined.loss)
-    for mine, its in zip([*found.values, *found.biases], [*defined.values, *defined.biases], strict=True):
-        close(mine, its)
+    defined = define_gradients(linked, x, labels)
+    for found in (tile_by_tile(linked, x.contiguous(), labels), layer_by_layer(linked, x, labels)):
+        close(found.loss, defined.loss)
+        for mine, its in zip([*found.values, *found.biases], [*defined.values, *defined.biases], strict=True):
+            close(mine, its)
 
 
 def test_logits_of_any_size_have_a_finite_loss() -> None:
@@ -65,12 +68,48 @@ def test_logits_of_any_size_have_a_finite_loss() -> None:
     torch.testing.assert_close(found.values[0], defined.values[0])
 
 
+@pytest.mark.parametrize("way", [tile_by_tile, layer_by_layer])
+def test_what_is_not_a_number_is_not_hidden_by_relu(way: Any) -> None:
+    linked = links(0, (4, 6, 3), 1.0, torch.float32, with_bias=True)
+    x, labels = torch.randn(20, 4), torch.arange(20) % 3
+    x[7] = torch.nan
+    found = way(linked, x, labels)
+    assert found.loss.isnan()
+    assert all(gradient.isnan().all() for gradient in (found.values[-1], found.biases[-1]))
+
+
+def test_inputs_and_labels_may_have_any_strides() -> None:
+    linked = links(0, (4, 6, 3), 0.5, torch.float32, with_bias=True)
+    x, labels = torch.randn(4, 40), torch.randint(3, (80,))
+    found, defined = gradients(linked, x.t(), labels[::2]), define_gradients(linked, x.t(), labels[::2])
+    close(found.loss, defined.loss)
+    close(found.values[0], defined.values[0])
+
+
+def test_a_chain_goes_layer_by_layer_where_its_tile_fits_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    went: list[str] = []
+    for way in ("tile_by_tile", "layer_by_layer"):
+        monkeypatch.setattr(f"sparse_models.kernels.chain.{way}", lambda *_, way=way: went.append(way))
+    for features in (4, TILE_BYTES // 16):
+        gradients(links(0, (features, 2), 0.0, torch.float32, with_bias=False), torch.rand(2, features), torch.tensor([0, 1]))
+    assert went == ["tile_by_tile", "layer_by_layer"]
+
+
+def test_gradients_are_handed_over_and_a_second_backward_pass_says_so() -> None:
+    model = sparse_mlp(draw((6, 8, 4)), "tiled", 0.5)
+    loss = model.cross_entropy(torch.randn(8, 6, dtype=torch.float64), torch.arange(8) % 4)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="expected one backward pass through a fused step, got a second; use fused=False"):
+        loss.backward()
+
+
 @pytest.mark.parametrize("batch", [1, 70, 300, 1100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_chain_touches_what_is_its_own(watcher: Watcher, batch: int, dtype: torch.dtype) -> None:
     numbers = torch.Generator().manual_seed(0)
     x, labels = torch.randn(batch, 4, generator=numbers, dtype=dtype), torch.randint(3, (batch,), generator=numbers)
-    gradients(links(0, (4, 5, 3), 0.5, dtype, with_bias=True), x, labels)
+    for way in (tile_by_tile, layer_by_layer):
+        way(links(0, (4, 5, 3), 0.5, dtype, with_bias=True), x, labels)
     assert watcher.written
     assert not watcher.outside
     assert not watcher.contested

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_models.errors import InputError
-from sparse_models.kernels import _team, tiled
+from sparse_models.kernels import _team
 from sparse_models.kernels.structure import Structure
 from sparse_models.kernels.tiled import define_product, define_sampled, product, sampled
 from sparse_models.layers import _csr_storage
 from sparse_models.layers._csr_storage import compress
 from sparse_models.registry import LAYERS
-from tests.kernels import BATCHES, Watcher, close
+from tests.kernels import BATCHES, Watcher, close, forget_kernels
 from tests.strategies import seeds
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -30,6 +30,7 @@ def problem(
     if rows > 2:
         mask[0], mask[1] = True, False
     pointers, _, indices = compress(mask)
+    indices = indices.short() if seed % 2 else indices  # 16 bits, or 32
     sizes = [(int(mask.sum()),), (columns, batch), (rows,), (rows, batch)]
     values, x, bias, grad = (torch.randn(size, generator=numbers, dtype=dtype) for size in sizes)
     return Structure(pointers, indices, columns), values, x, bias, grad
@@ -46,14 +47,15 @@ problems = st.builds(
 )
 
 
-@settings(max_examples=60)
-@given(problems, st.booleans())
+@settings(max_examples=80)
+@given(problems, st.booleans(), st.booleans(), st.booleans())
 def test_the_product_is_what_its_definition_says(
-    drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], with_bias: bool
+    drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], with_bias: bool, relu: bool, with_passed: bool
 ) -> None:
-    structure, values, x, bias, _ = drawn
-    added = bias if with_bias else None
-    close(product(structure, values, x, added), define_product(structure, values, x, added))
+    structure, values, x, bias, grad = drawn
+    added, passed = bias if with_bias else None, grad if with_passed else None
+    defined = define_product(structure, values, x, added, relu=relu, passed=passed)
+    close(product(structure, values, x, added, relu=relu, passed=passed), defined)
 
 
 @settings(max_examples=60)
@@ -113,7 +115,7 @@ def test_compiled_code_is_kept_and_damaged_code_is_not_run(monkeypatch: pytest.M
         return {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
     def once() -> None:
-        tiled._product.cache_clear()
+        forget_kernels()
         close(product(structure, values, x), expected)
 
     once()
@@ -130,7 +132,7 @@ def test_compiled_code_is_kept_and_damaged_code_is_not_run(monkeypatch: pytest.M
 
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARSE_MODELS_CACHE", "/proc/nowhere")
-    tiled._product.cache_clear()
+    forget_kernels()
     structure, values, x, _, _ = problem(0, 3, 4, 40, 0.5, torch.float32)
     close(product(structure, values, x), define_product(structure, values, x, None))
 

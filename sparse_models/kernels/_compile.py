@@ -6,25 +6,48 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import llvmlite
 from llvmlite import binding
 
+Kernel = Callable[..., int]
+KERNELS: list[Any] = []  # every kernel, so that tests can have all of them compiled anew
 
-def _target() -> binding.TargetMachine:
-    """Return a description of this machine; an engine takes its own over."""
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    return binding.Target.from_default_triple().create_target_machine(
-        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3, jit=True
-    )
+
+def kernel(build: Kernel) -> Kernel:
+    """Return `build`, which compiles a kernel and returns its address, called once for each set of arguments."""
+    KERNELS.append(cache(build))
+    return KERNELS[-1]  # type: ignore[no-any-return]
+
+
+class Machine(NamedTuple):
+    """What kernels are compiled for: a processor's name and features, as LLVM has them, and the bytes of its widest vectors."""
+
+    name: str
+    features: str
+    vector_bytes: int
 
 
 @cache
-def vector_bytes() -> int:
-    """Return the bytes of this machine's widest vectors of numbers."""
+def machine() -> Machine:
+    """Return this very machine."""
     features = binding.get_host_cpu_features()
-    return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
+    widest = 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
+    return Machine(binding.get_host_cpu_name(), features.flatten(), widest)
+
+
+def vector_bytes() -> int:
+    """Return the bytes of the widest vectors of numbers."""
+    return machine().vector_bytes
+
+
+def _target() -> binding.TargetMachine:
+    """Return a description of the machine; an engine takes its own over."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    name, features, _ = machine()
+    return binding.Target.from_default_triple().create_target_machine(cpu=name, features=features, opt=3, jit=True)
 
 
 def cache_folder() -> Path:
@@ -38,8 +61,7 @@ _ENGINES: list[binding.ExecutionEngine] = []  # which own the compiled code
 
 def compiled(text: str, name: str) -> int:
     """Return the address of function `name` of a module of LLVM's text, compiled for this very machine."""
-    machine = f"{llvmlite.__version__} {binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
-    path = cache_folder() / f"{hashlib.sha256(f'{machine} {text}'.encode()).hexdigest()}.o"
+    path = cache_folder() / f"{hashlib.sha256(f'{llvmlite.__version__} {machine()} {text}'.encode()).hexdigest()}.o"
     known = _read(path)
     module = binding.parse_assembly(text)
     engine = binding.create_mcjit_compiler(module, _target())

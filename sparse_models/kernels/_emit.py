@@ -4,36 +4,30 @@ LLVM is spoken to directly because only its vector types make it keep a row of a
 whatever language, it turns into something else. It fits the vectors to the machine: AVX-512, AVX2 or NEON from one source.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
 
+from sparse_models.kernels._arithmetic import INTEGER, Arithmetic
 from sparse_models.kernels._compile import compiled
 
-INTEGER = ir.IntType(64)
-NUMBERS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
-BYTES = {"float32": 4, "float64": 8}
 CACHE_LINE, TICKETS = 64, 2
 SMALL_BYTES = 16  # of a vector that is put together number by number
-FAST = ("reassoc", "contract")  # a sum may be taken in another order; NaN and infinity stay what they are
 
 
 # The name of a function (address, bytes, whether it is a write) that is called before every access to memory: tests set it.
 WATCH: str | None = None
 
 
-class Emitter:
+class Emitter(Arithmetic):
     """A function `name(arguments)` in the making: `arguments` points to 64-bit integers, addresses among them."""
 
     def __init__(self, module: ir.Module, name: str, dtype: str, lanes: int) -> None:
         """Start the function; numbers are of `dtype`, and a vector holds `lanes` of them."""
-        self.module, self.number, self.width, self.lanes = module, NUMBERS[dtype], BYTES[dtype], lanes
-        self.vector = ir.VectorType(self.number, lanes)
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.PointerType()]), name)
-        self.builder = ir.IRBuilder(self.function.append_basic_block())
+        super().__init__(module, ir.IRBuilder(self.function.append_basic_block()), dtype, lanes)
         self.tickets = self.builder.ptrtoint(self.function.args[0], INTEGER)  # two integers: next task, next thread
 
     def argument(self, place: int) -> Any:
@@ -48,35 +42,6 @@ class Emitter:
     def aligned(self, address: Any) -> Any:
         """Return the first beginning of a cache line from an address on."""
         return self.builder.and_(self.add(address, CACHE_LINE - 1), self.constant(-CACHE_LINE))
-
-    def divided(self, number: Any, by: Any) -> tuple[Any, Any]:
-        """Return quotient and remainder of two integers."""
-        quotient = self.builder.sdiv(number, by)
-        return quotient, self.builder.sub(number, self.times(quotient, by))
-
-    def share(self, whole: Any, part: Any, parts: Any) -> tuple[Any, Any]:
-        """Return where a part of `whole` things begins and ends, all parts being as even as can be."""
-        start, end = (self.builder.sdiv(self.times(whole, place), parts) for place in (part, self.add(part, 1)))
-        return start, end
-
-    def constant(self, value: int) -> Any:
-        """Return an integer."""
-        return ir.Constant(INTEGER, value)
-
-    def add(self, *terms: Any) -> Any:
-        """Return the sum of integers."""
-        total = terms[0]
-        for term in terms[1:]:
-            total = self.builder.add(total, self.constant(term) if isinstance(term, int) else term)
-        return total
-
-    def times(self, left: Any, right: Any) -> Any:
-        """Return the product of integers."""
-        return self.builder.mul(left, self.constant(right) if isinstance(right, int) else right)
-
-    def least(self, left: Any, right: Any) -> Any:
-        """Return the smaller of two integers."""
-        return self.builder.select(self.builder.icmp_signed("<", left, right), left, right)
 
     def _pointer(self, address: Any) -> Any:
         return self.builder.inttoptr(address, ir.PointerType())
@@ -101,10 +66,6 @@ class Emitter:
             watch = self._declared(WATCH, ir.VoidType(), [INTEGER] * 3)
             size = self.constant(lanes * width) if count is None else self.times(self.least(count, self.constant(lanes)), width)
             self.builder.call(watch, [address, size, self.constant(int(is_write))])
-
-    def _declared(self, name: str, result: Any, arguments: list[Any]) -> Any:
-        known = self.module.globals.get(name)
-        return known or ir.Function(self.module, ir.FunctionType(result, arguments), name)
 
     def index(self, address: Any, place: Any, width: int = 4) -> Any:
         """Return the integer of `width` bytes at a place of an array, as 64 bit."""
@@ -180,138 +141,9 @@ class Emitter:
         name = f"llvm.masked.{what}.v{self.lanes}f{8 * self.width}.p0"
         return self.builder.call(self._declared(name, result, [argument.type for argument in arguments]), arguments)
 
-    def passed(self, condition: Any, value: Any) -> Any:
-        """Return 0 where a vector's numbers are 0 or less, and another's elsewhere: for NaN, too, as PyTorch does."""
-        return self.builder.select(self.builder.fcmp_ordered("<=", condition, self.zero()), self.zero(), value)
-
-    def larger(self, left: Any, right: Any) -> Any:
-        """Return the larger of two vectors' numbers, place by place."""
-        return self.builder.select(self.builder.fcmp_ordered(">", left, right), left, right)
-
-    def integer_splat(self, integer: Any) -> Any:
-        """Return a vector of one integer repeated, cut to 32 bit."""
-        return self.splat(self.builder.trunc(integer, ir.IntType(32)))
-
-    def exp(self, vector: Any) -> Any:
-        """Return e to the power of a vector's numbers, none above 0; what the type cannot hold normalized is its smallest so.
-
-        e^x = 2^n e^r with n whole and |r| at most ln 2 / 2, where Taylor's series ends within the type's rounding after 7 terms
-        in single precision and 13 in double. LLVM itself has a call of libm for each lane.
-        """
-        builder, digits, terms = self.builder, 23 if self.width == 4 else 52, 7 if self.width == 4 else 13
-        lowest = -(2 ** (8 * self.width - digits - 2) - 2)  # the smallest power of 2 that is normal
-        integers = ir.VectorType(ir.IntType(8 * self.width), self.lanes)
-        scaled = builder.fmul(vector, self.constant_vector(1 / math.log(2)))
-        whole = self.each("rint", self.larger(self.constant_vector(lowest), scaled))  # NaN is larger than nothing, and stays
-        # ln 2 in two parts, of which the first has few enough digits that its multiples are exact.
-        high = math.floor(math.log(2) * 2**12) / 2**12
-        vector = self.larger(self.constant_vector(lowest * math.log(2)), vector)
-        rest = self.multiply_add(whole, self.constant_vector(-high), vector)
-        rest = self.multiply_add(whole, self.constant_vector(high - math.log(2)), rest)
-        series = self.constant_vector(1 / math.factorial(terms))
-        for power in reversed(range(terms)):
-            series = self.multiply_add(series, rest, self.constant_vector(1 / math.factorial(power)))
-        name = f"llvm.fptosi.sat.v{self.lanes}i{8 * self.width}.v{self.lanes}f{8 * self.width}"
-        exponent = builder.call(self._declared(name, integers, [self.vector]), [whole])
-        shifted = builder.add(exponent, ir.Constant(integers, [1 - lowest] * self.lanes))
-        power_of_2 = builder.bitcast(builder.shl(shifted, ir.Constant(integers, [digits] * self.lanes)), self.vector)
-        return builder.fmul(series, power_of_2)
-
-    def counting(self) -> Any:
-        """Return the vector of integers 0, 1, 2 ..."""
-        return ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), list(range(self.lanes)))
-
-    def constant_vector(self, value: float) -> Any:
-        """Return a vector of one number repeated."""
-        return ir.Constant(self.vector, [value] * self.lanes)
-
-    def each(self, function: str, vector: Any) -> Any:
-        """Return a function of LLVM's own, place by place."""
-        declared = self._declared(f"llvm.{function}.v{self.lanes}f{8 * self.width}", self.vector, [self.vector])
-        return self.builder.call(declared, [vector])
-
-    def constant_number(self, value: float) -> Any:
-        """Return a number."""
-        return ir.Constant(self.number, value)
-
     def _take_ticket(self, address: Any) -> Any:
         """Return the integer at an address and add 1 to it, one thread after the other."""
         return self.builder.atomic_rmw("add", self._pointer(address), self.constant(1), "monotonic")
-
-    def splat(self, one: Any, lanes: int | None = None) -> Any:
-        """Return a vector of one number, or of one 32-bit integer, repeated."""
-        undefined = ir.Constant(ir.VectorType(one.type, lanes or self.lanes), ir.Undefined)
-        first = self.builder.insert_element(undefined, one, ir.Constant(ir.IntType(32), 0))
-        return self._chosen(first, undefined, [0] * (lanes or self.lanes))
-
-    def zero(self) -> Any:
-        """Return a vector of zeros."""
-        return self.constant_vector(0.0)
-
-    def multiply_add(self, left: Any, right: Any, plus: Any) -> Any:
-        """Return left * right + plus, rounded once."""
-        name = f"llvm.fma.{self._suffix(left)}"
-        return self.builder.call(self._declared(name, left.type, [left.type] * 3), [left, right, plus])
-
-    def _suffix(self, value: Any) -> str:
-        lanes = f"v{value.type.count}" if isinstance(value.type, ir.VectorType) else ""
-        return f"{lanes}f{8 * self.width}"
-
-    def total(self, vector: Any) -> Any:
-        """Return the sum of a vector's numbers."""
-        name = f"llvm.vector.reduce.fadd.{self._suffix(vector)}"
-        declared = self._declared(name, self.number, [self.number, vector.type])
-        return self.builder.call(declared, [ir.Constant(self.number, -0.0), vector], fastmath=FAST)
-
-    def totals(self, vectors: Sequence[Any]) -> Any:
-        """Return the sums of as many vectors as `together` says, as one vector of so many numbers.
-
-        Halves of two vectors are added to one another until every vector has a lane: 3 to 4 instructions for each, where a
-        sum by itself takes twice as many.
-        """
-        vectors, together = list(vectors), len(vectors)
-        while len(vectors) > 1:
-            vectors = [self._paired(vectors[place], vectors[place + 1], together) for place in range(0, len(vectors), 2)]
-        [vector] = vectors
-        for lanes in _halves(self.lanes, together):
-            low, high = (self._chosen(vector, vector, range(first, first + lanes)) for first in (0, lanes))
-            vector = self.builder.fadd(low, high)
-        return vector
-
-    def _paired(self, left: Any, right: Any, block: int) -> Any:
-        """Return neighbours added up: in each block of lanes the left's, then the right's."""
-        parts = []
-        for first in (0, 1):
-            own = [lane for start in range(0, self.lanes, block) for lane in range(start + first, start + block, 2)]
-            half = block // 2
-            lanes = [
-                lane + side * self.lanes
-                for start in range(0, len(own), half)
-                for side in (0, 1)
-                for lane in own[start : start + half]
-            ]
-            parts.append(self._chosen(left, right, lanes))
-        return self.builder.fadd(*parts)
-
-    def transposed(self, vectors: Sequence[Any]) -> list[Any]:
-        """Return the columns of the square whose rows are given, as many as a vector has lanes."""
-        vectors, half = list(vectors), self.lanes // 2
-        low, high = (
-            [lane + side * self.lanes for lane in range(start, start + half) for side in (0, 1)] for start in (0, half)
-        )
-        for _ in range(half.bit_length()):
-            pairs = zip(vectors[:half], vectors[half:], strict=True)
-            vectors = [self._chosen(*pair, lanes) for pair in pairs for lanes in (low, high)]
-        return vectors
-
-    def _chosen(self, left: Any, right: Any, lanes: Iterable[int]) -> Any:
-        chosen = list(lanes)
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
-        return self.builder.shuffle_vector(left, right, mask)
-
-    def plus(self, left: Any, right: Any) -> Any:
-        """Return the sum of numbers or of vectors."""
-        return self.builder.fadd(left, right)
 
     @contextmanager
     def loop(self, start: Any, end: Any, step: int = 1, carried: Sequence[Any] = ()) -> "Iterator[Loop]":
@@ -360,10 +192,3 @@ class Loop:
     def __init__(self, place: Any, carried: list[Any]) -> None:
         """Start with the values that come in."""
         self.place, self.carried = place, list(carried)
-
-
-def _halves(lanes: int, least: int) -> Iterator[int]:
-    """Yield half of so many lanes, a quarter, and so on down to the least."""
-    while lanes > least:
-        lanes //= 2
-        yield lanes

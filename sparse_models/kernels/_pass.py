@@ -5,14 +5,14 @@ alone, are added up from tile to tile. Layer by layer, every activation would go
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparse_models.kernels._compile import vector_bytes
-from sparse_models.kernels._emit import BYTES, CACHE_LINE, INTEGER, Emitter
+from sparse_models.kernels._arithmetic import BYTES, INTEGER
+from sparse_models.kernels._compile import kernel, vector_bytes
+from sparse_models.kernels._emit import CACHE_LINE, Emitter
 from sparse_models.kernels._team import run, threads
 from sparse_models.kernels._tile import Matrix, add_to, emitter_for, of_bias, row_product, row_sampled, tiling
 from sparse_models.kernels.link import Gradients, Link
@@ -56,7 +56,7 @@ def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     return Gradients(loss, list(found[::2]), list(found[1::2]))
 
 
-@cache
+@kernel
 def _gradients(dtype: str, chunks: int, index_bytes: Sequence[int]) -> int:
     """Return the address of the kernel of `gradients` for tiles of so many vectors.
 

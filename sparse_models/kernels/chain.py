@@ -40,7 +40,7 @@ def gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     sizes = [links[0].rows.columns, *(link.rows.rows for link in links)]
     if tile_bytes(sizes) > TILE_BYTES:
         return layer_by_layer(links, x, labels)
-    return tile_by_tile(links, x.contiguous(), labels)
+    return tile_by_tile(links, x.contiguous(), labels.contiguous())
 
 
 def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:

@@ -1,9 +1,8 @@
 """Values in another order: PyTorch's own gather runs on one thread."""
 
-from functools import cache
-
 from torch import Tensor
 
+from sparse_models.kernels._compile import kernel
 from sparse_models.kernels._emit import SMALL_BYTES
 from sparse_models.kernels._team import run, threads
 from sparse_models.kernels._tile import emitter_for
@@ -21,7 +20,7 @@ def permuted(values: Tensor, order: Tensor) -> Tensor:
     return result
 
 
-@cache
+@kernel
 def _gathered(dtype: str) -> int:
     """Return the address of a kernel that gathers, a part of the places for each thread."""
     emit = emitter_for(dtype)

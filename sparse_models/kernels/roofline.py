@@ -1,12 +1,12 @@
 """What bounds a product of a sparse matrix: multiply-adds that each load a vector from the cache level that a tile lives in."""
 
 import time
-from functools import cache
 
 import torch
 
-from sparse_models.kernels._compile import vector_bytes
-from sparse_models.kernels._emit import BYTES, CACHE_LINE
+from sparse_models.kernels._arithmetic import BYTES
+from sparse_models.kernels._compile import kernel, vector_bytes
+from sparse_models.kernels._emit import CACHE_LINE
 from sparse_models.kernels._team import run, threads
 from sparse_models.kernels._tile import emitter_for
 
@@ -35,7 +35,7 @@ def bound(tile_bytes: int, dtype: str, seconds: float = 0.05) -> float:
     return 2 * team * repetitions * size / BYTES[dtype] / min(times)
 
 
-@cache
+@kernel
 def _loads(dtype: str) -> int:
     """Return the address of a kernel that adds up a tile of each thread's own, over and over."""
     emit = emitter_for(dtype)

@@ -6,13 +6,12 @@ the tile's row of its column, and added to sums that stay in registers. One load
 """
 
 import math
-from functools import cache
 
 import torch
 from llvmlite import ir
 from torch import Tensor
 
-from sparse_models.kernels._compile import vector_bytes
+from sparse_models.kernels._compile import kernel, vector_bytes
 from sparse_models.kernels._emit import CACHE_LINE, SMALL_BYTES
 from sparse_models.kernels._team import run, threads
 from sparse_models.kernels._tile import Matrix, Piece, emitter_for, of_bias, row_product, row_sampled, tiling, widest
@@ -127,7 +126,7 @@ def _blocks(rows: int, tiles: int) -> tuple[int, int]:
     return blocks, min(team, tiles * blocks)
 
 
-@cache
+@kernel
 def _product(dtype: str, chunks: int, index_bytes: int, *, relu: bool, has_passed: bool) -> int:
     """Return the address of the kernel of `product` for tiles of so many vectors."""
     emit = emitter_for(dtype)
@@ -165,7 +164,7 @@ def _product(dtype: str, chunks: int, index_bytes: int, *, relu: bool, has_passe
     return emit.compiled()
 
 
-@cache
+@kernel
 def _sampled(dtype: str, chunks: int, index_bytes: int) -> int:
     """Return the address of the kernel of `sampled` for tiles of so many vectors."""
     emit = emitter_for(dtype)
@@ -187,7 +186,7 @@ def _sampled(dtype: str, chunks: int, index_bytes: int) -> int:
     return emit.compiled()
 
 
-@cache
+@kernel
 def _single(dtype: str, index_bytes: int) -> int:
     """Return the address of the kernel of `product` for one column: its rows are shared out, and sums are over a row."""
     emit = emitter_for(dtype)
@@ -211,7 +210,7 @@ def _single(dtype: str, index_bytes: int) -> int:
     return emit.compiled()
 
 
-@cache
+@kernel
 def _single_sampled(dtype: str, index_bytes: int) -> int:
     """Return the address of the kernel of `sampled` for one column: its rows are shared out."""
     emit = emitter_for(dtype)

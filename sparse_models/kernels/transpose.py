@@ -1,11 +1,9 @@
 """Activations from batch-major to feature-major: PyTorch's own copy takes several times as long."""
 
-from functools import cache
-
 from torch import Tensor
 
-from sparse_models.kernels._compile import vector_bytes
-from sparse_models.kernels._emit import BYTES
+from sparse_models.kernels._arithmetic import BYTES
+from sparse_models.kernels._compile import kernel, vector_bytes
 from sparse_models.kernels._team import run, threads
 from sparse_models.kernels._tile import emitter_for
 
@@ -31,7 +29,7 @@ def transposed(x: Tensor) -> Tensor:
     return result
 
 
-@cache
+@kernel
 def _squares(dtype: str) -> int:
     """Return the address of a kernel that copies squares as wide as a vector: a task for each so many features."""
     emit = emitter_for(dtype)

@@ -1,0 +1,48 @@
+"""The layer's product and one of PyTorch's in turns, against as many of each by themselves.
+
+It is 1 where neither disturbs the other. A second pool of threads would be seen here: two pools that fight for the cores were
+up to 20 times as slow.
+"""
+
+from bench.cases import Case, Shape
+from bench.pairing import Racer
+from bench.row import Facts
+from bench.workbench import build, dense_reference, layout_of, operation, pass_gate, problems
+from sparse_models.costs import counted_flops, executed_flops, size
+from sparse_models.registry import LAYERS
+
+TURNS = 8
+
+
+def bench_beside(case: Case, race: Racer) -> Facts:
+    """Forward passes of the layer and of dense: one after the other in turns, or all of the one before all of the other."""
+    dense, dense_model, dense_layout = dense_reference(case, "forward")
+    layout = layout_of(LAYERS[case.layer], dense_layout)
+    pass_gate(case, case.layer, layout)
+    parts = problems(case, case.layer)
+    model = build(case.layer, parts)
+    own = operation("forward", model, parts, layout)
+
+    def in_turns() -> None:
+        for _ in range(TURNS):
+            own()
+            dense()
+
+    def apart() -> None:
+        for work in (own, dense):
+            for _ in range(TURNS):
+                work()
+
+    race(in_turns, apart, case.device)
+    total, batch = size(model), Shape.parse(case.shape).batch
+    counted = TURNS * (counted_flops(total.nnz, batch, "forward") + counted_flops(total.weights, batch, "forward"))
+    executed = TURNS * sum(executed_flops(list(layers), batch, "forward") for layers in (model, dense_model))
+    return {
+        **total._asdict(),
+        "layout": layout,
+        "dense_layout": dense_layout,
+        "flops_counted": counted,
+        "flops_executed": executed,
+        "dense_flops_counted": counted,
+        "dense_flops_executed": executed,
+    }
