@@ -12,7 +12,8 @@ from sparse_models.registry import LAYERS, UPDATES
 # What a step consists of, each timed by itself; the update of the mask, which comes once in many steps, is an operation too.
 PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")
 WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss at its end, as the training loop takes it
-OPS = (*WHOLE, *PARTS, "beside", "update", "train")
+OF_A_LAYER = (*WHOLE, *PARTS, "beside")  # in turns with one of PyTorch's own operations
+OPS = (*OF_A_LAYER, "update", "train")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 # A ViT-S feed-forward layer, and one sample through a transformer's.
 SHAPES = ("384x1536b128", "512x2048b1")

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from bench.cases import OPS, PARTS, WHOLE
+from bench.cases import OF_A_LAYER, OPS, PARTS
 from sparse_models.masks import FULL
 from sparse_models.registry import LAYERS, UPDATES
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2"]
 NO_ROWS = "--benchmark-disable"
-LAYER_CASES = len(WHOLE + PARTS) * len(LAYERS)
+LAYER_CASES = len(OF_A_LAYER) * len(LAYERS)
 README_CODE = [part.partition("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
 UPDATE_CASES = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern is not FULL for layer in LAYERS.values())
 
@@ -61,6 +61,9 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
                 fractions = [row[f"{arm}{part}_fraction"] for part in (*PARTS, "unaccounted")]
                 assert sum(fractions) == pytest.approx(1, abs=0.5)  # each is a median by itself
                 assert isinstance(row[f"{arm}adds_up"], bool)
+        if row["op"] in ("forward", "input_gradient", "weight_gradient") and row["layer"] == "tiled":
+            assert row["tile_bytes"] > 0
+            assert row["bound_fraction"] == pytest.approx(row["gflops"] / row["bound_gflops"])
         assert row["pools"]
         assert row["effective_sparsity"] == row["sparsity"]
 
@@ -97,6 +100,8 @@ def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[
     assert "Where a step's time goes, 8x8 batch 4" in saved[0][own:]
     assert "Memory, 8x8 batch 4" in saved[0][own:]
     assert "Realised fraction" in saved[0][own:]
+    assert "Roofline" in saved[0][own:]
+    assert "In turns with PyTorch's own products" in saved[0][own:]
     assert "in timed rounds" in saved[0]
 
 
@@ -182,6 +187,15 @@ def test_cold_caches_are_a_regime_and_a_cpu_has_no_graphs(tmp_path: Path) -> Non
     assert [row["regime"] for row in rows] == ["warm", "cold"]
     assert "(cpu, float32, 1 thread, cold caches)" in done.stdout
     assert "a CPU has no graphs to replay; ask for --regime warm or cold" in done.stdout
+
+
+def test_skewed_masks_are_cases_of_their_own(tmp_path: Path) -> None:
+    arguments = [*SMALL[2:], "--shape", "64x64b4", "--op", "forward", "--layer", "csr", "--skew", "0,0.5"]
+    done = run(*arguments, f"--benchmark-json={tmp_path / 'run.json'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = json.loads((tmp_path / "run.json").read_text())["benchmarks"]
+    assert sorted(record["extra_info"]["skew"] for record in records) == [0, 0, 0.5, 0.5]
+    assert len({record["fullname"] for record in records}) == 4
 
 
 def test_k_selects_cases_by_name() -> None:

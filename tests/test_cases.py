@@ -48,7 +48,7 @@ def test_every_parameter_is_a_plain_string_or_number() -> None:
 def test_ids_tell_all_cases_of_an_operation_apart() -> None:
     everything = DEFAULT._replace(
         sparsities=(0.5, 0.9), devices=("cpu", "cuda"), dtypes=("float32", "float64"), threads=(1, 2), layers=tuple(LAYERS),
-        regimes=("warm", "cold", "graph"),
+        regimes=("warm", "cold", "graph"), skews=(0.0, 0.25, 0.5),
     )  # fmt: skip
     for op in OPS:
         ids = [case.id for case in cases.cases(op, everything)]
@@ -56,7 +56,7 @@ def test_ids_tell_all_cases_of_an_operation_apart() -> None:
 
 
 def test_every_layer_is_timed_in_every_operation_of_one_layer() -> None:
-    for op in (*cases.WHOLE, *cases.PARTS):
+    for op in cases.OF_A_LAYER:
         assert {case.layer for case in cases.cases(op, DEFAULT)} == set(LAYERS)
     updated = {case.layer for case in cases.cases("update", DEFAULT)}
     assert updated == {name for name, layer in LAYERS.items() if layer.pattern is not FULL}
@@ -81,13 +81,20 @@ def test_regimes_are_an_axis_of_all_but_trainings() -> None:
         assert list(cases.cases(op, both)) == expected
 
 
+def test_skews_are_an_axis_of_all_but_trainings() -> None:
+    for op in OPS:
+        plain = list(cases.cases(op, DEFAULT))
+        expected = plain if op == "train" else [case._replace(skew=skew) for case in plain for skew in (0.0, 0.5)]
+        assert list(cases.cases(op, DEFAULT._replace(skews=(0.0, 0.5)))) == expected
+
+
 def test_every_run_has_its_control_whatever_layer_is_asked_for() -> None:
     found = list(cases.cases("forward", DEFAULT._replace(layers=("csr",), sparsities=(0.5,), shapes=("8x8b4",))))
     assert [(case.model, case.layer) for case in found] == [("dense", "dense"), ("sparse", "csr")]
 
 
 def test_the_control_is_dense_at_sparsity_0() -> None:
-    for op in (*cases.WHOLE, *cases.PARTS):
+    for op in cases.OF_A_LAYER:
         grids = cases.GRIDS.get(op, cases.GRID)
         controls = [case for case in cases.cases(op, DEFAULT) if case.model == "dense"]
         assert {case.shape for case in controls} == {shape for shapes, _ in grids for shape in shapes}

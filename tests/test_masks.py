@@ -15,6 +15,7 @@ from sparse_models.masks import (
     count_kept,
     magnitude_mask,
     random_mask,
+    skewed_score,
     top_k_mask,
 )
 from tests.strategies import coarse, generator, masks, normal, seeds, shapes, sparsities
@@ -42,6 +43,23 @@ def test_sparsity_is_the_fraction_of_zeros_and_true_is_kept() -> None:
     mask = random_mask((10, 10), 0.8, generator(0))
     assert int(mask.sum()) == 20
     assert int((~mask).sum()) == 80
+
+
+@given(shapes, sparsities, st.floats(0.01, 2), seeds)
+def test_a_skewed_mask_is_of_exactly_the_sparsity(shape: tuple[int, int], sparsity: float, skew: float, seed: int) -> None:
+    mask = UNSTRUCTURED.from_score(skewed_score(shape, sparsity, skew, generator(seed)), sparsity)
+    assert int(mask.sum()) == count_kept(mask.numel(), sparsity)
+
+
+@pytest.mark.parametrize("skew", [0.25, 0.5])
+@pytest.mark.parametrize("sparsity", [0.8, 0.95])
+def test_rows_of_a_skewed_mask_vary_as_asked(sparsity: float, skew: float) -> None:
+    """Beside what chance alone makes of as many weights."""
+    mask = UNSTRUCTURED.from_score(skewed_score((2000, 2000), sparsity, skew, generator(0)), sparsity)
+    rows, columns = (mask.sum(side).double() for side in (1, 0))
+    by_chance = math.sqrt(sparsity / (2000 * (1 - sparsity)))
+    assert float(rows.std() / rows.mean()) == pytest.approx(math.hypot(skew, by_chance), rel=0.15)
+    assert float(columns.std() / columns.mean()) == pytest.approx(by_chance, rel=0.15)
 
 
 def test_random_mask_is_uniform_over_positions() -> None:

@@ -55,6 +55,7 @@ def test_lists_are_separated_by_commas_and_doubles_said_once() -> None:
     assert selection.shapes == ("3x4b5",)
     assert selection.ops == ("train", "forward")
     assert selection.threads == (1,)
+    assert read(skew="0,.25").skews == (0.0, 0.25)
 
 
 SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each at least 1)"
@@ -83,6 +84,7 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("precision", "nan", "expected a number above 0, got 'nan'; for example 0.05"),
         ("budget", "-1", "expected a number above 0, got '-1'; for example 0.05"),
         ("budget", "1e999", "expected a number above 0, got '1e999'; for example 0.05"),
+        ("skew", "-0.5", "expected a number above 0, got '-0.5'; for example 0.05"),
         ("regime", "hot", "expected a known regime (warm, cold, graph), got 'hot'; check the spelling"),
         ("precision", "soon", "expected a number above 0, got 'soon'; for example 0.05"),
         ("seeds", "many", "expected a whole number from 1 to 999999, got 'many'; for example 3"),

@@ -76,12 +76,33 @@ def test_the_verdict_follows_the_interval(dense: float, verdict: str) -> None:
 
 
 def test_memory_is_told_beside_dense() -> None:
-    step = {"op": "step", "peak_bytes": 2**20, "dense_peak_bytes": 2**22}
+    step = {"op": "step", "peak_bytes": 2**20, "dense_peak_bytes": 2**22, "other_layout_cost": 1.25}
     dense = row(**step, model="dense", layer="dense", sparsity=0.0, bytes_stored=1200) | {"peak_bytes": 2**22}
     text = lines([dense, row(**step)])
     assert "Memory, 8x8 batch 4 (cpu, float32, 2 threads)" in text
     assert "(1.17 KiB stored, 4 MiB peak)" in text
-    assert "0.25 stored, 0.25 peak" in text
+    assert "0.25 stored, 0.25 peak, 1.25 time" in text
+
+
+def test_a_kernel_stands_beside_what_bounds_it() -> None:
+    bounded = {"tile_bytes": 2**17, "bound_gflops": 200.0}
+    text = lines([row(**bounded, gflops=160.0, bound_fraction=0.8), row(sparsity=0.9)])
+    [line] = [line for line in text.splitlines() if "80%" in line]
+    assert line.split()[-7:] == ["csr", "128", "KiB", "200", "160", "=", "80%"]
+    assert "Roofline" not in lines([row()])
+
+
+def test_operations_in_turns_with_pytorchs_stand_apart_from_speed_ups() -> None:
+    text = lines([row(op="beside", layer="tiled", speedup=0.5, speedup_low=0.4, speedup_high=0.6, verdict="slower")])
+    assert "In turns with PyTorch's own products, against each by itself, 8x8 batch 4" in text
+    assert "0.50 [0.40 0.60] -" in text
+    assert "Speed-up over dense" not in text
+
+
+def test_skewed_masks_stand_in_tables_of_their_own() -> None:
+    text = lines([row(), row(skew=0.25)])
+    assert "8x8 batch 4 (cpu, float32, 2 threads)" in text
+    assert "8x8 batch 4 (cpu, float32, 2 threads, rows skewed by 0.25)" in text
 
 
 def test_the_realised_fraction_stands_by_shape_operation_and_layer() -> None:
