@@ -131,7 +131,8 @@ def measure_all(
     """
     outcomes = {job.name: Outcome() for job in jobs}
     # Libraries size their pools as they load, and none may take more threads than the largest case.
-    nursery = Nursery(dict.fromkeys(POOLS, str(max((job.case.threads for job in jobs), default=1))))
+    pools = dict.fromkeys(POOLS, str(max((job.case.threads for job in jobs), default=1)))
+    nursery = Nursery({**pools, "TORCHINDUCTOR_COMPILE_THREADS": "1"})  # the others would be processes of their own
     run = _Run(outcomes, nursery, {"precision": effort.precision / 2, "timer": timer, "disable_gc": disable_gc})
     start = time.monotonic()
     deadline = start + effort.budget

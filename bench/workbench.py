@@ -1,5 +1,7 @@
 """From a case to what is timed: weights, masks and inputs, the gate, and the dense reference at its best."""
 
+import os
+import shutil
 import statistics
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,10 +18,11 @@ from sparse_models.layers import SparseLinear
 from sparse_models.masks import FULL, Pattern, random_score, skewed_score
 from sparse_models.models import MLP, convert, draw
 from sparse_models.registry import LAYERS
-from sparse_models.testing import Definition, Problem, define, gate, gate_chain
+from sparse_models.testing import Definition, Problem, define, gate, gate_chain, gate_loss
 from sparse_models.training import OPTIMIZERS, training_step
 
 LAYOUTS = ("batch-major", "feature-major")
+COMPILED = "compiled"  # by torch.compile, on batch-major samples
 GATE_ROWS = 1024  # of the batch, if it is larger: the definition is computed in float64, in several passes over memory
 
 
@@ -217,23 +220,56 @@ OPERATIONS = {
 
 
 def dense_reference(case: Case, op: str) -> tuple[Callable[[], object], MLP, str]:
-    """Return `op` of the dense layers of the case's shape, gated, those layers, and the layout they are fastest in."""
-    layout = _fastest_layout(op, case.shape, case.device, case.dtype, case.threads)
-    pass_gate(case, "dense", layout)
-    parts = problems(case, "dense")
+    """Return `op` of the dense layers of the case's shape, gated, those layers, and the way in which they are fastest."""
+    key = (op, case.shape, case.device, case.dtype, case.threads)
+    way = _fastest_way(*key)
+    pass_gate(case, "dense", LAYOUTS[0] if way == COMPILED else way)
+    return *_dense(way, *key), way
+
+
+def _dense(way: str, op: str, shape: str, device: str, dtype: str, threads: int) -> tuple[Callable[[], object], MLP]:
+    """Return `op` of the dense layers of a shape in one of the ways there are, and those layers."""
+    if way == COMPILED:
+        return _compiled_step(shape, device, dtype, threads)
+    parts = problems(Case(op, "dense", "dense", "static", shape, 0.0, device, dtype, threads), "dense")
     model = build("dense", parts)
-    return operation(op, model, parts, layout), model, layout
+    return operation(op, model, parts, way), model
 
 
 @remembered
-def _fastest_layout(op: str, shape: str, device: str, dtype: str, threads: int) -> str:
-    """Race dense against itself in the two layouts, and return the one of the lower median over interleaved rounds."""
-    case = Case(op, "dense", "dense", "static", shape, 0.0, device, dtype, threads)
-    parts = problems(case, "dense")
-    works = [operation(op, build("dense", parts), parts, layout) for layout in LAYOUTS]
-    plan = warm_up(works[0], works[1], device)
-    times: list[list[float]] = [[], []]
+def _fastest_way(op: str, shape: str, device: str, dtype: str, threads: int) -> str:
+    """Race dense against itself in all ways that there are, and return that of the lowest median over interleaved rounds.
+
+    They are the two layouts and, for a whole training step, the first of them compiled by torch.compile, where that has what it
+    needs. Single products leave a compiler nothing to fuse.
+    """
+    compiling = op == "training_step" and device == "cpu" and can_compile()
+    ways = [*LAYOUTS, COMPILED] if compiling else list(LAYOUTS)
+    works = [_dense(way, op, shape, device, dtype, threads)[0] for way in ways]
+    plan = warm_up(works[0], works[-1], device)
+    times: list[list[float]] = [[] for _ in ways]
     for _ in range(9):
         for work, seen in zip(works, times, strict=True):
+            work()  # settles the caches
             seen.append(time_round(work, plan.loops, device).seconds)
-    return min(zip((statistics.median(seen) for seen in times), LAYOUTS, strict=True))[1]
+    return min(zip((statistics.median(seen) for seen in times), ways, strict=True))[1]
+
+
+def can_compile() -> bool:
+    """Tell whether torch.compile is wanted (TORCH_COMPILE_DISABLE) and finds a C++ compiler on this machine."""
+    return os.environ.get("TORCH_COMPILE_DISABLE") != "1" and any(map(shutil.which, [os.environ.get("CXX", "g++"), "clang++"]))
+
+
+@lru_cache(maxsize=2)  # compiled code is loaded in a second or two, and cases of one shape follow one another
+def _compiled_step(shape: str, device: str, dtype: str, threads: int) -> tuple[Callable[[], object], MLP]:
+    """Return a dense step of the one training loop whose loss is compiled, checked against the definition, and its layers."""
+    parts = problems(Case("training_step", "dense", "dense", "static", shape, 0.0, device, dtype, threads), "dense")
+    model = build("dense", parts)
+    x, labels, optimizer = parts[0].x, _labels(parts), _optimizer(model)
+    loss_of = torch.compile(model.cross_entropy, dynamic=False)
+    gate_loss(list(model), loss_of(x, labels), x, labels)
+
+    def step() -> Tensor:
+        return training_step(model, x, labels, optimizer, loss_of=loss_of)
+
+    return step, model

@@ -105,15 +105,19 @@ def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definiti
 
 
 def gate_chain(layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> None:
-    """Raise GateError unless the layers' fused cross-entropy, where they have one, is what goes layer by layer in float64.
+    """Raise GateError unless the layers' fused cross-entropy, where they have one, is what goes layer by layer in float64."""
+    loss = layers[0].chain_cross_entropy(list(layers), x, labels)
+    if loss is not None:
+        gate_loss(layers, loss, x, labels)
+
+
+def gate_loss(layers: Sequence[SparseLinear], loss: Tensor, x: Tensor, labels: Tensor) -> None:
+    """Raise GateError unless a loss of the layers, with its graph, is their cross-entropy layer by layer in float64.
 
     Compared are loss and the gradient of every parameter, each to half the digits of its dtype in norm: where rounding decides
     on which side of ReLU's corner a number lies, single entries may differ by a sample's share.
     """
     model = MLP(layers)
-    loss = layers[0].chain_cross_entropy(list(layers), x, labels)
-    if loss is None:
-        return
     exact = MLP(
         type(layer)(layer.to_dense().double(), layer.mask, None if layer.bias is None else layer.bias.detach().double())
         for layer in layers

@@ -1,0 +1,86 @@
+"""Dense compiled by torch.compile, as one of the ways in which the reference may be fastest."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import workbench
+from bench.cases import Case
+from bench.pairing import Plan
+from bench.rounds import Took
+from bench.workbench import COMPILED, LAYOUTS, can_compile, dense_reference
+from sparse_models.errors import GateError
+
+CASE = Case("training_step", "dense", "dense", "static", "6x8x4b16", 0.0, "cpu", "float32", 1)
+STEP = f"""
+import torch
+from bench.cases import Case
+from bench.workbench import _compiled_step, build, operation, problems
+torch.set_num_threads(1)
+step, model = _compiled_step("6x8x4b16", "cpu", "float32", 1)
+parts = problems(Case(*{tuple(CASE)!r}), "dense")
+eager = build("dense", parts)
+eager_step = operation("training_step", eager, parts, "batch-major")
+for _ in range(3):
+    torch.testing.assert_close(step(), eager_step())
+for mine, its in zip(model.parameters(), eager.parameters(), strict=True):
+    torch.testing.assert_close(mine, its)
+print("steps agree")
+"""
+
+
+def test_whether_dense_can_be_compiled_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
+    assert not can_compile()
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert not can_compile()
+    (tmp_path / "g++").touch(mode=0o755)
+    assert can_compile()
+
+
+def test_a_compiled_step_is_the_eager_step() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TORCH_COMPILE_DISABLE"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TORCH_COMPILE_DISABLE")
+        if not can_compile():
+            pytest.skip("no C++ compiler on this machine")
+    command = [sys.executable, "-c", STEP]
+    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert "steps agree" in done.stdout, done.stderr
+
+
+class Work:
+    """What stands for a way of doing dense."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(("op", "expected"), [("training_step", COMPILED), ("forward", LAYOUTS[1])])
+def test_the_fastest_way_is_the_reference_and_single_products_are_not_compiled(
+    monkeypatch: pytest.MonkeyPatch, op: str, expected: str
+) -> None:
+    takes = {COMPILED: 1.0, LAYOUTS[1]: 2.0, LAYOUTS[0]: 3.0}
+    monkeypatch.setattr("bench.memo.MEMO", {})
+    monkeypatch.setattr(workbench, "can_compile", lambda: True)
+    monkeypatch.setattr(workbench, "_dense", lambda way, *_: (Work(way), None))
+    monkeypatch.setattr(workbench, "warm_up", lambda *_: Plan(1, 1))
+    monkeypatch.setattr(workbench, "time_round", lambda work, *_: Took(takes[work.way]))
+    assert workbench._fastest_way(op, "6x8x4b16", "cpu", "float32", 1) == expected
+
+
+def test_a_compiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.memo.MEMO", {})
+    monkeypatch.setattr(workbench, "_fastest_way", lambda *_: COMPILED)
+    monkeypatch.setattr("torch.compile", lambda function, **_: lambda *given: 1.001 * function(*given))
+    workbench._compiled_step.cache_clear()
+    with pytest.raises(GateError, match="loss of the fused step: expected what the definition says"):
+        dense_reference(CASE, "training_step")
+    workbench._compiled_step.cache_clear()
