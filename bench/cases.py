@@ -142,8 +142,12 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
                         yield case._replace(regime=regime, skew=skew)
 
 
+def _own_layers() -> tuple[str, ...]:
+    return tuple(name for name, layer in LAYERS.items() if not layer.optional)
+
+
 def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
-    layers = selection.layers or tuple(LAYERS)
+    layers = selection.layers or _own_layers()
     # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
     grids = GRIDS.get(op, GRID)
@@ -162,7 +166,7 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
 def _update_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
     for shape in selection.shapes or UPDATE_SHAPES:
         for update in selection.updates or tuple(UPDATES):
-            for layer in selection.layers or tuple(LAYERS):
+            for layer in selection.layers or _own_layers():
                 if UPDATES[update].moves and LAYERS[layer].pattern is not FULL:
                     for sparsity in selection.sparsities or UPDATE_SPARSITIES:
                         yield Case(op, "sparse", layer, update, shape, sparsity, device, dtype, threads)

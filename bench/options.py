@@ -16,7 +16,7 @@ from bench.rounds import REGIMES
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.masks import check_sparsity
-from sparse_models.registry import LAYERS, UPDATES
+from sparse_models.registry import LAYERS, UPDATES, unknown
 
 _T = TypeVar("_T")
 DTYPES = ("float32", "float64", "bfloat16")
@@ -26,7 +26,7 @@ def add_options(group: Any) -> None:
     """Add the suite's options to a pytest option group."""
     for name, text in {
         "--op": f"operations ({', '.join(cases.OPS)}); default: all",
-        "--layer": f"layers ({', '.join(LAYERS)}); default: all, and for train {' or '.join(cases.TRAINING_LAYERS)}",
+        "--layer": f"layers ({', '.join(LAYERS)}); default: the suite's own, for train {' or '.join(cases.TRAINING_LAYERS)}",
         "--update": f"update rules ({', '.join(UPDATES)}); default: all",
         "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {', '.join(cases.SHAPES)}, and an MLP",
         "--sparsity": f"fractions of zeros; default: {','.join(map(str, cases.SPARSITIES))}",
@@ -103,7 +103,7 @@ def _given(config: pytest.Config, option: str, convert: Callable[[str], _T]) -> 
 def _one_of(kind: str, known: Collection[str]) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text not in known:
-            raise InputError(f"expected a known {kind} ({', '.join(known)}), got {text!r}; check the spelling")
+            raise unknown(known, text, kind)
         return text
 
     return check

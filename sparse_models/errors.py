@@ -6,6 +6,8 @@ ArithmeticError
   DivergedError     a training whose loss is no longer a number
 AssertionError
   GateError         a layer disagrees with its definition
+ImportError
+  AbsentError       the package that an optional layer needs cannot be imported
 """
 
 
@@ -19,3 +21,7 @@ class DivergedError(ArithmeticError):
 
 class GateError(AssertionError):
     """A layer disagrees with the definition of a sparse layer, so nothing may be timed with it."""
+
+
+class AbsentError(ImportError):
+    """The package that an optional layer needs cannot be imported; the message says how to install it."""

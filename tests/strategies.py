@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_models.masks import FULL, random_score
+from sparse_models.models import Drawn, convert, draw
 from sparse_models.registry import LAYERS
 from sparse_models.testing import Problem
 
@@ -17,6 +18,9 @@ DEVICES = [
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")),
 ]
 SPARSE_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern is not FULL)
+OWN_LAYERS = {name: layer for name, layer in LAYERS.items() if not layer.optional}
+# Those that run in float64, for what rounding would decide in float32.
+FLOAT64_LAYERS = sorted(name for name, layer in LAYERS.items() if "float64" in layer.dtypes)
 
 sizes = st.integers(1, 12)
 shapes = st.tuples(sizes, sizes)
@@ -32,6 +36,16 @@ def generator(seed: int) -> torch.Generator:
 
 def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(*shape, generator=generator(seed), dtype=torch.float64).to(dtype)
+
+
+def widest(layer: str) -> torch.dtype:
+    """The dtype in which a layer can be held to its properties most closely."""
+    return torch.float64 if layer in FLOAT64_LAYERS else torch.float32
+
+
+def drawn(layer: str, sizes: Sequence[int], seed: int) -> Drawn:
+    """Weights and biases of an MLP in the widest dtype of the layer."""
+    return convert(draw(sizes, generator(seed)), dtype=widest(layer))
 
 
 def coarse(seed: int, *shape: int) -> Tensor:
@@ -50,8 +64,9 @@ def masks(draw: st.DrawFn, shape: Sequence[int] | None = None) -> Tensor:
 
 
 @st.composite
-def problems(draw: st.DrawFn, layer: str, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Problem:
+def problems(draw: st.DrawFn, layer: str, dtype: torch.dtype | None = None, device: str = "cpu") -> Problem:
     """What a layer is built from and fed, of any size down to 1 x 1 and batch 1, bias or none, in either layout."""
+    dtype = dtype or widest(layer)
     outputs, inputs, batch, seed = draw(sizes), draw(sizes), draw(sizes), draw(seeds)
     pattern = LAYERS[layer].pattern
     sparsity = 0.0 if pattern is FULL else draw(sparsities)

@@ -13,14 +13,15 @@ import pytest
 
 from bench.cases import OF_A_LAYER, OPS, PARTS
 from sparse_models.masks import FULL
-from sparse_models.registry import LAYERS, UPDATES
+from sparse_models.registry import UPDATES
+from tests.strategies import OWN_LAYERS
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2"]
 NO_ROWS = "--benchmark-disable"
-LAYER_CASES = len(OF_A_LAYER) * len(LAYERS)
+LAYER_CASES = len(OF_A_LAYER) * len(OWN_LAYERS)
 README_CODE = [part.partition("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
-UPDATE_CASES = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern is not FULL for layer in LAYERS.values())
+UPDATE_CASES = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern is not FULL for layer in OWN_LAYERS.values())
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -176,7 +177,7 @@ def test_a_case_that_cannot_run_is_skipped_with_the_reason() -> None:
     done = run(*SMALL, NO_ROWS, "--op", "forward", "--dtype", "bfloat16", "-rs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "csr runs on float32, float64, not on bfloat16" in done.stdout
-    assert f"2 passed, {len(LAYERS) - 2} skipped" in done.stdout
+    assert f"2 passed, {len(OWN_LAYERS) - 2} skipped" in done.stdout
 
 
 def test_cold_caches_are_a_regime_and_a_cpu_has_no_graphs(tmp_path: Path) -> None:
@@ -237,9 +238,9 @@ def test_a_wrong_layer_is_not_timed_and_takes_no_other_down(checkout: Path) -> N
     assert done.returncode == 1
     assert "BoolMasked: weights held: expected what the definition says, got another; nothing is timed" in done.stdout
     assert "Traceback" not in done.stdout
-    assert f"1 failed, {len(LAYERS)} passed" in done.stdout
+    assert f"1 failed, {len(OWN_LAYERS)} passed" in done.stdout
     names = [record["name"] for record in json.loads((checkout / "run.json").read_text())["benchmarks"]]
-    assert len(names) == len(LAYERS)
+    assert len(names) == len(OWN_LAYERS)
     assert not any("bool_masked" in name for name in names)
 
 
@@ -284,7 +285,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     # Code 2 as a rule; 3 where the signal falls into pytest's own bookkeeping. What was measured is kept all the same.
     assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
-    assert len(rows) == 2 * len(LAYERS)
+    assert len(rows) == 2 * len(OWN_LAYERS)
     assert all(row["schema"] == 5 and 2 <= row["processes"] < 50 for row in rows)
 
 
@@ -292,7 +293,7 @@ def test_too_little_time_is_said_and_leaves_no_case_without_a_result() -> None:
     done = run(*SMALL, "--op", "forward", "--budget", "0.001")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "stopped at the budget of 0.001 s (--budget)" in done.stdout
-    assert f"{len(LAYERS)} passed" in done.stdout
+    assert f"{len(OWN_LAYERS)} passed" in done.stdout
 
 
 def test_timer_and_gc_options_hold_in_the_processes_that_measure(tmp_path: Path) -> None:

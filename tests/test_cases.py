@@ -8,6 +8,7 @@ from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.masks import FULL
 from sparse_models.registry import LAYERS, UPDATES
+from tests.strategies import OWN_LAYERS
 
 DEFAULT = Selection(
     ops=OPS,
@@ -57,9 +58,16 @@ def test_ids_tell_all_cases_of_an_operation_apart() -> None:
 
 def test_every_layer_is_timed_in_every_operation_of_one_layer() -> None:
     for op in cases.OF_A_LAYER:
-        assert {case.layer for case in cases.cases(op, DEFAULT)} == set(LAYERS)
+        assert {case.layer for case in cases.cases(op, DEFAULT)} == set(OWN_LAYERS)
     updated = {case.layer for case in cases.cases("update", DEFAULT)}
-    assert updated == {name for name, layer in LAYERS.items() if layer.pattern is not FULL}
+    assert updated == {name for name, layer in OWN_LAYERS.items() if layer.pattern is not FULL}
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_another_librarys_layer_is_run_only_when_asked_for(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAYERS, "another", type("Another", (LAYERS["csr"],), {"optional": True}))
+    assert "another" not in {case.layer for case in cases.cases(op, DEFAULT)}
+    assert "another" in {case.layer for case in cases.cases(op, DEFAULT._replace(layers=("another",)))}
 
 
 def test_every_update_rule_is_trained_and_every_moving_one_is_timed() -> None:

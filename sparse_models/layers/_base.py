@@ -33,6 +33,8 @@ class SparseLinear(nn.Module):
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
     # The strides of [batch, features] activations that the layer prefers: "batch-major", "feature-major" or "any".
     layout: ClassVar[str] = "any"
+    # Whether the layer is another library's, and is run only when asked for by name.
+    optional: ClassVar[bool] = False
 
     values: nn.Parameter  # the stored weights, in whatever shape the layer likes
 
