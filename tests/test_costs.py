@@ -8,7 +8,7 @@ from bench.cases import PARTS
 from sparse_models.costs import counted_flops, counted_training_flops, executed_flops, size
 from sparse_models.models import dense_mlp, draw, sparse_mlp
 from sparse_models.registry import LAYERS
-from tests.strategies import SPARSE_LAYERS, generator, normal, seeds, sparsities
+from tests.strategies import SPARSE_LAYERS, drawn, generator, normal, seeds, sparsities
 
 SIZES = (100, 256, 256, 10)
 WEIGHTS = 100 * 256 + 256 * 256 + 256 * 10
@@ -16,7 +16,7 @@ WEIGHTS = 100 * 256 + 256 * 256 + 256 * 10
 
 @pytest.mark.parametrize("layer", SPARSE_LAYERS)
 def test_effective_sparsity_of_80_percent_reads_80_percent(layer: str) -> None:
-    total = size(sparse_mlp(draw(SIZES, generator(0)), layer, 0.8, generator(1)))
+    total = size(sparse_mlp(drawn(layer, SIZES, 0), layer, 0.8, generator(1)))
     assert total.weights == WEIGHTS
     assert total.nnz == 18739
     assert total.effective_sparsity == pytest.approx(0.8, abs=1e-4)
@@ -25,7 +25,7 @@ def test_effective_sparsity_of_80_percent_reads_80_percent(layer: str) -> None:
 @pytest.mark.parametrize("layer", SPARSE_LAYERS)
 @given(seeds, sparsities)
 def test_effective_sparsity_is_what_the_layers_really_hold(layer: str, seed: int, sparsity: float) -> None:
-    layers = list(sparse_mlp(draw((9, 7, 5), generator(seed)), layer, sparsity, generator(seed)))
+    layers = list(sparse_mlp(drawn(layer, (9, 7, 5), seed), layer, sparsity, generator(seed)))
     zeros = sum(int((part.to_dense() == 0).sum()) for part in layers)
     assert size(layers).effective_sparsity == pytest.approx(zeros / (9 * 7 + 7 * 5))
 
@@ -57,7 +57,7 @@ def test_100_by_256_is_51200_flops_a_sample() -> None:
 def test_a_step_is_its_products() -> None:
     assert sum(counted_flops(100, 7, part) for part in PARTS) == counted_flops(100, 7, "step")
     for name in SPARSE_LAYERS:
-        layers = list(sparse_mlp(draw((10, 8, 6), generator(0)), name, 0.8, generator(1)))
+        layers = list(sparse_mlp(drawn(name, (10, 8, 6), 0), name, 0.8, generator(1)))
         parts = sum(executed_flops(layers, 5, part, input_gradient=False) for part in PARTS)
         assert parts == executed_flops(layers, 5, "step", input_gradient=False)
 
@@ -81,7 +81,7 @@ def test_executed_flops_of_dense_products_are_those_that_torch_counts(
 @given(st.data(), seeds, sparsities)
 def test_no_layer_executes_less_than_is_counted(layer: str, data: st.DataObject, seed: int, sparsity: float) -> None:
     batch = data.draw(st.integers(1, 9))
-    layers = list(sparse_mlp(draw((9, 7, 5), generator(seed)), layer, sparsity, generator(seed)))
+    layers = list(sparse_mlp(drawn(layer, (9, 7, 5), seed), layer, sparsity, generator(seed)))
     for op in ("forward", "backward", "step"):
         counted, dense = (counted_flops(count, batch, op) for count in (size(layers).nnz, 9 * 7 + 7 * 5))
         assert counted <= executed_flops(layers, batch, op) <= dense

@@ -11,17 +11,19 @@ from sparse_models import training
 from sparse_models.data import Data, Split
 from sparse_models.errors import InputError
 from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
-from sparse_models.registry import LAYERS, UPDATES
+from sparse_models.registry import UPDATES
 from sparse_models.training import OPTIMIZERS, Settings, drop_fractions, evaluate, search_learning_rate, train
-from tests.strategies import DEVICES, SPARSE_LAYERS, generator, normal, seeds
+from tests.strategies import DEVICES, FLOAT64_LAYERS, SPARSE_LAYERS, drawn, generator, normal, seeds, widest
 
 SIZES = (6, 8, 7, 4)
 SETTINGS = Settings(epochs=3, batch=8, learning_rate=0.01, update_interval=2)
+# In float32, rounding may decide which weight a mask update moves, and trainings part from there.
+TRAJECTORIES = [layer for layer in SPARSE_LAYERS if layer in FLOAT64_LAYERS]
 
 
-def samples(seed: int, count: int = 30, device: str = "cpu") -> Split:
+def samples(seed: int, count: int = 30, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Split:
     labels = torch.randint(SIZES[-1], (count,), generator=generator(seed))
-    return Split(normal(seed, count, SIZES[0]).to(device), labels.to(device))
+    return Split(normal(seed, count, SIZES[0], dtype=dtype).to(device), labels.to(device))
 
 
 def losses(model: MLP, data: Split, settings: Settings = SETTINGS, seed: int = 0, update: str = "static") -> torch.Tensor:
@@ -32,7 +34,7 @@ def losses(model: MLP, data: Split, settings: Settings = SETTINGS, seed: int = 0
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", TRAJECTORIES)
 def test_at_sparsity_0_every_arm_follows_dense_step_by_step(
     layer: str, update: str, scaled: bool, optimizer: str, device: str
 ) -> None:
@@ -45,7 +47,7 @@ def test_at_sparsity_0_every_arm_follows_dense_step_by_step(
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", TRAJECTORIES)
 def test_at_equal_mask_sparse_layers_follow_one_another(layer: str, update: str, optimizer: str) -> None:
     settings = SETTINGS._replace(optimizer=optimizer)
     models = [sparse_mlp(draw(SIZES, generator(0)), name, 0.6, generator(2)) for name in ("masked", layer)]
@@ -57,7 +59,7 @@ def test_at_equal_mask_sparse_layers_follow_one_another(layer: str, update: str,
 
 
 @pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", FLOAT64_LAYERS)
 def test_every_arm_sees_the_same_batches_in_the_same_order(layer: str, update: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data, seen = samples(1), []
     step = training.training_step
@@ -96,9 +98,9 @@ def test_another_seed_gives_another_order() -> None:
 @pytest.mark.parametrize("update", [name for name, rule in UPDATES.items() if rule.moves])
 @pytest.mark.parametrize("layer", SPARSE_LAYERS)
 def test_training_moves_the_mask_and_keeps_its_non_zeros(layer: str, update: str) -> None:
-    model = sparse_mlp(draw(SIZES, generator(0)), layer, 0.6, generator(2))
+    model = sparse_mlp(drawn(layer, SIZES, 0), layer, 0.6, generator(2))
     before = [part.mask for part in model]
-    losses(model, samples(1), update=update)
+    losses(model, samples(1, dtype=widest(layer)), update=update)
     assert [part.nnz for part in model] == [int(mask.sum()) for mask in before]
     assert any(not torch.equal(part.mask, mask) for part, mask in zip(model, before, strict=True))
 

@@ -12,7 +12,7 @@ from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
 from sparse_models.registry import LAYERS, UPDATES
 from sparse_models.training import OPTIMIZERS, training_step
 from sparse_models.updates import constant, cosine, dense_gradients, move_mask, prune_and_regrow, update_masks
-from tests.strategies import DEVICES, SPARSE_LAYERS, coarse, fractions, generator, masks, normal, seeds
+from tests.strategies import DEVICES, SPARSE_LAYERS, coarse, drawn, fractions, generator, masks, normal, seeds, widest
 
 MOVING = sorted(name for name, update in UPDATES.items() if update.moves)
 
@@ -115,8 +115,8 @@ def test_constant_stops_at_its_end() -> None:
 
 def trained(layer: str, optimizer: str, seed: int, device: str, **options: float) -> tuple[MLP, torch.optim.Optimizer]:
     """A small sparse model two steps into training, so that every optimizer has state, with that optimizer."""
-    drawn = [(weight.to(device), bias.to(device)) for weight, bias in draw((6, 5, 4), generator(seed))]
-    model = sparse_mlp(drawn, layer, 0.6, generator(seed))
+    weights = [(weight.to(device), bias.to(device)) for weight, bias in drawn(layer, (6, 5, 4), seed)]
+    model = sparse_mlp(weights, layer, 0.6, generator(seed))
     chosen = OPTIMIZERS[optimizer](model.parameters(), lr=0.1, **options)
     steps(model, chosen, seed, device)
     return model, chosen
@@ -125,7 +125,8 @@ def trained(layer: str, optimizer: str, seed: int, device: str, **options: float
 def steps(model: MLP, optimizer: torch.optim.Optimizer, seed: int, device: str) -> None:
     for step in range(2):
         labels = torch.randint(4, (8,), generator=generator(seed + step)).to(device)
-        training_step(model, normal(seed + step, 8, 6).to(device), labels, optimizer)
+        x = normal(seed + step, 8, 6, dtype=next(model.parameters()).dtype).to(device)
+        training_step(model, x, labels, optimizer)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -158,7 +159,7 @@ def test_weights_outside_the_mask_stay_exactly_0_under_weight_decay_and_momentum
     layer: str, optimizer: str, seed: int, rule: str
 ) -> None:
     model, chosen = trained(layer, optimizer, seed, "cpu", weight_decay=0.1)
-    grads = {part: normal(seed, part.out_features, part.in_features) for part in model}
+    grads = {part: normal(seed, part.out_features, part.in_features, dtype=part.values.dtype) for part in model}
     update_masks(model, UPDATES[rule], 0.5, optimizer=chosen, gradients=grads, generator=generator(seed))
     steps(model, chosen, seed + 9, "cpu")
     for part in model:
@@ -187,10 +188,10 @@ def test_grown_weights_are_trained_after_an_update(layer: str, seed: int) -> Non
 @pytest.mark.parametrize("layer", LAYERS)
 @given(seeds)
 def test_dense_gradients_are_the_gradient_of_every_weight(layer: str, seed: int) -> None:
-    drawn = draw((6, 5, 4), generator(seed))
-    sparse = sparse_mlp(drawn, layer, 0.0 if layer == "dense" else 0.6, generator(seed))
-    full = dense_mlp([(part.to_dense(), bias) for part, (_, bias) in zip(sparse, drawn, strict=True)])
-    x, grad = normal(seed, 8, 6), normal(seed + 1, 8, 4)
+    weights = drawn(layer, (6, 5, 4), seed)
+    sparse = sparse_mlp(weights, layer, 0.0 if layer == "dense" else 0.6, generator(seed))
+    full = dense_mlp([(part.to_dense(), bias) for part, (_, bias) in zip(sparse, weights, strict=True)])
+    x, grad = (normal(seed + number, 8, size, dtype=widest(layer)) for number, size in enumerate([6, 4]))
     with dense_gradients(sparse) as gradients:
         sparse(x).backward(grad)
     full(x).backward(grad)
