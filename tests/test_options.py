@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +14,7 @@ from bench.processes import Effort
 from sparse_models.data import DATA
 from sparse_models.registry import LAYERS
 
+ROOT = Path(__file__).parents[1]
 KNOWN = ", ".join(sorted(LAYERS))
 
 
@@ -94,6 +98,19 @@ def test_bad_input_is_refused_in_one_sentence(option: str, value: str, sentence:
     with pytest.raises(pytest.UsageError) as error:
         read_all(**{option: value})
     assert str(error.value) == f"--{option}: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [("sparselab", "pip install sparselab=="), ("sparseprop", "pip install --no-build-isolation sparseprop==")],
+)
+def test_without_its_package_a_layer_is_unknown_and_the_error_says_what_to_install(name: str, install: str) -> None:
+    block = f"import sys, pytest; sys.modules[{name!r}] = None; sys.exit(pytest.main(['bench', '--layer', {name!r}]))"
+    done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    known = ", ".join(layer for layer in LAYERS if layer != name)
+    start = f"ERROR: --layer: expected a known layer ({known}), got {name!r}; {install}"
+    assert any(line.startswith(start) for line in done.stderr.splitlines()), done.stderr
 
 
 def test_more_threads_than_cores_are_refused() -> None:
