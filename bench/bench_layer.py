@@ -7,7 +7,7 @@ from bench.pairing import Racer
 from bench.roofline import bounds
 from bench.rounds import Work, time_round
 from bench.row import Facts
-from bench.workbench import LAYOUTS, build, dense_reference, layout_of, operation, pass_gate, problems
+from bench.workbench import COMPILED, LAYOUTS, build, compiled_step, dense_reference, layout_of, operation, pass_gate, problems
 from sparse_models.costs import Size, counted_flops, executed_flops, size
 from sparse_models.layers import SparseLinear
 from sparse_models.registry import LAYERS
@@ -64,6 +64,8 @@ def measure(case: Case, race: Racer) -> Facts:
     parts = problems(case, case.layer)
     model = build(case.layer, parts)
     candidate = operation(case.op, model, parts, layout)
+    if case.layer == "dense" and dense_layout == COMPILED:  # the control is a clone of the reference
+        candidate, model = compiled_step.__wrapped__(case.shape, case.device, case.dtype, case.threads)
     race(candidate, dense, case.device)
 
     def find_facts() -> Facts:

@@ -17,6 +17,10 @@ from bench.verdicts import MIN_PROCESSES, is_clear, process_interval
 PROCESSES, PRECISION, BUDGET = 12, 0.05, 170.0  # processes; half-width of an interval, as a fraction; seconds
 # For the plan alone: the start of the first process, and a case in a process.
 STARTING_SECONDS, LAYER_SECONDS, TRAINING_SECONDS = 2.0, 0.08, 0.5
+# Memory that is freed stays with the process. Otherwise glibc may give it back after every step, by how it lies, and all pages
+# of the next step be faulted in anew: that made dense's step take 13 ms in one process and 17 in another.
+KEPT = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+ALONE = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # where dense is compiled: the other threads would be processes
 POOLS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"]
 
 
@@ -132,7 +136,7 @@ def measure_all(
     outcomes = {job.name: Outcome() for job in jobs}
     # Libraries size their pools as they load, and none may take more threads than the largest case.
     pools = dict.fromkeys(POOLS, str(max((job.case.threads for job in jobs), default=1)))
-    nursery = Nursery({**pools, "TORCHINDUCTOR_COMPILE_THREADS": "1"})  # the others would be processes of their own
+    nursery = Nursery({**pools, **KEPT, **ALONE})
     run = _Run(outcomes, nursery, {"precision": effort.precision / 2, "timer": timer, "disable_gc": disable_gc})
     start = time.monotonic()
     deadline = start + effort.budget

@@ -230,7 +230,7 @@ def dense_reference(case: Case, op: str) -> tuple[Callable[[], object], MLP, str
 def _dense(way: str, op: str, shape: str, device: str, dtype: str, threads: int) -> tuple[Callable[[], object], MLP]:
     """Return `op` of the dense layers of a shape in one of the ways there are, and those layers."""
     if way == COMPILED:
-        return _compiled_step(shape, device, dtype, threads)
+        return compiled_step(shape, device, dtype, threads)
     parts = problems(Case(op, "dense", "dense", "static", shape, 0.0, device, dtype, threads), "dense")
     model = build("dense", parts)
     return operation(op, model, parts, way), model
@@ -261,7 +261,7 @@ def can_compile() -> bool:
 
 
 @lru_cache(maxsize=2)  # compiled code is loaded in a second or two, and cases of one shape follow one another
-def _compiled_step(shape: str, device: str, dtype: str, threads: int) -> tuple[Callable[[], object], MLP]:
+def compiled_step(shape: str, device: str, dtype: str, threads: int) -> tuple[Callable[[], object], MLP]:
     """Return a dense step of the one training loop whose loss is compiled, checked against the definition, and its layers."""
     parts = problems(Case("training_step", "dense", "dense", "static", shape, 0.0, device, dtype, threads), "dense")
     model = build("dense", parts)

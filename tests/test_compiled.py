@@ -18,9 +18,9 @@ CASE = Case("training_step", "dense", "dense", "static", "6x8x4b16", 0.0, "cpu",
 STEP = f"""
 import torch
 from bench.cases import Case
-from bench.workbench import _compiled_step, build, operation, problems
+from bench.workbench import compiled_step, build, operation, problems
 torch.set_num_threads(1)
-step, model = _compiled_step("6x8x4b16", "cpu", "float32", 1)
+step, model = compiled_step("6x8x4b16", "cpu", "float32", 1)
 parts = problems(Case(*{tuple(CASE)!r}), "dense")
 eager = build("dense", parts)
 eager_step = operation("training_step", eager, parts, "batch-major")
@@ -43,7 +43,7 @@ def test_whether_dense_can_be_compiled_is_found_out(monkeypatch: pytest.MonkeyPa
     assert can_compile()
 
 
-def test_a_compiled_step_is_the_eager_step() -> None:
+def test_acompiled_step_is_the_eager_step() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TORCH_COMPILE_DISABLE"}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TORCH_COMPILE_DISABLE")
@@ -76,11 +76,11 @@ def test_the_fastest_way_is_the_reference_and_single_products_are_not_compiled(
     assert workbench._fastest_way(op, "6x8x4b16", "cpu", "float32", 1) == expected
 
 
-def test_a_compiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_acompiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.memo.MEMO", {})
     monkeypatch.setattr(workbench, "_fastest_way", lambda *_: COMPILED)
     monkeypatch.setattr("torch.compile", lambda function, **_: lambda *given: 1.001 * function(*given))
-    workbench._compiled_step.cache_clear()
+    workbench.compiled_step.cache_clear()
     with pytest.raises(GateError, match="loss of the fused step: expected what the definition says"):
         dense_reference(CASE, "training_step")
-    workbench._compiled_step.cache_clear()
+    workbench.compiled_step.cache_clear()

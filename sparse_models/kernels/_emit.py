@@ -117,7 +117,7 @@ class Emitter(Arithmetic):
         found = []
         for at, left in self._parts(address, count, numbers):
             self._watch(at, self.vector, is_write=False, count=left)
-            arguments = [self._pointer(at), ir.Constant(ir.IntType(32), self.width), self._below(left), self.zero()]
+            arguments = [self._pointer(at), ir.Constant(ir.IntType(32), self.width), self.below(left), self.zero()]
             found.append(self._masked("load", self.vector, arguments))
         return found
 
@@ -125,7 +125,7 @@ class Emitter(Arithmetic):
         """Write so many numbers of vectors, one after the other, from an address."""
         for vector, (at, left) in zip(vectors, self._parts(address, len(vectors), numbers), strict=True):
             self._watch(at, self.vector, is_write=True, count=left)
-            arguments = [vector, self._pointer(at), ir.Constant(ir.IntType(32), self.width), self._below(left)]
+            arguments = [vector, self._pointer(at), ir.Constant(ir.IntType(32), self.width), self.below(left)]
             self._masked("store", ir.VoidType(), arguments)
 
     def _parts(self, address: Any, count: int, numbers: Any) -> Iterator[tuple[Any, Any]]:
@@ -133,9 +133,9 @@ class Emitter(Arithmetic):
         for number in range(count):
             yield self.add(address, number * self.lanes * self.width), self.add(numbers, -number * self.lanes)
 
-    def _below(self, count: Any) -> Any:
-        """Return which of a vector's lanes come before a number of them."""
-        return self.builder.icmp_signed("<", self.counting(), self.integer_splat(count))
+    def below(self, count: Any) -> Any:
+        """Return which of a vector's lanes come before a number of them, however large."""
+        return self.builder.icmp_signed("<", self.counting(), self.integer_splat(self.least(count, self.constant(self.lanes))))
 
     def _masked(self, what: str, result: Any, arguments: list[Any]) -> Any:
         name = f"llvm.masked.{what}.v{self.lanes}f{8 * self.width}.p0"

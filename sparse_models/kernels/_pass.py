@@ -40,7 +40,7 @@ def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     team = min(parts, threads())
     sizes = [links[0].rows.columns, *(link.rows.rows for link in links)]
     scratch = torch.empty(team, _rows(sizes) * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
-    powers, shifts = x.new_empty(2, tiles * chunks * vector_bytes() // BYTES[dtype]).unbind()
+    powers, shifts = x.new_empty(2, tiles * vector_bytes() // BYTES[dtype])
     lengths = [length for link in links for length in (len(link.values), link.rows.rows)]
     sums = x.new_empty(parts, sum(lengths))
     arguments: list[Tensor | int] = [x, labels, powers, shifts, scratch, sums, sums.shape[1]]
@@ -52,7 +52,7 @@ def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     index_bytes = tuple(part.indices.element_size() for link in links for part in (link.rows, link.columns))
     run(_gradients(dtype, chunks, index_bytes), arguments, team)
     found = (sums[0] if parts == 1 else sums.sum(0)).split(lengths)
-    loss = (powers[:batch].log_() + shifts[:batch]).mean()
+    loss = powers.log_().add_(shifts).sum().div_(batch)
     return Gradients(loss, list(found[::2]), list(found[1::2]))
 
 
@@ -94,7 +94,7 @@ def _gradients(dtype: str, chunks: int, index_bytes: Sequence[int]) -> int:
                     if layer < layers - 1:
                         totals = [emit.passed(total, total) for total in totals]
                     emit.write(totals, emit.add(held[layer + 1], emit.times(row.place, tile_bytes)))
-            _cross_entropy(emit, held[-1], slopes[0], sizes[-1], (labels, powers, shifts, begin, batch), chunks)
+            _cross_entropy(emit, held[-1], slopes[0], sizes[-1], (labels, powers, shifts, tile.place, batch), chunks)
             for layer in reversed(range(layers)):
                 pointers, indices, _, _, _, t_pointers, t_indices, t_values, size = each[layer]
                 slope, below = slopes if (layers - 1 - layer) % 2 == 0 else slopes[::-1]
@@ -145,11 +145,13 @@ def _take_in(emit: Emitter, x: Any, samples: Sequence[Any], inputs: Any, target:
 def _cross_entropy(emit: Emitter, logits: Any, slopes: Any, classes: Any, samples: Sequence[Any], chunks: int) -> None:
     """Write the gradient of the mean cross-entropy by the logits [classes, tile].
 
-    Of each sample are written the two parts of its own: the sum of powers, of which the logarithm is taken, and what is added.
+    A sample's own is the logarithm of a sum of powers plus a shift. Written are, for each lane of the tile, the sums' product,
+    each at most the number of classes, and the sum of the shifts: one logarithm for every few samples.
     """
-    labels, powers, shifts, begin, batch = samples
+    labels, powers, shifts, tile, batch = samples
     builder, vector_bytes = emit.builder, emit.lanes * emit.width
-    tile_bytes, last = chunks * vector_bytes, emit.add(batch, -1)
+    tile_bytes, last, begin = chunks * vector_bytes, emit.add(batch, -1), emit.times(tile, chunks * emit.lanes)
+    one, power_product, shift = emit.constant_vector(1.0), emit.constant_vector(1.0), emit.zero()
     for chunk in range(chunks):
         own_logits, own_slopes = (emit.add(base, chunk * vector_bytes) for base in (logits, slopes))
         sample = emit.add(begin, chunk * emit.lanes)
@@ -168,16 +170,16 @@ def _cross_entropy(emit: Emitter, logits: Any, slopes: Any, classes: Any, sample
             emit.store(power, emit.add(own_slopes, offset))
             row.carried = [emit.plus(row.carried[0], power)]
         [total] = row.carried
-        place = emit.times(sample, emit.width)
-        emit.store(total, emit.add(powers, place))
-        emit.store(builder.fsub(largest, wanted), emit.add(shifts, place))
-        # A sample that pads the last tile has no gradient.
-        valid = builder.icmp_signed("<", emit.counting(), emit.integer_splat(builder.sub(batch, sample)))
-        one_of = builder.fdiv(emit.constant_vector(1.0), emit.splat(builder.sitofp(batch, emit.number)))
+        valid = emit.below(builder.sub(batch, sample))  # what pads the last tile has no loss, and no gradient
+        power_product = builder.fmul(power_product, builder.select(valid, total, one))
+        shift = emit.plus(shift, builder.select(valid, builder.fsub(largest, wanted), emit.zero()))
+        one_of = builder.fdiv(one, emit.splat(builder.sitofp(batch, emit.number)))
         scale = builder.select(valid, one_of, emit.zero())
         with emit.loop(emit.constant(0), classes) as row:
             address = emit.add(own_slopes, emit.times(row.place, tile_bytes))
             share = builder.fdiv(emit.load(emit.vector, address), total)
             is_label = builder.icmp_signed("==", own_labels, emit.splat(row.place))
-            share = builder.fsub(share, builder.select(is_label, emit.constant_vector(1.0), emit.zero()))
+            share = builder.fsub(share, builder.select(is_label, one, emit.zero()))
             emit.store(builder.fmul(share, scale), address)
+    emit.store(power_product, emit.add(powers, emit.times(tile, vector_bytes)))
+    emit.store(shift, emit.add(shifts, emit.times(tile, vector_bytes)))

@@ -1,6 +1,6 @@
 """Weights stored as the values of a CSR matrix; the values are the parameter because optimizers refuse CSR tensors."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -132,19 +132,18 @@ class CsrBothWays(CsrStorage):
     @property
     def structures(self) -> tuple[Structure, Structure]:
         """The structure of the weight [out, in] and that of its transpose."""
+        own = cast("dict[str, Tensor]", self._buffers)  # a few look-ups by way of nn.Module take as long as a small product
         return (
-            Structure(self.row_pointers, self.columns, self.in_features),
-            Structure(self.column_pointers, self.rows, self.out_features),
+            Structure(own["row_pointers"], own["columns"], self.in_features),
+            Structure(own["column_pointers"], own["rows"], self.out_features),
         )
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major."""
-        # Entering autograd costs more than the product of a small batch, and so do a few look-ups by way of nn.Module.
-        if not torch.is_grad_enabled():
-            buffers, parameters = self._buffers, self._parameters
-            rows = Structure(buffers["row_pointers"], buffers["columns"], self.in_features)  # type: ignore[arg-type]
-            return self.multiply(rows, parameters["values"], self.turned(x), parameters.get("bias")).t()  # type: ignore[arg-type]
         rows, columns = self.structures
+        if not torch.is_grad_enabled():  # entering autograd costs more than the product of a small batch
+            own = cast("dict[str, Tensor]", self._parameters)
+            return self.multiply(rows, own["values"], self.turned(x), own.get("bias")).t()
         result: Tensor = _Product.apply(x, self.values, self.bias, type(self), rows, columns, self.transposition)  # type: ignore[no-untyped-call]
         return result
 

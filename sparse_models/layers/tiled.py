@@ -1,7 +1,7 @@
 """Kernels of our own: CSR weights, a tile of the batch at a time, sums in registers, and nothing done outside the non-zeros."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ class Tiled(CsrBothWays):
         if not plain or (labels.shape, labels.dtype, labels.device) != (x.shape[:1], torch.int64, x.device):
             return None
         lowest, highest = labels.aminmax()
-        if lowest < 0 or highest >= sizes[-1]:
+        if int(lowest) < 0 or int(highest) >= sizes[-1]:
             return None
         links = [layer.link() for layer in chained]
         parameters = [*(layer.values for layer in layers), *(layer.bias for layer in layers)]
@@ -89,9 +89,9 @@ class Tiled(CsrBothWays):
 
     def link(self) -> Link:
         """Return the layer as a fused kernel takes it."""
-        values = self.values.detach()
-        bias = None if self.bias is None else self.bias.detach()
-        return Link(*self.structures, values, self.transposition, bias)
+        own = cast("dict[str, Tensor]", self._parameters | self._buffers)
+        bias = own.get("bias")
+        return Link(*self.structures, own["values"].detach(), own["transposition"], None if bias is None else bias.detach())
 
 
 class _ChainCrossEntropy(torch.autograd.Function):
