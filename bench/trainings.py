@@ -92,7 +92,9 @@ def summaries(rows: Sequence[Row]) -> Iterator[str]:
         elif faster == len(group):
             verdict = "saved time"
         else:
-            verdict = f"saved time in {faster}, cost time in {slower} of {len(group)} arms, and is undecided in the others"
+            verdict = f"saved time in {faster} and cost time in {slower} of {len(group)} arms"
+            if faster + slower < len(group):
+                verdict += ", and is undecided in the others"
         promised = _between([arm.first["dense_flops_counted"] / max(arm.first["flops_counted"], 1) for arm in group], ".1f")
         text = (
             f"{group[0].first['data']}, {group[0].first['protocol']}: at sparsity {sparsity:g} sparse training {verdict}: "

@@ -62,12 +62,6 @@ class CsrStorage(SparseLinear):
             self.values.data = self.values.new_empty(values.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def matrix(self, values: Tensor) -> Tensor:
-        """Return the CSR matrix [out, in] that holds `values` [nnz]."""
-        return torch.sparse_csr_tensor(
-            self.row_pointers, self.columns, values, (self.out_features, self.in_features), check_invariants=False
-        )
-
     @property
     def mask(self) -> Tensor:
         """The mask [out, in], True = kept."""

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,7 +19,9 @@ class CsrLinear(CsrStorage):
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out]."""
-        return functional.linear(x, self.matrix(self.values), self.bias)
+        shape = (self.out_features, self.in_features)
+        matrix = torch.sparse_csr_tensor(self.row_pointers, self.columns, self.values, shape, check_invariants=False)
+        return functional.linear(x, matrix, self.bias)
 
     @property
     def multiply_adds(self) -> MultiplyAdds:
