@@ -68,7 +68,12 @@ def test_the_sentence_is_made_of_the_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dense", "verdict"), [(0.5, "cost time"), (2.0, "saved time"), (1.0, "saved time in 0 and cost time in 0 of 1 arms, and is undecided in the others")]
+    ("dense", "verdict"),
+    [
+        (0.5, "cost time"),
+        (2.0, "saved time"),
+        (1.0, "saved time in 0 and cost time in 0 of 1 arms, and is undecided in the others"),
+    ],
 )
 def test_the_verdict_follows_the_interval(dense: float, verdict: str) -> None:
     [text] = summaries(trainings(process_speedups=[dense]))
