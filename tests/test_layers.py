@@ -40,6 +40,20 @@ def test_layer_passes_the_gate_at_odd_sizes_that_fill_several_tiles(layer: str, 
     gate(LAYERS[layer], Problem(numbers[0], mask, numbers[1], numbers[2], numbers[3]))
 
 
+@pytest.mark.parametrize("features", [2**15, 2**15 + 1])
+def test_indices_of_16_bits_are_left_where_they_end(features: int) -> None:
+    """On both sides, with non-zeros in the last row and the last column."""
+    for shape in ((2, features), (features, 2)):
+        weight, mask = normal(0, *shape), random_mask(shape, 0.99, generator(0))
+        mask[-1, -1] = True
+        x, grad = normal(1, 3, shape[1]), normal(2, 3, shape[0])
+        gate(LAYERS["tiled"], Problem(weight, mask, None, x, grad))
+        built = LAYERS["tiled"](weight, mask)
+        loaded = LAYERS["tiled"](weight, ~mask)
+        loaded.load_state_dict(built.state_dict())
+        assert torch.equal(loaded(x), built(x))
+
+
 @pytest.mark.parametrize("layer", [name for name, layer in LAYERS.items() if "bfloat16" in layer.dtypes])
 @given(st.data())
 def test_layer_passes_the_gate_in_bfloat16(layer: str, data: st.DataObject) -> None:

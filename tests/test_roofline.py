@@ -1,10 +1,14 @@
+import itertools
 import math
 
 import pytest
 import torch
 
 from bench.roofline import bounds
-from sparse_models.kernels.roofline import bound
+from sparse_models.kernels._arithmetic import BYTES
+from sparse_models.kernels._compile import vector_bytes
+from sparse_models.kernels._team import threads
+from sparse_models.kernels.roofline import CALL_BYTES, bound
 from sparse_models.masks import random_mask
 from sparse_models.registry import LAYERS
 from tests.kernels import Watcher
@@ -15,6 +19,15 @@ from tests.strategies import generator
 @pytest.mark.parametrize("tile_bytes", [1, 1000, 2**16])
 def test_a_bound_is_a_rate(tile_bytes: int, dtype: str) -> None:
     assert 0 < bound(tile_bytes, dtype, seconds=0.0) < math.inf
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_bound_counts_two_flops_for_each_number_that_a_thread_loads(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0, 0.25)
+    monkeypatch.setattr("sparse_models.kernels.roofline.time.perf_counter", lambda: next(clock))
+    size = 32 * vector_bytes()  # two rounds of loads
+    numbers = CALL_BYTES // size * size // BYTES[dtype] * threads()
+    assert bound(size, dtype) == 2 * numbers / 0.25
 
 
 def test_each_thread_stays_in_a_tile_of_its_own(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:

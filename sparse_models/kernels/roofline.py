@@ -18,21 +18,21 @@ def bound(tile_bytes: int, dtype: str, seconds: float = 0.05) -> float:
     """Return the FLOP/s of torch's threads, each with a tile of its own of so many bytes, rounded up to whole rounds of loads.
 
     Every multiply-add loads one vector, nothing is computed for addresses, and the tile is walked in order: the best of calls
-    that take `seconds` together, since noise only ever takes away.
+    that take `seconds` together, since noise only ever takes away. How many there were, their sums tell.
     """
     team, step = threads(), CHAINS * vector_bytes()
     size = -(-tile_bytes // step) * step
     repetitions = max(1, CALL_BYTES // size)
     own_bytes = size + CACHE_LINE
-    tiles = torch.ones(team * own_bytes // 4 + 1)  # written, so that no two pages of it are the same
-    sums = torch.empty(team * step, dtype=torch.uint8)
+    sums = torch.empty(team * step // BYTES[dtype], dtype=getattr(torch, dtype))
+    tiles = torch.ones(team * own_bytes // BYTES[dtype] + 1, dtype=sums.dtype)  # written: pages of zeros are all the same page
     arguments = (tiles, sums, own_bytes, size, repetitions, team)
     times = list[float]()
     while len(times) < LEAST_CALLS or sum(times) < seconds:
         start = time.perf_counter()
         run(_loads(dtype), arguments, team)
         times.append(time.perf_counter() - start)
-    return 2 * team * repetitions * size / BYTES[dtype] / min(times)
+    return 2 * float(sums.double().sum()) / min(times)
 
 
 @kernel
@@ -40,7 +40,7 @@ def _loads(dtype: str) -> int:
     """Return the address of a kernel that adds up a tile of each thread's own, over and over."""
     emit = emitter_for(dtype)
     tiles, sums, own_bytes, size, repetitions, team = (emit.argument(place) for place in range(6))
-    factor = emit.constant_vector(0.5)
+    factor = emit.constant_vector(1.0)  # times the ones of the tile: a sum is the number of its multiply-adds
     with emit.tasks(team) as task:
         start = emit.aligned(emit.add(tiles, emit.times(task, own_bytes)))
         step = CHAINS * emit.lanes * emit.width

@@ -1,0 +1,39 @@
+from collections.abc import Callable
+
+import pytest
+
+from bench import bench_beside
+from bench.bench_beside import TURNS
+from bench.cases import Case
+from bench.pairing import Plan
+from bench.rounds import Work
+from bench.workbench import LAYOUTS
+from sparse_models.models import MLP
+
+
+def test_the_same_calls_are_made_in_turns_and_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("bench.memo.MEMO", {})
+    monkeypatch.setattr(bench_beside, "operation", lambda *_: lambda: calls.append("own"))
+    reference = bench_beside.dense_reference
+
+    def dense(case: Case, op: str) -> tuple[Callable[[], object], MLP, str]:
+        _, model, _ = reference(case, op)
+        return lambda: calls.append("dense"), model, LAYOUTS[0]
+
+    monkeypatch.setattr(bench_beside, "dense_reference", dense)
+    made: list[list[str]] = []
+
+    class Race:
+        once = False
+
+        def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
+            for work in (candidate, reference):
+                calls.clear()
+                work()
+                made.append(list(calls))
+
+    case = Case("beside", "sparse", "tiled", "static", "8x8b4", 0.5, "cpu", "float32", 1)
+    facts = bench_beside.bench_beside(case, Race())
+    assert made == [["own", "dense"] * TURNS, ["own"] * TURNS + ["dense"] * TURNS]
+    assert facts["flops_executed"] == TURNS * 2 * 4 * (32 + 64)
