@@ -7,7 +7,7 @@ from bench.bench_beside import TURNS
 from bench.cases import Case
 from bench.pairing import Plan
 from bench.rounds import Work
-from bench.workbench import LAYOUTS
+from bench.workbench import LAYOUTS, dense_reference
 from sparse_models.models import MLP
 
 
@@ -15,7 +15,7 @@ def test_the_same_calls_are_made_in_turns_and_apart(monkeypatch: pytest.MonkeyPa
     calls: list[str] = []
     monkeypatch.setattr("bench.memo.MEMO", {})
     monkeypatch.setattr(bench_beside, "operation", lambda *_: lambda: calls.append("own"))
-    reference = bench_beside.dense_reference
+    reference = dense_reference
 
     def dense(case: Case, op: str) -> tuple[Callable[[], object], MLP, str]:
         _, model, _ = reference(case, op)
