@@ -1,10 +1,13 @@
 """From a case to what is timed: weights, masks and inputs, the gate, and the dense reference at its best."""
 
+import contextlib
+import importlib
 import os
 import shutil
 import statistics
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +76,7 @@ def _definition(pattern: Pattern, key: _Key) -> Definition:
 
 
 @remembered
-def _gate_failure(layer: str, key: _Key, layout: str) -> str | None:
+def _gate_failure(layer: str, key: _Key, layout: str, threads: int) -> str | None:  # noqa: ARG001  # torch is set to them
     """Return why the layer fails its gate, or None if it passes: found out once a run, whatever the operation."""
     pattern = LAYERS[layer].pattern
     problem = _problem(pattern, *key)
@@ -85,7 +88,7 @@ def _gate_failure(layer: str, key: _Key, layout: str) -> str | None:
 
 
 @remembered
-def _chain_failure(layer: str, keys: list[_Key]) -> str | None:
+def _chain_failure(layer: str, keys: list[_Key], threads: int) -> str | None:  # noqa: ARG001  # torch is set to them
     """Return why the layer's fused step fails its gate, or None if it passes or there is none."""
     parts = [_problem(LAYERS[layer].pattern, *key) for key in keys]
     try:
@@ -98,11 +101,11 @@ def _chain_failure(layer: str, keys: list[_Key]) -> str | None:
 def pass_gate(case: Case, layer: str, layout: str) -> None:
     """Raise GateError, before anything is timed, unless `layer` agrees with its definition at every size of its shape."""
     for key in _keys(case, layer, GATE_ROWS):
-        failure = _gate_failure(layer, key, layout)
+        failure = _gate_failure(layer, key, layout, case.threads)
         if failure is not None:
             raise GateError(failure)
     if case.op in ("training_step", "train"):
-        failure = _chain_failure(layer, _keys(case, layer, GATE_ROWS))
+        failure = _chain_failure(layer, _keys(case, layer, GATE_ROWS), case.threads)
         if failure is not None:
             raise GateError(failure)
 
@@ -244,8 +247,12 @@ def _fastest_way(op: str, shape: str, device: str, dtype: str, threads: int) -> 
     needs. Single products leave a compiler nothing to fuse.
     """
     compiling = op == "training_step" and device == "cpu" and can_compile()
-    ways = [*LAYOUTS, COMPILED] if compiling else list(LAYOUTS)
+    ways = list(LAYOUTS)
     works = [_dense(way, op, shape, device, dtype, threads)[0] for way in ways]
+    if compiling:
+        with contextlib.suppress(RuntimeError):  # of a compiler that does not work; a wrong result is a GateError
+            works.append(_dense(COMPILED, op, shape, device, dtype, threads)[0])
+            ways.append(COMPILED)
     plan = warm_up(works[0], works[-1], device)
     times: list[list[float]] = [[] for _ in ways]
     for _ in range(9):
@@ -266,6 +273,9 @@ def compiled_step(shape: str, device: str, dtype: str, threads: int) -> tuple[Ca
     parts = problems(Case("training_step", "dense", "dense", "static", shape, 0.0, device, dtype, threads), "dense")
     model = build("dense", parts)
     x, labels, optimizer = parts[0].x, _labels(parts), _optimizer(model)
+    # Past its limit of shapes for one piece of code, eight as it comes, dynamo would run it eagerly and say nothing.
+    dynamo: Any = importlib.import_module("torch._dynamo.config")  # here, because it takes as long as all of torch
+    dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = 256, True
     loss_of = torch.compile(model.cross_entropy, dynamic=False)
     gate_loss(list(model), loss_of(x, labels), x, labels)
 

@@ -95,6 +95,22 @@ def test_a_chain_goes_layer_by_layer_where_its_tile_fits_no_cache(monkeypatch: p
     assert went == ["tile_by_tile", "layer_by_layer"]
 
 
+def test_a_subclass_and_hooks_of_all_modules_are_not_passed_over() -> None:
+    class Halved(Tiled):
+        def product(self, x: Tensor) -> Tensor:
+            return super().product(x) / 2
+
+    plain = sparse_mlp(draw((6, 8, 4)), "tiled", 0.5)
+    halved = MLP([Halved(layer.to_dense(), layer.mask, layer.bias) for layer in plain])
+    x, labels = torch.randn(8, 6, dtype=torch.float64), torch.arange(8) % 4
+    torch.testing.assert_close(halved.cross_entropy(x, labels), halved.cross_entropy(x, labels, fused=False))
+    seen: list[int] = []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: seen.append(1))
+    plain.cross_entropy(x, labels)
+    handle.remove()
+    assert seen
+
+
 def test_gradients_are_handed_over_and_a_second_backward_pass_says_so() -> None:
     model = sparse_mlp(draw((6, 8, 4)), "tiled", 0.5)
     loss = model.cross_entropy(torch.randn(8, 6, dtype=torch.float64), torch.arange(8) % 4)

@@ -3,14 +3,17 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from bench import workbench
+from bench.bench_layer import measure
 from bench.cases import Case
 from bench.pairing import Plan
-from bench.rounds import Took
+from bench.rounds import Took, Work
 from bench.workbench import COMPILED, LAYOUTS, can_compile, dense_reference
 from sparse_models.errors import GateError
 
@@ -32,6 +35,15 @@ print("steps agree")
 """
 
 
+MANY = """
+import torch
+from bench.workbench import compiled_step
+for batch in range(2, 12):
+    compiled_step(f"3x2b{batch}", "cpu", "float32", 1)
+print(torch._dynamo.utils.counters["stats"]["unique_graphs"], "graphs")
+"""
+
+
 def test_whether_dense_can_be_compiled_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
     assert not can_compile()
@@ -43,18 +55,24 @@ def test_whether_dense_can_be_compiled_is_found_out(monkeypatch: pytest.MonkeyPa
     assert can_compile()
 
 
-def test_acompiled_step_is_the_eager_step() -> None:
+def in_a_process(code: str) -> str:
+    """What a program prints that may compile."""
     environment = {name: value for name, value in os.environ.items() if name != "TORCH_COMPILE_DISABLE"}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TORCH_COMPILE_DISABLE")
         if not can_compile():
             pytest.skip("no C++ compiler on this machine")
-    command = [sys.executable, "-c", STEP]
+    command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
-    assert "steps agree" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-class Work:
+def test_a_compiled_step_is_the_eager_step() -> None:
+    assert "steps agree" in in_a_process(STEP)
+
+
+class Way:
     """What stands for a way of doing dense."""
 
     def __init__(self, way: str) -> None:
@@ -70,13 +88,53 @@ def test_the_fastest_way_is_the_reference_and_single_products_are_not_compiled(
     takes = {COMPILED: 1.0, LAYOUTS[1]: 2.0, LAYOUTS[0]: 3.0}
     monkeypatch.setattr("bench.memo.MEMO", {})
     monkeypatch.setattr(workbench, "can_compile", lambda: True)
-    monkeypatch.setattr(workbench, "_dense", lambda way, *_: (Work(way), None))
+    monkeypatch.setattr(workbench, "_dense", lambda way, *_: (Way(way), None))
     monkeypatch.setattr(workbench, "warm_up", lambda *_: Plan(1, 1))
     monkeypatch.setattr(workbench, "time_round", lambda work, *_: Took(takes[work.way]))
     assert workbench._fastest_way(op, "6x8x4b16", "cpu", "float32", 1) == expected
 
 
-def test_acompiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_does_not_work_leaves_the_eager_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such compiler")
+
+    monkeypatch.setattr("bench.memo.MEMO", {})
+    monkeypatch.setattr(workbench, "can_compile", lambda: True)
+    monkeypatch.setattr(workbench, "compiled_step", fail)
+    assert workbench._fastest_way("training_step", "6x8x4b16", "cpu", "float32", 1) in LAYOUTS
+
+
+def test_every_shape_of_many_is_compiled() -> None:
+    """Dynamo's own limit is eight for one piece of code, past which it runs eagerly and says nothing."""
+    assert "10 graphs" in in_a_process(MANY)
+
+
+def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+
+    def compile_(function: Callable[..., Tensor], **_: object) -> Callable[..., Tensor]:
+        compiled.append(function)
+        return function
+
+    class Race:
+        once = False
+        works: tuple[Work, ...] = ()
+
+        def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
+            self.works = (candidate, reference)
+
+    race = Race()
+    monkeypatch.setattr("bench.memo.MEMO", {})
+    monkeypatch.setattr(workbench, "_fastest_way", lambda *_: COMPILED)
+    monkeypatch.setattr("torch.compile", compile_)
+    workbench.compiled_step.cache_clear()
+    assert measure(CASE, race)["dense_layout"] == COMPILED
+    workbench.compiled_step.cache_clear()
+    assert len(compiled) == 2
+    assert race.works[0] is not race.works[1]
+
+
+def test_a_compiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.memo.MEMO", {})
     monkeypatch.setattr(workbench, "_fastest_way", lambda *_: COMPILED)
     monkeypatch.setattr("torch.compile", lambda function, **_: lambda *given: 1.001 * function(*given))

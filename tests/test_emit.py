@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparse_models.kernels._arithmetic import BYTES
 from torch import Tensor
 
 from sparse_models.kernels import _compile
+from sparse_models.kernels._arithmetic import BYTES
 from sparse_models.kernels._compile import Machine, machine
 from sparse_models.kernels._pass import tile_by_tile
 from sparse_models.kernels._team import run

@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 
 from sparse_models.errors import InputError
 from sparse_models.masks import UNSTRUCTURED, Pattern
@@ -71,8 +72,9 @@ class SparseLinear(nn.Module):
 
     @property
     def is_watched(self) -> bool:
-        """Whether a hook waits for the layer to be called."""
-        return bool(self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks)
+        """Whether a hook, its own or one of all modules, waits for the layer to be called."""
+        own = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks, self._backward_pre_hooks)
+        return any(own) or bool(_has_any_global_hook())
 
     @classmethod
     def chain_cross_entropy(cls, layers: Sequence["SparseLinear"], x: Tensor, labels: Tensor) -> Tensor | None:  # noqa: ARG003

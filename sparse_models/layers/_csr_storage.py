@@ -123,6 +123,10 @@ class CsrBothWays(CsrStorage):
         """Return values[order] [nnz]."""
         return values.index_select(0, order)
 
+    def own(self, name: str) -> Any:
+        """Return values or bias as the attribute does, in a tenth of its time where it is not parametrized or pruned."""
+        return self._parameters[name] if name in self._parameters else getattr(self, name)
+
     @property
     def structures(self) -> tuple[Structure, Structure]:
         """The structure of the weight [out, in] and that of its transpose."""
@@ -136,8 +140,7 @@ class CsrBothWays(CsrStorage):
         """Return x W^T + b [batch, out], feature-major."""
         rows, columns = self.structures
         if not torch.is_grad_enabled():  # entering autograd costs more than the product of a small batch
-            own = cast("dict[str, Tensor]", self._parameters)
-            return self.multiply(rows, own["values"], self.turned(x), own.get("bias")).t()
+            return self.multiply(rows, self.own("values"), self.turned(x), self.own("bias")).t()
         result: Tensor = _Product.apply(x, self.values, self.bias, type(self), rows, columns, self.transposition)  # type: ignore[no-untyped-call]
         return result
 

@@ -1,7 +1,7 @@
 """Kernels of our own: CSR weights, a tile of the batch at a time, sums in registers, and nothing done outside the non-zeros."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,16 +48,29 @@ class Tiled(CsrBothWays):
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major; raises InputError for x of another dtype or device than the weights."""
         if not self.takes(x):
+            values, bias = self.own("values"), self.own("bias")
+            if x.dtype != values.dtype or x.device != values.device or x.dtype not in NUMBERS:
+                raise InputError(
+                    f"Tiled: expected an input of {' or '.join(self.dtypes)} on cpu, as the weights are ({values.dtype} on "
+                    f"{values.device}), got {x.dtype} on {x.device}; convert it"
+                )
+            held = "no bias" if bias is None else f"a bias of shape {list(bias.shape)}, {bias.dtype}"
             raise InputError(
-                f"Tiled: expected an input of {' or '.join(self.dtypes)} on cpu, as the weights are ({self.values.dtype} on "
-                f"{self.values.device}), got {x.dtype} on {x.device}; convert it"
+                f"Tiled: expected values of shape [{self.nnz}], a bias of shape [{self.out_features}] or none, contiguous, of "
+                f"one dtype, and an input that is no negated view; got values of shape {list(values.shape)}, {held}; copy them"
             )
         return super().product(x)
 
     def takes(self, x: Tensor) -> bool:
         """Tell whether the kernels, which see addresses alone, read x as it is meant."""
-        values = self._parameters["values"]  # not by name: a small batch takes no longer than a few look-ups
-        return values is not None and x.dtype == values.dtype and x.dtype in NUMBERS and x.is_cpu and values.is_cpu
+        values, bias = self.own("values"), self.own("bias")
+        return (
+            x.dtype in NUMBERS
+            and x.is_cpu
+            and not x.is_neg()
+            and _is_plain(values, self._buffers["columns"].shape, x.dtype)  # type: ignore[union-attr]  # never None
+            and (bias is None or _is_plain(bias, (self.out_features,), x.dtype))
+        )
 
     def tile_bytes(self, product: int, batch: int) -> int | None:
         """Return the bytes of a thread's tile; a batch of 1 has none."""
@@ -72,7 +85,10 @@ class Tiled(CsrBothWays):
     @classmethod
     def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
         """Return the mean cross-entropy of a chain of such layers, whose gradients come from the same pass; see base class."""
-        chained = [layer for layer in layers if isinstance(layer, Tiled) and layer.takes(x)]
+        # A subclass may do something else with what its kernels give.
+        own = [layer for layer in layers if isinstance(layer, Tiled)]
+        chained = [layer for layer in own if type(layer).forward is Tiled.forward and type(layer).product is Tiled.product]
+        chained = [layer for layer in chained if layer.takes(x)]
         sizes = [chained[0].in_features, *(layer.out_features for layer in chained)] if chained else []
         fits = len(chained) == len(layers) and [layer.in_features for layer in chained] == sizes[:-1]
         # Whatever else is unusual, layer by layer says so, or knows what to do with it.
@@ -89,9 +105,12 @@ class Tiled(CsrBothWays):
 
     def link(self) -> Link:
         """Return the layer as a fused kernel takes it."""
-        own = cast("dict[str, Tensor]", self._parameters | self._buffers)
-        bias = own.get("bias")
-        return Link(*self.structures, own["values"].detach(), own["transposition"], None if bias is None else bias.detach())
+        bias = self.own("bias")
+        return Link(*self.structures, self.own("values").detach(), self.transposition, None if bias is None else bias.detach())
+
+
+def _is_plain(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> bool:
+    return tensor.dtype == dtype and tensor.shape == shape and tensor.is_contiguous() and tensor.is_cpu and not tensor.is_neg()
 
 
 class _ChainCrossEntropy(torch.autograd.Function):
