@@ -5,6 +5,7 @@ import importlib
 import os
 import shutil
 import statistics
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -276,8 +277,10 @@ def compiled_step(shape: str, device: str, dtype: str, threads: int) -> tuple[Ca
     # Past its limit of shapes for one piece of code, eight as it comes, dynamo would run it eagerly and say nothing.
     dynamo: Any = importlib.import_module("torch._dynamo.config")  # here, because it takes as long as all of torch
     dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = 256, True
-    loss_of = torch.compile(model.cross_entropy, dynamic=False)
-    gate_loss(list(model), loss_of(x, labels), x, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's compiler uses what PyTorch says not to use
+        loss_of = torch.compile(model.cross_entropy, dynamic=False)
+        gate_loss(list(model), loss_of(x, labels), x, labels)
 
     def step() -> Tensor:
         return training_step(model, x, labels, optimizer, loss_of=loss_of)

@@ -68,8 +68,8 @@ class Tiled(CsrBothWays):
             x.dtype in NUMBERS
             and x.is_cpu
             and not x.is_neg()
-            and _is_plain(values, self._buffers["columns"].shape, x.dtype)  # type: ignore[union-attr]  # never None
-            and (bias is None or _is_plain(bias, (self.out_features,), x.dtype))
+            and _is_plain(values, self._buffers["columns"].numel(), x.dtype)  # type: ignore[union-attr]  # never None
+            and (bias is None or _is_plain(bias, self.out_features, x.dtype))
         )
 
     def tile_bytes(self, product: int, batch: int) -> int | None:
@@ -109,8 +109,9 @@ class Tiled(CsrBothWays):
         return Link(*self.structures, self.own("values").detach(), self.transposition, None if bias is None else bias.detach())
 
 
-def _is_plain(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> bool:
-    return tensor.dtype == dtype and tensor.shape == shape and tensor.is_contiguous() and tensor.is_cpu and not tensor.is_neg()
+def _is_plain(tensor: Tensor, length: int, dtype: torch.dtype) -> bool:
+    flat = tensor.dim() == 1 and tensor.numel() == length and tensor.is_contiguous()
+    return flat and tensor.dtype == dtype and tensor.is_cpu and not tensor.is_neg()
 
 
 class _ChainCrossEntropy(torch.autograd.Function):
