@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
+import torch
 from llvmlite import ir
 
 INTEGER = ir.IntType(64)
@@ -12,6 +13,11 @@ NUMBERS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
 BYTES = {"float32": 4, "float64": 8}
 LN_2 = Fraction("0.693147180559945309417232121458")
 FAST = ("reassoc", "contract")  # a sum may be taken in another order; NaN and infinity stay what they are
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Return a dtype's name as the kernels have it."""
+    return str(dtype).removeprefix("torch.")
 
 
 class Arithmetic:
@@ -101,10 +107,6 @@ class Arithmetic:
         """Return a function of LLVM's own, place by place."""
         declared = self._declared(f"llvm.{function}.v{self.lanes}f{8 * self.width}", self.vector, [self.vector])
         return self.builder.call(declared, [vector])
-
-    def constant_number(self, value: float) -> Any:
-        """Return a number."""
-        return ir.Constant(self.number, value)
 
     def splat(self, one: Any, lanes: int | None = None) -> Any:
         """Return a vector of one number, or of one 32-bit integer, repeated."""

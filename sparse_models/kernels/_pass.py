@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_models.kernels._arithmetic import BYTES, INTEGER
+from sparse_models.kernels._arithmetic import BYTES, INTEGER, name_of
 from sparse_models.kernels._compile import kernel, vector_bytes
 from sparse_models.kernels._emit import CACHE_LINE, Emitter
 from sparse_models.kernels._team import run, threads
@@ -34,7 +34,7 @@ def tile_bytes(sizes: Sequence[int]) -> int:
 
 def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     """Return loss and gradients for x [batch, in], contiguous, and labels [batch]."""
-    batch, dtype = len(labels), str(x.dtype).removeprefix("torch.")
+    batch, dtype = len(labels), name_of(x.dtype)
     chunks, tiles = tiling(batch, dtype, CHUNKS)
     parts = min(tiles, PARTS_PER_THREAD * threads())
     team = min(parts, threads())

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from sparse_models.kernels._arithmetic import name_of
 from sparse_models.kernels._compile import kernel
 from sparse_models.kernels._emit import SMALL_BYTES
 from sparse_models.kernels._team import run, threads
@@ -16,7 +17,7 @@ def permuted(values: Tensor, order: Tensor) -> Tensor:
         return values.index_select(0, order)
     result = values.new_empty(len(order))
     team = threads()
-    run(_gathered(str(values.dtype).removeprefix("torch.")), (values, order, result, len(order), team), team)
+    run(_gathered(name_of(values.dtype)), (values, order, result, len(order), team), team)
     return result
 
 

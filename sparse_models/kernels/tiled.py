@@ -11,6 +11,7 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
+from sparse_models.kernels._arithmetic import name_of
 from sparse_models.kernels._compile import kernel, vector_bytes
 from sparse_models.kernels._emit import CACHE_LINE, SMALL_BYTES
 from sparse_models.kernels._team import run, threads
@@ -55,7 +56,7 @@ def product(
     result = x.new_empty(rows, batch)
     if batch == 0:
         return result
-    dtype, index_bytes = _name(x.dtype), structure.indices.element_size()
+    dtype, index_bytes = name_of(x.dtype), structure.indices.element_size()
     if batch == 1:
         team = threads()
         arrays = (structure.pointers, structure.indices, values, x, result)
@@ -86,7 +87,7 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
     batch, nnz = x.shape[1], len(structure.indices)
     if batch == 0 or nnz == 0:
         return x.new_zeros(nnz)
-    dtype = _name(x.dtype)
+    dtype = name_of(x.dtype)
     if batch == 1:
         blocks, team = _blocks(structure.rows, 1)
         sums = x.new_empty(nnz)
@@ -106,12 +107,8 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
 
 def tile_bytes(features: int, batch: int, dtype: torch.dtype) -> int:
     """Return the bytes of the packed tile of so many features that a product loads its vectors from."""
-    chunks, _ = tiling(batch, _name(dtype), widest(features))
+    chunks, _ = tiling(batch, name_of(dtype), widest(features))
     return features * chunks * vector_bytes()
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _scratch(team: int, structure: Structure, chunks: int) -> Tensor:

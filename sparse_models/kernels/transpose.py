@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sparse_models.kernels._arithmetic import BYTES
+from sparse_models.kernels._arithmetic import BYTES, name_of
 from sparse_models.kernels._compile import kernel, vector_bytes
 from sparse_models.kernels._team import run, threads
 from sparse_models.kernels._tile import emitter_for
@@ -15,7 +15,7 @@ def transposed(x: Tensor) -> Tensor:
     turned, (batch, features) = x.t(), x.shape
     if turned.is_contiguous() or not x.is_contiguous() or x.numel() < LEAST:
         return turned.contiguous()
-    dtype = str(x.dtype).removeprefix("torch.")
+    dtype = name_of(x.dtype)
     lanes = vector_bytes() // BYTES[dtype]
     if min(batch, features) < lanes:
         return turned.contiguous()

@@ -72,6 +72,11 @@ class Tiled(CsrBothWays):
             and (bias is None or _is_plain(bias, self.out_features, x.dtype))
         )
 
+    @classmethod
+    def adds_nothing(cls) -> bool:
+        """Tell whether a subclass leaves what the kernels give as it is."""
+        return cls.forward is Tiled.forward and cls.product is Tiled.product
+
     def tile_bytes(self, product: int, batch: int) -> int | None:
         """Return the bytes of a thread's tile; a batch of 1 has none."""
         features = self.out_features if product == INPUT_GRADIENT else self.in_features
@@ -85,10 +90,7 @@ class Tiled(CsrBothWays):
     @classmethod
     def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
         """Return the mean cross-entropy of a chain of such layers, whose gradients come from the same pass; see base class."""
-        # A subclass may do something else with what its kernels give.
-        own = [layer for layer in layers if isinstance(layer, Tiled)]
-        chained = [layer for layer in own if type(layer).forward is Tiled.forward and type(layer).product is Tiled.product]
-        chained = [layer for layer in chained if layer.takes(x)]
+        chained = [layer for layer in layers if isinstance(layer, Tiled) and layer.adds_nothing() and layer.takes(x)]
         sizes = [chained[0].in_features, *(layer.out_features for layer in chained)] if chained else []
         fits = len(chained) == len(layers) and [layer.in_features for layer in chained] == sizes[:-1]
         # Whatever else is unusual, layer by layer says so, or knows what to do with it.
