@@ -19,7 +19,7 @@ from sparse_models.kernels.chain import define_gradients
 from sparse_models.kernels.permute import LEAST, permuted
 from sparse_models.kernels.tiled import define_product, define_sampled, product, sampled
 from sparse_models.kernels.transpose import transposed
-from tests.kernels import close, forget_kernels
+from tests.kernels import Watcher, close, forget_kernels
 from tests.test_chain import links
 from tests.test_kernels import problem
 
@@ -61,6 +61,18 @@ def test_reordering_is_exact_at_every_width(width: Machine, dtype: torch.dtype) 
     assert torch.equal(transposed(x), x.t())
     values, order = torch.randn(LEAST + 3, dtype=dtype), torch.randperm(LEAST + 3).int()
     assert torch.equal(permuted(values, order), values[order.long()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_reordering_touches_what_is_its_own(watcher: Watcher, dtype: torch.dtype) -> None:
+    x = torch.randn(71, 67, dtype=dtype)
+    assert torch.equal(transposed(x), x.t())
+    assert watcher.written
+    values, order = torch.randn(LEAST + 3, dtype=dtype), torch.randperm(LEAST + 3).int()
+    assert torch.equal(permuted(values, order), values[order.long()])
+    assert watcher.written
+    assert not watcher.outside
+    assert not watcher.contested
 
 
 def exp(x: Tensor) -> Tensor:
