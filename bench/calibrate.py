@@ -6,7 +6,6 @@ calls where the reference makes ten: real work of the same kind, and a true rati
 """
 
 import itertools
-import json
 import statistics
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.cases import Case
@@ -189,10 +187,3 @@ def record(calibration: Calibration, effort: Effort, load: int) -> dict[str, Any
             {**one._asdict(), "interval": one.interval._asdict(), "truth": one.truth} for one in calibration.comparisons
         ],
     }
-
-
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from llvmlite import binding
 
 PACKAGES = ["numpy", "numba", "pytest-benchmark", "scipy", "triton"]
 VARIABLES = ["CUDA_VISIBLE_DEVICES", "GOMP_CPU_AFFINITY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "MKL_NUM_THREADS"]
@@ -30,6 +31,8 @@ def facts(devices: Sequence[str]) -> dict[str, Any]:
     siblings = {_text(path) for path in Path(CPU).glob("cpu[0-9]*/topology/thread_siblings_list")} - {None}
     return {
         "cpu": {
+            # By its microarchitecture, as LLVM has it: virtual machines of all kinds call their processor "AMD EPYC".
+            "name": _attempt(binding.get_host_cpu_name),
             "model": model or _output("sysctl", "-n", "machdep.cpu.brand_string"),
             "architecture": platform.machine(),
             "logical_cores": os.cpu_count(),

@@ -11,6 +11,7 @@ import torch
 
 from bench import cases
 from bench.cases import Selection, Shape
+from bench.limits import TABLE, Limits, read_limits
 from bench.processes import BUDGET, PRECISION, PROCESSES, Effort
 from bench.rounds import REGIMES
 from sparse_models.data import DATA
@@ -44,6 +45,13 @@ def add_options(group: Any) -> None:
         "--precision", metavar="FRACTION", help=f"half-width of the interval at which a case is done; default: {PRECISION:g}"
     )
     group.addoption("--budget", metavar="SECONDS", help=f"time after which no case is measured further; default: {BUDGET:g}")
+    group.addoption("--resume", action="store_true", help="go on with the newest broken run of these very cases")
+    group.addoption(
+        "--fail-slower",
+        metavar="PERCENT",
+        help="with --benchmark-compare: fail where a case is slower beyond doubt and by as much (10%%), or cannot be compared; "
+        f"others by pattern in pyproject.toml, [{TABLE}]",
+    )
     group.addoption("--seeds", metavar="N", help=f"trainings of each arm for train; default: {cases.SEEDS}")
 
 
@@ -89,6 +97,14 @@ def read_effort(config: pytest.Config) -> Effort:
         precision=_given(config, "--precision", positive) or PRECISION,
         budget=_given(config, "--budget", positive) or BUDGET,
     )
+
+
+def read_gate(config: pytest.Config) -> Limits | None:
+    """Return what is to fail the run, None where nothing is; raises pytest.UsageError, one sentence, for bad input."""
+    limits = _given(config, "--fail-slower", lambda text: read_limits(text, config.rootpath))
+    if limits and not config.getoption("benchmark_compare"):
+        raise pytest.UsageError("--fail-slower: expected --benchmark-compare beside it, got none; name the run to compare with")
+    return limits
 
 
 def _given(config: pytest.Config, option: str, convert: Callable[[str], _T]) -> _T | None:

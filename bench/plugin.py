@@ -9,24 +9,15 @@ import torch
 
 from bench.break_even import break_evens
 from bench.cases import Case, cases
-from bench.machine import dense_gflops, facts, memory_gb_per_s
 from bench.options import add_options, read_effort, read_options
 from bench.pairing import Plan
-from bench.processes import Effort, Job, Outcome, measure_all, plan_text
 from bench.rounds import Work
-from bench.row import Row, row_of
-from bench.split import add_splits
+from bench.state import EFFORT, MACHINE, OUTCOMES, REPORTED, ROWS, SELECTION
 from bench.tables import answer
-from bench.verdicts import verdicts
 from sparse_models.errors import GateError
 from sparse_models.registry import LAYERS
 
-SELECTION = pytest.StashKey()  # type: ignore[var-annotated]  # Selection
-MACHINE = pytest.StashKey[dict[str, Any]]()
-EFFORT = pytest.StashKey[Effort]()
-OUTCOMES = pytest.StashKey[dict[str, Outcome]]()
-ROWS = pytest.StashKey[dict[str, Row]]()  # by the name of the case
-REPORTED = pytest.StashKey[list[Row]]()
+pytest_plugins = ["bench.measuring", "bench.session"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check the command line before anything runs."""
     config.stash[SELECTION] = read_options(config)
     config.stash[EFFORT] = read_effort(config)
-    config.stash[REPORTED] = []
+    config.stash[REPORTED] = {}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -126,82 +117,6 @@ def race(benchmark: Any) -> Once:
     return Once(benchmark)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Measure all cases in fresh processes, and let pytest then report them one by one."""
-    config = session.config
-    jobs = [] if config.option.collectonly or config.option.benchmark_disable or session.testsfailed else _jobs(session.items)
-    if not jobs:
-        return (yield)
-    terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
-    effort = config.stash[EFFORT]
-
-    def tell(text: str) -> None:
-        if config.get_verbosity() >= 0:
-            terminal.ensure_newline()
-            terminal.write_line(text)
-
-    devices = config.stash[SELECTION].devices
-    known = facts(devices)  # first, for the load that the machine had before
-    measured = {
-        device: {"dense_gflops": dense_gflops(device), "memory_gb_per_s": memory_gb_per_s(device)} for device in devices
-    }
-    config.stash[MACHINE] = {**known, "bounds": measured}
-    for device, bounds in measured.items():
-        tell(f"{device}: {bounds['dense_gflops']:.0f} dense float32 GFLOP/s, {bounds['memory_gb_per_s']:.0f} GB/s copied")
-    tell(plan_text(jobs, effort))
-    results = measure_all(jobs, effort, tell, str(config.option.benchmark_timer), disable_gc=config.option.benchmark_disable_gc)
-    if results.out_of_time:
-        tell(f"stopped at the budget of {effort.budget:g} s (--budget): what is not narrow enough yet stays as it is")
-    tell(f"time: {results.spent}")
-    after = facts(devices)  # what the machine did meanwhile: its load, and a GPU's clocks under load
-    config.stash[MACHINE]["run"] = {
-        "effort": effort._asdict(),
-        "spent_seconds": results.spent._asdict(),
-        "after": {"load_average": after["cpu"]["load_average"], "gpu": after["gpu"]},
-    }
-    config.stash[OUTCOMES] = results.outcomes
-    config.stash[ROWS] = _rows(jobs, results.outcomes)
-    if results.interrupted:
-        tell("interrupted: what was measured so far is reported and saved")
-        session.items[:] = [item for item in session.items if _measured(results.outcomes.get(item.nodeid))]
-    answered = yield
-    if results.interrupted:
-        raise KeyboardInterrupt
-    return answered
-
-
-def _rows(jobs: list[Job], outcomes: dict[str, Outcome]) -> dict[str, Row]:
-    measured = [job for job in jobs if outcomes[job.name].races and outcomes[job.name].failure is None]
-    told = verdicts({job.name: outcomes[job.name].speedups for job in measured})
-    rows = {job.case: row_of(job.case, outcomes[job.name], told[job.name]) for job in measured}
-    add_splits(rows)
-    return {job.name: rows[job.case] for job in measured}
-
-
-def _measured(outcome: Outcome | None) -> bool:
-    return outcome is not None and bool(outcome.races or outcome.failure)
-
-
-def _jobs(items: list[pytest.Item]) -> list[Job]:
-    cases = [item for item in items if isinstance(item, pytest.Function) and "case" in item.fixturenames]
-    return [
-        Job(
-            item.nodeid,
-            item.function.__module__,
-            item.function.__name__,
-            case_of(item),
-        )
-        for item in cases
-        if not item.get_closest_marker("skip")
-    ]
-
-
-def case_of(item: Any) -> Case:
-    """Return the case that a parametrized function stands for."""
-    return Case(*(item.callspec.params[field] for field in Case._fields))
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Report what the fresh processes measured of a case; run its body once where timing is disabled."""
@@ -226,7 +141,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     benchmark.group = case.group  # before its rounds
     replay(benchmark, row["pair_seconds"], once.candidate)
     benchmark.extra_info.update(row)
-    pyfuncitem.config.stash[REPORTED].append(row)
+    pyfuncitem.config.stash[REPORTED][pyfuncitem.nodeid] = row
     return True
 
 
@@ -263,6 +178,8 @@ def pytest_keyboard_interrupt(excinfo: pytest.ExceptionInfo[BaseException]) -> N
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     """Take the host's name out of what is saved, and put in what decides a PyTorch timing and stays the same on a machine."""
     machine_info.pop("node", None)
+    for rate in ("hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly"):  # of the moment, where virtual
+        machine_info.get("cpu", {}).pop(rate, None)
     machine_info["torch"] = {"version": torch.__version__, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
 
 
@@ -270,8 +187,7 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     """Save the machine's facts and what it could do at the start of the run beside what was measured."""
     output_json["machine"] = config.stash.get(MACHINE, {})
-    rows: list[Row] = config.stash[REPORTED]
-    output_json["break_even"] = list(break_evens(rows))
+    output_json["break_even"] = list(break_evens(config.stash[REPORTED].values()))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -280,7 +196,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Gen
     try:
         return (yield)
     finally:
-        rows = config.stash[REPORTED]
+        rows = list(config.stash[REPORTED].values())
         if rows:
             terminalreporter.section("do sparse networks save compute?")
             for line in answer(rows):

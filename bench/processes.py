@@ -6,12 +6,14 @@ turn comes, and what the machine does meanwhile, differ from process to process,
 
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.cases import Case
+from bench.journal import Journal
 from bench.nursery import Nursery
 from bench.pairing import Race
+from bench.turns import Turns
 from bench.verdicts import MIN_PROCESSES, is_clear, process_interval
 
 PROCESSES, PRECISION, BUDGET = 12, 0.05, 170.0  # processes; half-width of an interval, as a fraction; seconds
@@ -127,8 +129,12 @@ def measure_all(
     timer: str = "time.perf_counter",
     *,
     disable_gc: bool = False,
+    journal: Journal | None = None,
+    turns: Turns | None = None,
 ) -> Results:
     """Measure the jobs in fresh processes one after another, until each is done, the budget is spent or Ctrl-C comes.
+
+    What a journal holds from before counts, and what is measured is added to it. With `turns`, each process waits for its own.
 
     The first process measures every case but the trainings of other seeds even past the budget: a case without a result
     is no result. A process that dies is replaced; the case it died in has failed, no other.
@@ -137,19 +143,26 @@ def measure_all(
     # Libraries size their pools as they load, and none may take more threads than the largest case.
     pools = dict.fromkeys(POOLS, str(max((job.case.threads for job in jobs), default=1)))
     nursery = Nursery({**pools, **KEPT, **ALONE})
-    run = _Run(outcomes, nursery, {"precision": effort.precision / 2, "timer": timer, "disable_gc": disable_gc})
-    start = time.monotonic()
-    deadline = start + effort.budget
+    asked = {"precision": effort.precision / 2, "timer": timer, "disable_gc": disable_gc}
+    run = _Run(outcomes, nursery, asked, journal)
+    run.take_up({job.name: job for job in jobs})
+    deadline = time.monotonic() + effort.budget
     starting = STARTING_SECONDS
     spent = Spent()
     interrupted = out_of_time = False
     try:
         for process in range(effort.processes):
             waiting = _in_random_order(
-                job for job in jobs if not outcomes[job.name].done(job, effort) and _due(job, process, effort)
+                job
+                for job in jobs
+                if not outcomes[job.name].done(job, effort)
+                and _due(job, process, effort)
+                and process not in outcomes[job.name].processes
             )
             if not waiting:
                 continue
+            if turns:
+                deadline += turns.take(f"process {process + 1} of {effort.processes}")
             began, total = time.monotonic(), len(waiting)
             # Its share of the time left; the processes that come after have the same, if this one needs no more.
             end = began + (deadline - began) / (effort.processes - process)
@@ -191,8 +204,14 @@ def _due(job: Job, process: int, effort: Effort) -> bool:
 class _Run:
     """What stays the same from one process of a run to the next."""
 
-    def __init__(self, outcomes: dict[str, Outcome], nursery: Nursery, asked: dict[str, Any]) -> None:
+    def __init__(self, outcomes: dict[str, Outcome], nursery: Nursery, asked: dict[str, Any], journal: Journal | None) -> None:
         self.outcomes, self.nursery, self.asked, self.memo = outcomes, nursery, asked, dict[str, Any]()
+        self.journal = journal
+
+    def take_up(self, jobs: Mapping[str, Job]) -> None:
+        """Take from the journal what a broken run has measured."""
+        for process, name, said in self.journal.said if self.journal else ():
+            self._take(said, jobs[name], process)
 
     def process(self, process: int, jobs: list[Job], seconds: float, deadline: float | None) -> tuple[list[Job], Spent]:
         """Measure jobs in one fresh process, once each and for `seconds` all those again that are not narrow.
@@ -214,6 +233,8 @@ class _Run:
             current = said.get("begin")
             if "case" in said:
                 spent += self._take(said, jobs[said["case"]], process)
+                if self.journal:
+                    self.journal.add(process, jobs[said["case"]].name, said)
                 left.pop(said["case"], None)
             if deadline is not None and time.monotonic() > deadline:
                 return [], spent

@@ -8,6 +8,7 @@ reasonable time"). So every interval and every verdict here is over processes.
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from scipy import special
 
@@ -16,6 +17,24 @@ from bench.intervals import CONFIDENCE, SIGN_VALUES, Interval, median_interval
 WRONG_VERDICTS = 0.01  # of the verdicts "faster" and "slower" in a run, the fraction expected to be wrong, at most
 MIN_PROCESSES = 8  # the sign test tells a median from 1 at the 1 % above with eight values, and with none fewer
 MARGIN = 0.05  # a ratio whose whole interval is within this of 1 is "same"
+TRIMMED = 5  # one value in so many is cut off at each end before a mean is taken
+
+
+class Evidence(NamedTuple):
+    """What a verdict on one ratio is made from."""
+
+    interval: Interval
+    p: float  # of a trimmed t test that the ratio is 1
+    passes_alone: bool  # a distribution-free test tells the ratio from 1 at the fraction of wrong verdicts
+    suffices: bool  # there are processes enough to decide
+
+
+class Trimmed(NamedTuple):
+    """A trimmed mean, its variance, and the values that are left of the sample."""
+
+    mean: float
+    variance: float
+    kept: int
 
 
 def process_interval(speedups: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
@@ -34,49 +53,69 @@ def process_interval(speedups: Sequence[float], confidence: float = CONFIDENCE) 
     return Interval(statistics.median(speedups), math.exp(max(low, -700)), math.exp(min(high, 700)))
 
 
-def p_value(speedups: Sequence[float]) -> float:
-    """Return the two-sided p-value of Yuen's trimmed t test on the logarithms that the speed-up is 1; at least two values.
+def trimmed(values: Sequence[float]) -> Trimmed:
+    """Return the trimmed mean of at least two values with its variance (Yuen 1974): one odd process in a dozen decides nothing.
 
     A fifth of the values, rounded down, is cut off at each end before the mean is taken, and the variance is that of the sample
-    with the cut values moved in to the nearest kept ones (Yuen 1974): one odd process in a dozen decides nothing.
+    with the cut values moved in to the nearest kept ones.
     """
-    logs = sorted(math.log(value) for value in speedups)
-    cut = len(logs) // 5
-    kept = logs[cut : len(logs) - cut]
-    centre = statistics.mean(kept)
-    spread = statistics.stdev([kept[0]] * cut + kept + [kept[-1]] * cut)
-    if spread == 0:
-        return float(centre == 0)
-    t = centre / spread * len(kept) / math.sqrt(len(logs))
-    return float(2 * special.stdtr(len(kept) - 1, -abs(t)))
+    ordered = sorted(values)
+    cut = len(ordered) // TRIMMED
+    kept = ordered[cut : len(ordered) - cut]
+    spread = statistics.variance([kept[0]] * cut + kept + [kept[-1]] * cut)
+    return Trimmed(statistics.mean(kept), spread * len(ordered) / len(kept) ** 2, len(kept))
 
 
-def verdicts(samples: Mapping[str, Sequence[float]], wrong: float = WRONG_VERDICTS, margin: float = MARGIN) -> dict[str, str]:
-    """Return faster, slower, same or undecided for each named sample of speed-ups over processes.
+def p_value(speedups: Sequence[float]) -> float:
+    """Return the two-sided p-value of Yuen's trimmed t test on the logarithms that the speed-up is 1; at least two values."""
+    mean, variance, kept = trimmed([math.log(value) for value in speedups])
+    if variance == 0:
+        return float(mean == 0)
+    return float(2 * special.stdtr(kept - 1, -abs(mean) / math.sqrt(variance)))
+
+
+def evidence_of(speedups: Sequence[float], wrong: float = WRONG_VERDICTS) -> Evidence:
+    """Return what the speed-ups of one case over processes say of whether it differs from 1; at least two values."""
+    return Evidence(
+        process_interval(speedups), p_value(speedups), passes_sign_test(speedups, wrong), len(speedups) >= MIN_PROCESSES
+    )
+
+
+def judged(known: Mapping[str, Evidence], wrong: float = WRONG_VERDICTS, margin: float = MARGIN) -> dict[str, str]:
+    """Return faster, slower, same or undecided for each named ratio.
 
     Same says that the interval lies within 1 / (1 + margin) to 1 + margin, and comes first: a difference so small is no news,
-    however sure. Faster and slower must pass two tests. The trimmed t tests of all samples together: of the differences they
+    however sure. Faster and slower must pass two tests. The trimmed t tests of all ratios together: of the differences they
     find, a fraction `wrong` is expected to be none (Benjamini and Hochberg 1995; with no true difference at all, that is the
-    chance of finding even one). And the sign test at `wrong` for each, which asks nothing of the distribution: a case of two
-    modes, whose t test is falsely certain when most processes meet the same one, does not pass it by that. With fewer than
-    MIN_PROCESSES nothing is decided.
+    chance of finding even one). And a distribution-free test at `wrong` for each: a case of two modes, whose t test is falsely
+    certain when most processes meet the same one, does not pass it by that. With fewer than MIN_PROCESSES nothing is decided.
     """
-    told = dict.fromkeys(samples, "undecided")
-    ordered = sorted((p_value(values), name) for name, values in samples.items() if len(values) >= MIN_PROCESSES)
+    told = dict.fromkeys(known, "undecided")
+    ordered = sorted((one.p, name) for name, one in known.items() if one.suffices)
     found = max((rank for rank, (p, _) in enumerate(ordered, 1) if p <= wrong * rank / len(ordered)), default=0)
     for rank, (_, name) in enumerate(ordered, 1):
-        values = samples[name]
-        if is_same(values, margin):
+        interval = known[name].interval
+        if within(interval, margin):
             told[name] = "same"
-        elif rank <= found and passes_sign_test(values, wrong):
-            told[name] = "faster" if statistics.median(values) > 1 else "slower"
+        elif rank <= found and known[name].passes_alone:
+            told[name] = "faster" if interval.median > 1 else "slower"
     return told
 
 
-def is_same(speedups: Sequence[float], margin: float = MARGIN) -> bool:
+def verdicts(samples: Mapping[str, Sequence[float]], wrong: float = WRONG_VERDICTS, margin: float = MARGIN) -> dict[str, str]:
+    """Return the verdict of each named sample of speed-ups over processes; see `judged`."""
+    known = {name: evidence_of(values, wrong) for name, values in samples.items() if len(values) >= MIN_PROCESSES}
+    return dict.fromkeys(samples, "undecided") | judged(known, wrong, margin)
+
+
+def within(interval: Interval, margin: float = MARGIN) -> bool:
     """Tell whether the interval lies within the margin of 1."""
-    interval = process_interval(speedups)
     return 1 / (1 + margin) <= interval.low and interval.high <= 1 + margin
+
+
+def is_same(speedups: Sequence[float], margin: float = MARGIN) -> bool:
+    """Tell whether the interval of a sample lies within the margin of 1."""
+    return within(process_interval(speedups), margin)
 
 
 def passes_sign_test(speedups: Sequence[float], wrong: float = WRONG_VERDICTS) -> bool:
