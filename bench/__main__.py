@@ -1,6 +1,7 @@
 """The tools beside `pytest bench`: compare saved runs, gate a change, look back, and see what this machine can resolve."""
 
 import argparse
+import io
 import sys
 
 from bench import calibrate_tool, compare_tool, continuous_tool, history_tool
@@ -22,10 +23,13 @@ def main(arguments: list[str]) -> int:
         tool = tools.add_parser(name, help=module.HELP, description=module.__doc__)
         module.add_arguments(tool)
         tool.set_defaults(run=module.run)
-    asked, others = parser.parse_known_args(arguments)
-    if others and asked.run is not continuous_tool.run:  # which hands them on to pytest
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
-    asked.others = others
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the rules of a table are beyond ASCII
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    asked = parser.parse_args(arguments[:end])
+    asked.others = arguments[end + 1 :]
+    if asked.others and asked.run is not continuous_tool.run:  # which hands them on to pytest
+        parser.error(f"unrecognized arguments: {' '.join(arguments[end:])}")
     try:
         return int(asked.run(asked, tell))
     except InputError as error:

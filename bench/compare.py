@@ -79,8 +79,7 @@ def compare(old: Run, new: Run, *, paired: bool = False, asked: Callable[[str, R
     told = judged(evidence)
     for name, one in known.items():
         if not one.verdict:
-            is_itself = one.evidence is not None and one.evidence.interval == (1.0, 1.0, 1.0)
-            verdict = "same" if is_itself else told.get(name, "undecided")
+            verdict = told.get(name, "undecided")
             known[name] = one._replace(verdict=verdict, note=_note(one, verdict))
     old_names = {was for was, *_ in matched}
     gone = [(name, case) for name, case in old.cases.items() if name not in old_names]

@@ -21,12 +21,14 @@ def text(comparison: Comparison) -> Iterator[str]:
     for line in _head(comparison):
         console.print(line)
     if comparison.is_sound:
-        listed = comparison.having(*LISTED)
+        listed, more = _listed(comparison)
         if listed:
             table = new_table(HEADERS, left=2)
             for one in listed:
                 table.add_row(*_cells(one))
             print_table(console, READ, table)
+        for line in more:
+            console.print(line)
         for line in _tail(comparison):
             console.print(line)
     yield from text_of(console)
@@ -43,7 +45,7 @@ def markdown(comparison: Comparison, failed: Sequence[str], gate: str) -> Iterat
     yield ""
     for line in _head(comparison):
         yield f"{line}  "
-    listed = comparison.having(*LISTED) if comparison.is_sound else []
+    listed, more = _listed(comparison)
     if listed:
         yield ""
         yield f"{READ}."
@@ -55,7 +57,7 @@ def markdown(comparison: Comparison, failed: Sequence[str], gate: str) -> Iterat
             yield f"| `{name}` | {' | '.join(others)} |"
     yield ""
     if comparison.is_sound:
-        for line in _tail(comparison):
+        for line in (*more, *_tail(comparison)):
             yield f"{line}  "
 
 
@@ -64,9 +66,21 @@ def short(name: str) -> str:
     return name.rpartition("::")[2].removeprefix("bench_")
 
 
+def _listed(comparison: Comparison) -> tuple[list[CaseChange], list[str]]:
+    """Return what is worth a row, the first of each verdict, and a line for those that are left out."""
+    listed: list[CaseChange] = []
+    more = []
+    for verdict in LISTED if comparison.is_sound else ():
+        having = comparison.having(verdict)
+        listed += having[:SHOWN]
+        if len(having) > SHOWN:
+            more.append(f"and {len(having) - SHOWN} more {verdict}")
+    return listed, more
+
+
 def _head(comparison: Comparison) -> Iterator[str]:
-    yield f"before: {comparison.old.label} on {comparison.old.machine}"
-    yield f"now:    {comparison.new.label} on {comparison.new.machine}"
+    for when, run in (("before:", comparison.old), ("now:   ", comparison.new)):
+        yield f"{when} {run.label}" + ("" if run.machine in run.name else f" on {run.machine}")
     if not comparison.is_sound:
         yield "The hardware is another, so that no time may be held against the other's: see where the machines agree, below."
     elif comparison.old.machine != comparison.new.machine:

@@ -1,8 +1,8 @@
 """Two commits, measured in turns on this machine: the sound way to gate a change where the machine is shared and noisy.
 
 Each commit has a worktree of its own and measures itself by its own `pytest bench`. Before every fresh process each waits for
-its turn (bench.turns), and turns go base, head, head, base. So the two processes of one number ran one after the other, and what
-the machine does over minutes is in neither's favour. What is told is the change within these pairs.
+its turn (bench.turns), and turns go base, head, head, base. So the two processes of one number ran one after the other, and
+what the machine does over minutes is in neither's favour. What is told is the change within these pairs.
 """
 
 import json
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import cases
 from bench.compare import Comparison, compare
 from bench.runs import Run, parse, printable
 from bench.storage import read_whole
@@ -24,8 +25,8 @@ from bench.turns import REPORT, VARIABLE
 from sparse_models.errors import InputError
 
 TESTS_FAILED, INTERRUPTED = 1, 2  # pytest's exit codes with which a run is saved all the same
-# What a pull request is judged by, unless asked for: trainings have three seeds, which decide nothing, and take most of the time.
-OPS = "forward,backward,step,training_step,training_forward,input_gradient,weight_gradient,optimizer,beside,update"
+# What a change is judged by, unless asked for: trainings have three seeds, which decide nothing, and take most of the time.
+OPS = ",".join(op for op in cases.OPS if op != "train")
 LAST_LINES = 15
 
 
@@ -114,9 +115,14 @@ def measure(base: str, head: str, options: Sequence[str], tell: Callable[[str], 
 
 
 def take_turns(sides: Sequence[_Side], tell: Callable[[str], None]) -> None:
-    """Hand out turns, base and head, head and base, until both have measured all; Ctrl-C ends both, and what they have counts."""
+    """Hand out turns, base and head, head and base, until both have measured all; at Ctrl-C, what they have counts."""
     try:
         asking = {side.name: side.next() for side in sides}  # each is ready before any measures
+        for side in sides:
+            if asking[side.name] is None:
+                side.process.wait()
+                side.result()  # raises InputError with what it printed, if it could not start
+                raise InputError(f"{side.name}: expected a commit whose suite takes turns, got one that does not; take a newer")
         order = list(sides)
         while any(ask not in (None, REPORT) for ask in asking.values()):
             for side in order:

@@ -1,6 +1,6 @@
 """Two commits in turns on this machine, and whether the second is slower: what gates a pull request.
 
-Options that are not listed here are handed to both sides' `pytest bench`, as --layer, --op or --shape.
+What comes after -- is handed to both sides' `pytest bench`, as in `continuous main -- --layer tiled --op forward,step`.
 """
 
 import argparse
@@ -24,9 +24,7 @@ def add_arguments(tool: argparse.ArgumentParser) -> None:
     tool.add_argument("base", metavar="BASE", help="the commit to compare with, as main")
     tool.add_argument("head", nargs="?", default="HEAD", metavar="HEAD", help="the commit to judge; default: HEAD")
     tool.add_argument("--fail-slower", default=LIMIT, metavar="PERCENT", help=f"as of pytest bench; default: {LIMIT}")
-    tool.add_argument(
-        "--budget", default=BUDGET, metavar="SECONDS", help=f"of measuring, for both together; default: {BUDGET:g}"
-    )
+    tool.add_argument("--budget", default=BUDGET, metavar="SECONDS", help=f"for measuring both; default: {BUDGET:g}")
     tool.add_argument("--markdown", type=Path, metavar="FILE", help="add the verdict to this file, as $GITHUB_STEP_SUMMARY")
     tool.add_argument(
         "--storage", type=Path, default=Path(STORAGE), metavar="FOLDER", help=f"for both runs; default: {STORAGE}"

@@ -52,4 +52,5 @@ def _digits(facts: Mapping[str, Any], places: tuple[str, ...], **other: str) -> 
 
 def _slugs(*parts: object) -> list[str]:
     """Return what is known of the parts in characters that every file system and every glob takes as they are."""
-    return [re.sub(r"[^A-Za-z0-9.]+", "", str(part))[:40] for part in parts if part is not None]
+    slugs = (re.sub(r"[^A-Za-z0-9.]+", "", str(part))[:40].strip(".") for part in parts if part is not None)
+    return [slug for slug in slugs if slug]  # no name begins with what a shell takes for an option or hides

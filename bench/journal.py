@@ -65,33 +65,34 @@ class Journal:
         """Return the newest journal of a broken run with this identity; raises InputError where there is none."""
         others = []
         for path in reversed(broken(folder)):
-            header, said, whole = _read(path)
-            differing = [field for field, value in run.items() if header.get(field) != value]
-            if differing:
-                others.append(f"{path.name} has other {' and other '.join(differing)}")
-                continue
             try:
-                journal = cls(path, said)
+                journal = cls(path, [])
             except Timeout:  # it is not broken, but running
                 continue
-            os.truncate(path, whole)
-            return journal
+            header, said, whole = _read(path)  # once it is held: until then another may add to it
+            differing = [field for field, value in run.items() if header.get(field) != value]
+            if not differing:
+                os.truncate(path, whole)
+                journal.said = [visit for visit in said if visit.name in run["cases"]]
+                return journal
+            journal.close(is_saved=False)
+            others.append(f"{path.name} has other {' and other '.join(differing)}")
         found = "; ".join(others) or "none"
-        raise InputError(
-            f"expected a broken run of these very cases, code and machine in {folder}, got {found}; leave --resume out"
-        )
+        raise InputError(f"expected a broken run of these cases, code and machine in {folder}, got {found}; leave --resume out")
 
     def add(self, process: int, name: str, said: dict[str, Any]) -> None:
         """Keep what a process said of a case."""
         self._write({"process": process, "name": name, "said": said})
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
-        self._file.flush()  # to the system: nothing short of its own end loses it
+        with contextlib.suppress(OSError):  # a full disk takes --resume away and not the run
+            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._file.flush()  # to the system: nothing short of its own end loses it
 
     def close(self, *, is_saved: bool) -> None:
         """Let go of the journal, and remove it where what it holds is saved."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
         with contextlib.suppress(OSError):
             if is_saved:
                 self.path.unlink()
@@ -114,11 +115,19 @@ def _is_held(path: Path) -> bool:
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Said], int]:
     """Return a journal's header, what was said, and how many of its bytes are whole lines."""
-    lines = list(_lines(path.read_bytes()))
-    if not lines:
-        return {}, [], 0
-    said = [Said(line["process"], line["name"], line["said"]) for line, _ in lines[1:] if "failure" not in line["said"]]
-    return lines[0][0], said, sum(length for _, length in lines)
+    lines = _lines(path.read_bytes())
+    header, whole = next(lines, ({}, 0))
+    visits = []
+    for line, length in lines:
+        match line:
+            case {"process": int(process), "name": str(name), "said": {"failure": _}}:
+                pass  # it is measured again
+            case {"process": int(process), "name": str(name), "said": {"memo": _, "race": _, "facts": _, "spent": _} as said}:
+                visits.append(Said(process, name, said))
+            case _:  # written by something else; what comes after it is no surer
+                break
+        whole += length
+    return header, visits, whole
 
 
 def _lines(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
@@ -126,6 +135,9 @@ def _lines(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
         if not line.endswith(b"\n"):
             return
         try:
-            yield json.loads(line), len(line)
-        except ValueError:
+            read = json.loads(line)
+        except (ValueError, RecursionError):
             return
+        if not isinstance(read, dict):
+            return
+        yield read, len(line)

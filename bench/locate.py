@@ -7,11 +7,9 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from fsspec.core import url_to_fs
-
-from bench.runs import MAX_BYTES, Run, parse, printable
+from bench.remote import find, is_remote, read, why
+from bench.runs import Run, parse, printable
 from bench.storage import read_whole
 from sparse_models.errors import InputError
 
@@ -28,15 +26,16 @@ def read_runs(asked: Sequence[str], storage: str = STORAGE) -> tuple[list[Run], 
     runs: dict[str, Run] = {}
     skipped: dict[str, str] = {}
     for one in asked:
-        before = len(runs) + len(skipped)
+        is_found = False
         for name, content in _read(one, storage):
+            is_found = True
             try:
                 if isinstance(content, str):
                     raise InputError(content)
                 runs[name] = parse(printable(name), content)
             except InputError as error:
                 skipped[name] = f"skipped {printable(name)}: {error}"
-        if len(runs) + len(skipped) == before and not any(one == name for name in (*runs, *skipped)):
+        if not is_found:
             raise InputError(
                 f"expected a saved run by path, number or glob, got {printable(one)!r} and found none; "
                 f"`ls {printable(storage)}/*` shows what is there"
@@ -47,19 +46,31 @@ def read_runs(asked: Sequence[str], storage: str = STORAGE) -> tuple[list[Run], 
 
 
 def _read(asked: str, storage: str) -> Iterator[Found]:
-    if "://" in asked.removeprefix("file://"):
-        yield from _remote(asked, "")
+    if is_remote(asked):
+        yield from read(find(asked))
         return
-    if re.fullmatch(r"\d{1,4}", asked) and not Path(asked).exists():
+    is_here = _exists(asked.removeprefix("file://"))
+    if re.fullmatch(r"[0-9]{1,9}", asked) and not is_here:
         asked = f"{int(asked):04}_*"
-    if "://" in storage.removeprefix("file://"):
-        yield from _remote(storage, asked)
+    if is_remote(storage) and not is_here:
+        yield from read(find(storage, asked))
         return
-    for path in _local(asked.removeprefix("file://"), Path(storage.removeprefix("file://"))):
+    try:
+        paths = _local(asked.removeprefix("file://"), Path(storage.removeprefix("file://")))
+    except (OSError, ValueError) as error:  # a name that is too long, a glob that is none
+        raise InputError(f"expected a saved run by path, number or glob, got {printable(asked)!r}: {why(error)}") from None
+    for path in paths:
         try:
             yield str(path), read_whole(path)
         except InputError as error:
             yield str(path), str(error)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that is too long, or of other characters than names have
+        return False
 
 
 def _local(asked: str, storage: Path) -> list[Path]:
@@ -72,27 +83,3 @@ def _local(asked: str, storage: Path) -> list[Path]:
     for pattern in () if path.is_absolute() or ".." in path.parts else (asked, f"*/{asked}"):
         found.update(storage.glob(pattern.removesuffix(".json").rstrip("*") + "*.json"))
     return sorted(match for match in found if not match.is_dir())
-
-
-def _remote(url: str, pattern: str) -> Iterator[Found]:
-    """Yield the files that a URL names, or those below it whose name matches a pattern."""
-    try:
-        files, place = url_to_fs(url)
-        if pattern:
-            paths = files.glob(f"{place}/**/{pattern.removesuffix('.json').rstrip('*')}*.json")
-        elif glob.has_magic(place):
-            paths = files.glob(place)
-        else:
-            paths = [place] if files.isfile(place) else [path for path in files.find(place) if path.endswith(".json")]
-        paths = sorted(paths)
-        for start in range(0, len(paths), AT_ONCE):
-            some = paths[start : start + AT_ONCE]
-            contents = files.cat_ranges(some, [0] * len(some), [MAX_BYTES + 1] * len(some), on_error="return")
-            for path, content in zip(some, contents, strict=True):
-                yield files.unstrip_protocol(path), content if isinstance(content, bytes) else _why(content)
-    except Exception as error:  # whatever a storage, its library or the network fails with
-        raise InputError(f"expected a storage that can be read, got {printable(url)}: {_why(error)}") from None
-
-
-def _why(error: Any) -> str:
-    return printable(str(error).strip().partition("\n")[0] or type(error).__name__)

@@ -34,7 +34,9 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 
     turns = Turns()
     turns.take("start")
-    journal = config.stash[JOURNAL] = _journal(config, jobs, tell)
+    journal = _journal(config, jobs, tell)
+    if journal is not None:
+        config.stash[JOURNAL] = journal
     devices = config.stash[SELECTION].devices
     known = facts(devices)  # first, for the load that the machine had before
     measured = {
@@ -76,13 +78,17 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     return answered
 
 
-def _journal(config: pytest.Config, jobs: list[Job], tell: Callable[[str], None]) -> Journal:
+def _journal(config: pytest.Config, jobs: list[Job], tell: Callable[[str], None]) -> Journal | None:
     folder = config.stash[FOLDER]
     run = identity(folder.name, (job.name for job in jobs))
     if not config.option.resume:
         if broken(folder):
             tell(f"a run was broken off in {folder}: --resume goes on with it, if it is of these very cases and this code")
-        return Journal.start(folder, run)
+        try:
+            return Journal.start(folder, run)
+        except OSError as error:
+            tell(f"nothing can be written in {folder} ({error.strerror}): if this run is killed, --resume cannot go on with it")
+            return None
     try:
         journal = Journal.resume(folder, run)
     except InputError as error:

@@ -20,7 +20,8 @@ from sparse_models.errors import InputError
 
 MAX_BYTES = 2**26  # twenty times a run of the default grid
 MAX_CASES = 20_000
-Text = Annotated[str, Meta(max_length=300, pattern=r"^[\w./:=+,()\[\] -]*$")]  # no markup, no control characters, one line
+MAX_PROCESSES = 1_000  # of one case: a comparison holds each of one run against each of the other
+Text = Annotated[str, Meta(max_length=300, pattern=r"^[\w./:=+,\[\] -]*\Z")]  # no markup, no control characters, one line
 Positive = Annotated[float, Meta(gt=1e-15, lt=1e15)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -128,7 +129,8 @@ class Run(NamedTuple):
     def label(self) -> str:
         """The run in a few words."""
         changed = " with changes" if self.is_dirty else ""
-        return f"{self.name} ({self.commit[:9]}{changed}, {self.time[:16].replace('T', ' ')})"
+        commit = self.commit if self.commit.isalpha() else self.commit[:9]  # "unversioned", where git is none
+        return f"{self.name} ({commit}{changed}, {self.time[:16].replace('T', ' ')})"
 
 
 def parse(name: str, content: bytes) -> Run:
@@ -174,6 +176,8 @@ def _row(name: str, content: bytes) -> Row:
     samples = (row.process_speedups, row.process_seconds, row.process_dense_seconds)
     if not row.process_numbers or {len(sample) for sample in samples} != {len(row.process_numbers)}:
         raise InputError(f"{name}: not one figure for each process")
+    if len(row.process_numbers) > MAX_PROCESSES:
+        raise InputError(f"{name}: more than {MAX_PROCESSES} processes")
     if len(set(row.process_numbers)) < len(row.process_numbers):
         raise InputError(f"{name}: a process twice")
     if not row.speedup_low <= row.speedup <= row.speedup_high:
@@ -189,6 +193,8 @@ def joined_over_seeds(rows: dict[str, Row]) -> dict[str, Measured]:
     cases = {}
     for name, group in arms.items():
         row = group[0]
+        if len(group) > min(MAX_PROCESSES, len({one.seed for one in group if one.op == row.op})):
+            raise InputError(f"{name}: not one training for each of at most {MAX_PROCESSES} seeds")
         if row.op == "train":
             samples = ({one.seed: getattr(one, field) for one in group} for field in ("speedup", "seconds", "dense_seconds"))
         else:
@@ -214,5 +220,7 @@ def interval(measured: Measured) -> Interval:
 
 def printable(text: str, most: int = 200) -> str:
     """Return text of unknown origin as one short line that a terminal shows and does not obey."""
-    plain = "".join(char if char.isprintable() else char.encode("unicode_escape", "replace").decode() for char in text)
+    plain = "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "replace").decode() for char in text[: most + 1]
+    )
     return plain if len(plain) <= most else plain[: most - 3] + "..."

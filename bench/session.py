@@ -22,6 +22,7 @@ from bench.locate import STORAGE
 from bench.machine import facts
 from bench.machines import machines_table
 from bench.options import read_gate
+from bench.remote import RemoteStorage, is_remote
 from bench.runs import Row, arm_of, parse, printable, run_of
 from bench.state import (
     COMPARED,
@@ -37,10 +38,12 @@ from bench.state import (
     SELECTION,
     Compared,
 )
-from bench.storage import RunStorage, read_whole
+from bench.storage import RunStorage
 from sparse_models.errors import InputError
 
 ASKED = pytest.StashKey[Any]()  # --benchmark-compare
+REMOTE = pytest.StashKey[str]()  # --benchmark-storage, where it is a URL of fsspec's
+WRITERS = pytest.StashKey[list[Any]]()  # what may have failed to write
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,6 +52,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOTES], config.stash[FAILED], config.stash[DESELECTED] = [], [], set()
     config.stash[INTERRUPTED] = False
     config.stash[GATE] = read_gate(config)
+    url = config.option.benchmark_storage
+    config.stash[REMOTE] = url if is_remote(url) and not url.startswith("elasticsearch+") else ""
+    if config.stash[REMOTE]:  # which pytest-benchmark does not know
+        config.option.benchmark_storage = STORAGE
     config.stash[ASKED], config.option.benchmark_compare = config.option.benchmark_compare, []
 
 
@@ -61,34 +68,38 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     own: Any = config._benchmarksession  # type: ignore[attr-defined]
     is_local = isinstance(own.storage, FileStorage)  # and not on a server, which has a way of its own
     machine = fingerprint(facts(config.stash[SELECTION].devices))
-    storage = RunStorage(own.storage.path if is_local else Path(STORAGE).resolve(), own.logger, machine, config.stash[NOTES])
-    config.stash[FOLDER] = storage.folder
+    local = RunStorage(own.storage.path if is_local else Path(STORAGE).resolve(), own.logger, machine, config.stash[NOTES])
+    config.stash[FOLDER] = local.folder
     if is_local:
-        own.storage, own.machine_id = storage, machine
-    own.save_json = lambda content: storage.put(own.json, content)
+        remote = config.stash[REMOTE]
+        own.storage = RemoteStorage(remote, own.logger, machine, config.stash[NOTES]) if remote else local
+        own.machine_id = machine
+    own.save_json = lambda content: local.put(own.json, content)
+    config.stash[WRITERS] = [local, own.storage]
     if config.stash[ASKED]:
-        _load(config, own, storage)
+        _load(config, own, own.storage if is_local else local)
 
 
-def _load(config: pytest.Config, own: Any, storage: RunStorage) -> None:
+def _load(config: pytest.Config, own: Any, storage: RunStorage | RemoteStorage) -> None:
     """Find the newest run that is asked for, for the suite's comparison, and let pytest-benchmark load it for its own."""
     asked, notes = config.stash[ASKED], config.stash[NOTES]
+    own.compare = asked
     try:
-        paths = storage.query("[0-9][0-9][0-9][0-9]_" if asked is True else asked)  # type: ignore[no-untyped-call]
+        for name, place, content in storage.newest(None if asked is True else asked):
+            try:
+                if isinstance(content, str):
+                    raise InputError(content)
+                config.stash[COMPARED] = Compared(parse(name, content))
+            except InputError as error:
+                notes.append(f"skipped {name}: {error}")
+                continue
+            own.compare = place if asked is True else asked
+            break
     except ValueError as error:
         raise pytest.UsageError(f"--benchmark-compare: {error}") from None
-    for path in reversed(paths):
-        try:
-            config.stash[COMPARED] = Compared(parse(storage.name_of(path), read_whole(path)))
-            own.compare = str(path) if asked is True else asked
-            break
-        except InputError as error:
-            notes.append(f"skipped {storage.name_of(path)}: {error}")
-    else:
-        if config.stash[GATE]:
-            found = "".join(f"; {note}" for note in notes)
-            raise pytest.UsageError(f"--fail-slower: expected a saved run of this suite to compare with, got none{found}")
-        own.compare = asked
+    if COMPARED not in config.stash and config.stash[GATE]:
+        found = "".join(f"; {note}" for note in notes)
+        raise pytest.UsageError(f"--fail-slower: expected a saved run of this suite to compare with, got none{found}")
     own.handle_loading()
 
 
@@ -107,11 +118,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             _compare(config)
         except (InputError, ValueError) as error:  # rows that nothing can be compared with
             stash[FAILED].append(f"the comparison failed: {printable(str(error))}")
-    storage: Any = config._benchmarksession.storage  # type: ignore[attr-defined]
-    failed = getattr(storage, "failed", [])
+    writers: list[Any] = stash.get(WRITERS, [])
+    failed = list(dict.fromkeys(line for one in writers for line in getattr(one, "failed", [])))  # most often both are one
     stash[FAILED].extend(failed)
     if JOURNAL in stash:
-        is_whole = not (failed or stash[INTERRUPTED] or session.shouldstop or session.shouldfail)
+        is_whole = not (stash[INTERRUPTED] or failed or session.shouldstop or session.shouldfail)
         stash[JOURNAL].close(is_saved=is_whole)
         if not is_whole:
             stash[NOTES].append("what was measured is kept: --resume goes on with it")

@@ -7,6 +7,7 @@ computers in one folder. This one writes aside, syncs and renames, and takes its
 import contextlib
 import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -89,15 +90,17 @@ def read_whole(path: Path) -> bytes:
     """Return the bytes of a file; raises InputError, one sentence without its name, for what is none or is too large."""
     try:
         # Without waiting, for nobody may ever write into a pipe that is called a run.
-        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            status = os.fstat(file.fileno())
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                raise InputError("not a file")
+                raise InputError("a folder" if stat.S_ISDIR(status.st_mode) else "not a file")
             if status.st_size > MAX_BYTES:
                 raise InputError(f"more than {MAX_BYTES // 2**20} MiB")
-            return file.read(MAX_BYTES + 1)
-    except IsADirectoryError:
-        raise InputError("a folder") from None
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                return file.read(MAX_BYTES + 1)
+        finally:
+            os.close(handle)
     except (OSError, ValueError) as error:
         raise InputError(printable(getattr(error, "strerror", None) or str(error))) from None
 
@@ -125,6 +128,18 @@ class RunStorage(FileStorage):
     def name_of(self, path: Path) -> str:
         """Return a run's path for the user, from the storage on."""
         return printable(str(path.relative_to(self.path) if path.is_relative_to(self.path) else path))
+
+    def newest(self, asked: str | None) -> Iterator[tuple[str, str, bytes | str]]:
+        """Yield name, path and content (or why there is none) of the runs that match, newest first: this machine's, if any.
+
+        Raises ValueError, one sentence, for what cannot name a run.
+        """
+        for path in reversed(self.query(asked or "[0-9][0-9][0-9][0-9]_")):  # type: ignore[no-untyped-call]
+            try:
+                content: bytes | str = read_whole(path)
+            except InputError as error:
+                content = str(error)
+            yield self.name_of(path), str(path), content
 
     def save(self, output_json: dict[str, Any], save: str) -> None:
         """Save a run under the next number; two runs at once take two numbers."""
@@ -160,7 +175,7 @@ def save_numbered(folder: Path, name: str, content: bytes) -> Path:
     """Write a run as NNNN_name.json, N one above the highest number in the folder, and return where."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
-        taken = [int(path.name[:4]) for path in folder.glob("[0-9][0-9][0-9][0-9]_*.json")]
+        taken = [int(found[1]) for path in folder.iterdir() if (found := re.fullmatch(r"([0-9]{4,18})_.*\.json", path.name))]
         path = folder / f"{max(taken, default=0) + 1:04}_{name}.json"
         write_whole(path, content)
     return path

@@ -1,11 +1,16 @@
 """Rows with every field that tables read, for tests to change what they are about."""
 
+import statistics
 from typing import Any
+
+import msgspec
+
+from bench.runs import Row, Run, joined_over_seeds
 
 
 def row(**fields: Any) -> dict[str, Any]:
     """A row with some fields changed."""
-    base = {
+    base: dict[str, Any] = {
         "schema": 5, "op": "forward", "model": "sparse", "layer": "csr", "update": "static", "shape": "8x8", "batch": 4,
         "sparsity": 0.5, "device": "cpu", "dtype": "float32", "threads": 2, "regime": "warm", "data": "-", "protocol": "-",
         "seed": 0, "skew": 0.0, "gflops": 4e3, "seconds": 1e-3, "speedup": 1.0,
@@ -25,3 +30,28 @@ def levels(speedups: list[float], width: float = 0.0) -> list[dict[str, Any]]:
         row(sparsity=s, speedup=v, speedup_low=v * (1 - width), speedup_high=v * (1 + width))
         for s, v in zip(at, speedups, strict=True)
     ]
+
+
+def saved_row(**fields: Any) -> Row:
+    """A row as it is read back of a saved run, with some fields changed; its speed-up is that of its processes."""
+    speedups = fields.pop("speedups", [2.0 + number / 100 for number in range(8)])
+    numbers = list(range(len(speedups)))
+    base = row(
+        process_numbers=numbers, process_speedups=speedups, process_seconds=[1e-3] * len(numbers), interval_over="processes",
+        process_dense_seconds=[value * 1e-3 for value in speedups], dense_seconds=2e-3, verdict="faster",
+        speedup=statistics.median(speedups), speedup_low=min(speedups), speedup_high=max(speedups),
+    )  # fmt: skip
+    return msgspec.convert(base | fields, Row, strict=True)
+
+
+def saved_run(rows: dict[str, Row], **fields: Any) -> Run:
+    """A run of these rows, with some fields changed."""
+    base: dict[str, Any] = {
+        "name": "run",
+        "time": "2026-01-01T00:00:00",
+        "commit": "c0ffee",
+        "is_dirty": False,
+        "machine": "m",
+        "hardware": "h",
+    }
+    return Run(**{**base, "dense_gflops": {"cpu": 100.0}, "cases": joined_over_seeds(rows)} | fields)
