@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from bench.remote import is_remote
 from bench.runs import Run, Text, printable
 from bench.storage import read_whole, write_whole
 from sparse_models.errors import InputError
@@ -39,8 +40,7 @@ def step_of(case: str, run: Run) -> tuple[str, str, str, str]:
 
 def path_of(storage: str) -> Path | None:
     """Return where a storage's accepted steps are; None for a remote one, which has none."""
-    local = storage.removeprefix("file://")
-    return None if "://" in local else Path(local) / FILE
+    return None if is_remote(storage) else Path(storage.removeprefix("file://")) / FILE
 
 
 def read(storage: str) -> list[Accepted]:

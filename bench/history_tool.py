@@ -18,6 +18,7 @@ from bench.accepted import Accepted, step_of
 from bench.compare_table import short
 from bench.fingerprint import fingerprint
 from bench.history import RUNS_NEEDED, Series, Step, all_series, sparkline, stands, steps
+from bench.limits import regular
 from bench.locate import STORAGE, read_runs
 from bench.runs import Run, printable
 from bench.text import new_console, new_table, print_table, ratio, seconds, text_of
@@ -95,7 +96,7 @@ def of_machine(runs: Sequence[Run], asked: str | None) -> list[Run]:
     """Return the runs of the one machine that is asked for or, where none is, of the only one or else of this one."""
     names = sorted({run.machine for run in runs})
     if asked is not None:
-        whose, pattern = printable(asked), _regular(PurePosixPath(asked).name)
+        whose, pattern = printable(asked), regular(PurePosixPath(asked).name)
         chosen = [name for name in names if re.fullmatch(pattern, name)]
     elif len(names) == 1:
         chosen = names
@@ -107,16 +108,12 @@ def of_machine(runs: Sequence[Run], asked: str | None) -> list[Run]:
     return sorted((run for run in runs if run.machine == chosen[0]), key=lambda run: (run.time, run.name))
 
 
-def _regular(pattern: str) -> str:
-    return ".*".join(map(re.escape, pattern.split("*")))
-
-
 def _matching(every: Sequence[Series], patterns: Sequence[str]) -> list[Series]:
     """Return the series whose name or short name matches one of the patterns, all if there are none."""
-    regular = [re.compile(_regular(pattern if "*" in pattern else f"*{pattern}*")) for pattern in patterns]
+    compiled = [re.compile(regular(pattern if "*" in pattern else f"*{pattern}*")) for pattern in patterns]
     unmet = [
         pattern
-        for pattern, one in zip(patterns, regular, strict=True)
+        for pattern, one in zip(patterns, compiled, strict=True)
         if not any(one.fullmatch(name) for series in every for name in (series.case, short(series.case)))
     ]
     if unmet:
@@ -125,7 +122,7 @@ def _matching(every: Sequence[Series], patterns: Sequence[str]) -> list[Series]:
             f"expected a part of a case's name, or all of it with `*` for anything, got {printable(unmet[0])!r}, "
             f"which none of {len(names)} matches; one is {names[0]}"
         )
-    fits = [any(one.fullmatch(name) for one in regular for name in (each.case, short(each.case))) for each in every]
+    fits = [any(one.fullmatch(name) for one in compiled for name in (each.case, short(each.case))) for each in every]
     return [series for series, is_met in zip(every, fits, strict=True) if is_met or not patterns]
 
 

@@ -31,13 +31,13 @@ class Limits(NamedTuple):
 
     def of(self, name: str) -> float | None:
         """Return the limit of a case as a fraction; None where it is not watched."""
-        matching = [limit for pattern, limit in self.patterns.items() if re.search(_regular(pattern), name)]
+        matching = [limit for pattern, limit in self.patterns.items() if re.fullmatch(regular(pattern), name)]
         return matching[-1] if matching else self.default
 
 
-def _regular(pattern: str) -> str:
-    """Return a pattern as a regular expression: * stands for anything, and brackets for themselves: each name has some."""
-    return "^" + ".*".join(map(re.escape, pattern.split("*"))) + "$"
+def regular(pattern: str) -> str:
+    """Return a pattern as a regular expression for all of a name: * stands for anything, brackets for themselves."""
+    return ".*".join(map(re.escape, pattern.split("*")))
 
 
 def percentage(text: str) -> float:
