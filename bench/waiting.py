@@ -31,9 +31,16 @@ def waits() -> dict[str, int]:
                 _files[thread] = os.open(TASKS / thread / "schedstat", os.O_RDONLY)
             told[thread] = int(os.pread(_files[thread], 100, 0).split()[1])
         except (OSError, IndexError, ValueError):  # noqa: PERF203  # a thread that ended, or a kernel that does not count
-            if thread in _files:
-                os.close(_files.pop(thread))
+            _forget(thread)
+    if len(_files) > len(told):
+        for thread in _files.keys() - told.keys():  # they ended between two readings
+            _forget(thread)
     return told
+
+
+def _forget(thread: str) -> None:
+    if thread in _files:
+        os.close(_files.pop(thread))
 
 
 def longest(before: Mapping[str, int], after: Mapping[str, int]) -> float:

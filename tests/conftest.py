@@ -4,9 +4,10 @@ import os
 
 from hypothesis import settings
 
+from tests.kept import nurseries
 from tests.kernels import poisoned, watcher
 
-__all__ = ["poisoned", "watcher"]  # fixtures
+__all__ = ["nurseries", "poisoned", "watcher"]  # fixtures
 
 # Compiling dense takes ten seconds where nothing of it is known yet; the tests that are about it ask for it.
 os.environ["TORCH_COMPILE_DISABLE"] = "1"

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.test_bench import SMALL, run
+from tests.inside import SMALL, run
 
 
 def test_cold_caches_are_a_regime_and_a_cpu_has_no_graphs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The suite as a user runs it: every test here starts pytest anew."""
+"""The suite as a user runs it, with the engine that measures."""
 
 import json
 import os
@@ -10,23 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.cases import OF_A_LAYER, OPS, PARTS
 from sparse_models.masks import FULL
 from sparse_models.registry import UPDATES
+from tests.inside import ROOT, SMALL, run
 from tests.strategies import OWN_LAYERS
 
-ROOT = Path(__file__).parents[1]
-SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2"]
 NO_ROWS = "--benchmark-disable"
 LAYER_CASES = len(OF_A_LAYER) * len(OWN_LAYERS)
 README_CODE = [part.partition("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
 UPDATE_CASES = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern is not FULL for layer in OWN_LAYERS.values())
-
-
-def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +79,6 @@ def test_json_is_plain_and_names_no_host(saved: tuple[str, dict[str, Any], Path]
     assert set(saved[1]["machine"]["run"]["spent_seconds"]) == {"timed", "warming", "building", "starting", "bookkeeping"}
 
 
-def test_a_break_even_is_saved_for_every_curve_of_two_points(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    options = ["--shape", "8x8b4", "--sparsity", "0.5,0.9", "--threads", "1", "--processes", "2", f"--benchmark-json={path}"]
-    done = run(*options, "--op", "forward", "--layer", "csr")
-    assert done.returncode == 0, done.stdout + done.stderr
-    [record] = json.loads(path.read_text())["break_even"]
-    assert (record["op"], record["layer"], record["measured_from"], record["measured_to"]) == ("forward", "csr", 0.5, 0.9)
-
-
 def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[str, Any], Path]) -> None:
     own = saved[0].index("do sparse networks save compute?")
     assert saved[0].index("benchmark 'forward 8x8b4'") < own
@@ -104,19 +90,6 @@ def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[
     assert "Roofline" in saved[0][own:]
     assert "In turns with PyTorch's own products" in saved[0][own:]
     assert "in timed rounds" in saved[0]
-
-
-def test_compare_with_a_saved_run(saved: tuple[str, dict[str, Any], Path]) -> None:
-    done = run(*SMALL, "--op", "forward", "--layer", "csr", f"--benchmark-storage={saved[2]}", "--benchmark-compare=0001")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "(NOW)" in done.stdout
-    assert "(0001_first)" in done.stdout
-
-
-def test_group_by_any_parameter() -> None:
-    done = run(*SMALL, "--op", "forward,update", "--layer", "csr,masked", "--benchmark-group-by=param:layer,param:data")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "benchmark 'layer=csr data=-'" in done.stdout
 
 
 def test_disable_runs_every_body_once_and_shows_no_table() -> None:
@@ -165,10 +138,9 @@ def test_bad_input_gets_one_sentence_and_no_traceback() -> None:
     assert "Traceback" not in done.stdout
 
 
-def test_cuda_asked_and_absent_is_said() -> None:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "pytest", "bench", "--device", "cuda"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+def test_cuda_asked_and_absent_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = run("--device", "cuda")
     assert done.returncode == 4
     assert "ERROR: --device: expected a CUDA device, got none" in done.stderr
 
@@ -187,44 +159,10 @@ def test_k_selects_cases_by_name() -> None:
 
 
 README_LAYER = next(code for code in README_CODE if "@register_layer" in code)
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of the checkout, to add files to."""
-    for name in ("sparse_models", "bench", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("conftest.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    return tmp_path
-
-
-def test_the_layer_of_the_readme_dropped_into_layers_is_gated_tested_timed_and_tabulated(checkout: Path) -> None:
-    (checkout / "sparse_models/layers/dropped_in.py").write_text(README_LAYER)
-    done = run(*SMALL, "--op", "forward,step,update", "--update", "set", cwd=checkout)
-    assert done.returncode == 0, done.stdout + done.stderr
-    own = done.stdout[done.stdout.index("do sparse networks save compute?") :]
-    for start in ("forward", "step", "set"):
-        assert any(line.split()[:2] == [start, "bool_masked"] for line in own.splitlines()), start
-    command = [sys.executable, "-m", "pytest", "tests/test_layers.py", "-q", "-k", "bool_masked and gate and float32"]
-    tested = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
-    assert tested.returncode == 0, tested.stdout
-    assert "passed" in tested.stdout
-
-
-def test_a_wrong_layer_is_not_timed_and_takes_no_other_down(checkout: Path) -> None:
-    wrong = README_LAYER + '\n    def index(self, mask):\n        self.register_buffer("kept", ~mask)\n'
-    (checkout / "sparse_models/layers/dropped_in.py").write_text(wrong)
-    done = run(*SMALL, "--op", "forward", "--benchmark-json=run.json", cwd=checkout)
-    assert done.returncode == 1
-    assert "BoolMasked: weights held: expected what the definition says, got another; nothing is timed" in done.stdout
-    assert "Traceback" not in done.stdout
-    assert f"1 failed, {len(OWN_LAYERS)} passed" in done.stdout
-    names = [record["name"] for record in json.loads((checkout / "run.json").read_text())["benchmarks"]]
-    assert len(names) == len(OWN_LAYERS)
-    assert not any("bool_masked" in name for name in names)
-
-
+WRONG_LAYER = (
+    README_LAYER.replace("bool_masked", "wrong").replace("BoolMasked", "Wrong")
+    + '\n    def index(self, mask):\n        self.register_buffer("kept", ~mask)\n'
+)
 UPDATE = """
 from sparse_models.registry import register_update
 from sparse_models.updates._rule import Update, constant
@@ -234,25 +172,59 @@ SMALLEST = register_update(Update("dropped_in", lambda weight, grad, generator: 
 """
 
 
-def test_a_file_dropped_into_updates_is_tested_timed_and_trained(checkout: Path) -> None:
-    (checkout / "sparse_models/updates/dropped_in.py").write_text(UPDATE)
-    done = run(
-        *SMALL, NO_ROWS, "--layer", "csr", "--data", "digits", "--seeds", "1", "--op", "update,train", "-v", cwd=checkout
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "bench_update[dropped_in-csr-8x8b4" in done.stdout
-    assert "bench_train[digits-tuned-dropped_in-csr" in done.stdout
-    command = [sys.executable, "-m", "pytest", "tests/test_updates.py", "-q", "-k", "dropped_in"]
-    tested = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
-    # It keeps the smallest weights, which is the one property of updates that it is made to break.
-    assert "FAILED tests/test_updates.py::test_the_survivors_are_the_largest_by_sorted_lists[dropped_in]" in tested.stdout
-    assert "1 failed" in tested.stdout
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout with files added to it: the layer of the README, a layer that is wrong, an update rule."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("sparse_models", "bench", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "sparse_models/layers/dropped_in.py").write_text(README_LAYER)
+    (folder / "sparse_models/layers/wrong.py").write_text(WRONG_LAYER)
+    (folder / "sparse_models/updates/dropped_in.py").write_text(UPDATE)
+    return folder
+
+
+def run_anew(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a process of its own: the code is another."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_files_dropped_in_are_gated_timed_trained_and_tabulated_and_a_wrong_one_takes_no_other_down(checkout: Path) -> None:
+    options = ["--op", "forward,step,update,train", "--layer", "bool_masked,wrong", "--update", "set,dropped_in"]
+    options += ["--data", "digits", "--protocol", "seed", "--seeds", "1", "--benchmark-json=run.json", "-v"]
+    done = run_anew("bench", *SMALL, *options, cwd=checkout)
+    assert done.returncode == 1, done.stdout + done.stderr
+    own = done.stdout[done.stdout.index("do sparse networks save compute?") :]
+    for start in (["forward", "bool_masked"], ["step", "bool_masked"], ["set", "bool_masked"], ["dropped_in", "bool_masked"]):
+        assert any(line.split()[:2] == start for line in own.splitlines()), start
+    assert "bench_train[digits-seed-dropped_in-bool_masked" in done.stdout
+    assert "Wrong: weights held: expected what the definition says, got another; nothing is timed" in done.stdout
+    assert "Traceback" not in done.stdout
+    names = [record["name"] for record in json.loads((checkout / "run.json").read_text())["benchmarks"]]
+    assert sum("bool_masked" in name for name in names) == 1 + 1 + 2 + 2  # forward, step, updates, trainings
+    assert sum("dense" in name or "narrow" in name for name in names) >= 2
+    assert not any("wrong" in name for name in names)
+
+
+def test_files_dropped_in_are_tested(checkout: Path) -> None:
+    chosen = "gate and float32 and (bool_masked or wrong) or dropped_in"
+    tested = run_anew("tests/test_layers.py", "tests/test_updates.py", "-v", "-k", chosen, cwd=checkout)
+    failed = [line.split()[1] for line in tested.stdout.splitlines() if line.startswith("FAILED")]
+    assert any("bool_masked" in line and "PASSED" in line for line in tested.stdout.splitlines())
+    # The rule keeps the smallest weights, which is the one property of updates that it is made to break.
+    assert "tests/test_updates.py::test_the_survivors_are_the_largest_by_sorted_lists[dropped_in]" in failed
+    assert all("wrong" in name for name in failed if "dropped_in" not in name)
+    assert sum("wrong" in name for name in failed) >= 1
 
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     # Run in the background, SIGINT may be ignored, which a child inherits: it listens again.
     listen = "import signal, sys, pytest; signal.signal(2, signal.default_int_handler); sys.exit(pytest.main())"
-    options = ["-p", "no:cacheprovider", *SMALL[:-1], "50", "--op", "forward,step", f"--benchmark-json={tmp_path / 'run.json'}"]
+    options = ["-p", "no:cacheprovider", *SMALL, "--processes", "50", "--precision", "0.001", "--op", "forward,step"]
+    options += [f"--benchmark-json={tmp_path / 'run.json'}"]
     command = [sys.executable, "-u", "-c", listen, "bench", *options]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -270,26 +242,15 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert all(row["schema"] == 5 and 2 <= row["processes"] < 50 for row in rows)
 
 
-def test_too_little_time_is_said_and_leaves_no_case_without_a_result() -> None:
-    done = run(*SMALL, "--op", "forward", "--budget", "0.001")
+def test_too_little_time_is_said_and_pytest_benchmarks_options_hold_in_the_processes_that_measure(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    done = run(*SMALL, "--op", "forward", "--budget", "0.001", "--benchmark-timer=time.process_time", "--benchmark-disable-gc",
+               "--benchmark-cprofile=cumtime", f"--benchmark-json={path}")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "stopped at the budget of 0.001 s (--budget)" in done.stdout
-    assert f"{len(OWN_LAYERS)} passed" in done.stdout
-
-
-def test_timer_and_gc_options_hold_in_the_processes_that_measure(tmp_path: Path) -> None:
-    done = run(*SMALL, "--op", "forward", "-k", "csr-", "--benchmark-timer=time.process_time",
-               "--benchmark-disable-gc", f"--benchmark-json={tmp_path / 'run.json'}")  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    [record] = json.loads((tmp_path / "run.json").read_text())["benchmarks"]
-    assert record["options"]["timer"] == "process_time"
-    assert record["options"]["disable_gc"] is True
-
-
-def test_cprofile_profiles_the_candidate(tmp_path: Path) -> None:
-    done = run(
-        *SMALL, "--op", "forward", "-k", "csr-", "--benchmark-cprofile=cumtime", f"--benchmark-json={tmp_path / 'run.json'}"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    [record] = json.loads((tmp_path / "run.json").read_text())["benchmarks"]
-    assert any("csr.py" in entry["function_name"] for entry in record["cprofile"])
+    assert f"{len(OWN_LAYERS)} passed" in done.stdout  # no case is left without a result
+    records = json.loads(path.read_text())["benchmarks"]
+    assert {record["options"]["timer"] for record in records} == {"process_time"}
+    assert all(record["options"]["disable_gc"] is True for record in records)
+    [csr] = [record for record in records if record["extra_info"]["layer"] == "csr"]
+    assert any("csr.py" in entry["function_name"] for entry in csr["cprofile"])

@@ -1,8 +1,6 @@
 import json
 import math
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,6 @@ from bench.pairing import Race
 from bench.processes import Effort, Job, Outcome, Results, Spent
 from tests.strategies import seeds
 
-ROOT = Path(__file__).parents[1]
-
 
 def outcomes(draw: random.Random, deviation: float) -> dict[Job, Outcome]:
     """What twelve processes would say of every comparison of a run, were their noise normal."""
@@ -31,7 +27,7 @@ def outcomes(draw: random.Random, deviation: float) -> dict[Job, Outcome]:
     return found
 
 
-@settings(max_examples=10)  # each is a whole run of comparisons
+@settings(max_examples=4)  # each is a whole run of comparisons
 @given(seeds)
 def test_comparisons_know_their_truth_and_a_quiet_machine_finds_all(seed: int) -> None:
     found = judge(0, outcomes(random.Random(seed), 0.005))
@@ -155,12 +151,13 @@ def test_calibrate_runs_tells_its_progress_and_saves_all(
         (["--json", "/nowhere/at/all.json"], "--json: expected a path in a folder that exists, got /nowhere/at/all.json"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
-    command = [sys.executable, "-m", "bench", "calibrate", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tool.main(["calibrate", *arguments])
+    assert caught.value.code == 2
+    assert sentence in capsys.readouterr().err
 
 
 @given(st.integers(1, 400), st.data())

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +17,10 @@ from bench.journal import Journal, Said, broken, identity, sources
 from bench.pairing import Racer
 from bench.processes import Effort, Job, Results, measure_all
 from sparse_models.errors import InputError
+from tests import inside
 from tests.saved import is_sentence
 from tests.test_processes import fine, job
 
-ROOT = Path(__file__).parents[1]
 RUN = identity("machine", ["a", "b"])
 
 
@@ -220,29 +219,25 @@ def test_a_run_gone_on_with_measures_what_is_missing_and_ends_as_if_it_had_not_b
 
 
 def test_a_run_that_is_killed_is_gone_on_with_and_saved_whole(tmp_path: Path) -> None:
-    for name in ("sparse_models", "bench", "tests"):  # a copy, whose code stays as it is
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("conftest.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    command = [sys.executable, "-u", "-m", "pytest", "bench", "-p", "no:cacheprovider", "--shape", "8x8b4", "--sparsity", "0.5",
-               "--threads", "1", "--processes", "6", "--op", "forward", "--layer", "csr", "--benchmark-storage=runs",
-               "--benchmark-save=x"]  # fmt: skip
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    asked = [*inside.SMALL, "--processes", "6", "--op", "forward", "--layer", "csr", f"--benchmark-storage={tmp_path}",
+             "--benchmark-save=x"]  # fmt: skip
+    command = [sys.executable, "-u", "-m", "pytest", "bench", "-p", "no:cacheprovider", *asked]
+    with subprocess.Popen(command, cwd=inside.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         assert any(line.startswith("process 2 of 6") for line in process.stdout)
-        [journal] = (tmp_path / "runs").glob("*/.run-*.jsonl")
+        [journal] = tmp_path.glob("*/.run-*.jsonl")
         assert broken(journal.parent) == []  # it is held
         process.send_signal(signal.SIGKILL)
         process.stdout.read()
     assert broken(journal.parent) == [journal]
-    assert not list((tmp_path / "runs").rglob("*.json"))
-    done = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert not list(tmp_path.rglob("*.json"))
+    done = inside.run(*asked, "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
     told = re.search(r"going on with a broken run: (\d+) visits to cases were measured before", done.stdout)
     assert told is not None
     assert int(told[1]) >= 2
     assert "process 1 of 6" not in done.stdout
-    [saved] = (tmp_path / "runs").rglob("*.json")
+    [saved] = tmp_path.rglob("*.json")
     rows = [record["extra_info"] for record in json.loads(saved.read_text())["benchmarks"]]
     assert [row["layer"] for row in rows] == ["dense", "csr"]
     assert all(sorted(row["process_numbers"]) == list(range(6)) for row in rows)

@@ -1,28 +1,19 @@
 """Saving, comparing and gating as a user meets them, with drawn figures in the place of measured ones."""
 
-import contextlib
-import io
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from pytest_benchmark.session import BenchmarkSession
 from pytest_benchmark.storage.file import FileStorage
 
 from bench.runs import parse
+from tests import inside
 from tests.faked import replace_engine
+from tests.inside import Done
 
-ROOT = Path(__file__).parents[1]
-SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "8", "--op", "forward"]
-
-
-class Done(NamedTuple):
-    """What became of a run of pytest."""
-
-    returncode: int
-    stdout: str
-    stderr: str
+SMALL = [*inside.SMALL, "--processes", "8", "--op", "forward"]
 
 
 class Suite:
@@ -32,20 +23,11 @@ class Suite:
         self.folder, self.storage = folder, folder / "runs"
 
     def run(self, *arguments: str, **levels: float) -> Done:
-        """Run pytest in this process: a new one would take as long to import PyTorch as all else."""
+        """Run pytest with levels in the place of measurements."""
         (self.folder / "levels.json").write_text(json.dumps(levels))
-        own = [str(ROOT / "bench"), "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--capture=no"]
-        own += [f"--benchmark-storage={self.storage}", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-        output, errors = io.StringIO(), io.StringIO()
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(output),
-            contextlib.redirect_stderr(errors),
-        ):
-            patch.chdir(self.folder)
+        with pytest.MonkeyPatch.context() as patch:
             replace_engine(patch)
-            code = pytest.main([*own, *SMALL, *arguments])
-        return Done(int(code), output.getvalue(), errors.getvalue())
+            return inside.run(*SMALL, f"--benchmark-storage={self.storage}", *arguments, cwd=self.folder)
 
     @property
     def saved(self) -> list[Path]:
@@ -84,6 +66,7 @@ def test_the_same_again_is_the_same_and_passes_the_gate(suite: Suite) -> None:
     assert "cases: 5 same" in told
     assert "the build fails" not in told
     assert "(NOW)" in done.stdout  # pytest-benchmark's own comparison stands
+    assert "(0001_first)" in done.stdout
 
 
 def test_a_slowdown_is_named_and_fails_the_build_without_a_traceback(suite: Suite) -> None:
@@ -170,6 +153,21 @@ def test_a_run_that_is_interrupted_or_not_saved_keeps_its_journal_and_says_so(su
     assert not journal.exists()
     for path in suite.saved[1:]:
         path.unlink()
+
+
+def test_a_break_even_is_saved_for_every_curve_of_two_points(suite: Suite) -> None:
+    path = suite.folder / "run.json"
+    done = suite.run("--sparsity", "0.5,0.9", "--layer", "csr", f"--benchmark-json={path}", csr=2.0)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = json.loads(path.read_text())["break_even"]
+    assert (record["op"], record["layer"], record["measured_from"], record["measured_to"]) == ("forward", "csr", 0.5, 0.9)
+
+
+def test_group_by_any_parameter(suite: Suite) -> None:
+    grouped = "--benchmark-group-by=param:layer,param:data"
+    done = suite.run("--op", "forward,update", "--layer", "csr,masked", grouped, csr=2.0)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "benchmark 'layer=csr data=-'" in done.stdout
 
 
 def test_pytest_benchmark_has_what_is_taken_of_it(tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""The suite as a user runs it, in this process: a new one takes longer to import PyTorch than to do all else."""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2", "--precision", "9"]
+
+
+class Done(NamedTuple):
+    """What became of a run of pytest."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> Done:
+    """Run `pytest bench` with these arguments in a working directory."""
+    own = [str(ROOT / "bench"), "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--capture=no"]
+    own += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # what is imported already cannot be rewritten
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        patch.chdir(cwd)
+        code = pytest.main([*own, *arguments])
+    return Done(int(code), output.getvalue(), errors.getvalue())
