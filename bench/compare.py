@@ -6,10 +6,11 @@ dense became faster. Where old and new took turns, dense itself is judged too, b
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from bench.changes import Sample, change
+from bench.groups import Group, Member, groups
 from bench.intervals import Interval
 from bench.runs import Measured, Row, Run
 from bench.verdicts import MARGIN, MIN_PROCESSES, Evidence, judged
@@ -55,6 +56,7 @@ class Comparison(NamedTuple):
     new: Run
     changes: list[CaseChange]
     not_asked: int = 0  # cases of the old run that the new one was not asked to measure
+    groups: Sequence[Group] = ()  # where processes took turns, the slowest first
 
     @property
     def is_sound(self) -> bool:
@@ -86,7 +88,12 @@ def compare(old: Run, new: Run, *, paired: bool = False, asked: Callable[[str, R
     known |= {name: CaseChange(name, "new", None, case) for name, case in new.cases.items() if name not in known}
     lost = [CaseChange(name, "gone", case, None) for name, case in gone if asked(name, case.row)]
     ordered = sorted([*known.values(), *lost], key=lambda one: (VERDICTS.index(one.verdict), -abs(one.slowdown), one.name))
-    return Comparison(old, new, ordered, len(gone) - len(lost))
+    members = {
+        name: Member(after.row, *_judged_by(before, after, paired=paired))
+        for _, name, before, after in matched
+        if paired and known[name].verdict != "changed definition"
+    }
+    return Comparison(old, new, ordered, len(gone) - len(lost), groups(members))
 
 
 def _matched(old: dict[str, Measured], new: dict[str, Measured]) -> Iterator[tuple[str, str, Measured, Measured]]:
@@ -113,15 +120,17 @@ def _changed(was: str, name: str, old: Measured, new: Measured, *, paired: bool)
         field = differing[0]
         note = f"{field} was {getattr(old.row, field)} and is {getattr(new.row, field)}"
         return CaseChange(name, "changed definition", old, new, note=note)
-    by_clock = paired and new.row.layer == "dense" and new.row.model == "dense"
-    evidence = (
-        change(_speeds(old.seconds), _speeds(new.seconds), paired=paired)
-        if by_clock
-        else change(old.speedups, new.speedups, paired=paired)
-    )
+    evidence = change(*_judged_by(old, new, paired=paired), paired=paired)
     times = [change(*pair, paired=paired) for pair in ((old.seconds, new.seconds), (old.dense_seconds, new.dense_seconds))]
     own, dense = (one.interval if one else None for one in times)
     return CaseChange(name, "", old, new, evidence, own, dense, "" if was == name else f"was {was}")
+
+
+def _judged_by(old: Measured, new: Measured, *, paired: bool) -> tuple[Sample, Sample]:
+    """Return what each process says of the case, old and new: its speed-up, or where turns were taken dense's speed."""
+    if paired and new.row.layer == "dense" and new.row.model == "dense":
+        return _speeds(old.seconds), _speeds(new.seconds)
+    return old.speedups, new.speedups
 
 
 def _speeds(seconds: Sample) -> Sample:

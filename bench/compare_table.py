@@ -98,6 +98,10 @@ def _tail(comparison: Comparison) -> Iterator[str]:
             of_layer = sum(one.row.layer == layer and one.evidence is not None for one in comparison.changes)
             much = statistics.median(abs(one.slowdown) for one in changes)
             yield f"{layer}: {len(changes)} of {of_layer} cases {verdict}, by {much:.0%} (median)"
+    for group in comparison.groups:
+        if group.verdict in ("slower", "faster"):
+            told = f"{group.verdict}, {ratio(group.evidence.interval)} of the speed-up before"
+            yield f"{group.name}, {len(group.cases)} cases together: {told}"
     few = sum("processes" in one.note for one in comparison.having("undecided"))
     if few:
         yield f"{few} undecided for too few processes; raise --budget and --processes (trainings: --seeds)"

@@ -78,7 +78,7 @@ class Journal:
             journal.close(is_saved=False)
             others.append(f"{path.name} has other {' and other '.join(differing)}")
         found = "; ".join(others) or "none"
-        raise InputError(f"expected a broken run of these cases, code and machine in {folder}, got {found}; leave --resume out")
+        raise InputError(f"expected a broken run of these cases, code and machine in {folder}, got {found}")
 
     def add(self, process: int, name: str, said: dict[str, Any]) -> None:
         """Keep what a process said of a case."""

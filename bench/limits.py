@@ -1,6 +1,7 @@
 """`--fail-slower`: a comparison in, the lines for which a build is to fail out.
 
-A case fails where it is slower beyond doubt and, by estimate, by as much as its limit. The gate fails closed: where nothing can
+A case fails where it is slower beyond doubt and, by estimate, by as much as its limit; where processes took turns, so does a
+layer, or an operation of one, over all of its cases together. The gate fails closed: where nothing can
 be compared, where a case that it is to watch is gone or means something else, and where no verdict was possible at all.
 """
 
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.compare import CaseChange, Comparison
+from bench.groups import Group
 from bench.verdicts import MIN_PROCESSES
 from sparse_models.errors import InputError
 
@@ -79,6 +81,20 @@ def _failures(comparison: Comparison, limits: Limits) -> Iterator[str]:
             "a run of this machine is needed"
         )
         return
+    yield from _uncertain(comparison, limits)
+    for group in comparison.groups:
+        limit = _limit_of(group, limits)
+        if limit is not None and group.verdict == "slower" and group.slowdown >= limit:
+            many = f"over its {len(group.cases)} cases together"
+            yield f"{group.name}: slower by {group.slowdown:.0%} {many}, {limit:.0%} allowed"
+    for one in comparison.changes:
+        if fails(one, limits):
+            note = f" ({one.note})" if one.note else ""
+            yield f"{one.name}: slower by {one.slowdown:.0%}, {limits.of(one.name):.0%} allowed{note}"
+
+
+def _uncertain(comparison: Comparison, limits: Limits) -> Iterator[str]:
+    """Yield a line for each reason for which what is watched cannot be told to be no slower."""
     watched = [one for one in comparison.changes if limits.of(one.name) is not None]
     common = [one for one in watched if one.verdict not in ("new", "gone", "changed definition")]
     for one in watched:
@@ -90,10 +106,12 @@ def _failures(comparison: Comparison, limits: Limits) -> Iterator[str]:
         yield f"no case that is to be watched is in both runs, {comparison.old.label} and the new one"
     elif not any(_decidable(one) for one in common):
         yield f"no case has the {MIN_PROCESSES} processes in both runs that a verdict takes; raise --budget and --processes"
-    for one in common:
-        if fails(one, limits):
-            note = f" ({one.note})" if one.note else ""
-            yield f"{one.name}: slower by {one.slowdown:.0%}, {limits.of(one.name):.0%} allowed{note}"
+
+
+def _limit_of(group: Group, limits: Limits) -> float | None:
+    """Return the largest limit of the group's cases; None where one of them is not watched."""
+    allowed = [limits.of(name) for name in group.cases]
+    return None if None in allowed else max(limit for limit in allowed if limit is not None)
 
 
 def fails(one: CaseChange, limits: Limits) -> bool:

@@ -46,6 +46,8 @@ def read_runs(asked: Sequence[str], storage: str = STORAGE) -> tuple[list[Run], 
 
 
 def _read(asked: str, storage: str) -> Iterator[Found]:
+    if not asked:  # to pathlib that is all that lies here
+        return
     if is_remote(asked):
         yield from read(find(asked))
         return

@@ -81,20 +81,21 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 def _journal(config: pytest.Config, jobs: list[Job], tell: Callable[[str], None]) -> Journal | None:
     folder = config.stash[FOLDER]
     run = identity(folder.name, (job.name for job in jobs))
-    if not config.option.resume:
-        if broken(folder):
-            tell(f"a run was broken off in {folder}: --resume goes on with it, if it is of these very cases and this code")
+    if config.option.resume:
         try:
-            return Journal.start(folder, run)
-        except OSError as error:
-            tell(f"nothing can be written in {folder} ({error.strerror}): if this run is killed, --resume cannot go on with it")
-            return None
+            journal = Journal.resume(folder, run)
+        except InputError as error:  # as where a cluster starts a job for the first time
+            tell(f"--resume: {error}; measuring from the start")
+        else:
+            tell(f"going on with a broken run: {len(journal.said)} visits to cases were measured before")
+            return journal
+    elif broken(folder):
+        tell(f"a run was broken off in {folder}: --resume goes on with it, if it is of these very cases and this code")
     try:
-        journal = Journal.resume(folder, run)
-    except InputError as error:
-        raise pytest.UsageError(f"--resume: {error}") from None
-    tell(f"going on with a broken run: {len(journal.said)} visits to cases were measured before")
-    return journal
+        return Journal.start(folder, run)
+    except OSError as error:
+        tell(f"nothing can be written in {folder} ({error.strerror}): if this run is killed, --resume cannot go on with it")
+        return None
 
 
 def _rows(jobs: list[Job], outcomes: dict[str, Outcome]) -> dict[str, Row]:

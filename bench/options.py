@@ -14,6 +14,7 @@ from bench.cases import Selection, Shape
 from bench.limits import TABLE, Limits, read_limits
 from bench.processes import BUDGET, PRECISION, PROCESSES, Effort
 from bench.rounds import REGIMES
+from bench.runs import MAX_PROCESSES
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.masks import check_sparsity
@@ -45,7 +46,7 @@ def add_options(group: Any) -> None:
         "--precision", metavar="FRACTION", help=f"half-width of the interval at which a case is done; default: {PRECISION:g}"
     )
     group.addoption("--budget", metavar="SECONDS", help=f"time after which no case is measured further; default: {BUDGET:g}")
-    group.addoption("--resume", action="store_true", help="go on with the newest broken run of these very cases")
+    group.addoption("--resume", action="store_true", help="go on with the newest broken run of these cases, if there is one")
     group.addoption(
         "--fail-slower",
         metavar="PERCENT",
@@ -77,7 +78,7 @@ def read_options(config: pytest.Config) -> Selection:
         regimes=given("--regime", _one_of("regime", REGIMES)) or REGIMES[:1],
         data=given("--data", _one_of("data set", DATA)) or tuple(DATA),
         protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)),
-        seeds=_given(config, "--seeds", whole) or cases.SEEDS,
+        seeds=_given(config, "--seeds", _replications) or cases.SEEDS,
         skews=given("--skew", _skew) or (0.0,),
     )
     left = [op for op in selection.ops if any(cases.cases(op, selection))]
@@ -93,7 +94,7 @@ def read_options(config: pytest.Config) -> Selection:
 def read_effort(config: pytest.Config) -> Effort:
     """Return how much the command line asks to measure; raises pytest.UsageError, one sentence, for bad input."""
     return Effort(
-        processes=_given(config, "--processes", whole) or PROCESSES,
+        processes=_given(config, "--processes", _replications) or PROCESSES,
         precision=_given(config, "--precision", positive) or PRECISION,
         budget=_given(config, "--budget", positive) or BUDGET,
     )
@@ -135,11 +136,15 @@ def _device(text: str) -> str:
     return text
 
 
-def whole(text: str) -> int:
-    """Return a whole number above 0; raises InputError, one sentence, for anything else."""
-    if not re.fullmatch(r"\d{1,6}", text) or int(text) < 1:
-        raise InputError(f"expected a whole number from 1 to 999999, got {text!r}; for example 3")
+def whole(text: str, most: int = 999_999) -> int:
+    """Return a whole number from 1 to `most`; raises InputError, one sentence, for anything else."""
+    if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= most:
+        raise InputError(f"expected a whole number from 1 to {most}, got {text!r}; for example 3")
     return int(text)
+
+
+def _replications(text: str) -> int:
+    return whole(text, MAX_PROCESSES)  # as many as can be read back
 
 
 def _skew(text: str) -> float:

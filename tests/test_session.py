@@ -125,7 +125,6 @@ def test_damaged_files_are_named_in_a_line_and_the_newest_that_is_whole_is_taken
         (["--fail-slower", "10%"], "--fail-slower: expected --benchmark-compare beside it, got none"),
         (["--fail-slower", "ten", "--benchmark-compare"], "--fail-slower: expected a percentage above 0, got 'ten'"),
         (["--fail-slower", "10%", "--benchmark-compare=0099"], "--fail-slower: expected a saved run of this suite"),
-        (["--resume"], "--resume: expected a broken run of these cases, code and machine"),
         (["--benchmark-compare=a/b/c"], "--benchmark-compare: 'a/b/c' isn't an existing file"),
     ],
 )
@@ -168,6 +167,15 @@ def test_group_by_any_parameter(suite: Suite) -> None:
     done = suite.run("--op", "forward,update", "--layer", "csr,masked", grouped, csr=2.0)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "benchmark 'layer=csr data=-'" in done.stdout
+
+
+def test_with_nothing_to_go_on_with_a_run_is_measured_from_the_start(suite: Suite) -> None:
+    done = suite.run("--resume", csr=2.0)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("--resume: ")]
+    assert len(told) == 1
+    assert told[0].endswith("got none; measuring from the start")
+    assert "do sparse networks save compute?" in done.stdout
 
 
 def test_pytest_benchmark_has_what_is_taken_of_it(tmp_path: Path) -> None:

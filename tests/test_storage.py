@@ -269,6 +269,7 @@ def test_a_remote_file_that_fails_is_skipped_and_a_large_one_is_not_fetched_whol
     "asked",
     [
         "7",
+        "",
         "no*",
         "no/",
         "[",
