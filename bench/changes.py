@@ -15,11 +15,10 @@ from scipy import special
 from bench.intervals import CONFIDENCE, Interval
 from bench.verdicts import MIN_PROCESSES, WRONG_VERDICTS, Evidence, evidence_of, trimmed
 
-Sample = Mapping[int, float]  # a positive figure by the number of its process
 NOTHING = Evidence(Interval(1.0, 1.0, 1.0), 1.0, passes_alone=False, suffices=True)  # a sample against itself
 
 
-def change(old: Sample, new: Sample, *, paired: bool) -> Evidence | None:
+def change(old: Mapping[int, float], new: Mapping[int, float], *, paired: bool) -> Evidence | None:
     """Return what is known of new over old; None where there are not two processes of each.
 
     The same figures in both are the same measurement, of which nothing can have changed.

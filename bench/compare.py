@@ -6,10 +6,10 @@ dense became faster. Where old and new took turns, dense itself is judged too, b
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench.changes import Sample, change
+from bench.changes import change
 from bench.groups import Group, Member, groups
 from bench.intervals import Interval
 from bench.runs import Measured, Row, Run
@@ -126,14 +126,14 @@ def _changed(was: str, name: str, old: Measured, new: Measured, *, paired: bool)
     return CaseChange(name, "", old, new, evidence, own, dense, "" if was == name else f"was {was}")
 
 
-def _judged_by(old: Measured, new: Measured, *, paired: bool) -> tuple[Sample, Sample]:
+def _judged_by(old: Measured, new: Measured, *, paired: bool) -> tuple[Mapping[int, float], Mapping[int, float]]:
     """Return what each process says of the case, old and new: its speed-up, or where turns were taken dense's speed."""
     if paired and new.row.layer == "dense" and new.row.model == "dense":
         return _speeds(old.seconds), _speeds(new.seconds)
     return old.speedups, new.speedups
 
 
-def _speeds(seconds: Sample) -> Sample:
+def _speeds(seconds: Mapping[int, float]) -> Mapping[int, float]:
     return {number: 1 / value for number, value in seconds.items()}
 
 

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from bench.changes import Sample, change
+from bench.changes import change
 from bench.runs import Row
 from bench.verdicts import Evidence, judged
 
@@ -22,8 +22,8 @@ class Member(NamedTuple):
     """A case, and what its old and new processes say of it, by their numbers."""
 
     row: Row
-    old: Sample
-    new: Sample
+    old: Mapping[int, float]
+    new: Mapping[int, float]
 
 
 class Group(NamedTuple):

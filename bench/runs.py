@@ -5,16 +5,17 @@ fields named here and walks past the raw pairs without keeping them, and every f
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from bench.changes import Sample
 from bench.fingerprint import fingerprint, hardware
 from bench.intervals import Interval
 from bench.row import SCHEMA
+from bench.samples import Sample
 from bench.verdicts import process_interval
 from sparse_models.errors import InputError
 
@@ -69,6 +70,9 @@ class Row(msgspec.Struct, gc=False):
     epochs: Count | None = None
     test_accuracy: Fraction | None = None
     final_loss: Annotated[float, Meta(gt=-1e15, lt=1e15)] | None = None
+
+
+TEXTS = tuple(field.name for field in msgspec.structs.fields(Row) if field.type is Text)
 
 
 class _Benchmark(msgspec.Struct):
@@ -173,6 +177,8 @@ def _row(name: str, content: bytes) -> Row:
     if schema != SCHEMA:
         raise InputError(f"rows of schema {printable(str(schema))}, and this version reads {SCHEMA}; measure anew")
     row = _ROW.decode(content)
+    for field in TEXTS:  # of which there are few different ones
+        setattr(row, field, sys.intern(getattr(row, field)))
     samples = (row.process_speedups, row.process_seconds, row.process_dense_seconds)
     if not row.process_numbers or {len(sample) for sample in samples} != {len(row.process_numbers)}:
         raise InputError(f"{name}: not one figure for each process")
@@ -196,13 +202,12 @@ def joined_over_seeds(rows: dict[str, Row]) -> dict[str, Measured]:
         if len(group) > min(MAX_PROCESSES, len({one.seed for one in group if one.op == row.op})):
             raise InputError(f"{name}: not one training for each of at most {MAX_PROCESSES} seeds")
         if row.op == "train":
-            samples = ({one.seed: getattr(one, field) for one in group} for field in ("speedup", "seconds", "dense_seconds"))
+            numbers = [one.seed for one in group]
+            figures = [[getattr(one, field) for one in group] for field in ("speedup", "seconds", "dense_seconds")]
         else:
-            samples = (
-                dict(zip(row.process_numbers, values, strict=True))
-                for values in (row.process_speedups, row.process_seconds, row.process_dense_seconds)
-            )
-        cases[name] = Measured(row, *samples)
+            numbers = row.process_numbers
+            figures = [row.process_speedups, row.process_seconds, row.process_dense_seconds]
+        cases[name] = Measured(row, *(Sample(numbers, values) for values in figures))
     return cases
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,17 @@ def save_numbered(folder: Path, name: str, content: bytes) -> Path:
     with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
         taken = [int(found[1]) for path in folder.iterdir() if (found := re.fullmatch(r"([0-9]{4,18})_.*\.json", path.name))]
         path = folder / f"{max(taken, default=0) + 1:04}_{name}.json"
+        _clear(folder)
         write_whole(path, content)
     return path
+
+
+def _clear(folder: Path) -> None:
+    """Remove what savers that were killed had begun: nothing that is still being written is as old."""
+    for begun in folder.glob(".*.json.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - begun.stat().st_mtime > LOCK_SECONDS:
+                begun.unlink()
 
 
 def check_plain(content: bytes) -> None:

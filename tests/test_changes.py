@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.changes import Sample, change, shift
+from bench.changes import change, shift
 from bench.verdicts import judged
 from tests.strategies import seeds
 
+Sample = dict[int, float]
 figures = st.floats(0.01, 100)
 samples = st.dictionaries(st.integers(0, 20), figures, min_size=2, max_size=14)
 

@@ -1,14 +1,13 @@
 import math
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 
-from bench.changes import Sample
 from bench.compare import Comparison, compare
 from bench.compare_table import text
 from bench.groups import Group, Member, groups
@@ -17,6 +16,7 @@ from bench.runs import Run
 from tests.rows import saved_row, saved_run
 from tests.strategies import seeds
 
+Sample = Mapping[int, float]
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 
 

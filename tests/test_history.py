@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bench.history import RUNS_NEEDED, Step, all_series, sparkline, steps
 from bench.runs import Measured, Row, Run, interval
+from bench.samples import Sample
 from bench.verdicts import process_interval
 from tests.rows import row
 from tests.strategies import seeds
@@ -30,7 +31,7 @@ def measured(speedups: Sequence[float], **fields: Any) -> Measured:
     }  # fmt: skip
     one = msgspec.convert(content, Row)
     samples = (one.process_speedups, one.process_seconds, one.process_dense_seconds)
-    return Measured(one, *(dict(enumerate(sample)) for sample in samples))
+    return Measured(one, *(Sample(one.process_numbers, sample) for sample in samples))
 
 
 def series(

@@ -17,7 +17,7 @@ from pytest_benchmark.storage.file import FileStorage
 
 from bench.locate import read_runs
 from bench.runs import MAX_BYTES, parse
-from bench.storage import RunStorage, as_json, save_numbered, write_whole
+from bench.storage import LOCK_SECONDS, RunStorage, as_json, save_numbered, write_whole
 from tests.saved import CONTENT, Logger, Saving, is_sentence, saved, why, written
 
 KILLS = int(os.environ.get("SPARSE_MODELS_KILLS", "30"))
@@ -70,6 +70,18 @@ def test_runs_saved_at_once_are_all_there_under_numbers_of_their_own(tmp_path: P
     assert {path.name[5:] for path in paths} == {f"p{p}-{n}.json" for p in range(processes) for n in range(each)}
     assert {path.read_bytes() for path in paths} == {LONG}
     assert not left_aside(folder)
+
+
+def test_what_killed_savers_had_begun_is_cleared_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    old, fresh = tmp_path / ".0001_x.json.abc.part", tmp_path / ".0002_x.json.def.part"
+    others = [tmp_path / name for name in (".run-1.jsonl", "0001_y.json", ".hidden.part")]
+    for path in (old, fresh, *others):
+        path.write_bytes(b"x")
+    for path in (old, *others):
+        os.utime(path, (time.time() - LOCK_SECONDS - 1,) * 2)
+    save_numbered(tmp_path, "z", LONG)
+    assert not old.exists()
+    assert all(path.exists() for path in (fresh, *others))
 
 
 def test_numbers_go_on_above_the_highest_whatever_is_missing_and_past_four_digits(tmp_path: Path) -> None:
