@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bench.compare import VERDICTS, CaseChange, Comparison, by_layer, costs
 from bench.intervals import Interval
@@ -85,11 +85,15 @@ def _head(comparison: Comparison) -> Iterator[str]:
         yield "The hardware is another, so that no time may be held against the other's: see where the machines agree, below."
     elif comparison.old.machine != comparison.new.machine:
         yield "The hardware is the same and the software another: what changed may be that."
-    found = Counter(one.verdict for one in comparison.changes)
     if comparison.is_sound:
-        counts = ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
+        counts = _counts(one.verdict for one in comparison.changes)
         asked = f"; {comparison.not_asked} of the run before were not asked for" if comparison.not_asked else ""
         yield f"{len(comparison.changes)} case{'s' * (len(comparison.changes) != 1)}: {counts}{asked}"
+
+
+def _counts(verdicts: Iterable[str]) -> str:
+    found = Counter(verdicts)
+    return ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
 
 
 def _tail(comparison: Comparison) -> Iterator[str]:
@@ -98,6 +102,9 @@ def _tail(comparison: Comparison) -> Iterator[str]:
             of_layer = sum(one.row.layer == layer and one.evidence is not None for one in comparison.changes)
             much = statistics.median(abs(one.slowdown) for one in changes)
             yield f"{layer}: {len(changes)} of {of_layer} cases {verdict}, by {much:.0%} (median)"
+    if comparison.groups:
+        together = _counts(group.verdict for group in comparison.groups)
+        yield f"cases together, {len(comparison.groups)} layers and operations of layers: {together}"
     for group in comparison.groups:
         if group.verdict in ("slower", "faster"):
             told = f"{group.verdict}, {ratio(group.evidence.interval)} of the speed-up before"
