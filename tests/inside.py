@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +21,16 @@ class Done(NamedTuple):
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> Done:
-    """Run `pytest bench` with these arguments in a working directory."""
+    """Run `pytest bench` with these arguments in a working directory, its storage elsewhere unless they name one."""
     own = [str(ROOT / "bench"), "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--capture=no"]
     own += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # what is imported already cannot be rewritten
     output, errors = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+    with (
+        tempfile.TemporaryDirectory() as storage,
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
         patch.chdir(cwd)
-        code = pytest.main([*own, *arguments])
+        code = pytest.main([*own, f"--benchmark-storage={storage}", *arguments])
     return Done(int(code), output.getvalue(), errors.getvalue())
