@@ -46,7 +46,7 @@ class CaseChange(NamedTuple):
     @property
     def slowdown(self) -> float:
         """How much longer it takes beside dense, as a fraction: 0.2 where it takes 1.2 times as long."""
-        return 1 / self.evidence.interval.median - 1 if self.evidence else 0.0
+        return self.evidence.slowdown if self.evidence else 0.0
 
 
 class Comparison(NamedTuple):

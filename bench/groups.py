@@ -37,7 +37,7 @@ class Group(NamedTuple):
     @property
     def slowdown(self) -> float:
         """How much longer the cases take beside dense, as a fraction."""
-        return 1 / self.evidence.interval.median - 1
+        return self.evidence.slowdown
 
 
 def groups(members: Mapping[str, Member]) -> list[Group]:

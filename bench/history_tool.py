@@ -111,19 +111,16 @@ def of_machine(runs: Sequence[Run], asked: str | None) -> list[Run]:
 def _matching(every: Sequence[Series], patterns: Sequence[str]) -> list[Series]:
     """Return the series whose name or short name matches one of the patterns, all if there are none."""
     compiled = [re.compile(regular(pattern if "*" in pattern else f"*{pattern}*")) for pattern in patterns]
-    unmet = [
-        pattern
-        for pattern, one in zip(patterns, compiled, strict=True)
-        if not any(one.fullmatch(name) for series in every for name in (series.case, short(series.case)))
-    ]
+    # For each series, which of the patterns it matches.
+    met = [[any(map(one.fullmatch, (series.case, short(series.case)))) for one in compiled] for series in every]
+    unmet = [pattern for number, pattern in enumerate(patterns) if not any(of_patterns[number] for of_patterns in met)]
     if unmet:
         names = sorted({short(series.case) for series in every})
         raise InputError(
             f"expected a part of a case's name, or all of it with `*` for anything, got {printable(unmet[0])!r}, "
             f"which none of {len(names)} matches; one is {names[0]}"
         )
-    fits = [any(one.fullmatch(name) for one in compiled for name in (each.case, short(each.case))) for each in every]
-    return [series for series, is_met in zip(every, fits, strict=True) if is_met or not patterns]
+    return [series for series, of_patterns in zip(every, met, strict=True) if any(of_patterns) or not patterns]
 
 
 def _accept(asked: argparse.Namespace, every: Sequence[Found], runs: Sequence[Run]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """`--fail-slower`: a comparison in, the lines for which a build is to fail out.
 
 A case fails where it is slower beyond doubt and, by estimate, by as much as its limit; where processes took turns, so does a
-layer, or an operation of one, over all of its cases together. The gate fails closed: where nothing can
-be compared, where a case that it is to watch is gone or means something else, and where no verdict was possible at all.
+layer, or an operation of one, over all of its cases together. The gate fails closed: where nothing can be compared, where a
+case that it is to watch is gone or means something else, and where no verdict was possible at all.
 """
 
 import re
@@ -83,14 +83,15 @@ def _failures(comparison: Comparison, limits: Limits) -> Iterator[str]:
         return
     yield from _uncertain(comparison, limits)
     for group in comparison.groups:
-        limit = _limit_of(group, limits)
-        if limit is not None and group.verdict == "slower" and group.slowdown >= limit:
-            many = f"over its {len(group.cases)} cases together"
-            yield f"{group.name}: slower by {group.slowdown:.0%} {many}, {limit:.0%} allowed"
+        yield from _slower(group, _limit_of(group, limits), over=f" over its {len(group.cases)} cases together")
     for one in comparison.changes:
-        if fails(one, limits):
-            note = f" ({one.note})" if one.note else ""
-            yield f"{one.name}: slower by {one.slowdown:.0%}, {limits.of(one.name):.0%} allowed{note}"
+        yield from _slower(one, limits.of(one.name), note=f" ({one.note})" if one.note else "")
+
+
+def _slower(one: CaseChange | Group, limit: float | None, over: str = "", note: str = "") -> Iterator[str]:
+    """Yield the line for what is slower by as much as its limit, if it is and is watched."""
+    if limit is not None and one.verdict == "slower" and one.slowdown >= limit:
+        yield f"{one.name}: slower by {one.slowdown:.0%}{over}, {limit:.0%} allowed{note}"
 
 
 def _uncertain(comparison: Comparison, limits: Limits) -> Iterator[str]:
@@ -112,12 +113,6 @@ def _limit_of(group: Group, limits: Limits) -> float | None:
     """Return the largest limit of the group's cases; None where one of them is not watched."""
     allowed = [limits.of(name) for name in group.cases]
     return None if None in allowed else max(limit for limit in allowed if limit is not None)
-
-
-def fails(one: CaseChange, limits: Limits) -> bool:
-    """Tell whether a case that is in both runs is slower by as much as its limit."""
-    limit = limits.of(one.name)
-    return limit is not None and one.verdict == "slower" and one.slowdown >= limit
 
 
 def _decidable(one: CaseChange) -> bool:

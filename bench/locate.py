@@ -14,7 +14,6 @@ from bench.storage import read_whole
 from sparse_models.errors import InputError
 
 STORAGE = ".benchmarks"
-AT_ONCE = 16  # remote files
 Found = tuple[str, bytes | str]  # a file's name with its content or, where it has none, why
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from bench.runs import MAX_BYTES, printable
-from bench.storage import as_json, check_plain
+from bench.storage import as_json, check_plain, next_number
 from sparse_models.errors import InputError
 
 AT_ONCE = 16  # files
@@ -78,8 +78,8 @@ class RemoteStorage:
         """Save a run under the next number."""
         try:
             folder = f"{self.url}/{self.machine}"
-            taken = [int(url.rpartition("/")[2][:4]) for url in find(folder, "[0-9][0-9][0-9][0-9]_")]
-            url = f"{folder}/{max(taken, default=0) + 1:04}_{save}-{secrets.token_hex(3)}.json"
+            number = next_number(url.rpartition("/")[2] for url in find(folder, "[0-9]"))
+            url = f"{folder}/{number}_{save}-{secrets.token_hex(3)}.json"
             with _told(self.url):
                 files, place = url_to_fs(url)
                 files.makedirs(place.rpartition("/")[0], exist_ok=True)  # where folders are more than names

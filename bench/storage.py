@@ -11,7 +11,7 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,11 +176,16 @@ def save_numbered(folder: Path, name: str, content: bytes) -> Path:
     """Write a run as NNNN_name.json, N one above the highest number in the folder, and return where."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
-        taken = [int(found[1]) for path in folder.iterdir() if (found := re.fullmatch(r"([0-9]{4,18})_.*\.json", path.name))]
-        path = folder / f"{max(taken, default=0) + 1:04}_{name}.json"
+        path = folder / f"{next_number(other.name for other in folder.iterdir())}_{name}.json"
         _clear(folder)
         write_whole(path, content)
     return path
+
+
+def next_number(names: Iterable[str]) -> str:
+    """Return the number that the next run's name begins with, one above the highest of these files' names."""
+    taken = [int(found[1]) for name in names if (found := re.fullmatch(r"([0-9]{4,18})_.*\.json", name))]
+    return f"{max(taken, default=0) + 1:04}"
 
 
 def _clear(folder: Path) -> None:

@@ -28,6 +28,11 @@ class Evidence(NamedTuple):
     passes_alone: bool  # a distribution-free test tells the ratio from 1 at the fraction of wrong verdicts
     suffices: bool  # there are processes enough to decide
 
+    @property
+    def slowdown(self) -> float:
+        """How much longer what has this ratio takes, as a fraction: 0.25 where it is 0.8."""
+        return 1 / self.interval.median - 1
+
 
 class Trimmed(NamedTuple):
     """A trimmed mean, its variance, and the values that are left of the sample."""

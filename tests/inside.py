@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2", "--precision", "9"]
+
+
+def copied(folder: Path, *names: str) -> Path:
+    """Copy these files and folders of the checkout into a folder, to be changed there, and return it."""
+    for name in names:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder)
+    return folder
 
 
 class Done(NamedTuple):

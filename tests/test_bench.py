@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import torch
 from bench.cases import OF_A_LAYER, OPS, PARTS
 from sparse_models.masks import FULL
 from sparse_models.registry import UPDATES
-from tests.inside import ROOT, SMALL, run
+from tests.inside import ROOT, SMALL, copied, run
 from tests.strategies import OWN_LAYERS
 
 NO_ROWS = "--benchmark-disable"
@@ -175,11 +174,8 @@ SMALLEST = register_update(Update("dropped_in", lambda weight, grad, generator: 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with files added to it: the layer of the README, a layer that is wrong, an update rule."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("sparse_models", "bench", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("conftest.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
+    names = ("sparse_models", "bench", "tests", "conftest.py", "pyproject.toml")
+    folder = copied(tmp_path_factory.mktemp("checkout"), *names)
     (folder / "sparse_models/layers/dropped_in.py").write_text(README_LAYER)
     (folder / "sparse_models/layers/wrong.py").write_text(WRONG_LAYER)
     (folder / "sparse_models/updates/dropped_in.py").write_text(UPDATE)

@@ -1,7 +1,6 @@
 """Two commits of a small repository, measured in turns by the suite that each holds, with drawn figures for clocks."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 from bench.__main__ import main
 from bench.runs import parse
 from bench.turns import Turns
+from tests.inside import copied
 
-ROOT = Path(__file__).parents[1]
 SMALL = ["--op", "forward", "--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "8"]
 
 
@@ -30,11 +29,7 @@ def commit(repository: Path, tag: str, **levels: float) -> None:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Commits of the suite: as it is, the same again, csr slower by a quarter, and one that cannot start."""
-    folder = tmp_path_factory.mktemp("repository")
-    for name in ("sparse_models", "bench"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copy(ROOT / "tests/faked.py", folder)
+    folder = copied(tmp_path_factory.mktemp("repository"), "sparse_models", "bench", "pyproject.toml", "tests/faked.py")
     (folder / "conftest.py").write_text('pytest_plugins = ["bench.plugin", "faked"]\n')
     (folder / ".gitignore").write_text("__pycache__\n.benchmarks\n")
     git("init", "-q", cwd=folder)

@@ -6,9 +6,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from bench.remote import find, is_remote, read
+from bench.remote import RemoteStorage, find, is_remote, read
 from bench.runs import MAX_BYTES, parse
 from sparse_models.errors import InputError
+from tests.saved import Logger
 from tests.test_session import Suite
 
 URL = "memory://bucket/runs"
@@ -39,6 +40,16 @@ def test_runs_are_saved_and_compared_there(suite: Suite) -> None:
         assert "csr: 1 of 1 cases slower, by 25% (median)" in done.stdout
         assert "(NOW)" in done.stdout  # pytest-benchmark's own comparison stands
     assert [path.name for path in suite.folder.glob("**/*.json")] == ["levels.json"]  # which says what is measured
+
+
+def test_numbers_go_on_past_four_digits(suite: Suite) -> None:
+    files = fsspec.filesystem("memory")
+    for name in ("0007_x.json", "12345_x.json", "x_99999.json"):
+        files.pipe_file(f"/bucket/runs/machine/{name}", b"{}")
+    storage = RemoteStorage(str(suite.storage), Logger(), "machine", [])
+    storage.save({}, "y")
+    assert not storage.failed
+    assert len(find(f"{URL}/machine", "12346_y-")) == 1
 
 
 def test_a_storage_that_cannot_be_used_is_told(suite: Suite) -> None:
