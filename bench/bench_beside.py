@@ -16,7 +16,7 @@ TURNS = 8
 
 def bench_beside(case: Case, race: Racer) -> Facts:
     """Forward passes of the layer and of dense: one after the other in turns, or all of the one before all of the other."""
-    dense, dense_model, dense_layout = dense_reference(case, "forward")
+    dense, dense_model, dense_layout = dense_reference(case)
     layout = layout_of(LAYERS[case.layer], dense_layout)
     pass_gate(case, case.layer, layout)
     parts = problems(case, case.layer)

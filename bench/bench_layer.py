@@ -57,7 +57,7 @@ def bench_optimizer(case: Case, race: Racer) -> Facts:
 
 def measure(case: Case, race: Racer) -> Facts:
     """Gate the case's layer, time it against dense, and return its facts."""
-    dense, dense_model, dense_layout = dense_reference(case, case.op)
+    dense, dense_model, dense_layout = dense_reference(case)
     # A training's samples are gathered from a data set, and come batch-major.
     layout = "batch-major" if case.op == "training_step" else layout_of(LAYERS[case.layer], dense_layout)
     pass_gate(case, case.layer, layout)

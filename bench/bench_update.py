@@ -14,7 +14,7 @@ from sparse_models.updates import update_masks
 
 def bench_update(case: Case, race: Racer) -> Facts:
     """Everything that a mask update adds to a step, the gradient of every weight included where the rule needs it."""
-    dense_step, dense_model, dense_layout = dense_reference(case, "step")
+    dense_step, dense_model, dense_layout = dense_reference(case)
     pass_gate(case, case.layer, dense_layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)

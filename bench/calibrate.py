@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from bench.cases import Case
 from bench.intervals import Interval
 from bench.machine import facts
 from bench.pairing import Racer
-from bench.processes import Effort, Job, Outcome, Spent, measure_all
+from bench.processes import Effort, Job, Means, Outcome, Spent, measure_all, nursery_for
 from bench.rounds import time_round
 from bench.row import Facts
 from bench.verdicts import process_interval, verdicts
@@ -110,7 +110,9 @@ def calibrate(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], 
         if left <= 0:
             tell(f"stopped at the budget of {effort.budget:g} s (--budget) after {run} of {runs} runs")
             break
-        results = measure_all(jobs, effort._replace(budget=left / (runs - run)), lambda text: tell(f"  {text}"))
+        with closing(nursery_for(jobs)) as nursery:
+            own = effort._replace(budget=left / (runs - run))
+            results = measure_all(jobs, own, lambda text: tell(f"  {text}"), Means(nursery))
         if results.interrupted:
             tell(f"interrupted: {run} complete runs are kept")
             break

@@ -1,6 +1,7 @@
 """The part of the plugin that measures: all cases in fresh processes, before pytest reports them one by one."""
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -8,12 +9,13 @@ import pytest
 from bench.cases import Case
 from bench.journal import Journal, broken, identity
 from bench.machine import dense_gflops, facts, memory_gb_per_s
-from bench.processes import Job, Outcome, measure_all, plan_text
+from bench.processes import Job, Means, Outcome, nursery_for, plan_text
 from bench.row import Row, row_of
 from bench.split import add_splits
 from bench.state import EFFORT, FOLDER, INTERRUPTED, JOURNAL, MACHINE, OUTCOMES, ROWS, SELECTION
 from bench.turns import REPORT, Turns
 from bench.verdicts import verdicts
+from bench.ways import expected_seconds, measure_against_best, way_jobs
 from sparse_models.errors import InputError
 
 
@@ -45,16 +47,12 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     config.stash[MACHINE] = {**known, "bounds": measured}
     for device, bounds in measured.items():
         tell(f"{device}: {bounds['dense_gflops']:.0f} dense float32 GFLOP/s, {bounds['memory_gb_per_s']:.0f} GB/s copied")
-    tell(plan_text(jobs, effort))
-    results = measure_all(
-        jobs,
-        effort,
-        tell,
-        str(config.option.benchmark_timer),
-        disable_gc=config.option.benchmark_disable_gc,
-        journal=journal,
-        turns=turns,
-    )
+    tell(plan_text(jobs, effort, expected_seconds(jobs, effort)))
+    with closing(nursery_for(jobs)) as nursery:
+        means = Means(
+            nursery, str(config.option.benchmark_timer), config.option.benchmark_disable_gc, journal=journal, turns=turns
+        )
+        results = measure_against_best(jobs, effort, tell, means)
     config.stash[INTERRUPTED] = results.interrupted
     if results.out_of_time:
         tell(f"stopped at the budget of {effort.budget:g} s (--budget): what is not narrow enough yet stays as it is")
@@ -80,7 +78,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 
 def _journal(config: pytest.Config, jobs: list[Job], tell: Callable[[str], None]) -> Journal | None:
     folder = config.stash[FOLDER]
-    run = identity(folder.name, (job.name for job in jobs))
+    run = identity(folder.name, (job.name for job in [*way_jobs(jobs), *jobs]))
     if config.option.resume:
         try:
             journal = Journal.resume(folder, run)

@@ -1,4 +1,4 @@
-"""What one process found out and the next need not: gates passed, the fastest layout, learning rates."""
+"""What one process found out and the next need not: gates passed, facts of a case, learning rates."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Generator, Mapping
 from typing import Any
 
+EXIT = '{"exit": '  # of a process, told by the one that forked it
+
 
 class Nursery:
     """One process that stands ready to fork others from (bench.worker); it is started when there is need of it."""
@@ -22,7 +24,10 @@ class Nursery:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in close()
 
     def run(self, asked: dict[str, Any]) -> Generator[dict[str, Any], None, str | None]:
-        """Yield what a fresh process that is asked this says; return how it died, or None if it did not."""
+        """Yield what a fresh process that is asked this says; return how it died, or None if it did not.
+
+        It is killed where it is not listened to until its end.
+        """
         self._errors.seek(0)
         self._errors.truncate()
         parent = self._started()
@@ -33,12 +38,18 @@ class Nursery:
             parent.stdin.flush()
         code = None
         for line in parent.stdout:
-            said = json.loads(line)
+            said = _read(line)
             if "exit" in said:
                 code, self._forked = said["exit"], None
                 break
             self._forked = said.pop("process", self._forked)
-            yield said
+            try:
+                yield said
+            except GeneratorExit:
+                self._kill_forked()
+                if not any(EXIT in line for line in parent.stdout):
+                    self._stop()  # what was killed was no fork
+                raise
         if code is None:
             code = parent.wait()
         if code == 0:
@@ -65,10 +76,7 @@ class Nursery:
     def _stop(self) -> None:
         if self._parent is None:
             return
-        if self._forked is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._forked, signal.SIGKILL)
-            self._forked = None
+        self._kill_forked()
         self._parent.kill()
         for pipe in (self._parent.stdin, self._parent.stdout):
             assert pipe is not None
@@ -76,7 +84,18 @@ class Nursery:
                 pipe.close()
         self._parent.wait()
 
+    def _kill_forked(self) -> None:
+        if self._forked is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._forked, signal.SIGKILL)
+            self._forked = None
+
     def close(self) -> None:
         """Kill the process and those it forked."""
         self._stop()
         self._errors.close()
+
+
+def _read(line: str) -> dict[str, Any]:
+    """Return what a line says; how a process ended may stand behind half a line, in the middle of which it was killed."""
+    return json.loads(line[max(line.rfind(EXIT), 0) :])  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from bench.cases import Case
 from bench.journal import Journal
 from bench.nursery import Nursery
-from bench.pairing import Race
+from bench.pairing import PATIENCE, Patience, Race
 from bench.turns import Turns
 from bench.verdicts import MIN_PROCESSES, is_clear, process_interval
 
@@ -36,11 +36,12 @@ class Job(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """How much to measure: processes, relative half-width at which a case is done, seconds for the whole run."""
+    """How much to measure: processes, relative half-width at which a case is done, seconds for the run, for a first visit."""
 
     processes: int
     precision: float
     budget: float
+    visit: float = PATIENCE.seconds
 
 
 class Outcome:
@@ -112,39 +113,55 @@ class Results(NamedTuple):
     spent: Spent
 
 
-def plan_text(jobs: Sequence[Job], effort: Effort) -> str:
-    """Return one sentence that tells what will be measured, in how many processes, and in about what time."""
+def plan_text(jobs: Sequence[Job], effort: Effort, before: float = 0.0) -> str:
+    """Return one sentence that tells what will be measured, in how many processes, and in about what time.
+
+    `before` are the seconds that are expected to be spent before the jobs are.
+    """
     trainings = sum(job.case.op == "train" for job in jobs)
     others = len(jobs) - trainings
     processes = effort.processes if others else min(effort.processes, trainings)
-    expected = STARTING_SECONDS + processes * others * LAYER_SECONDS + trainings * TRAINING_SECONDS
+    expected = before + STARTING_SECONDS + processes * others * LAYER_SECONDS + trainings * TRAINING_SECONDS
     many = f"{len(jobs)} case{'s' * (len(jobs) != 1)} in up to {processes} fresh process{'es' * (processes != 1)}"
     return f"{many}, about {min(expected, effort.budget):.0f} s and at most {effort.budget:.0f} s (--processes, --budget)"
+
+
+class Means(NamedTuple):
+    """What jobs are measured with: where processes come from, the clock, what outlives the run, and whose turn it is."""
+
+    nursery: Nursery
+    timer: str = "time.perf_counter"
+    disable_gc: bool = False
+    journal: Journal | None = None
+    turns: Turns | None = None
+
+
+def nursery_for(jobs: Sequence[Job]) -> Nursery:
+    """Return the nursery of processes that can measure the jobs; to be closed."""
+    # Libraries size their pools as they load, and none may take more threads than the largest case.
+    pools = dict.fromkeys(POOLS, str(max((job.case.threads for job in jobs), default=1)))
+    return Nursery({**pools, **KEPT, **ALONE})
 
 
 def measure_all(
     jobs: Sequence[Job],
     effort: Effort,
     tell: Callable[[str], None],
-    timer: str = "time.perf_counter",
-    *,
-    disable_gc: bool = False,
-    journal: Journal | None = None,
-    turns: Turns | None = None,
+    means: Means,
+    known: Mapping[str, Any] | None = None,
+    label: str = "",
 ) -> Results:
     """Measure the jobs in fresh processes one after another, until each is done, the budget is spent or Ctrl-C comes.
 
-    What a journal holds from before counts, and what is measured is added to it. With `turns`, each process waits for its own.
+    What a journal holds from before counts, and what is measured is added to it. With turns, each process waits for its own.
+    What is `known`, every process knows; `label` stands before what is told.
 
     The first process measures every case but the trainings of other seeds even past the budget: a case without a result
     is no result. A process that dies is replaced; the case it died in has failed, no other.
     """
     outcomes = {job.name: Outcome() for job in jobs}
-    # Libraries size their pools as they load, and none may take more threads than the largest case.
-    pools = dict.fromkeys(POOLS, str(max((job.case.threads for job in jobs), default=1)))
-    nursery = Nursery({**pools, **KEPT, **ALONE})
-    asked = {"precision": effort.precision / 2, "timer": timer, "disable_gc": disable_gc}
-    run = _Run(outcomes, nursery, asked, journal)
+    asked = {"patience": Patience(effort.visit, effort.precision / 2), "timer": means.timer, "disable_gc": means.disable_gc}
+    run = _Run(outcomes, means, asked, dict(known or {}))
     run.take_up({job.name: job for job in jobs})
     deadline = time.monotonic() + effort.budget
     starting = STARTING_SECONDS
@@ -161,8 +178,8 @@ def measure_all(
             )
             if not waiting:
                 continue
-            if turns:
-                deadline += turns.take(f"process {process + 1} of {effort.processes}")
+            if means.turns:
+                deadline += means.turns.take(f"{label}process {process + 1} of {effort.processes}")
             began, total = time.monotonic(), len(waiting)
             # Its share of the time left; the processes that come after have the same, if this one needs no more.
             end = began + (deadline - began) / (effort.processes - process)
@@ -176,15 +193,13 @@ def measure_all(
             one = one._replace(bookkeeping=max(0.0, now - began - sum(one)))
             spent += one
             left = sum(not outcomes[job.name].done(job, effort) for job in jobs)
-            done = f"process {process + 1} of {effort.processes}: {total} case{'s' * (total != 1)} in {now - began:.0f} s"
-            tell(f"{done}, {left} left to measure further")
+            done = f"{total} case{'s' * (total != 1)} in {now - began:.0f} s, {left} left to measure further"
+            tell(f"{label}process {process + 1} of {effort.processes}: {done}")
             out_of_time = now > deadline and left > 0
             if out_of_time:
                 break
     except KeyboardInterrupt:
         interrupted = True
-    finally:
-        nursery.close()
     return Results(outcomes, interrupted, out_of_time, spent)
 
 
@@ -204,14 +219,15 @@ def _due(job: Job, process: int, effort: Effort) -> bool:
 class _Run:
     """What stays the same from one process of a run to the next."""
 
-    def __init__(self, outcomes: dict[str, Outcome], nursery: Nursery, asked: dict[str, Any], journal: Journal | None) -> None:
-        self.outcomes, self.nursery, self.asked, self.memo = outcomes, nursery, asked, dict[str, Any]()
-        self.journal = journal
+    def __init__(self, outcomes: dict[str, Outcome], means: Means, asked: dict[str, Any], memo: dict[str, Any]) -> None:
+        self.outcomes, self.nursery, self.asked, self.memo = outcomes, means.nursery, asked, memo
+        self.journal = means.journal
 
     def take_up(self, jobs: Mapping[str, Job]) -> None:
         """Take from the journal what a broken run has measured."""
         for process, name, said in self.journal.said if self.journal else ():
-            self._take(said, jobs[name], process)
+            if name in jobs:
+                self._take(said, jobs[name], process)
 
     def process(self, process: int, jobs: list[Job], seconds: float, deadline: float | None) -> tuple[list[Job], Spent]:
         """Measure jobs in one fresh process, once each and for `seconds` all those again that are not narrow.
@@ -237,6 +253,7 @@ class _Run:
                     self.journal.add(process, jobs[said["case"]].name, said)
                 left.pop(said["case"], None)
             if deadline is not None and time.monotonic() > deadline:
+                fresh.close()
                 return [], spent
         if death is None:
             return [], spent

@@ -1,10 +1,8 @@
 """From a case to what is timed: weights, masks and inputs, the gate, and the dense reference at its best."""
 
-import contextlib
 import importlib
 import os
 import shutil
-import statistics
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,9 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.cases import Case, Shape
-from bench.memo import remembered
-from bench.pairing import warm_up
-from bench.rounds import time_round
+from bench.memo import MEMO, remembered
 from sparse_models.errors import GateError
 from sparse_models.layers import SparseLinear
 from sparse_models.masks import FULL, Pattern, random_score, skewed_score
@@ -223,44 +219,38 @@ OPERATIONS = {
 }
 
 
-def dense_reference(case: Case, op: str) -> tuple[Callable[[], object], MLP, str]:
-    """Return `op` of the dense layers of the case's shape, gated, those layers, and the way in which they are fastest."""
-    key = (op, case.shape, case.device, case.dtype, case.threads)
-    way = _fastest_way(*key)
-    pass_gate(case, "dense", LAYOUTS[0] if way == COMPILED else way)
-    return *_dense(way, *key), way
+REFERENCE_OPS = {"beside": "forward", "update": "step"}  # what dense does meanwhile, where it is not the case's own operation
 
 
-def _dense(way: str, op: str, shape: str, device: str, dtype: str, threads: int) -> tuple[Callable[[], object], MLP]:
-    """Return `op` of the dense layers of a shape in one of the ways there are, and those layers."""
-    if way == COMPILED:
-        return compiled_step(shape, device, dtype, threads)
-    parts = problems(Case(op, "dense", "dense", "static", shape, 0.0, device, dtype, threads), "dense")
-    model = build("dense", parts)
-    return operation(op, model, parts, way), model
+def dense_case(case: Case) -> Case:
+    """Return the case of the dense reference: what dense does beside the case, in the case's regime."""
+    op = REFERENCE_OPS.get(case.op, case.op)
+    return case._replace(op=op, model="dense", layer="dense", update="static", sparsity=0.0, skew=0.0)
 
 
-@remembered
-def _fastest_way(op: str, shape: str, device: str, dtype: str, threads: int) -> str:
-    """Race dense against itself in all ways that there are, and return that of the lowest median over interleaved rounds.
+def way_key(reference: Case) -> str:
+    """Return by what name a process knows the way in which a dense reference is fastest."""
+    return f"fastest way {reference}"
 
-    They are the two layouts and, for a whole training step, the first of them compiled by torch.compile, where that has what it
-    needs. Single products leave a compiler nothing to fuse.
+
+def dense_reference(case: Case) -> tuple[Callable[[], object], MLP, str]:
+    """Return the dense layers of the case's shape at the reference's operation, gated, those layers, and the way they are run.
+
+    The way is that of `bench.ways`; without a run's search for it, as where every body is run once, the first of the layouts.
     """
-    compiling = op == "training_step" and device == "cpu" and can_compile()
-    ways = list(LAYOUTS)
-    works = [_dense(way, op, shape, device, dtype, threads)[0] for way in ways]
-    if compiling:
-        with contextlib.suppress(RuntimeError):  # of a compiler that does not work; a wrong result is a GateError
-            works.append(_dense(COMPILED, op, shape, device, dtype, threads)[0])
-            ways.append(COMPILED)
-    plan = warm_up(works[0], works[-1], device)
-    times: list[list[float]] = [[] for _ in ways]
-    for _ in range(9):
-        for work, seen in zip(works, times, strict=True):
-            work()  # settles the caches
-            seen.append(time_round(work, plan.loops, device).seconds)
-    return min(zip((statistics.median(seen) for seen in times), ways, strict=True))[1]
+    reference = dense_case(case)
+    way = MEMO.get(way_key(reference), LAYOUTS[0])
+    pass_gate(reference, "dense", LAYOUTS[0] if way == COMPILED else way)
+    return *dense_work(way, reference), way
+
+
+def dense_work(way: str, reference: Case) -> tuple[Callable[[], object], MLP]:
+    """Return the operation of a dense reference in one of the ways there are, and its layers."""
+    if way == COMPILED:
+        return compiled_step(reference.shape, reference.device, reference.dtype, reference.threads)
+    parts = problems(reference, "dense")
+    model = build("dense", parts)
+    return operation(reference.op, model, parts, way), model
 
 
 def can_compile() -> bool:

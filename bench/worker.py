@@ -131,7 +131,7 @@ def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
     """Time the cases that are asked for, in their order, and say each result as soon as it is there."""
     module, _, name = asked["timer"].rpartition(".")
     timer = getattr(importlib.import_module(module), name) if module else time.perf_counter
-    patience = Patience(precision=asked["precision"])
+    patience = Patience(*asked["patience"])
     MEMO.update(asked["memo"])
     if asked["disable_gc"]:
         gc.disable()
@@ -140,7 +140,7 @@ def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
         module, function, values = asked["cases"][number]
         known = dict(MEMO)
         say(begin=number)
-        once_more = patience._replace(seconds=AGAIN_SECONDS) if visited[number].seconds else patience
+        once_more = patience._replace(seconds=max(patience.seconds, AGAIN_SECONDS)) if visited[number].seconds else patience
         result = measure(module, function, Case(*values), timer, once_more)
         if "race" in result:
             visited[number] = visited[number].joined(result["race"])

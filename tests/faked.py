@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.pairing import Race
-from bench.processes import Effort, Job, Outcome, Results, Spent
+from bench.processes import Effort, Job, Means, Outcome, Results, Spent
 
 FACTS = {
     **dict.fromkeys(("parameters", "weights", "nnz", "bytes_stored", "dense_bytes_stored"), 64),
@@ -22,22 +22,22 @@ FACTS = {
 }
 
 
-def drawn(jobs: list[Job], effort: Effort, *_: Any, turns: Any = None, journal: Any = None, **__: Any) -> Results:
-    """What `measure_all` would return, had it measured the levels with a little noise."""
+def drawn(jobs: list[Job], effort: Effort, _: Any, means: Means) -> Results:
+    """What `measure_against_best` would return, had it measured the levels with a little noise."""
     path = Path("levels.json")
     levels = json.loads(path.read_text()) if path.exists() else {}
     draw = random.Random(json.dumps(levels))
     outcomes = {job.name: Outcome() for job in jobs}
     for process in range(effort.processes):
-        if turns:
-            turns.take(f"process {process + 1}")
+        if means.turns:
+            means.turns.take(f"process {process + 1}")
         for job in jobs:
             pairs = [1e-3 * draw.lognormvariate(0, 0.002) for _ in range(6)]
             level = levels.get(job.case.layer, 1.0)
             race = Race(pairs, [level * seconds for seconds in pairs], waited=[0.0] * 6, dense_waited=[0.0] * 6)
             outcomes[job.name].add(process, race, FACTS)
-    if levels.get("interrupted"):
-        journal.add(0, jobs[0].name, {"failure": "none"})
+    if levels.get("interrupted") and means.journal:
+        means.journal.add(0, jobs[0].name, {"failure": "none"})
     return Results(outcomes, bool(levels.get("interrupted")), False, Spent())
 
 
@@ -45,7 +45,7 @@ def replace_engine(patch: pytest.MonkeyPatch) -> None:
     """Put drawn figures in the place of measured ones."""
     from bench import measuring  # noqa: PLC0415  # not before pytest has loaded it as the plugin that it is
 
-    patch.setattr(measuring, "measure_all", drawn)
+    patch.setattr(measuring, "measure_against_best", drawn)
     for name in ("dense_gflops", "memory_gb_per_s"):
         patch.setattr(measuring, name, lambda _: 100.0)
 

@@ -17,8 +17,8 @@ def test_the_same_calls_are_made_in_turns_and_apart(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bench_beside, "operation", lambda *_: lambda: calls.append("own"))
     reference = dense_reference
 
-    def dense(case: Case, op: str) -> tuple[Callable[[], object], MLP, str]:
-        _, model, _ = reference(case, op)
+    def dense(case: Case) -> tuple[Callable[[], object], MLP, str]:
+        _, model, _ = reference(case)
         return lambda: calls.append("dense"), model, LAYOUTS[0]
 
     monkeypatch.setattr(bench_beside, "dense_reference", dense)

@@ -13,8 +13,8 @@ from bench import workbench
 from bench.bench_layer import measure
 from bench.cases import Case
 from bench.pairing import Plan
-from bench.rounds import Took, Work
-from bench.workbench import COMPILED, LAYOUTS, can_compile, dense_reference
+from bench.rounds import Work
+from bench.workbench import COMPILED, can_compile, dense_reference, way_key
 from sparse_models.errors import GateError
 
 CASE = Case("training_step", "dense", "dense", "static", "6x8x4b16", 0.0, "cpu", "float32", 1)
@@ -73,38 +73,6 @@ def test_a_compiled_step_is_the_eager_step() -> None:
     assert "steps agree" in in_a_process(STEP)
 
 
-class Way:
-    """What stands for a way of doing dense."""
-
-    def __init__(self, way: str) -> None:
-        self.way = way
-
-    def __call__(self) -> None: ...
-
-
-@pytest.mark.parametrize(("op", "expected"), [("training_step", COMPILED), ("forward", LAYOUTS[1])])
-def test_the_fastest_way_is_the_reference_and_single_products_are_not_compiled(
-    monkeypatch: pytest.MonkeyPatch, op: str, expected: str
-) -> None:
-    takes = {COMPILED: 1.0, LAYOUTS[1]: 2.0, LAYOUTS[0]: 3.0}
-    monkeypatch.setattr("bench.memo.MEMO", {})
-    monkeypatch.setattr(workbench, "can_compile", lambda: True)
-    monkeypatch.setattr(workbench, "_dense", lambda way, *_: (Way(way), None))
-    monkeypatch.setattr(workbench, "warm_up", lambda *_: Plan(1, 1))
-    monkeypatch.setattr(workbench, "time_round", lambda work, *_: Took(takes[work.way]))
-    assert workbench._fastest_way(op, "6x8x4b16", "cpu", "float32", 1) == expected
-
-
-def test_a_compiler_that_does_not_work_leaves_the_eager_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("no such compiler")
-
-    monkeypatch.setattr("bench.memo.MEMO", {})
-    monkeypatch.setattr(workbench, "can_compile", lambda: True)
-    monkeypatch.setattr(workbench, "compiled_step", fail)
-    assert workbench._fastest_way("training_step", "6x8x4b16", "cpu", "float32", 1) in LAYOUTS
-
-
 def test_every_shape_of_many_is_compiled() -> None:
     """Dynamo's own limit is eight for one piece of code, past which it runs eagerly and says nothing."""
     assert "10 graphs" in in_a_process(MANY)
@@ -125,8 +93,7 @@ def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest
             self.works = (candidate, reference)
 
     race = Race()
-    monkeypatch.setattr("bench.memo.MEMO", {})
-    monkeypatch.setattr(workbench, "_fastest_way", lambda *_: COMPILED)
+    monkeypatch.setattr(workbench, "MEMO", {way_key(CASE): COMPILED})
     monkeypatch.setattr("torch.compile", compile_)
     workbench.compiled_step.cache_clear()
     assert measure(CASE, race)["dense_layout"] == COMPILED
@@ -136,10 +103,9 @@ def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest
 
 
 def test_a_compiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.memo.MEMO", {})
-    monkeypatch.setattr(workbench, "_fastest_way", lambda *_: COMPILED)
+    monkeypatch.setattr(workbench, "MEMO", {way_key(CASE): COMPILED})
     monkeypatch.setattr("torch.compile", lambda function, **_: lambda *given: 1.001 * function(*given))
     workbench.compiled_step.cache_clear()
     with pytest.raises(GateError, match="loss of the fused step: expected what the definition says"):
-        dense_reference(CASE, "training_step")
+        dense_reference(CASE)
     workbench.compiled_step.cache_clear()

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import bench
 from bench.cases import Case
 from bench.journal import Journal, Said, broken, identity, sources
 from bench.pairing import Racer
-from bench.processes import Effort, Job, Results, measure_all
+from bench.processes import Effort, Job, Means, Results, measure_all, nursery_for
 from sparse_models.errors import InputError
 from tests import inside
 from tests.saved import is_sentence
@@ -167,7 +168,8 @@ def measured(jobs: list[Job], journal: Journal, breaks_at: int = 0) -> tuple[Res
         if len(told) == breaks_at:
             raise KeyboardInterrupt
 
-    results = measure_all(jobs, Effort(4, 1e9, 120.0), tell, journal=journal)
+    with closing(nursery_for(jobs)) as nursery:
+        results = measure_all(jobs, Effort(4, 1e9, 120.0), tell, Means(nursery, journal=journal))
     journal.close(is_saved=False)
     return results, told
 

@@ -1,9 +1,11 @@
 """The engine over processes, with bodies of its own: the names of functions in this module."""
 
+import json
 import os
 import signal
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,16 @@ from hypothesis import strategies as st
 
 from bench.cases import Case
 from bench.memo import MEMO, remembered
-from bench.pairing import Plan, Race, Racer
+from bench.nursery import _read
+from bench.pairing import PATIENCE, Plan, Race, Racer
 from bench.processes import (
     Effort,
     Job,
+    Means,
     Outcome,
     Results,
     measure_all,
+    nursery_for,
     plan_text,
 )
 from bench.verdicts import is_clear
@@ -100,7 +105,8 @@ def job(function: Any, number: int = 0, op: str = "forward", seed: int = 0) -> J
 
 def measured(*jobs: Job, processes: int = 2, precision: float = 1e9, budget: float = 120.0) -> tuple[Results, list[str]]:
     told: list[str] = []
-    return measure_all(jobs, Effort(processes, precision, budget), told.append), told
+    with closing(nursery_for(jobs)) as nursery:
+        return measure_all(jobs, Effort(processes, precision, budget), told.append, Means(nursery)), told
 
 
 def test_every_case_is_measured_once_in_every_process_each_a_fresh_one() -> None:
@@ -187,6 +193,32 @@ def test_the_budget_ends_the_run_but_every_case_has_a_result() -> None:
     results, _ = measured(job(fine), job(fine, 1), processes=9, budget=1e-3)
     assert results.out_of_time
     assert [len(outcome.races) for outcome in results.outcomes.values()] == [1, 1]
+
+
+def lingers(case: Case, race: Racer) -> dict[str, Any]:
+    time.sleep(600)
+    raise AssertionError
+
+
+def test_a_process_that_is_not_listened_to_is_gone_before_the_next_is_asked() -> None:
+    asked = {"patience": PATIENCE, "timer": "time.perf_counter", "disable_gc": False, "memo": {}, "seconds": 0.0}
+    with closing(nursery_for([job(fine)])) as nursery:
+        fresh = nursery.run(asked | {"cases": [(__name__, "lingers", job(lingers).case)]})
+        assert "begin" not in next(fresh)
+        lingering = nursery._forked
+        assert next(fresh) == {"begin": 0}
+        fresh.close()
+        assert lingering is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(lingering, 0)
+        _, began, said = nursery.run(asked | {"cases": [(__name__, "fine", job(fine).case)]})
+    assert (began["begin"], said["case"], len(said["race"][0])) == (0, 0, 6)
+
+
+def test_how_a_process_ended_is_read_behind_half_a_line_of_its_own() -> None:
+    assert _read('{"case": 3, "facts": {"a"{"exit": -9}\n') == {"exit": -9}
+    said = {"case": 3, "failure": 'it said {"exit": 1}'}
+    assert _read(json.dumps(said) + "\n") == said
 
 
 def test_ctrl_c_keeps_what_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,97 @@
+"""Jobs in, the way in which dense is fastest beside each out: its activations in either layout, or a step compiled.
+
+The reference is chosen once for a whole run, and all its speed-ups hang on it. No process chooses it alone: the clock of one is
+off by more than two layouts differ, and by that two runs of one commit had another reference in two cases of five. The ways are
+measured as cases are, in pairs and in several fresh processes, before anything else is.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from bench.cases import Case, Shape
+from bench.pairing import Racer
+from bench.processes import Effort, Job, Means, Outcome, Results, measure_all
+from bench.row import Facts
+from bench.workbench import COMPILED, LAYOUTS, can_compile, dense_case, dense_work, way_key
+
+PROCESSES = 5  # three of them outvote two that something else disturbed
+VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
+SHARE = 0.2  # of a run's budget, at most
+WAY_SECONDS = 0.3  # for the plan alone: a way in a process
+# By how much a way must beat the first of the layouts to be taken in its place. Of ways that are alike every run then takes the
+# same one, and no noise decides; the reference is the slower by that much at most.
+CLEARLY = 1.02
+
+
+def way_race(case: Case, race: Racer) -> Facts:
+    """Race dense in the way that `case.data` names against dense on batch-major activations."""
+    reference = case._replace(data="-")
+    works = [dense_work(way, reference)[0] for way in (case.data, LAYOUTS[0])]
+    race(works[0], works[1], case.device)
+    return {}
+
+
+def way_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return a job for each way, but the first, of each dense reference that the jobs are timed against."""
+    references = dict.fromkeys(dense_case(job.case) for job in jobs if job.case.op != "train")
+    return [
+        Job(f"dense {way} {case.op} {case.id}", __name__, way_race.__name__, case._replace(data=way))
+        for case in references
+        for way in _ways(case)
+    ]
+
+
+def _ways(reference: Case) -> Iterator[str]:
+    """Yield the ways beside the first that a reference may be run in."""
+    if Shape.parse(reference.shape).batch > 1:  # a single sample lies in memory in one way
+        yield LAYOUTS[1]
+    # Single products leave a compiler nothing to fuse.
+    if reference.op == "training_step" and reference.device == "cpu" and can_compile():
+        yield COMPILED
+
+
+def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Return the way of each reference as a run's processes are to know it; a way that failed is none."""
+    best: dict[str, tuple[float, str]] = {}
+    for job in jobs:
+        key, outcome = way_key(job.case._replace(data="-")), outcomes[job.name]
+        measured = bool(outcome.races) and outcome.failure is None
+        gain = statistics.median(outcome.speedups) if measured else 0.0
+        best.setdefault(key, (CLEARLY, LAYOUTS[0]))
+        if gain > best[key][0]:
+            best[key] = gain, job.case.data
+    return {key: way for key, (_, way) in best.items()}
+
+
+def search_effort(effort: Effort) -> Effort:
+    """Return the part of a run's effort that goes into the search for the fastest ways."""
+    return Effort(min(PROCESSES, effort.processes), math.inf, SHARE * effort.budget, VISIT_SECONDS)
+
+
+def expected_seconds(jobs: Sequence[Job], effort: Effort) -> float:
+    """Return about how long the search for the fastest ways takes."""
+    search = search_effort(effort)
+    return min(search.processes * len(way_jobs(jobs)) * WAY_SECONDS, search.budget)
+
+
+def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], means: Means) -> Results:
+    """Measure the jobs as `measure_all` does, each beside dense in the way that is found fastest before.
+
+    A broken run that is gone on with keeps the ways by which it measured.
+    """
+    ways, names = way_jobs(jobs), {job.name for job in jobs}
+    has_chosen = means.journal is not None and any(visit.name in names for visit in means.journal.said)
+    search = search_effort(effort)
+    if has_chosen:
+        search = search._replace(processes=0)
+    found = measure_all(ways, search, tell, means, label="dense's layouts, ")
+    for job in ways:
+        failure = found.outcomes[job.name].failure
+        if failure is not None:
+            tell(f"{job.name}: {failure}; dense is timed in another way")
+    if found.interrupted:
+        return found._replace(outcomes={job.name: Outcome() for job in jobs})
+    left = effort._replace(budget=effort.budget - sum(found.spent))
+    results = measure_all(jobs, left, tell, means, fastest(ways, found.outcomes))
+    return results._replace(spent=found.spent + results.spent)
