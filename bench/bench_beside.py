@@ -16,8 +16,8 @@ TURNS = 8
 
 def bench_beside(case: Case, race: Racer) -> Facts:
     """Forward passes of the layer and of dense: one after the other in turns, or all of the one before all of the other."""
-    dense, dense_model, dense_layout = dense_reference(case)
-    layout = layout_of(LAYERS[case.layer], dense_layout)
+    reference = dense_reference(case)
+    dense, layout = reference.work, layout_of(LAYERS[case.layer], reference.layout)
     pass_gate(case, case.layer, layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)
@@ -36,11 +36,11 @@ def bench_beside(case: Case, race: Racer) -> Facts:
     race(in_turns, apart, case.device)
     total, batch = size(model), Shape.parse(case.shape).batch
     counted = TURNS * (counted_flops(total.nnz, batch, "forward") + counted_flops(total.weights, batch, "forward"))
-    executed = TURNS * sum(executed_flops(list(layers), batch, "forward") for layers in (model, dense_model))
+    executed = TURNS * sum(executed_flops(list(layers), batch, "forward") for layers in (model, reference.layers))
     return {
         **total._asdict(),
         "layout": layout,
-        "dense_layout": dense_layout,
+        **reference.facts,
         "flops_counted": counted,
         "flops_executed": executed,
         "dense_flops_counted": counted,

@@ -57,14 +57,15 @@ def bench_optimizer(case: Case, race: Racer) -> Facts:
 
 def measure(case: Case, race: Racer) -> Facts:
     """Gate the case's layer, time it against dense, and return its facts."""
-    dense, dense_model, dense_layout = dense_reference(case)
+    reference = dense_reference(case)
+    dense = reference.work
     # A training's samples are gathered from a data set, and come batch-major.
-    layout = "batch-major" if case.op == "training_step" else layout_of(LAYERS[case.layer], dense_layout)
+    layout = "batch-major" if case.op == "training_step" else layout_of(LAYERS[case.layer], reference.layout)
     pass_gate(case, case.layer, layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)
     candidate = operation(case.op, model, parts, layout)
-    if case.layer == "dense" and dense_layout == COMPILED:  # the control is a clone of the reference
+    if case.layer == "dense" and reference.layout == COMPILED:  # the control is a clone of the reference
         candidate, model = compiled_step.__wrapped__(case.shape, case.device, case.dtype, case.threads)
     race(candidate, dense, case.device)
 
@@ -74,7 +75,7 @@ def measure(case: Case, race: Racer) -> Facts:
             peaks = {"peak_bytes": peak_bytes(candidate, case.device), "dense_peak_bytes": peak_bytes(dense, case.device)}
             other = operation(case.op, model, parts, next(each for each in LAYOUTS if each != layout))
             peaks["other_layout_cost"] = _fastest(other, case.device) / _fastest(candidate, case.device)
-        layers, dense_layers, batch = list(model), list(dense_model), Shape.parse(case.shape).batch
+        layers, dense_layers, batch = list(model), list(reference.layers), Shape.parse(case.shape).batch
         walked, total = _walked(layers, case.op), size(layers)
         return {
             **total._asdict(),
@@ -82,7 +83,7 @@ def measure(case: Case, race: Racer) -> Facts:
             **(bounds(layers[0], case.op, batch, case.threads) if len(layers) == 1 and not race.once else {}),
             "dense_bytes_stored": size(dense_layers).bytes_stored,
             "layout": layout,
-            "dense_layout": dense_layout,
+            **reference.facts,
             "flops_counted": counted_flops(walked.nnz, batch, case.op),
             "flops_executed": executed_flops(layers, batch, case.op, input_gradient=len(layers) == 1),
             "dense_flops_counted": counted_flops(walked.weights, batch, case.op),

@@ -14,8 +14,8 @@ from sparse_models.updates import update_masks
 
 def bench_update(case: Case, race: Racer) -> Facts:
     """Everything that a mask update adds to a step, the gradient of every weight included where the rule needs it."""
-    dense_step, dense_model, dense_layout = dense_reference(case)
-    pass_gate(case, case.layer, dense_layout)
+    reference = dense_reference(case)
+    pass_gate(case, case.layer, reference.layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)
     layers, rule = list(model), UPDATES[case.update]
@@ -39,15 +39,15 @@ def bench_update(case: Case, race: Racer) -> Facts:
         held = torch.equal(layer.to_dense(), weight * layer.mask)
         assert held, f"{case.layer}: the update changed weights that it kept; nothing is timed"
 
-    race(update, dense_step, case.device)
+    race(update, reference.work, case.device)
     total, batch = size(layers), Shape.parse(case.shape).batch
     gradient_flops = counted_flops(total.weights, batch, "forward") if rule.needs_gradient else 0
     return {
         **total._asdict(),
-        "dense_layout": dense_layout,
+        **reference.facts,
         "drop_fraction": fraction,
         "flops_counted": gradient_flops,
         "flops_executed": gradient_flops,
         "dense_flops_counted": counted_flops(total.weights, batch, "step"),
-        "dense_flops_executed": executed_flops(list(dense_model), batch, "step", input_gradient=len(layers) == 1),
+        "dense_flops_executed": executed_flops(list(reference.layers), batch, "step", input_gradient=len(layers) == 1),
     }

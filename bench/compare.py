@@ -3,8 +3,12 @@
 What is judged is the speed-up over dense: old and new candidate were each timed beside dense in the same process, and what the
 machine did to both is not in it. The candidate's own time and dense's are told beside it, since a speed-up also falls where
 dense became faster. Where old and new took turns, dense itself is judged too, by the clock.
+
+Two runs may have found dense fastest in two ways. As much as one of them gained by its own may then be the reference's alone,
+and is taken off the change.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -82,6 +86,8 @@ def compare(old: Run, new: Run, *, paired: bool = False, asked: Callable[[str, R
     for name, one in known.items():
         if not one.verdict:
             verdict = told.get(name, "undecided")
+            if verdict == "same" and _slack(one.old, one.new):  # what was taken off may have hidden a change
+                verdict = "undecided"
             known[name] = one._replace(verdict=verdict, note=_note(one, verdict))
     old_names = {was for was, *_ in matched}
     gone = [(name, case) for name, case in old.cases.items() if name not in old_names]
@@ -127,10 +133,30 @@ def _changed(was: str, name: str, old: Measured, new: Measured, *, paired: bool)
 
 
 def _judged_by(old: Measured, new: Measured, *, paired: bool) -> tuple[Mapping[int, float], Mapping[int, float]]:
-    """Return what each process says of the case, old and new: its speed-up, or where turns were taken dense's speed."""
-    if paired and new.row.layer == "dense" and new.row.model == "dense":
-        return _speeds(old.seconds), _speeds(new.seconds)
-    return old.speedups, new.speedups
+    """Return what each process says of the case, old and new: its speed-up, or where turns were taken dense's speed.
+
+    The new is less what may be due to dense's being run in another way.
+    """
+    is_dense = paired and new.row.layer == "dense" and new.row.model == "dense"
+    before, after = (_speeds(one.seconds) if is_dense else one.speedups for one in (old, new))
+    slack = _slack(old, new)
+    evidence = change(before, after, paired=paired) if slack else None
+    if evidence is None:
+        return before, after
+    excess = math.log(evidence.interval.median)
+    taken_off = math.exp(-math.copysign(min(abs(excess), slack), excess))
+    return before, {number: value * taken_off for number, value in after.items()}
+
+
+def _slack(old: Measured | None, new: Measured | None) -> float:
+    """Return the logarithm of the largest change that may be due to dense's being run in another way than before."""
+    rows = [one.row for one in (old, new) if one is not None]
+    if len(rows) < 2 or rows[0].dense_layout == rows[1].dense_layout:
+        return 0.0
+    gains = [row.dense_layout_gain for row in rows]
+    if None in gains:
+        return math.inf
+    return max(abs(math.log(gain)) for gain in gains if gain)
 
 
 def _speeds(seconds: Mapping[int, float]) -> Mapping[int, float]:
@@ -147,9 +173,10 @@ def _note(one: CaseChange, verdict: str) -> str:
         own, dense = ((interval.median - 1) * sign for interval in (one.own_time, one.dense_time))
         if -dense > max(own, 0):  # of the change, more is dense's than the candidate's
             notes.append(f"dense is {'faster' if sign > 0 else 'slower'}")
-    ways = [measured.row.dense_layout for measured in (one.old, one.new)]
-    if verdict in ("slower", "faster") and ways[0] != ways[1]:
-        notes.append(f"dense was {ways[0]} and is {ways[1]}")
+    slack = _slack(one.old, one.new)
+    if verdict in ("slower", "faster") and slack:
+        ways = [measured.row.dense_layout for measured in (one.old, one.new)]
+        notes.append(f"dense was {ways[0]} and is {ways[1]}: {math.expm1(slack):.0%} is taken off for that")
     few = min(len(one.old.speedups), len(one.new.speedups))
     if verdict == "undecided" and few < MIN_PROCESSES:
         notes.append(f"{few} processes")

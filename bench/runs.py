@@ -67,6 +67,7 @@ class Row(msgspec.Struct, gc=False):
     bound_fraction: Positive | None = None
     peak_bytes: Count | None = None
     dense_layout: Text | None = None
+    dense_layout_gain: Positive | None = None
     epochs: Count | None = None
     test_accuracy: Fraction | None = None
     final_loss: Annotated[float, Meta(gt=-1e15, lt=1e15)] | None = None

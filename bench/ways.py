@@ -51,17 +51,20 @@ def _ways(reference: Case) -> Iterator[str]:
         yield COMPILED
 
 
-def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, str]:
-    """Return the way of each reference as a run's processes are to know it; a way that failed is none."""
-    best: dict[str, tuple[float, str]] = {}
+def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, tuple[str, float]]:
+    """Return the way of each reference, and its speed-up over the first, as a run's processes are to know them.
+
+    A way that failed is none.
+    """
+    best: dict[str, tuple[str, float]] = {}
     for job in jobs:
         key, outcome = way_key(job.case._replace(data="-")), outcomes[job.name]
         measured = bool(outcome.races) and outcome.failure is None
         gain = statistics.median(outcome.speedups) if measured else 0.0
-        best.setdefault(key, (CLEARLY, LAYOUTS[0]))
-        if gain > best[key][0]:
-            best[key] = gain, job.case.data
-    return {key: way for key, (_, way) in best.items()}
+        best.setdefault(key, (LAYOUTS[0], 1.0))
+        if gain > max(best[key][1], CLEARLY):
+            best[key] = job.case.data, gain
+    return best
 
 
 def search_effort(effort: Effort) -> Effort:

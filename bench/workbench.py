@@ -6,7 +6,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -233,15 +233,29 @@ def way_key(reference: Case) -> str:
     return f"fastest way {reference}"
 
 
-def dense_reference(case: Case) -> tuple[Callable[[], object], MLP, str]:
-    """Return the dense layers of the case's shape at the reference's operation, gated, those layers, and the way they are run.
+class Reference(NamedTuple):
+    """What a case is timed against: dense at its best."""
+
+    work: Callable[[], object]
+    layers: MLP
+    layout: str  # or COMPILED
+    gain: float  # the first layout's time over this one's, as the search for the fastest found it
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the row says of it."""
+        return {"dense_layout": self.layout, "dense_layout_gain": self.gain}
+
+
+def dense_reference(case: Case) -> Reference:
+    """Return the dense layers of the case's shape at the reference's operation, gated, in the way in which they are fastest.
 
     The way is that of `bench.ways`; without a run's search for it, as where every body is run once, the first of the layouts.
     """
     reference = dense_case(case)
-    way = MEMO.get(way_key(reference), LAYOUTS[0])
+    way, gain = MEMO.get(way_key(reference), (LAYOUTS[0], 1.0))
     pass_gate(reference, "dense", LAYOUTS[0] if way == COMPILED else way)
-    return *dense_work(way, reference), way
+    return Reference(*dense_work(way, reference), way, gain)
 
 
 def dense_work(way: str, reference: Case) -> tuple[Callable[[], object], MLP]:

@@ -17,6 +17,7 @@ FACTS = {
     **dict.fromkeys(("parameters", "weights", "nnz", "bytes_stored", "dense_bytes_stored"), 64),
     **dict.fromkeys(("flops_counted", "flops_executed", "dense_flops_counted", "dense_flops_executed"), 1e6),
     "dense_layout": "batch-major",
+    "dense_layout_gain": 1.0,
     "layout": "batch-major",
     "effective_sparsity": 0.5,
 }

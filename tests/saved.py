@@ -57,7 +57,8 @@ def row(**changed: Any) -> dict[str, Any]:
         "dense_seconds": 2e-3, "interval_over": "processes", "verdict": "undecided", "process_numbers": [0, 1, 2],
         "process_speedups": [1.5, 2.0, 2.5], "process_seconds": [1e-3] * 3, "process_dense_seconds": [1.5e-3, 2e-3, 2.5e-3],
         "flops_counted": 2e9, "dense_flops_counted": 4e9, "flops_executed": 2e9, "parameters": 72, "nnz": 32,
-        "bytes_stored": 300, "gflops": 2.0, "dense_layout": "batch-major", "pair_seconds": [1e-3] * 6,
+        "bytes_stored": 300, "gflops": 2.0, "dense_layout": "batch-major", "dense_layout_gain": 1.0,
+        "pair_seconds": [1e-3] * 6,
     }  # fmt: skip
     return whole | changed
 

@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import pytest
 
 from bench import bench_beside
@@ -7,8 +5,7 @@ from bench.bench_beside import TURNS
 from bench.cases import Case
 from bench.pairing import Plan
 from bench.rounds import Work
-from bench.workbench import LAYOUTS, dense_reference
-from sparse_models.models import MLP
+from bench.workbench import Reference, dense_reference
 
 
 def test_the_same_calls_are_made_in_turns_and_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,9 +14,8 @@ def test_the_same_calls_are_made_in_turns_and_apart(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bench_beside, "operation", lambda *_: lambda: calls.append("own"))
     reference = dense_reference
 
-    def dense(case: Case) -> tuple[Callable[[], object], MLP, str]:
-        _, model, _ = reference(case)
-        return lambda: calls.append("dense"), model, LAYOUTS[0]
+    def dense(case: Case) -> Reference:
+        return reference(case)._replace(work=lambda: calls.append("dense"))
 
     monkeypatch.setattr(bench_beside, "dense_reference", dense)
     made: list[list[str]] = []

@@ -93,7 +93,7 @@ def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest
             self.works = (candidate, reference)
 
     race = Race()
-    monkeypatch.setattr(workbench, "MEMO", {way_key(CASE): COMPILED})
+    monkeypatch.setattr(workbench, "MEMO", {way_key(CASE): (COMPILED, 1.1)})
     monkeypatch.setattr("torch.compile", compile_)
     workbench.compiled_step.cache_clear()
     assert measure(CASE, race)["dense_layout"] == COMPILED
@@ -103,7 +103,7 @@ def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest
 
 
 def test_a_compiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workbench, "MEMO", {way_key(CASE): COMPILED})
+    monkeypatch.setattr(workbench, "MEMO", {way_key(CASE): (COMPILED, 1.1)})
     monkeypatch.setattr("torch.compile", lambda function, **_: lambda *given: 1.001 * function(*given))
     workbench.compiled_step.cache_clear()
     with pytest.raises(GateError, match="loss of the fused step: expected what the definition says"):

@@ -39,7 +39,8 @@ from tests.saved import (
 
 WHOLE, OTHER = saved(), parse("other", CONTENT)
 FIGURE = ("benchmarks", 0, "extra_info", "seconds")
-UNASKED = {"bound_fraction", "peak_bytes", "dense_layout", "epochs", "test_accuracy", "final_loss", "dirty", "cpu"}
+UNASKED = {"bound_fraction", "peak_bytes", "dense_layout", "dense_layout_gain", "epochs", "test_accuracy", "final_loss"}
+UNASKED |= {"dirty", "cpu"}
 
 
 def told(run: Run, other: Run) -> str:

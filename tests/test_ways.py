@@ -24,6 +24,7 @@ from tests.test_processes import broken, fine
 BATCH_MAJOR, FEATURE_MAJOR = LAYOUTS
 STEP = Case("step", "sparse", "csr", "static", "6x8b4", 0.8, "cpu", "float32", 1)
 TRAINING = STEP._replace(op="training_step", shape="6x8x4b16")
+TRAINING_DENSE = dense_case(TRAINING)
 
 
 def jobs_of(*cases: Case) -> list[Job]:
@@ -39,7 +40,9 @@ def outcome_of(speedups: list[float], failure: str | None = None) -> Outcome:
 
 
 def chosen(jobs: list[Job], *outcomes: Outcome) -> list[str]:
-    return list(fastest(jobs, {job.name: outcome for job, outcome in zip(jobs, outcomes, strict=True)}).values())
+    found = fastest(jobs, {job.name: outcome for job, outcome in zip(jobs, outcomes, strict=True)})
+    assert all(gain == 1.0 if way == BATCH_MAJOR else gain > CLEARLY for way, gain in found.values())
+    return [way for way, _ in found.values()]
 
 
 STEP_WAYS = way_jobs(jobs_of(STEP))
@@ -79,6 +82,7 @@ def test_the_fastest_of_three_ways_is_chosen_and_one_that_failed_is_none() -> No
     assert chosen(jobs, slow, slow) == [BATCH_MAJOR]
     assert chosen(jobs, fast, outcome_of([1.3] * 5, "it does not compile")) == [FEATURE_MAJOR]
     assert chosen(jobs, outcome_of([]), outcome_of([])) == [BATCH_MAJOR]
+    assert fastest(jobs[:1], {jobs[0].name: outcome_of([1.1, 1.3, 1.2])}) == {way_key(TRAINING_DENSE): (FEATURE_MAJOR, 1.2)}
 
 
 @pytest.mark.usefixtures("_compiling")
@@ -125,14 +129,14 @@ def test_the_reference_is_the_way_that_is_known(monkeypatch: pytest.MonkeyPatch,
         return operation(op, *rest)
 
     monkeypatch.setattr(workbench, "operation", listened)
-    monkeypatch.setattr(workbench, "MEMO", {way_key(dense_case(case)): layout})
-    assert dense_reference(case)[2] == layout
+    monkeypatch.setattr(workbench, "MEMO", {way_key(dense_case(case)): [layout, 1.5]})  # as JSON returns it
+    assert dense_reference(case).facts == {"dense_layout": layout, "dense_layout_gain": 1.5}
     assert asked == [(dense_case(case).op, layout)]
 
 
 def test_where_none_is_known_the_reference_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workbench, "MEMO", {})
-    assert dense_reference(STEP)[2] == BATCH_MAJOR
+    assert dense_reference(STEP).facts == {"dense_layout": BATCH_MAJOR, "dense_layout_gain": 1.0}
 
 
 def test_a_way_is_raced_against_the_first_on_the_reference_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +155,7 @@ def test_a_way_is_raced_against_the_first_on_the_reference_itself(monkeypatch: p
 
 
 def known_way(case: Case, race: Racer) -> dict[str, Any]:
-    return fine(case, race) | {"way": MEMO[way_key(dense_case(case))]}
+    return fine(case, race) | {"way": MEMO[way_key(dense_case(case))][0]}
 
 
 def measured(jobs: list[Job], journal: Journal | None = None, processes: int = 3) -> tuple[Results, list[str]]:
