@@ -86,7 +86,7 @@ def compare(old: Run, new: Run, *, paired: bool = False, asked: Callable[[str, R
     for name, one in known.items():
         if not one.verdict:
             verdict = told.get(name, "undecided")
-            if verdict == "same" and _slack(one.old, one.new):  # what was taken off may have hidden a change
+            if verdict == "same" and reference_slack(one.old, one.new):  # what was taken off may have hidden a change
                 verdict = "undecided"
             known[name] = one._replace(verdict=verdict, note=_note(one, verdict))
     old_names = {was for was, *_ in matched}
@@ -139,7 +139,7 @@ def _judged_by(old: Measured, new: Measured, *, paired: bool) -> tuple[Mapping[i
     """
     is_dense = paired and new.row.layer == "dense" and new.row.model == "dense"
     before, after = (_speeds(one.seconds) if is_dense else one.speedups for one in (old, new))
-    slack = _slack(old, new)
+    slack = reference_slack(old, new)
     evidence = change(before, after, paired=paired) if slack else None
     if evidence is None:
         return before, after
@@ -148,8 +148,15 @@ def _judged_by(old: Measured, new: Measured, *, paired: bool) -> tuple[Mapping[i
     return before, {number: value * taken_off for number, value in after.items()}
 
 
-def _slack(old: Measured | None, new: Measured | None) -> float:
-    """Return the logarithm of the largest change that may be due to dense's being run in another way than before."""
+def _speeds(seconds: Mapping[int, float]) -> Mapping[int, float]:
+    return {number: 1 / value for number, value in seconds.items()}
+
+
+def reference_slack(old: Measured | None, new: Measured | None) -> float:
+    """Return the logarithm of the largest change that may be due to dense's being run in another way than before.
+
+    It is what either run gained by its way; infinite, where one that differs does not tell.
+    """
     rows = [one.row for one in (old, new) if one is not None]
     if len(rows) < 2 or rows[0].dense_layout == rows[1].dense_layout:
         return 0.0
@@ -157,10 +164,6 @@ def _slack(old: Measured | None, new: Measured | None) -> float:
     if None in gains:
         return math.inf
     return max(abs(math.log(gain)) for gain in gains if gain)
-
-
-def _speeds(seconds: Mapping[int, float]) -> Mapping[int, float]:
-    return {number: 1 / value for number, value in seconds.items()}
 
 
 def _note(one: CaseChange, verdict: str) -> str:
@@ -173,7 +176,7 @@ def _note(one: CaseChange, verdict: str) -> str:
         own, dense = ((interval.median - 1) * sign for interval in (one.own_time, one.dense_time))
         if -dense > max(own, 0):  # of the change, more is dense's than the candidate's
             notes.append(f"dense is {'faster' if sign > 0 else 'slower'}")
-    slack = _slack(one.old, one.new)
+    slack = reference_slack(one.old, one.new)
     if verdict in ("slower", "faster") and slack:
         ways = [measured.row.dense_layout for measured in (one.old, one.new)]
         notes.append(f"dense was {ways[0]} and is {ways[1]}: {math.expm1(slack):.0%} is taken off for that")

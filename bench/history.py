@@ -3,7 +3,8 @@
 What is looked at are logarithms of speed-ups. Where a level ends is proposed by least squares with a penalty for each step
 (Killick, Fearnhead and Eckley 2012, by `ruptures`), so large that the noise from run to run alone rarely pays for one. That
 noise is told by neighbouring runs, as a step is between two of them only. A proposed step is kept where it is beyond the margin
-of what is news, and where either enough runs on both sides or, next to the newest run, their processes tell the levels apart.
+of what is news, and beyond what dense may have gained by another layout, and where either enough runs on both sides or, next to
+the newest run, their processes tell the levels apart.
 """
 
 import math
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.changes import change, shift
-from bench.compare import DEFINITION
+from bench.compare import DEFINITION, reference_slack
 from bench.intervals import CONFIDENCE, SIGN_VALUES, Interval, median_interval
 from bench.runs import Measured, Run, interval
 from bench.verdicts import MARGIN, WRONG_VERDICTS
@@ -148,7 +149,8 @@ def _judged(before: Sequence[Point], after: Sequence[Point], at: int) -> tuple[S
         apart = evidence is not None and evidence.passes_alone and evidence.suffices
     step = Step(at, *levels, told)
     moved = math.log(levels[1].median / levels[0].median)
-    return step, apart and abs(moved) > math.log1p(MARGIN) and moved * math.log(told.median) > 0
+    least = math.log1p(MARGIN) + reference_slack(before[-1].measured, after[0].measured)
+    return step, apart and abs(moved) > least and moved * math.log(told.median) > 0
 
 
 def _level(points: Sequence[Point]) -> Interval:

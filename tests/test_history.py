@@ -80,6 +80,23 @@ def test_a_step_of_a_fifth_is_found_where_it_is(runs: int, at: int, factor: floa
     assert right >= 57
 
 
+def test_a_step_no_larger_than_what_dense_gained_by_another_layout_is_none() -> None:
+    draw = random.Random(9)
+
+    def runs(factor: float, late: dict[str, Any], early: dict[str, Any]) -> list[Run]:
+        levels = [(2.0, early)] * 6 + [(2.0 * factor, late)] * 6
+        samples = [([level * draw.lognormvariate(0, 0.01) for _ in range(12)], way) for level, way in levels]
+        return [run(number, {CASE: measured(sample, **way)}) for number, (sample, way) in enumerate(samples)]
+
+    first, second = {"dense_layout": "batch-major", "dense_layout_gain": 1.0}, {"dense_layout": "feature-major"}
+    for factor in (1.15, 1 / 1.15):
+        assert len(found(runs(factor, first, first))) == 1
+        assert found(runs(factor, second | {"dense_layout_gain": 1.12}, first)) == []
+        assert found(runs(factor, first, second | {"dense_layout_gain": 1.12})) == []
+        assert found(runs(factor, second, first)) == []  # what it gained is not known
+    assert len(found(runs(1.3, second | {"dense_layout_gain": 1.12}, first))) == 1
+
+
 def test_levels_and_change_hold_the_truth() -> None:
     [step] = found(series(random.Random(3), 60, stepping(30, 1 / 1.2), noise=0.01))
     assert step.before.low <= 2.0 <= step.before.high
