@@ -219,7 +219,8 @@ def test_files_dropped_in_are_tested(checkout: Path) -> None:
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     # Run in the background, SIGINT may be ignored, which a child inherits: it listens again.
     listen = "import signal, sys, pytest; signal.signal(2, signal.default_int_handler); sys.exit(pytest.main())"
-    options = ["-p", "no:cacheprovider", *SMALL, "--processes", "50", "--precision", "0.001", "--op", "forward,step"]
+    options = ["-p", "no:cacheprovider", *SMALL, "--processes", "50", "--precision", "0.001", "--budget", "50"]
+    options += ["--op", "forward,step"]
     options += [f"--benchmark-json={tmp_path / 'run.json'}", f"--benchmark-storage={tmp_path}"]
     command = [sys.executable, "-u", "-c", listen, "bench", *options]
     with subprocess.Popen(
