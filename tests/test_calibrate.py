@@ -126,7 +126,21 @@ def test_calibrate_runs_tells_its_progress_and_saves_all(
     monkeypatch.setattr(calibrate, "SHAPES", ("8x8b4",))
     monkeypatch.setattr(calibrate, "LAYER_NAMES", ("csr",))
     path = tmp_path / "calibration.json"
-    arguments = ["calibrate", "--processes", "2", "--comparisons", "5", "--threads", "1", "--budget", "60", "--load", "1"]
+    arguments = [
+        "calibrate",
+        "--processes",
+        "2",
+        "--comparisons",
+        "5",
+        "--threads",
+        "1",
+        "--budget",
+        "60",
+        "--load",
+        "1",
+        "--precision",
+        "9",
+    ]
     assert tool.main([*arguments, "--json", str(path)]) == 0
     told = capsys.readouterr().out
     assert "7 comparisons a run in up to 2 fresh processes, at most 60 s (--budget)" in told
