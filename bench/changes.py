@@ -15,7 +15,8 @@ from scipy import special
 from bench.intervals import CONFIDENCE, Interval
 from bench.verdicts import MIN_PROCESSES, WRONG_VERDICTS, Evidence, evidence_of, trimmed
 
-NOTHING = Evidence(Interval(1.0, 1.0, 1.0), 1.0, passes_alone=False, suffices=True)  # a sample against itself
+ONE = Interval(1.0, 1.0, 1.0)
+NOTHING = Evidence(ONE, 1.0, ONE, suffices=True)  # a sample against itself
 
 
 def change(old: Mapping[int, float], new: Mapping[int, float], *, paired: bool) -> Evidence | None:
@@ -31,11 +32,10 @@ def change(old: Mapping[int, float], new: Mapping[int, float], *, paired: bool) 
     if min(len(old), len(new)) < 2:
         return None
     before, after = (sorted(math.log(value) for value in sample.values()) for sample in (old, new))
-    strict = shift(before, after, 1 - WRONG_VERDICTS)
     return Evidence(
         shift(before, after, CONFIDENCE),
         _p_value(before, after),
-        passes_alone=not strict.low <= 1 <= strict.high,
+        shift(before, after, 1 - WRONG_VERDICTS),
         suffices=min(len(old), len(new)) >= MIN_PROCESSES,
     )
 

@@ -17,6 +17,7 @@ from bench.changes import change
 from bench.groups import Group, Member, groups
 from bench.intervals import Interval
 from bench.runs import Measured, Row, Run
+from bench.spread import widened
 from bench.verdicts import MARGIN, MIN_PROCESSES, Evidence, judged
 
 VERDICTS = ("slower", "faster", "same", "undecided", "new", "gone", "changed definition")
@@ -82,9 +83,12 @@ def compare(old: Run, new: Run, *, paired: bool = False, asked: Callable[[str, R
     for was, name, before, after in matched:
         known[name] = _changed(was, name, before, after, paired=paired)
     evidence = {name: one.evidence for name, one in known.items() if one.evidence and not one.verdict}
+    if not paired:
+        evidence = widened(evidence, {name: known[name].row.layer for name in evidence})
     told = judged(evidence)
-    for name, one in known.items():
-        if not one.verdict:
+    for name, bare in known.items():
+        if not bare.verdict:
+            one = bare._replace(evidence=evidence.get(name, bare.evidence))
             verdict = told.get(name, "undecided")
             if verdict == "same" and reference_slack(one.old, one.new):  # what was taken off may have hidden a change
                 verdict = "undecided"

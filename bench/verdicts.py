@@ -25,8 +25,13 @@ class Evidence(NamedTuple):
 
     interval: Interval
     p: float  # of a trimmed t test that the ratio is 1
-    passes_alone: bool  # a distribution-free test tells the ratio from 1 at the fraction of wrong verdicts
+    strict: Interval  # whatever the distribution, at the fraction of wrong verdicts
     suffices: bool  # there are processes enough to decide
+
+    @property
+    def passes_alone(self) -> bool:
+        """Whether a distribution-free test tells the ratio from 1 at the fraction of wrong verdicts."""
+        return not self.strict.low <= 1 <= self.strict.high
 
     @property
     def slowdown(self) -> float:
@@ -81,9 +86,8 @@ def p_value(speedups: Sequence[float]) -> float:
 
 def evidence_of(speedups: Sequence[float], wrong: float = WRONG_VERDICTS) -> Evidence:
     """Return what the speed-ups of one case over processes say of whether it differs from 1; at least two values."""
-    return Evidence(
-        process_interval(speedups), p_value(speedups), passes_sign_test(speedups, wrong), len(speedups) >= MIN_PROCESSES
-    )
+    strict = median_interval(speedups, 1 - wrong)
+    return Evidence(process_interval(speedups), p_value(speedups), strict, len(speedups) >= MIN_PROCESSES)
 
 
 def judged(known: Mapping[str, Evidence], wrong: float = WRONG_VERDICTS, margin: float = MARGIN) -> dict[str, str]:

@@ -17,7 +17,7 @@ from bench.workbench import COMPILED, LAYOUTS, can_compile, dense_case, dense_wo
 
 PROCESSES = 5  # three of them outvote two that something else disturbed
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
-SHARE = 0.2  # of a run's budget, at most
+SHARE = 1 / 3  # of a run's budget, at most: where PyTorch compiles for the first time, that takes half a minute
 WAY_SECONDS = 0.3  # for the plan alone: a way in a process
 # By how much a way must beat the first of the layouts to be taken in its place. Of ways that are alike every run then takes the
 # same one, and no noise decides; the reference is the slower by that much at most.

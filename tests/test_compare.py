@@ -1,5 +1,6 @@
 import random
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -103,6 +104,22 @@ def test_dense_is_judged_by_the_clock_where_processes_took_turns() -> None:
     assert one_case(old, new, paired=True).slowdown == pytest.approx(0.2, abs=0.03)
     assert one_case(new, old, paired=True).verdict == "faster"
     assert one_case(old, new).verdict == "same"
+
+
+def test_what_saved_runs_differ_by_as_a_whole_is_no_change_and_in_turns_it_is() -> None:
+    draw = random.Random(7)
+    levels = {f"{layer}-{number}": draw.lognormvariate(0, 0.15) for layer in LAYERS for number in range(8)}
+
+    def run(level: Callable[[str], float]) -> Run:
+        rows = {
+            name: saved_row(layer=name.partition("-")[0], nnz=number, speedups=noisy(draw, level(name)))
+            for number, name in enumerate(levels)
+        }
+        return saved_run(rows)
+
+    old, new = run(lambda _: 1.0), run(lambda name: levels[name])
+    assert compare(old, new).having("slower", "faster") == []
+    assert len(compare(old, new, paired=True).having("slower", "faster")) > len(levels) / 2
 
 
 WAYS = ("batch-major", "feature-major", "compiled")
