@@ -40,6 +40,7 @@ class CaseChange(NamedTuple):
     own_time: Interval | None = None  # new over old
     dense_time: Interval | None = None  # new over old
     note: str = ""
+    slack: float = 0.0  # see reference_slack
 
     @property
     def row(self) -> Row:
@@ -90,7 +91,7 @@ def compare(old: Run, new: Run, *, paired: bool = False, asked: Callable[[str, R
         if not bare.verdict:
             one = bare._replace(evidence=evidence.get(name, bare.evidence))
             verdict = told.get(name, "undecided")
-            if verdict == "same" and reference_slack(one.old, one.new):  # what was taken off may have hidden a change
+            if verdict == "same" and one.slack:  # what was taken off may have hidden a change
                 verdict = "undecided"
             known[name] = one._replace(verdict=verdict, note=_note(one, verdict))
     old_names = {was for was, *_ in matched}
@@ -133,7 +134,7 @@ def _changed(was: str, name: str, old: Measured, new: Measured, *, paired: bool)
     evidence = change(*_judged_by(old, new, paired=paired), paired=paired)
     times = [change(*pair, paired=paired) for pair in ((old.seconds, new.seconds), (old.dense_seconds, new.dense_seconds))]
     own, dense = (one.interval if one else None for one in times)
-    return CaseChange(name, "", old, new, evidence, own, dense, "" if was == name else f"was {was}")
+    return CaseChange(name, "", old, new, evidence, own, dense, "" if was == name else f"was {was}", reference_slack(old, new))
 
 
 def _judged_by(old: Measured, new: Measured, *, paired: bool) -> tuple[Mapping[int, float], Mapping[int, float]]:
@@ -156,15 +157,14 @@ def _speeds(seconds: Mapping[int, float]) -> Mapping[int, float]:
     return {number: 1 / value for number, value in seconds.items()}
 
 
-def reference_slack(old: Measured | None, new: Measured | None) -> float:
+def reference_slack(old: Measured, new: Measured) -> float:
     """Return the logarithm of the largest change that may be due to dense's being run in another way than before.
 
     It is what either run gained by its way; infinite, where one that differs does not tell.
     """
-    rows = [one.row for one in (old, new) if one is not None]
-    if len(rows) < 2 or rows[0].dense_layout == rows[1].dense_layout:
+    if old.row.dense_layout == new.row.dense_layout:
         return 0.0
-    gains = [row.dense_layout_gain for row in rows]
+    gains = [one.row.dense_layout_gain for one in (old, new)]
     if None in gains:
         return math.inf
     return max(abs(math.log(gain)) for gain in gains if gain)
@@ -180,10 +180,9 @@ def _note(one: CaseChange, verdict: str) -> str:
         own, dense = ((interval.median - 1) * sign for interval in (one.own_time, one.dense_time))
         if -dense > max(own, 0):  # of the change, more is dense's than the candidate's
             notes.append(f"dense is {'faster' if sign > 0 else 'slower'}")
-    slack = reference_slack(one.old, one.new)
-    if verdict in ("slower", "faster") and slack:
+    if verdict in ("slower", "faster") and one.slack:
         ways = [measured.row.dense_layout for measured in (one.old, one.new)]
-        notes.append(f"dense was {ways[0]} and is {ways[1]}: {math.expm1(slack):.0%} is taken off for that")
+        notes.append(f"dense was {ways[0]} and is {ways[1]}: {math.expm1(one.slack):.0%} is taken off for that")
     few = min(len(one.old.speedups), len(one.new.speedups))
     if verdict == "undecided" and few < MIN_PROCESSES:
         notes.append(f"{few} processes")

@@ -127,12 +127,7 @@ def is_same(speedups: Sequence[float], margin: float = MARGIN) -> bool:
     return within(process_interval(speedups), margin)
 
 
-def passes_sign_test(speedups: Sequence[float], wrong: float = WRONG_VERDICTS) -> bool:
-    """Tell whether the sign test tells the median from 1 at `wrong`."""
-    strict = median_interval(speedups, 1 - wrong)
-    return not strict.low <= 1 <= strict.high
-
-
 def is_clear(speedups: Sequence[float]) -> bool:
     """Tell whether the processes so far suffice for a verdict, but for what the other cases of the run ask."""
-    return is_same(speedups) or (passes_sign_test(speedups) and p_value(speedups) <= WRONG_VERDICTS)
+    one = evidence_of(speedups)
+    return within(one.interval) or (one.passes_alone and one.p <= WRONG_VERDICTS)

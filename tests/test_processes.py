@@ -1,6 +1,5 @@
 """The engine over processes, with bodies of its own: the names of functions in this module."""
 
-import json
 import os
 import signal
 import sys
@@ -16,8 +15,7 @@ from hypothesis import strategies as st
 
 from bench.cases import Case
 from bench.memo import MEMO, remembered
-from bench.nursery import _read
-from bench.pairing import PATIENCE, Plan, Race, Racer
+from bench.pairing import Plan, Race, Racer
 from bench.processes import (
     Effort,
     Job,
@@ -63,19 +61,6 @@ def leaves(case: Case, race: Racer) -> dict[str, Any]:
     os._exit(3)
 
 
-def orphaned(case: Case, race: Racer) -> dict[str, Any]:
-    if "orphaned" not in MEMO and os.getppid() != int(os.environ["ASKING"]):
-        os.kill(os.getppid(), signal.SIGKILL)
-    MEMO["orphaned"] = True
-    return fine(case, race)
-
-
-def noisy(case: Case, race: Racer) -> dict[str, Any]:
-    print("this is not a result")
-    os.write(1, b"nor is this\n")
-    return fine(case, race)
-
-
 def interrupting(case: Case, race: Racer) -> dict[str, Any]:
     if "interrupting" in MEMO:  # the second process
         os.kill(int(os.environ["ASKING"]), signal.SIGINT)
@@ -100,7 +85,7 @@ def pid_of_finder() -> int:
 
 def job(function: Any, number: int = 0, op: str = "forward", seed: int = 0) -> Job:
     case = Case(op, "sparse", "csr", "static", "8x8b4", number / 100, "cpu", "float32", 1, seed=seed)
-    return Job(f"{function.__name__}{number}-{seed}", __name__, function.__name__, case)
+    return Job(f"{function.__name__}{number}-{seed}", function.__module__, function.__name__, case)
 
 
 def measured(*jobs: Job, processes: int = 2, precision: float = 1e9, budget: float = 120.0) -> tuple[Results, list[str]]:
@@ -149,18 +134,6 @@ def test_a_process_that_cannot_start_fails_all_cases_with_the_reason(monkeypatch
         assert "no torch here" in outcome.failure
 
 
-def test_what_was_to_fork_the_next_process_is_replaced_if_it_dies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASKING", str(os.getpid()))
-    results, _ = measured(job(orphaned), processes=2)
-    assert results.outcomes["orphaned0-0"].failure is None
-    assert results.outcomes["orphaned0-0"].processes == [0, 1]
-
-
-def test_what_a_case_prints_is_not_taken_for_a_result() -> None:
-    results, _ = measured(job(noisy), processes=1)
-    assert len(results.outcomes["noisy0-0"].races) == 1
-
-
 def test_what_one_process_found_out_the_next_knows() -> None:
     results, _ = measured(job(finds), processes=2)
     outcome = results.outcomes["finds0-0"]
@@ -193,32 +166,6 @@ def test_the_budget_ends_the_run_but_every_case_has_a_result() -> None:
     results, _ = measured(job(fine), job(fine, 1), processes=9, budget=1e-3)
     assert results.out_of_time
     assert [len(outcome.races) for outcome in results.outcomes.values()] == [1, 1]
-
-
-def lingers(case: Case, race: Racer) -> dict[str, Any]:
-    time.sleep(600)
-    raise AssertionError
-
-
-def test_a_process_that_is_not_listened_to_is_gone_before_the_next_is_asked() -> None:
-    asked = {"patience": PATIENCE, "timer": "time.perf_counter", "disable_gc": False, "memo": {}, "seconds": 0.0}
-    with closing(nursery_for([job(fine)])) as nursery:
-        fresh = nursery.run(asked | {"cases": [(__name__, "lingers", job(lingers).case)]})
-        assert "begin" not in next(fresh)
-        lingering = nursery._forked
-        assert next(fresh) == {"begin": 0}
-        fresh.close()
-        assert lingering is not None
-        with pytest.raises(ProcessLookupError):
-            os.kill(lingering, 0)
-        _, began, said = nursery.run(asked | {"cases": [(__name__, "fine", job(fine).case)]})
-    assert (began["begin"], said["case"], len(said["race"][0])) == (0, 0, 6)
-
-
-def test_how_a_process_ended_is_read_behind_half_a_line_of_its_own() -> None:
-    assert _read('{"case": 3, "facts": {"a"{"exit": -9}\n') == {"exit": -9}
-    said = {"case": 3, "failure": 'it said {"exit": 1}'}
-    assert _read(json.dumps(said) + "\n") == said
 
 
 def test_ctrl_c_keeps_what_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
