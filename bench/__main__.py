@@ -4,14 +4,14 @@ import argparse
 import io
 import sys
 
-from bench import calibrate_tool, compare_tool, continuous_tool, history_tool
+from bench.tools import calibrate, compare, continuous, history
 from sparse_models.errors import InputError
 
 TOOLS = {
-    "compare": compare_tool,
-    "continuous": continuous_tool,
-    "history": history_tool,
-    "calibrate": calibrate_tool,
+    "compare": compare,
+    "continuous": continuous,
+    "history": history,
+    "calibrate": calibrate,
 }
 
 
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     asked = parser.parse_args(arguments[:end])
     asked.others = arguments[end + 1 :]
-    if asked.others and asked.run is not continuous_tool.run:  # which hands them on to pytest
+    if asked.others and asked.run is not continuous.run:  # which hands them on to pytest
         parser.error(f"unrecognized arguments: {' '.join(arguments[end:])}")
     try:
         return int(asked.run(asked, tell))

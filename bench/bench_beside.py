@@ -5,11 +5,14 @@ up to 20 times as slow.
 """
 
 from bench.cases import Case, Shape
-from bench.pairing import Racer
-from bench.row import Facts
-from bench.workbench import build, dense_reference, layout_of, operation, pass_gate, problems
+from bench.engine.pairing import Racer
+from bench.runs.row import Facts
+from bench.works.gates import pass_gate
+from bench.works.operations import operation
+from bench.works.problems import build, layout_of, problems
+from bench.works.reference import dense_reference
 from sparse_models.costs import counted_flops, executed_flops, size
-from sparse_models.registry import LAYERS
+from sparse_models.layers import LAYERS
 
 TURNS = 8
 

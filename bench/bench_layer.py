@@ -1,16 +1,19 @@
 """One layer or one MLP: forward, backward, and a whole step, against the dense reference of the same shape."""
 
 from bench.cases import Case, Shape
-from bench.memo import recall
-from bench.memory import peak_bytes
-from bench.pairing import Racer
-from bench.roofline import bounds
-from bench.rounds import Work, time_round
-from bench.row import Facts
-from bench.workbench import COMPILED, LAYOUTS, build, compiled_step, dense_reference, layout_of, operation, pass_gate, problems
+from bench.engine.pairing import Racer
+from bench.engine.peak_memory import peak_bytes
+from bench.engine.rounds import Work, time_round
+from bench.runs.row import Facts
+from bench.works.compiled import COMPILED, compiled_step
+from bench.works.gates import pass_gate
+from bench.works.once_per_run import find_once
+from bench.works.operations import operation
+from bench.works.problems import LAYOUTS, build, layout_of, problems
+from bench.works.reference import dense_reference
+from bench.works.roofline import bounds
 from sparse_models.costs import Size, counted_flops, executed_flops, size
-from sparse_models.layers import SparseLinear
-from sparse_models.registry import LAYERS
+from sparse_models.layers import LAYERS, SparseLinear
 
 OTHER_LAYOUT_CALLS = 5
 
@@ -90,7 +93,7 @@ def measure(case: Case, race: Racer) -> Facts:
             "dense_flops_executed": executed_flops(dense_layers, batch, case.op, input_gradient=len(layers) == 1),
         }
 
-    return recall(f"facts {case}", find_facts)  # the same in every process
+    return find_once(f"facts {case}", find_facts)  # the same in every process
 
 
 def _fastest(work: Work, device: str) -> float:

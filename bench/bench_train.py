@@ -7,14 +7,15 @@ import torch
 
 from bench import cases
 from bench.cases import Case, Shape
-from bench.memo import remembered
-from bench.pairing import Plan, Racer
-from bench.row import Facts
-from bench.workbench import layout_of, pass_gate
+from bench.engine.pairing import Plan, Racer
+from bench.runs.row import Facts
+from bench.works.gates import pass_gate
+from bench.works.once_per_run import once_per_run
+from bench.works.problems import layout_of
 from sparse_models.costs import counted_training_flops, executed_flops, size
 from sparse_models.data import DATA, Data, Split
+from sparse_models.layers import LAYERS
 from sparse_models.models import MLP, convert, dense_mlp, draw, narrow_mlp, sparse_mlp
-from sparse_models.registry import LAYERS, UPDATES
 from sparse_models.training import (
     Search,
     Settings,
@@ -23,6 +24,7 @@ from sparse_models.training import (
     search_learning_rate,
     train,
 )
+from sparse_models.updates import UPDATES
 
 
 def bench_train(case: Case, race: Racer) -> Facts:
@@ -127,7 +129,7 @@ def load(name: str, device: str, dtype: str) -> Data:
     return DATA[name]().to(device, getattr(torch, dtype))
 
 
-@remembered
+@once_per_run
 def search(case: Case, settings: Settings) -> list[float]:
     """Return the fields of an arm's Search under the tuned protocol: the same search for every arm, once a run."""
     data = load(case.data, case.device, case.dtype)

@@ -3,13 +3,14 @@
 import torch
 
 from bench.cases import Case, Shape
-from bench.pairing import Racer
-from bench.row import Facts
-from bench.workbench import build, dense_reference, pass_gate, problems
+from bench.engine.pairing import Racer
+from bench.runs.row import Facts
+from bench.works.gates import pass_gate
+from bench.works.problems import build, problems
+from bench.works.reference import dense_reference
 from sparse_models.costs import counted_flops, executed_flops, size
-from sparse_models.registry import UPDATES
 from sparse_models.training import OPTIMIZERS
-from sparse_models.updates import update_masks
+from sparse_models.updates import UPDATES, update_masks
 
 
 def bench_update(case: Case, race: Racer) -> Facts:

@@ -6,8 +6,9 @@ from itertools import product
 from typing import NamedTuple
 
 from sparse_models.errors import InputError
+from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL
-from sparse_models.registry import LAYERS, UPDATES
+from sparse_models.updates import UPDATES
 
 # What a step consists of, each timed by itself; the update of the mask, which comes once in many steps, is an operation too.
 PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")

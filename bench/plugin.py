@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from bench.break_even import break_evens
 from bench.cases import Case, cases
-from bench.options import add_options, read_effort, read_options
-from bench.pairing import Plan
-from bench.rounds import Work
-from bench.state import EFFORT, MACHINE, OUTCOMES, REPORTED, ROWS, SELECTION
-from bench.tables import answer
+from bench.engine.pairing import Plan
+from bench.engine.rounds import Work
+from bench.findings.break_even import break_evens
+from bench.hooks.options import add_options, read_effort, read_options
+from bench.hooks.state import EFFORT, MACHINE, OUTCOMES, REPORTED, ROWS, SELECTION
+from bench.tables.answer import answer
 from sparse_models.errors import GateError
-from sparse_models.registry import LAYERS
+from sparse_models.layers import LAYERS
 
-pytest_plugins = ["bench.measuring", "bench.session"]
+pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

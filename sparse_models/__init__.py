@@ -2,12 +2,11 @@
 
 from sparse_models import layers, updates
 from sparse_models.errors import GateError, InputError
-from sparse_models.layers import SparseLinear
+from sparse_models.layers import LAYERS, SparseLinear, register_layer
 from sparse_models.masks import count_kept, magnitude_mask, random_mask
 from sparse_models.models import MLP, dense_mlp, draw, narrow_mlp, sparse_mlp
-from sparse_models.registry import LAYERS, UPDATES, register_layer, register_update
 from sparse_models.training import Settings, evaluate, train
-from sparse_models.updates import Update
+from sparse_models.updates import UPDATES, Update, register_update
 
 __all__ = [
     "LAYERS",

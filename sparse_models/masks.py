@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparse_models.errors import InputError
+from sparse_models.table import Table
 
 
 def check_sparsity(sparsity: float) -> float:
@@ -136,8 +137,5 @@ def _proportional(raw: list[float], shapes: Sequence[Sequence[int]], sparsity: f
     return [min(1.0, max(0.0, 1 - epsilon * raw[layer])) if layer in free else 0.0 for layer in range(len(sizes))]
 
 
-DISTRIBUTIONS: dict[str, Callable[[Sequence[Sequence[int]], float], list[float]]] = {
-    "uniform": uniform,
-    "er": erdos_renyi,
-    "erk": erdos_renyi_kernel,
-}
+DISTRIBUTIONS: Table[Callable[[Sequence[Sequence[int]], float], list[float]]] = Table("distribution")
+DISTRIBUTIONS |= {"uniform": uniform, "er": erdos_renyi, "erk": erdos_renyi_kernel}

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparse_models.errors import InputError
-from sparse_models.layers import SparseLinear
+from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.masks import DISTRIBUTIONS, random_score
-from sparse_models.registry import LAYERS, lookup
 
 # One (weight [out, in], bias [out]) per layer: what every arm of a comparison starts from.
 Drawn = list[tuple[Tensor, Tensor]]
@@ -90,8 +89,8 @@ def sparse_mlp(
     `distribution` (uniform, er, erk) shares the sparsity out over the layers; `scaled` multiplies each layer's weights by
     1 / sqrt(its density), so that the variance of its output stays the dense one's. Raises InputError for unknown names.
     """
-    layer_class = lookup(LAYERS, layer, "layer")
-    sparsities = lookup(DISTRIBUTIONS, distribution, "distribution")([weight.shape for weight, _ in drawn], sparsity)
+    layer_class = LAYERS.find(layer)
+    sparsities = DISTRIBUTIONS.find(distribution)([weight.shape for weight, _ in drawn], sparsity)
     layers = []
     for (weight, bias), layer_sparsity in zip(drawn, sparsities, strict=True):
         score = random_score(weight.shape, generator, weight.device)

@@ -4,8 +4,8 @@ import os
 
 from hypothesis import settings
 
-from tests.kept import nurseries
-from tests.kernels import poisoned, watcher
+from tests.helpers.kept_fork_servers import nurseries
+from tests.helpers.kernel_checks import poisoned, watcher
 
 __all__ = ["nurseries", "poisoned", "watcher"]  # fixtures
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL, random_score
 from sparse_models.models import Drawn, convert, draw
-from sparse_models.registry import LAYERS
 from sparse_models.testing import Problem
 
 DEVICES = [

@@ -6,8 +6,9 @@ from bench import cases
 from bench.cases import OPS, Case, Selection, Shape
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
+from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL
-from sparse_models.registry import LAYERS, UPDATES
+from sparse_models.updates import UPDATES
 from tests.strategies import OWN_LAYERS
 
 DEFAULT = Selection(

@@ -2,9 +2,18 @@
 
 import sys
 
-from sparse_models.layers._base import FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT, MultiplyAdds, SparseLinear
-from sparse_models.registry import import_all
+from sparse_models.layers._base import (
+    FORWARD,
+    INPUT_GRADIENT,
+    LAYERS,
+    WEIGHT_GRADIENT,
+    MultiplyAdds,
+    SparseLinear,
+    register_layer,
+)
 
-__all__ = ["FORWARD", "INPUT_GRADIENT", "WEIGHT_GRADIENT", "MultiplyAdds", "SparseLinear"]
+__all__ = ["ABSENT", "FORWARD", "INPUT_GRADIENT", "LAYERS", "WEIGHT_GRADIENT", "MultiplyAdds", "SparseLinear", "register_layer"]
 
-import_all(sys.modules[__name__])
+ABSENT = LAYERS.absent  # what to do about each layer whose package cannot be imported
+
+LAYERS.import_all(sys.modules[__name__])

@@ -1,7 +1,7 @@
 """What every sparse layer is: y = x (W * M)^T + b with a fixed number of stored weights."""
 
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from sparse_models.errors import InputError
 from sparse_models.masks import UNSTRUCTURED, Pattern
+from sparse_models.table import Table
 
 FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT = range(3)  # the three products of a step
 
@@ -171,6 +172,21 @@ class SparseLinear(nn.Module):
             )
         if not self.pattern.accepts(mask):
             raise InputError(f"{name}: expected a mask of pattern {self.pattern.name!r}, got another; build it by the pattern")
+
+
+LAYERS: Table[type[SparseLinear]] = Table("layer")
+
+_LayerClass = TypeVar("_LayerClass", bound=type[SparseLinear])
+
+
+def register_layer(name: str) -> Callable[[_LayerClass], _LayerClass]:
+    """Return a class decorator that enters a layer in LAYERS under `name`; raises InputError if the name is taken."""
+
+    def register(layer: _LayerClass) -> _LayerClass:
+        LAYERS.enter(name, layer)
+        return layer
+
+    return register
 
 
 def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

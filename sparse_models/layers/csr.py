@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.structure import Structure
+from sparse_models.layers._base import register_layer
 from sparse_models.layers._csr_storage import CsrBothWays
-from sparse_models.registry import register_layer
 
 
 @register_layer("csr")

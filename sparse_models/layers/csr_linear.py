@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparse_models.layers._base import MultiplyAdds
+from sparse_models.layers._base import MultiplyAdds, register_layer
 from sparse_models.layers._csr_storage import CsrStorage
-from sparse_models.registry import register_layer
 
 
 @register_layer("csr_linear")

@@ -4,9 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sparse_models.layers._base import SparseLinear, dense_product
+from sparse_models.layers._base import SparseLinear, dense_product, register_layer
 from sparse_models.masks import FULL, Pattern
-from sparse_models.registry import register_layer
 
 
 @register_layer("dense")

@@ -4,8 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sparse_models.layers._base import MultiplyAdds, SparseLinear, dense_product
-from sparse_models.registry import register_layer
+from sparse_models.layers._base import MultiplyAdds, SparseLinear, dense_product, register_layer
 
 
 @register_layer("masked")

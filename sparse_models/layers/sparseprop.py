@@ -5,8 +5,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from sparse_models.errors import AbsentError
+from sparse_models.layers._base import register_layer
 from sparse_models.layers._csr_storage import CsrStorage
-from sparse_models.registry import register_layer
 
 try:
     from sparseprop.modules.functions import SparseLinearFunction

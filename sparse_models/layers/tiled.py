@@ -12,9 +12,8 @@ from sparse_models.kernels import chain, tiled
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.permute import permuted
 from sparse_models.kernels.transpose import transposed
-from sparse_models.layers._base import INPUT_GRADIENT, SparseLinear
+from sparse_models.layers._base import INPUT_GRADIENT, SparseLinear, register_layer
 from sparse_models.layers._csr_storage import CsrBothWays
-from sparse_models.registry import register_layer
 
 SHORT = 2**15  # up to so many rows or columns 16 bits number them
 NUMBERS = (torch.float32, torch.float64)

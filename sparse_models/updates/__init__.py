@@ -2,12 +2,12 @@
 
 import sys
 
-from sparse_models.registry import import_all
 from sparse_models.updates._move import dense_gradients, move_mask, update_masks
-from sparse_models.updates._rule import Update, constant, cosine, prune_and_regrow
+from sparse_models.updates._rule import UPDATES, Update, constant, cosine, prune_and_regrow, register_update
 from sparse_models.updates._scores import gradient_magnitude, magnitude, uniform_random
 
 __all__ = [
+    "UPDATES",
     "Update",
     "constant",
     "cosine",
@@ -16,8 +16,9 @@ __all__ = [
     "magnitude",
     "move_mask",
     "prune_and_regrow",
+    "register_update",
     "uniform_random",
     "update_masks",
 ]
 
-import_all(sys.modules[__name__])
+UPDATES.import_all(sys.modules[__name__])

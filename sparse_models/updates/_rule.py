@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.masks import count_kept, top_k_mask
+from sparse_models.table import Table
 
 # weight [out, in], its gradient at every position [out, in] or None, generator -> score [out, in]
 Score = Callable[[Tensor, Tensor | None, torch.Generator | None], Tensor]
@@ -92,3 +93,12 @@ class Update:
             drop_fraction,
             regrow_dropped=self.regrow_dropped,
         )
+
+
+UPDATES: Table[Update] = Table("update rule")
+
+
+def register_update(update: Update) -> Update:
+    """Enter an update rule in UPDATES under its own name and return it; raises InputError if the name is taken."""
+    UPDATES.enter(update.name, update)
+    return update

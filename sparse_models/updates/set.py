@@ -3,8 +3,7 @@
 The paper drops the smallest positive and the largest negative weights; this drops by magnitude, as later work does.
 """
 
-from sparse_models.registry import register_update
-from sparse_models.updates._rule import Update, constant
+from sparse_models.updates._rule import Update, constant, register_update
 from sparse_models.updates._scores import magnitude, uniform_random
 
 SET = register_update(Update("set", magnitude, uniform_random, constant(0.3)))

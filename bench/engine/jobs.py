@@ -1,0 +1,87 @@
+"""What is asked of the engine and what it gives back: cases to measure, how thoroughly, what came of them, and the time."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from bench.cases import Case
+from bench.engine.pairing import PATIENCE
+from bench.runs.outcome import Outcome
+from bench.statistics.verdicts import MIN_PROCESSES, is_clear, process_interval
+
+PROCESSES, PRECISION, BUDGET = 12, 0.05, 170.0  # processes; half-width of an interval, as a fraction; seconds
+# For the plan alone: the start of the first process, and a case in a process.
+STARTING_SECONDS, LAYER_SECONDS, TRAINING_SECONDS = 2.0, 0.08, 0.5
+
+
+class Job(NamedTuple):
+    """A case and the body that measures it, by name."""
+
+    name: str
+    module: str
+    function: str
+    case: Case
+
+    def is_done(self, outcome: Outcome, effort: "Effort") -> bool:
+        """Tell whether the case needs no further process.
+
+        A training takes one: its replication are its seeds. Any other case takes all processes, or as many as it needs for an
+        interval as narrow as asked and a verdict, as far as it alone decides it.
+        """
+        if outcome.failure is not None or (self.case.op == "train" and outcome.races):
+            return True
+        if len(outcome.races) < min(MIN_PROCESSES, effort.processes):
+            return False
+        if len(outcome.races) >= effort.processes:
+            return True
+        return process_interval(outcome.speedups).half_width <= effort.precision and is_clear(outcome.speedups)
+
+
+class Effort(NamedTuple):
+    """How much to measure: processes, relative half-width at which a case is done, seconds for the run, for a first visit."""
+
+    processes: int
+    precision: float
+    budget: float
+    visit: float = PATIENCE.seconds
+
+
+class Spent(NamedTuple):
+    """Where the seconds of a run, or of one process, went."""
+
+    timed: float = 0.0  # in rounds
+    warming: float = 0.0  # running the works untimed, before and between rounds
+    building: float = 0.0  # tensors, layers, gates, facts
+    starting: float = 0.0  # Python and PyTorch, until a process is ready
+    bookkeeping: float = 0.0  # all else: passing cases and results, deciding what is next
+
+    def __add__(self, other: tuple[Any, ...]) -> "Spent":
+        """Add up, field by field."""
+        return Spent(*(own + its for own, its in zip(self, other, strict=True)))
+
+    def __str__(self) -> str:
+        """Return the parts as fractions of the whole."""
+        whole = sum(self) or 1.0
+        names = ("in timed rounds", "warming up", "building and checking", "starting processes", "bookkeeping")
+        return ", ".join(f"{part / whole:.1%} {name}" for part, name in zip(self, names, strict=True))
+
+
+class Results(NamedTuple):
+    """What a run measured, by name of the case, why it stopped short, if it did, and where its time went."""
+
+    outcomes: dict[str, Outcome]
+    interrupted: bool
+    out_of_time: bool
+    spent: Spent
+
+
+def plan_text(jobs: Sequence[Job], effort: Effort, before: float = 0.0) -> str:
+    """Return one sentence that tells what will be measured, in how many processes, and in about what time.
+
+    `before` are the seconds that are expected to be spent before the jobs are.
+    """
+    trainings = sum(job.case.op == "train" for job in jobs)
+    others = len(jobs) - trainings
+    processes = effort.processes if others else min(effort.processes, trainings)
+    expected = before + STARTING_SECONDS + processes * others * LAYER_SECONDS + trainings * TRAINING_SECONDS
+    many = f"{len(jobs)} case{'s' * (len(jobs) != 1)} in up to {processes} fresh process{'es' * (processes != 1)}"
+    return f"{many}, about {min(expected, effort.budget):.0f} s and at most {effort.budget:.0f} s (--processes, --budget)"

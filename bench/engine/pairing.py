@@ -1,0 +1,130 @@
+"""Works in, pairs out: candidate and dense reference timed in turn (A B B A) within one process."""
+
+import math
+import time
+from typing import NamedTuple, Protocol
+
+from bench.engine.contention import Usage
+from bench.engine.rounds import Timer, Took, Work, synchronised, time_round
+from bench.runs.outcome import Race
+from bench.statistics.intervals import SIGN_VALUES, median_interval
+
+# Rounds are short on purpose: a core that something else takes for a few milliseconds then spoils few rounds wholly instead
+# of many a little, and the median of the pairs passes over the few.
+ROUND_SECONDS = 1e-3  # a round is this long at least: 5,000 times the resolution of the clock
+MIN_PAIRS, MAX_PAIRS = 2, 256
+WARM_UP_SECONDS = 0.01
+# Whenever the other arm ran last, the caches are full of its data, so an arm is then called untimed before its clock starts: up
+# to three times where a call is short. Else the arm that follows itself, which in A B B A is not the same for each in a visit
+# of two pairs, would look faster: by 4 % was seen where the weights fill the last cache. A call of SETTLED_SECONDS refills any
+# cache in a small part of its own time.
+SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 1e-3, 5e-2
+ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
+
+
+class Plan(NamedTuple):
+    """Calls per round of candidate and reference, the untimed calls before each, and the number of pairs where it is fixed."""
+
+    loops: int
+    dense_loops: int
+    settle: int = 0
+    dense_settle: int = 0
+    pairs: int | None = None
+
+
+class Patience(NamedTuple):
+    """When a visit to a case ends: its pairs agree within this half-width of their interval, or this many seconds are spent."""
+
+    seconds: float = 0.02
+    precision: float = 0.025
+
+    def is_satisfied(self, pairs: Race) -> bool:
+        """Tell whether the pairs that count agree, or all are so many that more would not help."""
+        if len(pairs.seconds) >= MAX_PAIRS:
+            return True
+        return len(pairs.seconds) >= SIGN_VALUES and median_interval(pairs.speedups).half_width <= self.precision
+
+    def is_over(self, pairs: Race, spent: float) -> bool:
+        """Tell whether to stop; only after an even number of pairs, so that each arm goes first as often as the other."""
+        count = len(pairs.seconds)
+        if count < MIN_PAIRS or count % 2:
+            return False
+        return spent >= self.seconds or self.is_satisfied(pairs)
+
+
+PATIENCE = Patience()
+
+
+class Racer(Protocol):
+    """What a benchmark body is given to time its two works with; `once` where each is only to run, untimed."""
+
+    once: bool
+
+    def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
+        """Time both, or run both once."""
+
+
+def warm_up(candidate: Work, reference: Work, device: str) -> Plan:
+    """Run both in turn until warm, and plan rounds long against the clock from their last, warm times."""
+    clock = synchronised(time.perf_counter, device)
+    start = clock()
+    times: list[list[float]] = [[], []]
+    while clock() - start < WARM_UP_SECONDS or len(times[0]) < 2:
+        for work, seen in zip((candidate, reference), times, strict=True):
+            begin = clock()
+            work()
+            seen.append(clock() - begin)
+    own, dense = (min(seen[len(seen) // 2 :]) for seen in times)
+    return plan_for(own, dense)
+
+
+def plan_for(own: float, dense: float) -> Plan:
+    """Return the plan for works of `own` and `dense` seconds a call: alike for works alike, or the plan itself would differ."""
+    loops, dense_loops = (max(1, math.ceil(ROUND_SECONDS / max(one, 1e-9))) for one in (own, dense))
+    if max(own, dense) < ALIKE * min(own, dense):
+        loops = dense_loops = max(loops, dense_loops)
+    settle, dense_settle = (min(SETTLE_CALLS, math.ceil(SETTLE_SECONDS / max(one, 1e-9))) for one in (own, dense))
+    if min(own, dense) > SETTLED_SECONDS:
+        settle = dense_settle = 0
+    return Plan(loops, dense_loops, settle, dense_settle)
+
+
+def race(
+    candidate: Work,
+    reference: Work,
+    device: str,
+    plan: Plan | None = None,
+    timer: Timer = time.perf_counter,
+    patience: Patience = PATIENCE,
+    evict: Work | None = None,
+) -> Race:
+    """Time `candidate` and `reference` in interleaved pairs, in the order A B B A, and return the pairs.
+
+    With a `plan` both must be warm already; without one they are warmed up and planned here. Pairs go on until there are as
+    many as the plan says or, where it says none, until `patience` is over. `evict` empties the caches before each call; then
+    a round is one call, and none of them settles.
+    """
+    plan = warm_up(candidate, reference, device) if plan is None else plan
+    if evict is not None:
+        plan = Plan(1, 1, pairs=plan.pairs)
+    arms = ((reference, plan.dense_loops, plan.dense_settle), (candidate, plan.loops, plan.settle))
+    took: tuple[list[Took], list[Took]] = ([], [])
+    pairs = Race([], [], waited=(waited := []), dense_waited=(dense_waited := []))
+    last = None
+    before, start = Usage.now(), time.perf_counter()
+    while len(pairs.seconds) < plan.pairs if plan.pairs else not patience.is_over(pairs, time.perf_counter() - start):
+        for arm in (0, 1) if len(pairs.seconds) % 2 == 0 else (1, 0):
+            work, loops, settle = arms[arm]
+            for _ in range(settle if arm != last else 0):
+                work()
+            last = arm
+            took[arm].append(time_round(work, loops, device, timer, evict))
+        pairs.dense_seconds.append(took[0][-1].seconds)
+        pairs.seconds.append(took[1][-1].seconds)
+        dense_waited.append(took[0][-1].waited)
+        waited.append(took[1][-1].waited)
+    timed = sum(pairs.seconds) * plan.loops + sum(pairs.dense_seconds) * plan.dense_loops
+    if before.waited_for_itself(Usage.now()):
+        pairs = pairs._replace(waited=[0.0] * len(waited), dense_waited=[0.0] * len(waited))
+    dense_host, host = ([one.host_seconds for one in arm if one.host_seconds is not None] for arm in took)
+    return pairs._replace(timed=timed, host_seconds=host, dense_host_seconds=dense_host)

@@ -1,0 +1,171 @@
+"""Cases in, what each of several fresh processes measured of them out.
+
+Every process goes through all cases that still need it, in a random order of its own. So what memory looks like when a case's
+turn comes, and what the machine does meanwhile, differ from process to process, and the interval over processes holds them.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bench.engine.forkserver import ForkServer
+from bench.engine.interleaving import Interleaving
+from bench.engine.jobs import STARTING_SECONDS, Effort, Job, Results, Spent
+from bench.engine.journal import Journal
+from bench.engine.pairing import Patience
+from bench.runs.outcome import Outcome, Race
+
+# Memory that is freed stays with the process. Otherwise glibc may give it back after every step, by how it lies, and all pages
+# of the next step be faulted in anew: that made dense's step take 13 ms in one process and 17 in another.
+KEPT = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+ALONE = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # where dense is compiled: the other threads would be processes
+POOLS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"]
+
+
+class Means(NamedTuple):
+    """What jobs are measured with: where processes come from, the clock, what outlives the run, and whose turn it is."""
+
+    fork_server: ForkServer
+    timer: str = "time.perf_counter"
+    disable_gc: bool = False
+    journal: Journal | None = None
+    turns: Interleaving | None = None
+
+
+def fork_server_for(jobs: Sequence[Job]) -> ForkServer:
+    """Return the fork server of processes that can measure the jobs; to be closed."""
+    # Libraries size their pools as they load, and none may take more threads than the largest case.
+    pools = dict.fromkeys(POOLS, str(max((job.case.threads for job in jobs), default=1)))
+    return ForkServer({**pools, **KEPT, **ALONE})
+
+
+def measure_all(
+    jobs: Sequence[Job],
+    effort: Effort,
+    tell: Callable[[str], None],
+    means: Means,
+    known: Mapping[str, Any] | None = None,
+    label: str = "",
+) -> Results:
+    """Measure the jobs in fresh processes one after another, until each is done, the budget is spent or Ctrl-C comes.
+
+    What a journal holds from before counts, and what is measured is added to it. With turns, each process waits for its own.
+    What is `known`, every process knows; `label` stands before what is told.
+
+    The first process measures every case but the trainings of other seeds even past the budget: a case without a result
+    is no result. A process that dies is replaced; the case it died in has failed, no other.
+    """
+    outcomes = {job.name: Outcome() for job in jobs}
+    asked = {"patience": Patience(effort.visit, effort.precision / 2), "timer": means.timer, "disable_gc": means.disable_gc}
+    run = _Run(outcomes, means, asked, dict(known or {}))
+    run.take_up({job.name: job for job in jobs})
+    deadline = time.monotonic() + effort.budget
+    starting = STARTING_SECONDS
+    spent = Spent()
+    interrupted = out_of_time = False
+    try:
+        for process in range(effort.processes):
+            waiting = _in_random_order(
+                job
+                for job in jobs
+                if not job.is_done(outcomes[job.name], effort)
+                and _due(job, process, effort)
+                and process not in outcomes[job.name].processes
+            )
+            if not waiting:
+                continue
+            if means.turns:
+                deadline += means.turns.take(f"{label}process {process + 1} of {effort.processes}")
+            began, total = time.monotonic(), len(waiting)
+            # Its share of the time left; the processes that come after have the same, if this one needs no more.
+            end = began + (deadline - began) / (effort.processes - process)
+            one = Spent()
+            while waiting:
+                seconds = end - time.monotonic() - starting
+                waiting, some = run.process(process, waiting, seconds, deadline if process else None)
+                one += some
+            starting = one.starting
+            now = time.monotonic()
+            one = one._replace(bookkeeping=max(0.0, now - began - sum(one)))
+            spent += one
+            left = sum(not job.is_done(outcomes[job.name], effort) for job in jobs)
+            done = f"{total} case{'s' * (total != 1)} in {now - began:.0f} s, {left} left to measure further"
+            tell(f"{label}process {process + 1} of {effort.processes}: {done}")
+            out_of_time = now > deadline and left > 0
+            if out_of_time:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+    return Results(outcomes, interrupted, out_of_time, spent)
+
+
+def _in_random_order(jobs: Iterable[Job]) -> list[Job]:
+    """Return the shapes in random order, and within a shape its cases: they share their tensors."""
+    jobs = list(jobs)
+    random.SystemRandom().shuffle(jobs)
+    shapes = list(dict.fromkeys(job.case.shape for job in jobs))
+    return sorted(jobs, key=lambda job: shapes.index(job.case.shape))
+
+
+def _due(job: Job, process: int, effort: Effort) -> bool:
+    """Tell whether the job belongs in this process: the trainings of a seed all run in the seed's own."""
+    return job.case.op != "train" or job.case.seed % effort.processes == process
+
+
+class _Run:
+    """What stays the same from one process of a run to the next."""
+
+    def __init__(self, outcomes: dict[str, Outcome], means: Means, asked: dict[str, Any], known: dict[str, Any]) -> None:
+        self.outcomes, self.fork_server, self.asked, self.known = outcomes, means.fork_server, asked, known
+        self.journal = means.journal
+
+    def take_up(self, jobs: Mapping[str, Job]) -> None:
+        """Take from the journal what a broken run has measured."""
+        for process, name, said in self.journal.said if self.journal else ():
+            if name in jobs:
+                self._take(said, jobs[name], process)
+
+    def process(self, process: int, jobs: list[Job], seconds: float, deadline: float | None) -> tuple[list[Job], Spent]:
+        """Measure jobs in one fresh process, once each and for `seconds` all those again that are not narrow.
+
+        Return the jobs left over where it died, but for the one it died in, and the time.
+        """
+        cases = [(job.module, job.function, job.case) for job in jobs]
+        left, current, ready, spent, began = dict(enumerate(jobs)), None, False, Spent(), time.monotonic()
+        fresh = self.fork_server.run({**self.asked, "cases": cases, "known": self.known, "seconds": seconds})
+        while True:
+            try:
+                said = next(fresh)
+            except StopIteration as end:
+                death = end.value
+                break
+            if not ready:
+                spent += Spent(starting=time.monotonic() - began)
+            ready = True
+            current = said.get("begin")
+            if "case" in said:
+                spent += self._take(said, jobs[said["case"]], process)
+                if self.journal:
+                    self.journal.add(process, jobs[said["case"]].name, said)
+                left.pop(said["case"], None)
+            if deadline is not None and time.monotonic() > deadline:
+                fresh.close()
+                return [], spent
+        if death is None:
+            return [], spent
+        # Between two cases it is the next that pays, so that a process that always dies there comes to an end.
+        died_in = jobs if not ready else [jobs[current]] if current is not None else list(left.values())[:1]
+        for job in died_in:
+            self.outcomes[job.name].failure = death
+        return [job for job in left.values() if job not in died_in], spent
+
+    def _take(self, said: dict[str, Any], job: Job, process: int) -> Spent:
+        outcome = self.outcomes[job.name]
+        self.known.update(said["known"])
+        if "failure" in said:
+            outcome.failure = said["failure"]
+            return Spent()
+        outcome.add(process, Race(*said["race"]), said["facts"])
+        whole, raced, timed = (said["spent"][name] for name in ("whole", "raced", "timed"))
+        return Spent(timed, raced - timed, whole - raced)

@@ -1,0 +1,104 @@
+"""Jobs in, the variant in which dense is fastest beside each out: its activations in either layout, or a step compiled.
+
+The reference is chosen once for a whole run, and all its speed-ups hang on it. No process chooses it alone: the clock of one is
+off by more than two layouts differ, and by that two runs of one commit had another reference in two cases of five. The variants
+are measured as cases are, in pairs and in several fresh processes, before anything else is.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from bench.cases import Case, Shape
+from bench.engine.jobs import Effort, Job, Results
+from bench.engine.pairing import Racer
+from bench.engine.processes import Means, measure_all
+from bench.runs.outcome import Outcome
+from bench.runs.row import Facts
+from bench.works.compiled import COMPILED, can_compile
+from bench.works.problems import LAYOUTS
+from bench.works.reference import dense_case, dense_work, variant_key
+
+PROCESSES = 5  # three of them outvote two that something else disturbed
+VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
+SHARE = 1 / 3  # of a run's budget, at most: where PyTorch compiles for the first time, that takes half a minute
+VARIANT_SECONDS = 0.3  # for the plan alone: a variant in a process
+# By how much a variant must beat the first of the layouts to be taken in its place. Of variants that are alike every run then
+# takes the same one, and no noise decides; the reference is the slower by that much at most.
+CLEARLY = 1.02
+
+
+def variant_race(case: Case, race: Racer) -> Facts:
+    """Race dense in the variant that `case.data` names against dense on batch-major activations."""
+    reference = case._replace(data="-")
+    works = [dense_work(variant, reference)[0] for variant in (case.data, LAYOUTS[0])]
+    race(works[0], works[1], case.device)
+    return {}
+
+
+def variant_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return a job for each variant, but the first, of each dense reference that the jobs are timed against."""
+    references = dict.fromkeys(dense_case(job.case) for job in jobs if job.case.op != "train")
+    return [
+        Job(f"dense {variant} {case.op} {case.id}", __name__, variant_race.__name__, case._replace(data=variant))
+        for case in references
+        for variant in _variants(case)
+    ]
+
+
+def _variants(reference: Case) -> Iterator[str]:
+    """Yield the variants beside the first that a reference may be run in."""
+    if Shape.parse(reference.shape).batch > 1:  # a single sample lies in memory in one way
+        yield LAYOUTS[1]
+    # Single products leave a compiler nothing to fuse.
+    if reference.op == "training_step" and reference.device == "cpu" and can_compile():
+        yield COMPILED
+
+
+def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, tuple[str, float]]:
+    """Return the variant of each reference, and its speed-up over the first, as a run's processes are to know them.
+
+    A variant that failed is none.
+    """
+    best: dict[str, tuple[str, float]] = {}
+    for job in jobs:
+        key, outcome = variant_key(job.case._replace(data="-")), outcomes[job.name]
+        measured = bool(outcome.races) and outcome.failure is None
+        gain = statistics.median(outcome.speedups) if measured else 0.0
+        best.setdefault(key, (LAYOUTS[0], 1.0))
+        if gain > max(best[key][1], CLEARLY):
+            best[key] = job.case.data, gain
+    return best
+
+
+def search_effort(effort: Effort) -> Effort:
+    """Return the part of a run's effort that goes into the search for the fastest variants."""
+    return Effort(min(PROCESSES, effort.processes), math.inf, SHARE * effort.budget, VISIT_SECONDS)
+
+
+def expected_seconds(jobs: Sequence[Job], effort: Effort) -> float:
+    """Return about how long the search for the fastest variants takes."""
+    search = search_effort(effort)
+    return min(search.processes * len(variant_jobs(jobs)) * VARIANT_SECONDS, search.budget)
+
+
+def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], means: Means) -> Results:
+    """Measure the jobs as `measure_all` does, each beside dense in the variant that is found fastest before.
+
+    A broken run that is gone on with keeps the variants by which it measured.
+    """
+    variants, names = variant_jobs(jobs), {job.name for job in jobs}
+    has_chosen = means.journal is not None and any(visit.name in names for visit in means.journal.said)
+    search = search_effort(effort)
+    if has_chosen:
+        search = search._replace(processes=0)
+    found = measure_all(variants, search, tell, means, label="dense's layouts, ")
+    for job in variants:
+        failure = found.outcomes[job.name].failure
+        if failure is not None:
+            tell(f"{job.name}: {failure}; dense is timed in another way")
+    if found.interrupted:
+        return found._replace(outcomes={job.name: Outcome() for job in jobs})
+    left = effort._replace(budget=effort.budget - sum(found.spent))
+    results = measure_all(jobs, left, tell, means, fastest(variants, found.outcomes))
+    return results._replace(spent=found.spent + results.spent)

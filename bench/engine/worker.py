@@ -1,0 +1,184 @@
+"""Fresh processes that time the cases they are told to: a line of JSON in on stdin for each, one out for each case.
+
+Run as `python -m bench.engine.worker` by bench.engine.forkserver. It imports PyTorch, which takes two seconds, runs nothing,
+and for each line forks a process: one without threads, memory pools and whatever else libraries set up as they run, as if
+started anew. Only the addresses of libraries are those of its siblings; what it allocates itself it shifts at random.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch._dynamo  # which an optimizer imports when it is first built, and which takes as long as all of torch
+from threadpoolctl import ThreadpoolController
+
+from bench.cases import Case
+from bench.engine.pairing import Patience, Plan, plan_for, race, warm_up
+from bench.engine.rounds import Timer, Work, captured, evictor
+from bench.runs.outcome import Race
+from bench.works.once_per_run import KNOWN, find_once
+from sparse_models.errors import GateError, InputError
+
+FORKS = sys.platform == "linux"  # macOS's own libraries do not bear it
+AGAIN_SECONDS = 0.1  # in the rounds of a visit to a case that has had one: it is one of the noisy ones
+
+
+class Timed:
+    """A Racer that keeps what it timed, in the regime of its case."""
+
+    once = False
+
+    def __init__(self, case: Case, timer: Timer, patience: Patience) -> None:
+        """Time by `timer` until `patience` is over."""
+        self.case, self.timer, self.patience = case, timer, patience
+        self.race = Race([], [])
+        self.raced = 0.0
+        self.known: str | None = None
+
+    def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
+        """Time both works in interleaved pairs."""
+        start = time.perf_counter()
+        evict = None
+        if self.case.regime == "graph":
+            candidate, reference = captured(candidate), captured(reference)
+        elif self.case.regime == "cold":
+            evict = evictor(device)
+        if plan is None:
+            # How long a call takes the first process finds out, and what the shortest rounds so far say is passed on. In the
+            # others the calls by which each round settles make it warm, or one call where rounds are so long as to do without.
+            # Another clock may be too coarse to plan by.
+            self.known = f"seconds {self.case}" if self.timer is time.perf_counter else None
+            plan = plan_for(*KNOWN[self.known]) if self.known in KNOWN else warm_up(candidate, reference, device)
+            if not plan.settle:
+                reference()
+                candidate()
+        self.race = race(candidate, reference, device, plan, self.timer, self.patience, evict)
+        if self.known is not None:
+            shortest = [min(self.race.seconds), min(self.race.dense_seconds)]
+            KNOWN[self.known] = [min(pair) for pair in zip(KNOWN.get(self.known, shortest), shortest, strict=True)]
+        self.raced = time.perf_counter() - start
+
+
+def body_of(module: str, function: str) -> Callable[..., Any]:
+    """Return a benchmark body by the names of its module and function."""
+    return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+
+
+def measure(module: str, function: str, case: Case, timer: Timer, patience: Patience) -> dict[str, Any]:
+    """Return the pairs and facts of one case, or why it failed: its gate, or whatever else was raised."""
+    start = time.perf_counter()
+    timed = Timed(case, timer, patience)
+    try:
+        limit_threads(case.threads)
+        facts = body_of(module, function)(case, timed)
+        pools = find_once(f"pools {case.threads}", lambda: thread_pools(case.threads))
+    except (GateError, InputError) as error:
+        return {"failure": str(error)}
+    except Exception as error:  # one failing case never takes the others down
+        return {"failure": f"{type(error).__name__}: {error}"}
+    seconds = {"whole": time.perf_counter() - start, "raced": timed.raced, "timed": timed.race.timed}
+    return {"race": timed.race, "facts": {**facts, "pools": pools}, "spent": seconds}
+
+
+def limit_threads(threads: int) -> None:
+    """Hold torch and every thread pool that the process has loaded to `threads`; one loaded later has its environment."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+        ThreadpoolController().limit(limits=threads)
+
+
+def thread_pools(threads: int) -> str:
+    """Return the pools that are loaded, as in "libgomp 2"; raises InputError where one has more than `threads`."""
+    pools = {pool["prefix"]: int(pool["num_threads"]) for pool in ThreadpoolController().info()}
+    for name, size in pools.items():
+        if size > threads:
+            raise InputError(f"expected every thread pool to keep to {threads} threads, got {size} in {name}; limit it")
+    return ", ".join(f"{name} {size}" for name, size in sorted(pools.items()))
+
+
+def visits(cases: list[Any], patience: Patience, seconds: float) -> Iterator[tuple[int, dict[int, Race]]]:
+    """Yield the numbers of the cases, each with the pairs of all cases so far, for the caller to add to or to delete from.
+
+    All come once. Then those whose pairs do not agree yet come again, and again, until `seconds` are over: what disturbs a
+    visit has often passed at the next, and every visit builds its works anew, elsewhere in memory.
+    """
+    end = time.monotonic() + seconds
+    visited = {number: Race([], []) for number in range(len(cases))}
+    waiting = list(visited)
+    while waiting:
+        for number in waiting:
+            if visited[number].seconds and time.monotonic() > end:
+                return
+            yield number, visited
+        # A training is one whole, and is not taken up again.
+        waiting = [
+            number
+            for number, pairs in visited.items()
+            if Case(*cases[number][2]).op != "train" and not patience.is_satisfied(pairs)
+        ]
+
+
+def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
+    """Time the cases that are asked for, in their order, and say each result as soon as it is there."""
+    module, _, name = asked["timer"].rpartition(".")
+    timer = getattr(importlib.import_module(module), name) if module else time.perf_counter
+    patience = Patience(*asked["patience"])
+    KNOWN.update(asked["known"])
+    if asked["disable_gc"]:
+        gc.disable()
+    say(process=os.getpid())  # ready: what dies from here on, dies in a case
+    for number, visited in visits(asked["cases"], patience, asked["seconds"]):
+        module, function, values = asked["cases"][number]
+        before = dict(KNOWN)
+        say(begin=number)
+        once_more = patience._replace(seconds=max(patience.seconds, AGAIN_SECONDS)) if visited[number].seconds else patience
+        result = measure(module, function, Case(*values), timer, once_more)
+        if "race" in result:
+            visited[number] = visited[number].joined(result["race"])
+        else:
+            del visited[number]
+        say(
+            case=number,
+            known={key: value for key, value in KNOWN.items() if key not in before or before[key] != value},
+            **result,
+        )
+
+
+def main() -> None:
+    """Fork a process for each line of stdin, and say with what code it ended; where forks are not safe, serve one line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the process that asks decides
+    results = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a layer prints is not a result
+    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state", UserWarning)
+    gc.freeze()  # or collecting garbage would copy to each process what was imported
+
+    def say(**what: Any) -> None:
+        results.write(json.dumps(what) + "\n")
+        results.flush()
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        for module in {case[0] for case in asked["cases"]}:
+            with contextlib.suppress(Exception):  # it is met again, and told, in the first of the module's cases
+                importlib.import_module(module)
+        process = os.fork() if FORKS else 0
+        if process == 0:
+            # As much as a fresh layout of addresses would, on the heap and where large tensors are mapped.
+            _unused = [bytearray(random.SystemRandom().randrange(most)) for most in (2**16, 2**24)]
+            serve(asked, say)
+            os._exit(0)  # all is said, and taking PyTorch down in order costs a quarter of a second
+        say(exit=os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+
+
+if __name__ == "__main__":
+    main()

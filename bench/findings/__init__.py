@@ -1,0 +1,1 @@
+"""Rows in, everything that is told out, as plain records that are computed once."""

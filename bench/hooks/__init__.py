@@ -1,0 +1,1 @@
+"""What pytest calls: options, measuring, saving and comparing."""

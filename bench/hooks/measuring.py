@@ -1,0 +1,130 @@
+"""The part of the plugin that measures: all cases in fresh processes, before pytest reports them one by one."""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from bench.cases import Case
+from bench.engine.interleaving import REPORT, Interleaving
+from bench.engine.jobs import Job, plan_text
+from bench.engine.journal import Journal, broken, identity
+from bench.engine.processes import Means, fork_server_for
+from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
+from bench.findings.step_split import add_splits
+from bench.hooks.state import EFFORT, FOLDER, INTERRUPTED, JOURNAL, MACHINE, OUTCOMES, ROWS, SELECTION
+from bench.machine.bounds import dense_gflops, memory_gb_per_s
+from bench.machine.facts import facts
+from bench.runs.outcome import Outcome
+from bench.runs.row import Row, row_of
+from bench.statistics.verdicts import verdicts
+from sparse_models.errors import InputError
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Measure all cases in fresh processes, and let pytest then report them one by one."""
+    config = session.config
+    jobs = [] if config.option.collectonly or config.option.benchmark_disable or session.testsfailed else _jobs(session.items)
+    if not jobs:
+        return (yield)
+    terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
+    effort = config.stash[EFFORT]
+
+    def tell(text: str) -> None:
+        if config.get_verbosity() >= 0:
+            terminal.ensure_newline()
+            terminal.write_line(text)
+
+    turns = Interleaving()
+    turns.take("start")
+    journal = _journal(config, jobs, tell)
+    if journal is not None:
+        config.stash[JOURNAL] = journal
+    devices = config.stash[SELECTION].devices
+    known = facts(devices)  # first, for the load that the machine had before
+    measured = {
+        device: {"dense_gflops": dense_gflops(device), "memory_gb_per_s": memory_gb_per_s(device)} for device in devices
+    }
+    config.stash[MACHINE] = {**known, "bounds": measured}
+    for device, bounds in measured.items():
+        tell(f"{device}: {bounds['dense_gflops']:.0f} dense float32 GFLOP/s, {bounds['memory_gb_per_s']:.0f} GB/s copied")
+    tell(plan_text(jobs, effort, expected_seconds(jobs, effort)))
+    with closing(fork_server_for(jobs)) as fork_server:
+        means = Means(
+            fork_server, str(config.option.benchmark_timer), config.option.benchmark_disable_gc, journal=journal, turns=turns
+        )
+        results = measure_against_best(jobs, effort, tell, means)
+    config.stash[INTERRUPTED] = results.interrupted
+    if results.out_of_time:
+        tell(f"stopped at the budget of {effort.budget:g} s (--budget): what is not narrow enough yet stays as it is")
+    tell(f"time: {results.spent}")
+    after = facts(devices)  # what the machine did meanwhile: its load, and a GPU's clocks under load
+    config.stash[MACHINE]["run"] = {
+        "effort": effort._asdict(),
+        "spent_seconds": results.spent._asdict(),
+        "after": {"load_average": after["cpu"]["load_average"], "gpu": after["gpu"]},
+    }
+    config.stash[OUTCOMES] = results.outcomes
+    config.stash[ROWS] = _rows(jobs, results.outcomes)
+    if results.interrupted:
+        tell("interrupted: what was measured so far is reported and saved")
+        session.items[:] = [item for item in session.items if _measured(results.outcomes.get(item.nodeid))]
+    else:
+        turns.take(REPORT)
+    answered = yield
+    if results.interrupted:
+        raise KeyboardInterrupt
+    return answered
+
+
+def _journal(config: pytest.Config, jobs: list[Job], tell: Callable[[str], None]) -> Journal | None:
+    folder = config.stash[FOLDER]
+    run = identity(folder.name, (job.name for job in [*variant_jobs(jobs), *jobs]))
+    if config.option.resume:
+        try:
+            journal = Journal.resume(folder, run)
+        except InputError as error:  # as where a cluster starts a job for the first time
+            tell(f"--resume: {error}; measuring from the start")
+        else:
+            tell(f"going on with a broken run: {len(journal.said)} visits to cases were measured before")
+            return journal
+    elif broken(folder):
+        tell(f"a run was broken off in {folder}: --resume goes on with it, if it is of these very cases and this code")
+    try:
+        return Journal.start(folder, run)
+    except OSError as error:
+        tell(f"nothing can be written in {folder} ({error.strerror}): if this run is killed, --resume cannot go on with it")
+        return None
+
+
+def _rows(jobs: list[Job], outcomes: dict[str, Outcome]) -> dict[str, Row]:
+    measured = [job for job in jobs if outcomes[job.name].races and outcomes[job.name].failure is None]
+    told = verdicts({job.name: outcomes[job.name].speedups for job in measured})
+    rows = {job.case: row_of(job.case, outcomes[job.name], told[job.name]) for job in measured}
+    add_splits(rows)
+    return {job.name: rows[job.case] for job in measured}
+
+
+def _measured(outcome: Outcome | None) -> bool:
+    return outcome is not None and bool(outcome.races or outcome.failure)
+
+
+def _jobs(items: list[pytest.Item]) -> list[Job]:
+    cases = [item for item in items if isinstance(item, pytest.Function) and "case" in item.fixturenames]
+    return [
+        Job(
+            item.nodeid,
+            item.function.__module__,
+            item.function.__name__,
+            case_of(item),
+        )
+        for item in cases
+        if not item.get_closest_marker("skip")
+    ]
+
+
+def case_of(item: Any) -> Case:
+    """Return the case that a parametrized function stands for."""
+    return Case(*(item.callspec.params[field] for field in Case._fields))

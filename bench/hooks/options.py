@@ -1,0 +1,174 @@
+"""The command line: what is asked, checked before anything runs."""
+
+import math
+import os
+import re
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+import pytest
+import torch
+
+from bench import cases
+from bench.cases import Selection, Shape
+from bench.engine.jobs import BUDGET, PRECISION, PROCESSES, Effort
+from bench.engine.rounds import REGIMES
+from bench.findings.gate import TABLE, Limits, read_limits
+from bench.runs.saved import MAX_PROCESSES
+from sparse_models.data import DATA
+from sparse_models.errors import InputError
+from sparse_models.layers import LAYERS
+from sparse_models.masks import check_sparsity
+from sparse_models.table import unknown
+from sparse_models.updates import UPDATES
+
+_T = TypeVar("_T")
+DTYPES = ("float32", "float64", "bfloat16")
+
+
+def add_options(group: Any) -> None:
+    """Add the suite's options to a pytest option group."""
+    for name, text in {
+        "--op": f"operations ({', '.join(cases.OPS)}); default: all",
+        "--layer": f"layers ({', '.join(LAYERS)}); default: the suite's own, for train {' or '.join(cases.TRAINING_LAYERS)}",
+        "--update": f"update rules ({', '.join(UPDATES)}); default: all",
+        "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {', '.join(cases.SHAPES)}, and an MLP",
+        "--sparsity": f"fractions of zeros; default: {','.join(map(str, cases.SPARSITIES))}",
+        "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
+        "--dtype": f"number types ({', '.join(DTYPES)}); default: float32",
+        "--threads": "numbers of CPU threads; default: PyTorch's own",
+        "--regime": f"regimes ({', '.join(REGIMES)}): warm caches, cold ones, or a CUDA graph replayed; default: warm",
+        "--skew": "variation of the rows' non-zeros, as 0.25 (pruned layers have about that); default: 0, masks at random",
+        "--data": f"data sets for train ({', '.join(DATA)}); default: all",
+        "--protocol": f"protocols for train ({', '.join(cases.PROTOCOLS)}); default: all, and seed for random data",
+    }.items():
+        group.addoption(name, metavar="LIST", help=text)
+    group.addoption("--processes", metavar="N", help=f"fresh processes for each case, at most; default: {PROCESSES}")
+    group.addoption(
+        "--precision", metavar="FRACTION", help=f"half-width of the interval at which a case is done; default: {PRECISION:g}"
+    )
+    group.addoption("--budget", metavar="SECONDS", help=f"time after which no case is measured further; default: {BUDGET:g}")
+    group.addoption("--resume", action="store_true", help="go on with the newest broken run of these cases, if there is one")
+    group.addoption(
+        "--fail-slower",
+        metavar="PERCENT",
+        help="with --benchmark-compare: fail where a case is slower beyond doubt and by as much (10%%), or cannot be compared; "
+        f"others by pattern in pyproject.toml, [{TABLE}]",
+    )
+    group.addoption("--seeds", metavar="N", help=f"trainings of each arm for train; default: {cases.SEEDS}")
+
+
+def read_options(config: pytest.Config) -> Selection:
+    """Return the selection that the command line makes; raises pytest.UsageError, one sentence, for bad input."""
+
+    def given(option: str, convert: Callable[[str], _T]) -> tuple[_T, ...] | None:
+        def listed(text: str) -> tuple[_T, ...]:
+            return tuple(dict.fromkeys(convert(part.strip()) for part in text.split(",")))
+
+        return _given(config, option, listed)
+
+    device = given("--device", _device)
+    selection = Selection(
+        ops=given("--op", _one_of("operation", cases.OPS)) or cases.OPS,
+        layers=given("--layer", _one_of("layer", LAYERS)),
+        updates=given("--update", _one_of("update rule", UPDATES)),
+        shapes=given("--shape", lambda text: str(Shape.parse(text))),
+        sparsities=given("--sparsity", check_sparsity),  # type: ignore[arg-type]  # takes text as well
+        devices=device or (_device("auto"),),
+        dtypes=given("--dtype", _one_of("dtype", DTYPES)) or ("float32",),
+        threads=given("--threads", threads) or (threads(None),),
+        regimes=given("--regime", _one_of("regime", REGIMES)) or REGIMES[:1],
+        data=given("--data", _one_of("data set", DATA)) or tuple(DATA),
+        protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)),
+        seeds=_given(config, "--seeds", _replications) or cases.SEEDS,
+        skews=given("--skew", _skew) or (0.0,),
+    )
+    left = [op for op in selection.ops if any(cases.cases(op, selection))]
+    if config.getoption("--op") is not None and len(left) < len(selection.ops):
+        empty = ", ".join(op for op in selection.ops if op not in left)
+        raise pytest.UsageError(
+            f"--op: expected layers and update rules that leave every operation a case, got none for {empty}; "
+            "update needs a sparse layer and a rule that moves the mask"
+        )
+    return selection
+
+
+def read_effort(config: pytest.Config) -> Effort:
+    """Return how much the command line asks to measure; raises pytest.UsageError, one sentence, for bad input."""
+    return Effort(
+        processes=_given(config, "--processes", _replications) or PROCESSES,
+        precision=_given(config, "--precision", positive) or PRECISION,
+        budget=_given(config, "--budget", positive) or BUDGET,
+    )
+
+
+def read_gate(config: pytest.Config) -> Limits | None:
+    """Return what is to fail the run, None where nothing is; raises pytest.UsageError, one sentence, for bad input."""
+    limits = _given(config, "--fail-slower", lambda text: read_limits(text, config.rootpath))
+    if limits and not config.getoption("benchmark_compare"):
+        raise pytest.UsageError("--fail-slower: expected --benchmark-compare beside it, got none; name the run to compare with")
+    return limits
+
+
+def _given(config: pytest.Config, option: str, convert: Callable[[str], _T]) -> _T | None:
+    """Return an option's value, None where it was not given; raises pytest.UsageError, one sentence, for bad input."""
+    text = config.getoption(option)
+    try:
+        return None if text is None else convert(text)
+    except InputError as error:
+        raise pytest.UsageError(f"{option}: {error}") from None
+
+
+def _one_of(kind: str, known: Collection[str]) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in known:
+            raise unknown(known, text, kind, LAYERS.absent.get(text))
+        return text
+
+    return check
+
+
+def _device(text: str) -> str:
+    if text == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if text not in ("cpu", "cuda"):
+        raise InputError(f"expected cpu, cuda or auto, got {text!r}; check the spelling")
+    if text == "cuda" and not torch.cuda.is_available():
+        raise InputError("expected a CUDA device, got none that PyTorch can use on this machine; use --device cpu or auto")
+    return text
+
+
+def whole(text: str, most: int = 999_999) -> int:
+    """Return a whole number from 1 to `most`; raises InputError, one sentence, for anything else."""
+    if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= most:
+        raise InputError(f"expected a whole number from 1 to {most}, got {text!r}; for example 3")
+    return int(text)
+
+
+def _replications(text: str) -> int:
+    return whole(text, MAX_PROCESSES)  # as many as can be read back
+
+
+def _skew(text: str) -> float:
+    return 0.0 if text == "0" else positive(text)
+
+
+def positive(text: str) -> float:
+    """Return a finite number above 0; raises InputError, one sentence, for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InputError(f"expected a number above 0, got {text!r}; for example 0.05")
+    return value
+
+
+def threads(text: str | None) -> int:
+    """Return a number of threads, PyTorch's own where none is given; raises InputError for more than there are cores."""
+    if text is None:
+        return torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if whole(text) > cores:
+        raise InputError(f"expected at most {cores} threads, one for each core this process may use, got {text}; ask for fewer")
+    return int(text)

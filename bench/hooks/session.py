@@ -1,0 +1,212 @@
+"""What stands between pytest-benchmark and the suite: where runs are saved, which are compared, and what fails the build.
+
+pytest-benchmark's session has no public interface. All that is taken of it is taken here: its `storage`, `machine_id`,
+`compare`, `json`, `logger`, `save_json` and `handle_loading`. A test holds a new version of it to them.
+"""
+
+from collections.abc import Generator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.mark.expression import Expression  # which pytest-benchmark's own -k takes too
+from pytest_benchmark.storage.file import FileStorage
+from pytest_benchmark.utils import get_commit_info
+
+from bench.findings.comparison import compare
+from bench.findings.gate import SHOWN, failures
+from bench.findings.machines import machines_table
+from bench.hooks.options import read_gate
+from bench.hooks.state import (
+    COMPARED,
+    DESELECTED,
+    FAILED,
+    FOLDER,
+    GATE,
+    INTERRUPTED,
+    JOURNAL,
+    MACHINE,
+    NOTES,
+    REPORTED,
+    SELECTION,
+    Compared,
+)
+from bench.machine.facts import facts
+from bench.machine.fingerprint import fingerprint
+from bench.runs.locate import STORAGE
+from bench.runs.plain_text import printable
+from bench.runs.reading import parse, run_of
+from bench.runs.remote import RemoteStorage, is_remote
+from bench.runs.saved import SavedRow, arm_of
+from bench.runs.storage import RunStorage
+from bench.tables.comparison import text
+from sparse_models.errors import InputError
+
+ASKED = pytest.StashKey[Any]()  # --benchmark-compare
+REMOTE = pytest.StashKey[str]()  # --benchmark-storage, where it is a URL of fsspec's
+WRITERS = pytest.StashKey[list[Any]]()  # what may have failed to write
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Take --benchmark-compare over from pytest-benchmark, which would load runs before its storage is replaced."""
+    config.stash[NOTES], config.stash[FAILED], config.stash[DESELECTED] = [], [], set()
+    config.stash[INTERRUPTED] = False
+    config.stash[GATE] = read_gate(config)
+    url = config.option.benchmark_storage
+    config.stash[REMOTE] = url if is_remote(url) and not url.startswith("elasticsearch+") else ""
+    if config.stash[REMOTE]:  # which pytest-benchmark does not know
+        config.option.benchmark_storage = STORAGE
+    config.stash[ASKED], config.option.benchmark_compare = config.option.benchmark_compare, []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Give pytest-benchmark a storage with a folder for this machine that saves whole files, and load what is compared."""
+    config = session.config
+    if config.option.benchmark_disable:
+        return
+    own: Any = config._benchmarksession  # type: ignore[attr-defined]
+    is_local = isinstance(own.storage, FileStorage)  # and not on a server, which has a way of its own
+    machine = fingerprint(facts(config.stash[SELECTION].devices))
+    local = RunStorage(own.storage.path if is_local else Path(STORAGE).resolve(), own.logger, machine, config.stash[NOTES])
+    config.stash[FOLDER] = local.folder
+    if is_local:
+        remote = config.stash[REMOTE]
+        own.storage = RemoteStorage(remote, own.logger, machine, config.stash[NOTES]) if remote else local
+        own.machine_id = machine
+    own.save_json = lambda content: local.put(own.json, content)
+    config.stash[WRITERS] = [local, own.storage]
+    if config.stash[ASKED]:
+        _load(config, own, own.storage if is_local else local)
+
+
+def _load(config: pytest.Config, own: Any, storage: RunStorage | RemoteStorage) -> None:
+    """Find the newest run that is asked for, for the suite's comparison, and let pytest-benchmark load it for its own."""
+    asked, notes = config.stash[ASKED], config.stash[NOTES]
+    own.compare = asked
+    try:
+        for name, place, content in storage.newest(None if asked is True else asked):
+            try:
+                if isinstance(content, str):
+                    raise InputError(content)
+                config.stash[COMPARED] = Compared(parse(name, content))
+            except InputError as error:
+                notes.append(f"skipped {name}: {error}")
+                continue
+            own.compare = place if asked is True else asked
+            break
+    except ValueError as error:
+        raise pytest.UsageError(f"--benchmark-compare: {error}") from None
+    if COMPARED not in config.stash and config.stash[GATE]:
+        found = "".join(f"; {note}" for note in notes)
+        raise pytest.UsageError(f"--fail-slower: expected a saved run of this suite to compare with, got none{found}")
+    own.handle_loading()
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Remember what is in the grid and was not asked for: that is not gone."""
+    for item in items:
+        item.config.stash[DESELECTED].add(arm_of(item.nodeid))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Once the run is saved: compare it, let go of its journal, and fail the build where it is slower."""
+    config = session.config
+    stash = config.stash
+    if COMPARED in stash:
+        try:
+            _compare(config)
+        except (InputError, ValueError) as error:  # rows that nothing can be compared with
+            stash[FAILED].append(f"the comparison failed: {printable(str(error))}")
+    writers: list[Any] = stash.get(WRITERS, [])
+    failed = list(dict.fromkeys(line for one in writers for line in getattr(one, "failed", [])))  # most often both are one
+    stash[FAILED].extend(failed)
+    if JOURNAL in stash:
+        is_whole = not (stash[INTERRUPTED] or failed or session.shouldstop or session.shouldfail)
+        stash[JOURNAL].close(is_saved=is_whole)
+        if not is_whole:
+            stash[NOTES].append("what was measured is kept: --resume goes on with it")
+    if stash[FAILED] and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _compare(config: pytest.Config) -> None:
+    stash = config.stash
+    old, limits = stash[COMPARED].old, stash[GATE]
+    machine, rows = stash.get(MACHINE, {}), stash[REPORTED]
+    if not rows:
+        if limits:
+            stash[FAILED].append(f"nothing was measured that {old.label} could be compared with")
+        return
+    now = datetime.now(timezone.utc).isoformat()
+    new = run_of("this run", now, get_commit_info(), machine, rows)
+    comparison = compare(old, new, asked=lambda name, row: was_asked(config, name, row))
+    stash[COMPARED] = Compared(old, comparison)
+    if limits:
+        stash[FAILED].extend(failures(comparison, limits))
+
+
+def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
+    """Tell whether the command line asks for a case of an older run, had it been there to be asked for."""
+    asked = config.stash[SELECTION]
+    is_training = row.op == "train"  # which has one shape, regime and skew
+    chosen = [
+        (row.op, asked.ops),
+        (row.layer, (*asked.layers, "dense") if asked.layers else None),
+        (row.update, asked.updates if row.op in ("train", "update") and row.model == "sparse" else None),
+        (f"{row.shape}b{row.batch}", None if is_training else asked.shapes),
+        (row.sparsity, asked.sparsities if row.model != "dense" else None),
+        (row.device, asked.devices),
+        (row.dtype, asked.dtypes),
+        (row.threads, asked.threads),
+        (row.regime, None if is_training else asked.regimes),
+        (row.skew, None if is_training else asked.skews),
+        (row.data, asked.data if is_training else None),
+        (row.protocol, asked.protocols if is_training else None),
+    ]
+    if any(choice is not None and value not in choice for value, choice in chosen):
+        return False
+    word = config.option.keyword
+    if word and not Expression.compile(word).evaluate(lambda part, /, **_: str(part).lower() in name.lower()):
+        return False
+    return arm_of(name) not in config.stash[DESELECTED] and any(_covers(config, given, name) for given in config.args)
+
+
+def _covers(config: pytest.Config, given: str, name: str) -> bool:
+    """Tell whether a folder, file or node on the command line holds a case."""
+    path, _, node = given.partition("::")
+    whole = config.invocation_params.dir / path
+    place = whole.relative_to(config.rootpath).as_posix() if whole.is_relative_to(config.rootpath) else path
+    file = name.partition("::")[0]
+    if node:
+        return name.startswith(f"{place}::{node}")
+    return place in (".", file) or file.startswith(f"{place}/")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Generator[None]:
+    """Print, after all other tables, what changed, what was skipped, and what fails the build."""
+    try:
+        return (yield)
+    finally:
+        for line in _summary(terminalreporter, config):
+            terminalreporter.write_line(line)
+
+
+def _summary(terminal: Any, config: pytest.Config) -> Generator[str]:
+    stash = config.stash
+    comparison = stash[COMPARED].comparison if COMPARED in stash else None
+    if comparison is not None:
+        terminal.section("what changed?")
+        yield from text(comparison)
+        if not comparison.is_sound:
+            yield from machines_table([comparison.old, comparison.new])
+    yield from stash[NOTES]
+    failed = stash[FAILED]
+    if failed:
+        terminal.section("the build fails", sep="-", red=True)
+        yield from failed[:SHOWN]
+        if len(failed) > SHOWN:
+            yield f"and {len(failed) - SHOWN} more"

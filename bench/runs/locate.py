@@ -1,0 +1,88 @@
+"""What a user calls runs in, the saved runs out: a path, a number, a glob, a folder, or any of these on a remote storage.
+
+Remote ones go through fsspec (s3://, gs://, memory:// and what else it knows). A file that is no run is named and skipped.
+"""
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.runs.files import read_whole
+from bench.runs.plain_text import printable
+from bench.runs.reading import parse
+from bench.runs.remote import find, is_remote, read, why
+from bench.runs.saved import Run
+from sparse_models.errors import InputError
+
+STORAGE = ".benchmarks"
+Found = tuple[str, bytes | str]  # a file's name with its content or, where it has none, why
+
+
+def read_runs(asked: Sequence[str], storage: str = STORAGE) -> tuple[list[Run], list[str]]:
+    """Return the runs that are asked for, oldest first, and a line for each file that is none.
+
+    Raises InputError, one sentence, where something asked for matches no file, or no file is a run.
+    """
+    runs: dict[str, Run] = {}
+    skipped: dict[str, str] = {}
+    for one in asked:
+        is_found = False
+        for name, content in _read(one, storage):
+            is_found = True
+            try:
+                if isinstance(content, str):
+                    raise InputError(content)
+                runs[name] = parse(printable(name), content)
+            except InputError as error:
+                skipped[name] = f"skipped {printable(name)}: {error}"
+        if not is_found:
+            raise InputError(
+                f"expected a saved run by path, number or glob, got {printable(one)!r} and found none; "
+                f"`ls {printable(storage)}/*` shows what is there"
+            )
+    if not runs:
+        raise InputError("\n".join(["expected a saved run, got none that can be read", *skipped.values()]))
+    return sorted(runs.values(), key=lambda run: (run.time, run.name)), list(skipped.values())
+
+
+def _read(asked: str, storage: str) -> Iterator[Found]:
+    if not asked:  # to pathlib that is all that lies here
+        return
+    if is_remote(asked):
+        yield from read(find(asked))
+        return
+    is_here = _exists(asked.removeprefix("file://"))
+    if re.fullmatch(r"[0-9]{1,9}", asked) and not is_here:
+        asked = f"{int(asked):04}_*"
+    if is_remote(storage) and not is_here:
+        yield from read(find(storage, asked))
+        return
+    try:
+        paths = _local(asked.removeprefix("file://"), Path(storage.removeprefix("file://")))
+    except (OSError, ValueError) as error:  # a name that is too long, a glob that is none
+        raise InputError(f"expected a saved run by path, number or glob, got {printable(asked)!r}: {why(error)}") from None
+    for path in paths:
+        try:
+            yield str(path), read_whole(path)
+        except InputError as error:
+            yield str(path), str(error)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that is too long, or of other characters than names have
+        return False
+
+
+def _local(asked: str, storage: Path) -> list[Path]:
+    path = Path(asked)
+    if path.is_dir():
+        return sorted(path.rglob("*.json"))
+    if path.exists():
+        return [path]
+    found = {Path(match) for match in glob.glob(asked, recursive=True)}
+    for pattern in () if path.is_absolute() or ".." in path.parts else (asked, f"*/{asked}"):
+        found.update(storage.glob(pattern.removesuffix(".json").rstrip("*") + "*.json"))
+    return sorted(match for match in found if not match.is_dir())

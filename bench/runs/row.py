@@ -1,0 +1,78 @@
+"""The row: one plain record per measured case, which is saved, printed and compared.
+
+Plain names; seconds, bytes, FLOPs; fractions in [0, 1]. `dense_*` is the same figure of the dense reference.
+"""
+
+import statistics
+from typing import Any
+
+import torch
+
+from bench.cases import Case, Shape
+from bench.runs.outcome import Outcome
+from bench.statistics.intervals import CONFIDENCE, median_interval
+from bench.statistics.verdicts import MARGIN, process_interval
+
+SCHEMA = 5
+
+Row = dict[str, Any]
+Facts = dict[str, Any]  # what a benchmark body says of its case, besides times
+
+
+def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
+    """Return the row of a case from its pairs, process by process, what its body said, and its verdict.
+
+    The interval is over processes where there are at least two; `interval_over` says so, or that it is over the pairs of one.
+    """
+    shape = Shape.parse(case.shape)
+    races, facts, speedups = outcome.races, outcome.facts, outcome.speedups
+    over, interval = (
+        ("processes", process_interval(speedups)) if len(races) > 1 else ("pairs", median_interval(races[0].speedups))
+    )
+    seconds = [time for race in races for time in race.seconds]
+    dense_seconds = [time for race in races for time in race.dense_seconds]
+    counted = facts["dense_flops_counted"] / facts["flops_counted"] if facts["flops_counted"] else None
+    trained = case.op == "train"
+    by_process = {arm: [race.median(arm) for race in races] for arm in ("seconds", "dense_seconds")}
+    seconds_a_call = statistics.median(by_process["seconds"])
+    gflops = facts["flops_executed"] / seconds_a_call / 1e9
+    bounded = {}
+    if "bound_gflops" in facts:  # one load of a vector for each multiply-add of as many numbers: half as many numbers as FLOPs
+        loaded = gflops / 2 * getattr(torch, case.dtype).itemsize
+        bounded = {"bound_fraction": gflops / facts["bound_gflops"], "tile_gb_per_s": loaded}
+    on_host = ("host_seconds", "dense_host_seconds") if all(race.host_seconds for race in races) else ()  # on a GPU
+    return {
+        "schema": SCHEMA,
+        **case._asdict(),
+        "shape": shape.chain,
+        "batch": shape.batch,
+        "in_features": shape.sizes[0],
+        "out_features": shape.sizes[-1],
+        "seconds": seconds_a_call,
+        "dense_seconds": statistics.median(by_process["dense_seconds"]),
+        **{arm: statistics.median(race.median(arm) for race in races) for arm in on_host},
+        "speedup": interval.median,
+        "speedup_low": interval.low,
+        "speedup_high": interval.high,
+        "confidence": CONFIDENCE,
+        "interval_over": over,
+        "verdict": verdict,
+        "margin": MARGIN,
+        "gflops": gflops,
+        **bounded,
+        "realised_fraction": interval.median / counted if counted else None,
+        "processes": len(races),
+        "process_numbers": outcome.processes,
+        "process_speedups": speedups,
+        "process_seconds": by_process["seconds"],
+        "process_dense_seconds": by_process["dense_seconds"],
+        "process_pairs": [len(race.seconds) for race in races],
+        "pairs": len(seconds),
+        "pair_seconds": seconds,
+        "pair_dense_seconds": dense_seconds,
+        "pair_waited": [fraction for race in races for fraction in race.waited],
+        "pair_dense_waited": [fraction for race in races for fraction in race.dense_waited],
+        "undisturbed_pairs": sum(len(race.undisturbed) for race in races),
+        **({"training_seconds": sum(seconds), "dense_training_seconds": sum(dense_seconds)} if trained else {}),
+        **facts,
+    }

@@ -1,0 +1,133 @@
+"""What several processes say of each case in, interval and verdict out: processes are the unit.
+
+What a process says of a case is the median of its pairs. Two processes on the same code differ by where their memory lies and
+by what the machine does meanwhile; pairs within one cannot see that (Kalibera and Jones 2013, "Rigorous benchmarking in
+reasonable time"). So every interval and every verdict here is over processes.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from scipy import special
+
+from bench.statistics.intervals import CONFIDENCE, SIGN_VALUES, Interval, median_interval
+
+WRONG_VERDICTS = 0.01  # of the verdicts "faster" and "slower" in a run, the fraction expected to be wrong, at most
+MIN_PROCESSES = 8  # the sign test tells a median from 1 at the 1 % above with eight values, and with none fewer
+MARGIN = 0.05  # a ratio whose whole interval is within this of 1 is "same"
+TRIMMED = 5  # one value in so many is cut off at each end before a mean is taken
+
+
+class Evidence(NamedTuple):
+    """What a verdict on one ratio is made from."""
+
+    interval: Interval
+    p: float  # of a trimmed t test that the ratio is 1
+    strict: Interval  # whatever the distribution, at the fraction of wrong verdicts
+    suffices: bool  # there are processes enough to decide
+
+    @property
+    def passes_alone(self) -> bool:
+        """Whether a distribution-free test tells the ratio from 1 at the fraction of wrong verdicts."""
+        return not self.strict.low <= 1 <= self.strict.high
+
+    @property
+    def slowdown(self) -> float:
+        """How much longer what has this ratio takes, as a fraction: 0.25 where it is 0.8."""
+        return 1 / self.interval.median - 1
+
+
+class Trimmed(NamedTuple):
+    """A trimmed mean, its variance, and the values that are left of the sample."""
+
+    mean: float
+    variance: float
+    kept: int
+
+
+def process_interval(speedups: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Return the median speed-up over processes, one positive value each, with its interval; at least two values.
+
+    From SIGN_VALUES on it is the sign test's, whatever the distribution. Below, where no distribution-free interval exists,
+    it is Student's on the logarithms, widened to hold every value seen: that one takes the processes for normal, and two
+    modes of which only one was met are beyond it.
+    """
+    if len(speedups) >= SIGN_VALUES:
+        return median_interval(speedups, confidence)
+    logs = [math.log(value) for value in speedups]
+    half = float(special.stdtrit(len(logs) - 1, 0.5 + confidence / 2)) * statistics.stdev(logs) / math.sqrt(len(logs))
+    centre = statistics.mean(logs)
+    low, high = min(centre - half, *logs), max(centre + half, *logs)
+    return Interval(statistics.median(speedups), math.exp(max(low, -700)), math.exp(min(high, 700)))
+
+
+def trimmed(values: Sequence[float]) -> Trimmed:
+    """Return the trimmed mean of at least two values with its variance (Yuen 1974): one odd process in a dozen decides nothing.
+
+    A fifth of the values, rounded down, is cut off at each end before the mean is taken, and the variance is that of the sample
+    with the cut values moved in to the nearest kept ones.
+    """
+    ordered = sorted(values)
+    cut = len(ordered) // TRIMMED
+    kept = ordered[cut : len(ordered) - cut]
+    spread = statistics.variance([kept[0]] * cut + kept + [kept[-1]] * cut)
+    return Trimmed(statistics.mean(kept), spread * len(ordered) / len(kept) ** 2, len(kept))
+
+
+def p_value(speedups: Sequence[float]) -> float:
+    """Return the two-sided p-value of Yuen's trimmed t test on the logarithms that the speed-up is 1; at least two values."""
+    mean, variance, kept = trimmed([math.log(value) for value in speedups])
+    if variance == 0:
+        return float(mean == 0)
+    return float(2 * special.stdtr(kept - 1, -abs(mean) / math.sqrt(variance)))
+
+
+def evidence_of(speedups: Sequence[float], wrong: float = WRONG_VERDICTS) -> Evidence:
+    """Return what the speed-ups of one case over processes say of whether it differs from 1; at least two values."""
+    strict = median_interval(speedups, 1 - wrong)
+    return Evidence(process_interval(speedups), p_value(speedups), strict, len(speedups) >= MIN_PROCESSES)
+
+
+def judged(known: Mapping[str, Evidence], wrong: float = WRONG_VERDICTS, margin: float = MARGIN) -> dict[str, str]:
+    """Return faster, slower, same or undecided for each named ratio.
+
+    Same says that the interval lies within 1 / (1 + margin) to 1 + margin, and comes first: a difference so small is no news,
+    however sure. Faster and slower must pass two tests. The trimmed t tests of all ratios together: of the differences they
+    find, a fraction `wrong` is expected to be none (Benjamini and Hochberg 1995; with no true difference at all, that is the
+    chance of finding even one). And a distribution-free test at `wrong` for each: a case of two modes, whose t test is falsely
+    certain when most processes meet the same one, does not pass it by that. With fewer than MIN_PROCESSES nothing is decided.
+    """
+    told = dict.fromkeys(known, "undecided")
+    ordered = sorted((one.p, name) for name, one in known.items() if one.suffices)
+    found = max((rank for rank, (p, _) in enumerate(ordered, 1) if p <= wrong * rank / len(ordered)), default=0)
+    for rank, (_, name) in enumerate(ordered, 1):
+        interval = known[name].interval
+        if within(interval, margin):
+            told[name] = "same"
+        elif rank <= found and known[name].passes_alone:
+            told[name] = "faster" if interval.median > 1 else "slower"
+    return told
+
+
+def verdicts(samples: Mapping[str, Sequence[float]], wrong: float = WRONG_VERDICTS, margin: float = MARGIN) -> dict[str, str]:
+    """Return the verdict of each named sample of speed-ups over processes; see `judged`."""
+    known = {name: evidence_of(values, wrong) for name, values in samples.items() if len(values) >= MIN_PROCESSES}
+    return dict.fromkeys(samples, "undecided") | judged(known, wrong, margin)
+
+
+def within(interval: Interval, margin: float = MARGIN) -> bool:
+    """Tell whether the interval lies within the margin of 1."""
+    return 1 / (1 + margin) <= interval.low and interval.high <= 1 + margin
+
+
+def is_same(speedups: Sequence[float], margin: float = MARGIN) -> bool:
+    """Tell whether the interval of a sample lies within the margin of 1."""
+    return within(process_interval(speedups), margin)
+
+
+def is_clear(speedups: Sequence[float]) -> bool:
+    """Tell whether the processes so far suffice for a verdict, but for what the other cases of the run ask."""
+    one = evidence_of(speedups)
+    return within(one.interval) or (one.passes_alone and one.p <= WRONG_VERDICTS)

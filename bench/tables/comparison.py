@@ -1,0 +1,139 @@
+"""A comparison in, what a reader must know of it out: as text for a terminal, as Markdown for a pull request."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from bench.findings.comparison import VERDICTS, CaseChange, Comparison, by_layer, costs
+from bench.findings.gate import SHOWN
+from bench.runs.saved import Measured, interval
+from bench.statistics.intervals import Interval
+from bench.tables.text import new_console, new_table, print_table, ratio, text_of
+
+LISTED = ("slower", "faster", "changed definition", "gone")  # the others are counted
+HEADERS = ("case", "verdict", "speed-up before", "speed-up now", "change", "own time", "dense's time", "")
+READ = "change: the speed-up now over that before, below 1 is slower; times: now over before, below 1 is less; [95 % interval]"
+
+
+def text(comparison: Comparison) -> Iterator[str]:
+    """Yield the lines of a comparison for a terminal."""
+    console = new_console()
+    for line in _head(comparison):
+        console.print(line)
+    if comparison.is_sound:
+        listed, more = _listed(comparison)
+        if listed:
+            table = new_table(HEADERS, left=2)
+            for one in listed:
+                table.add_row(*_cells(one))
+            print_table(console, READ, table)
+        for line in more:
+            console.print(line)
+        for line in _tail(comparison):
+            console.print(line)
+    yield from text_of(console)
+
+
+def markdown(comparison: Comparison, failed: Sequence[str], gate: str) -> Iterator[str]:
+    """Yield the lines of a comparison as Markdown; names are in code spans, which take them as they are."""
+    yield f"## {'❌' if failed else '✅'} sparse-models: {gate}"
+    yield ""
+    for line in failed[:SHOWN]:
+        yield f"- `{line}`"
+    if len(failed) > SHOWN:
+        yield f"- and {len(failed) - SHOWN} more"
+    yield ""
+    for line in _head(comparison):
+        yield f"{line}  "
+    listed, more = _listed(comparison)
+    if listed:
+        yield ""
+        yield f"{READ}."
+        yield ""
+        yield f"| {' | '.join(HEADERS)} |"
+        yield f"|{' --- |' * len(HEADERS)}"
+        for one in listed:
+            name, *others = _cells(one)
+            yield f"| `{name}` | {' | '.join(others)} |"
+    yield ""
+    if comparison.is_sound:
+        for line in (*more, *_tail(comparison)):
+            yield f"{line}  "
+
+
+def short(name: str) -> str:
+    """Return a case's name without its file."""
+    return name.rpartition("::")[2].removeprefix("bench_")
+
+
+def _listed(comparison: Comparison) -> tuple[list[CaseChange], list[str]]:
+    """Return what is worth a row, the first of each verdict, and a line for those that are left out."""
+    listed: list[CaseChange] = []
+    more = []
+    for verdict in LISTED if comparison.is_sound else ():
+        having = comparison.having(verdict)
+        listed += having[:SHOWN]
+        if len(having) > SHOWN:
+            more.append(f"and {len(having) - SHOWN} more {verdict}")
+    return listed, more
+
+
+def _head(comparison: Comparison) -> Iterator[str]:
+    for when, run in (("before:", comparison.old), ("now:   ", comparison.new)):
+        yield f"{when} {run.label}" + ("" if run.machine in run.name else f" on {run.machine}")
+    if not comparison.is_sound:
+        yield "The hardware is another, so that no time may be held against the other's: see where the machines agree, below."
+    elif comparison.old.machine != comparison.new.machine:
+        yield "The hardware is the same and the software another: what changed may be that."
+    if comparison.is_sound:
+        counts = _counts(one.verdict for one in comparison.changes)
+        asked = f"; {comparison.not_asked} of the run before were not asked for" if comparison.not_asked else ""
+        yield f"{len(comparison.changes)} case{'s' * (len(comparison.changes) != 1)}: {counts}{asked}"
+
+
+def _counts(verdicts: Iterable[str]) -> str:
+    found = Counter(verdicts)
+    return ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
+
+
+def _tail(comparison: Comparison) -> Iterator[str]:
+    for verdict in ("slower", "faster"):
+        for layer, changes in by_layer(comparison.having(verdict)).items():
+            of_layer = sum(one.row.layer == layer and one.evidence is not None for one in comparison.changes)
+            much = statistics.median(abs(one.slowdown) for one in changes)
+            yield f"{layer}: {len(changes)} of {of_layer} cases {verdict}, by {much:.0%} (median)"
+    if comparison.groups:
+        together = _counts(group.verdict for group in comparison.groups)
+        yield f"cases together, {len(comparison.groups)} layers and operations of layers: {together}"
+    for group in comparison.groups:
+        if group.verdict in ("slower", "faster"):
+            told = f"{group.verdict}, {ratio(group.evidence.interval)} of the speed-up before"
+            yield f"{group.name}, {len(group.cases)} cases together: {told}"
+    few = sum("processes" in one.note for one in comparison.having("undecided"))
+    if few:
+        yield f"{few} undecided for too few processes; raise --budget and --processes (trainings: --seeds)"
+    drifts = [one.dense_time.median for one in comparison.changes if one.dense_time]
+    if drifts:
+        low, middle, high = min(drifts), statistics.median(drifts), max(drifts)
+        yield f"dense took {middle:.2f} times as long as before (median of the cases; {low:.2f} to {high:.2f})"
+    yield from costs(comparison)
+
+
+def _cells(one: CaseChange) -> list[str]:
+    change = one.evidence.interval if one.evidence else None
+    return [
+        short(one.name),
+        one.verdict,
+        _speedup(one.old),
+        _speedup(one.new),
+        *(_ratio(each) for each in (change, one.own_time, one.dense_time)),
+        one.note,
+    ]
+
+
+def _speedup(measured: Measured | None) -> str:
+    return ratio(interval(measured)) if measured else ""
+
+
+def _ratio(of: Interval | None) -> str:
+    return ratio(of) if of else ""

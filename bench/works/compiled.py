@@ -1,0 +1,46 @@
+"""Dense's whole training step, compiled by torch.compile: one of the variants of the reference."""
+
+import importlib
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.cases import Case
+from bench.works.operations import optimizer_of
+from bench.works.problems import build, labels_of, problems
+from sparse_models.models import MLP
+from sparse_models.testing import gate_loss
+from sparse_models.training import training_step
+
+COMPILED = "compiled"  # the variant's name; on batch-major samples
+
+
+def can_compile() -> bool:
+    """Tell whether torch.compile is wanted (TORCH_COMPILE_DISABLE) and finds a C++ compiler on this machine."""
+    return os.environ.get("TORCH_COMPILE_DISABLE") != "1" and any(map(shutil.which, [os.environ.get("CXX", "g++"), "clang++"]))
+
+
+@lru_cache(maxsize=2)  # compiled code is loaded in a second or two, and cases of one shape follow one another
+def compiled_step(shape: str, device: str, dtype: str, threads: int) -> tuple[Callable[[], object], MLP]:
+    """Return a dense step of the one training loop whose loss is compiled, checked against the definition, and its layers."""
+    parts = problems(Case("training_step", "dense", "dense", "static", shape, 0.0, device, dtype, threads), "dense")
+    model = build("dense", parts)
+    x, labels, optimizer = parts[0].x, labels_of(parts), optimizer_of(model)
+    # Past its limit of shapes for one piece of code, eight as it comes, dynamo would run it eagerly and say nothing.
+    dynamo: Any = importlib.import_module("torch._dynamo.config")  # here, because it takes as long as all of torch
+    dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = 256, True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's compiler uses what PyTorch says not to use
+        loss_of = torch.compile(model.cross_entropy, dynamic=False)
+        gate_loss(list(model), loss_of(x, labels), x, labels)
+
+    def step() -> Tensor:
+        return training_step(model, x, labels, optimizer, loss_of=loss_of)
+
+    return step, model

@@ -1,0 +1,53 @@
+"""A case may only be timed once its layer agrees with the definition of a sparse layer at every size of its shape."""
+
+from functools import lru_cache
+
+from bench.cases import Case
+from bench.works.once_per_run import once_per_run
+from bench.works.problems import Key, as_layout, build, keys, labels_of, problem
+from sparse_models.errors import GateError
+from sparse_models.layers import LAYERS
+from sparse_models.masks import Pattern
+from sparse_models.testing import Definition, define, gate, gate_chain
+
+GATE_ROWS = 1024  # of the batch, if it is larger: the definition is computed in float64, in several passes over memory
+
+
+@lru_cache(maxsize=8)
+def _definition(pattern: Pattern, key: Key) -> Definition:
+    return define(problem(pattern, *key))
+
+
+@once_per_run
+def _gate_failure(layer: str, key: Key, layout: str, threads: int) -> str | None:  # noqa: ARG001  # torch is set to them
+    """Return why the layer fails its gate, or None if it passes: found out once a run, whatever the operation."""
+    pattern = LAYERS[layer].pattern
+    drawn = problem(pattern, *key)
+    try:
+        gate(LAYERS[layer], drawn._replace(x=as_layout(drawn.x, layout)), _definition(pattern, key))
+    except GateError as error:
+        return str(error)
+    return None
+
+
+@once_per_run
+def _chain_failure(layer: str, keys: list[Key], threads: int) -> str | None:  # noqa: ARG001  # torch is set to them
+    """Return why the layer's fused step fails its gate, or None if it passes or there is none."""
+    parts = [problem(LAYERS[layer].pattern, *key) for key in keys]
+    try:
+        gate_chain(list(build(layer, parts)), parts[0].x, labels_of(parts))
+    except GateError as error:
+        return str(error)
+    return None
+
+
+def pass_gate(case: Case, layer: str, layout: str) -> None:
+    """Raise GateError, before anything is timed, unless `layer` agrees with its definition at every size of its shape."""
+    for key in keys(case, layer, GATE_ROWS):
+        failure = _gate_failure(layer, key, layout, case.threads)
+        if failure is not None:
+            raise GateError(failure)
+    if case.op in ("training_step", "train"):
+        failure = _chain_failure(layer, keys(case, layer, GATE_ROWS), case.threads)
+        if failure is not None:
+            raise GateError(failure)

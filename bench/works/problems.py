@@ -1,0 +1,78 @@
+"""From a case to tensors: weights, masks, inputs and output gradients of each layer of its shape, in a memory layout."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from bench.cases import Case, Shape
+from sparse_models.layers import LAYERS, SparseLinear
+from sparse_models.masks import FULL, Pattern, random_score, skewed_score
+from sparse_models.models import MLP, convert, draw
+from sparse_models.testing import Problem
+
+LAYOUTS = ("batch-major", "feature-major")
+
+
+def problems(case: Case, layer: str) -> list[Problem]:
+    """Return, for each layer of the case's shape, random weights, a mask of `layer`'s pattern, inputs and gradients."""
+    return [problem(LAYERS[layer].pattern, *key) for key in keys(case, layer)]
+
+
+# in, out, batch, sparsity, skew, device, dtype of one layer of a shape
+Key = tuple[int, int, int, float, float, str, str]
+
+
+def keys(case: Case, layer: str, most_rows: int | None = None) -> list[Key]:
+    """Return what `problem` makes each layer of the case's shape from, with at most `most_rows` samples."""
+    shape = Shape.parse(case.shape)
+    batch = min(shape.batch, most_rows or shape.batch)
+    sparsity, skew = (0.0, 0.0) if LAYERS[layer].pattern is FULL else (case.sparsity, case.skew)
+    pairs = zip(shape.sizes, shape.sizes[1:], strict=False)
+    return [(inputs, outputs, batch, sparsity, skew, case.device, case.dtype) for inputs, outputs in pairs]
+
+
+def problem(
+    pattern: Pattern, inputs: int, outputs: int, batch: int, sparsity: float, skew: float, device: str, dtype: str
+) -> Problem:
+    """Return random weights, a mask of the pattern, inputs and output gradients: the same for the same arguments."""
+    weight, bias, x, output_grad = _tensors(inputs, outputs, batch, device, dtype)
+    return Problem(weight, _mask(pattern, inputs, outputs, sparsity, skew, device), bias, x, output_grad)
+
+
+@lru_cache(maxsize=8)  # the layers of one shape, and its gate's smaller batches: cases of one shape follow one another
+def _tensors(inputs: int, outputs: int, batch: int, device: str, dtype: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    number_type = getattr(torch, dtype)
+    [(weight, bias)] = convert(draw((inputs, outputs), generator), device, number_type)
+    x = torch.randn(batch, inputs, generator=generator).to(device, number_type)
+    output_grad = torch.randn(batch, outputs, generator=generator).to(device, number_type)
+    return weight, bias, x, output_grad
+
+
+@lru_cache(maxsize=32)  # as many sparsities; a mask is small beside what it masks
+def _mask(pattern: Pattern, inputs: int, outputs: int, sparsity: float, skew: float, device: str) -> Tensor:
+    generator, shape = torch.Generator().manual_seed(1), torch.Size((outputs, inputs))
+    score = skewed_score(shape, sparsity, skew, generator, device) if skew else random_score(shape, generator, device)
+    return pattern.from_score(score, sparsity)
+
+
+def build(layer: str, parts: list[Problem]) -> MLP:
+    """Return the chain of `layer` over the weights and masks of `parts`."""
+    return MLP(LAYERS[layer](part.weight, part.mask, part.bias) for part in parts)
+
+
+def as_layout(x: Tensor, layout: str) -> Tensor:
+    """Return x [batch, features] in the strides of `layout`."""
+    return x.t().contiguous().t() if layout == "feature-major" else x.contiguous()
+
+
+def layout_of(layer: type[SparseLinear], dense_layout: str) -> str:
+    """Return the layout that `layer` prefers; one that takes any gets the one in which dense is fastest."""
+    return dense_layout if layer.layout == "any" else layer.layout
+
+
+def labels_of(parts: list[Problem]) -> Tensor:
+    """Return a random class [batch] for each sample of a network."""
+    batch, classes = parts[-1].output_grad.shape
+    return torch.randint(classes, (batch,), generator=torch.Generator().manual_seed(2)).to(parts[0].x.device)

@@ -1,0 +1,22 @@
+"""How near a layer's kernel comes to what bounds it on this machine."""
+
+from bench.runs.row import Facts
+from bench.works.once_per_run import once_per_run
+from sparse_models.costs import PRODUCTS
+from sparse_models.kernels import roofline
+from sparse_models.layers import SparseLinear
+
+
+def bounds(layer: SparseLinear, op: str, batch: int, threads: int) -> Facts:
+    """Return what bounds the one product that an operation consists of, measured now; nothing where it is not known."""
+    products = PRODUCTS[op]
+    tile_bytes = layer.tile_bytes(products[0], batch) if len(products) == 1 else None
+    if tile_bytes is None:
+        return {}
+    dtype = str(layer.values.dtype).removeprefix("torch.")
+    return {"tile_bytes": tile_bytes, "bound_gflops": _bound_gflops(tile_bytes, dtype, threads)}
+
+
+@once_per_run
+def _bound_gflops(tile_bytes: int, dtype: str, threads: int) -> float:  # noqa: ARG001  # a key: torch is set to them
+    return roofline.bound(tile_bytes, dtype) / 1e9

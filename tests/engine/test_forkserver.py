@@ -1,0 +1,68 @@
+"""Processes come from one that stands ready, say only what they are to say, and are gone when nobody listens."""
+
+import json
+import os
+import signal
+import time
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from bench.cases import Case
+from bench.engine.forkserver import _read
+from bench.engine.pairing import PATIENCE, Racer
+from bench.engine.processes import fork_server_for
+from bench.works.once_per_run import KNOWN
+from tests.engine.test_processes import fine, job, measured
+
+
+def orphaned(case: Case, race: Racer) -> dict[str, Any]:
+    if "orphaned" not in KNOWN and os.getppid() != int(os.environ["ASKING"]):
+        os.kill(os.getppid(), signal.SIGKILL)
+    KNOWN["orphaned"] = True
+    return fine(case, race)
+
+
+def noisy(case: Case, race: Racer) -> dict[str, Any]:
+    print("this is not a result")
+    os.write(1, b"nor is this\n")
+    return fine(case, race)
+
+
+def test_what_was_to_fork_the_next_process_is_replaced_if_it_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASKING", str(os.getpid()))
+    results, _ = measured(job(orphaned), processes=2)
+    assert results.outcomes["orphaned0-0"].failure is None
+    assert results.outcomes["orphaned0-0"].processes == [0, 1]
+
+
+def test_what_a_case_prints_is_not_taken_for_a_result() -> None:
+    results, _ = measured(job(noisy), processes=1)
+    assert len(results.outcomes["noisy0-0"].races) == 1
+
+
+def lingers(case: Case, race: Racer) -> dict[str, Any]:
+    time.sleep(600)
+    raise AssertionError
+
+
+def test_a_process_that_is_not_listened_to_is_gone_before_the_next_is_asked() -> None:
+    asked = {"patience": PATIENCE, "timer": "time.perf_counter", "disable_gc": False, "known": {}, "seconds": 0.0}
+    with closing(fork_server_for([job(fine)])) as fork_server:
+        fresh = fork_server.run(asked | {"cases": [(__name__, "lingers", job(lingers).case)]})
+        assert "begin" not in next(fresh)
+        lingering = fork_server._forked
+        assert next(fresh) == {"begin": 0}
+        fresh.close()
+        assert lingering is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(lingering, 0)
+        _, began, said = fork_server.run(asked | {"cases": [(fine.__module__, "fine", job(fine).case)]})
+    assert (began["begin"], said["case"], len(said["race"][0])) == (0, 0, 6)
+
+
+def test_how_a_process_ended_is_read_behind_half_a_line_of_its_own() -> None:
+    assert _read('{"case": 3, "facts": {"a"{"exit": -9}\n') == {"exit": -9}
+    said = {"case": 3, "failure": 'it said {"exit": 1}'}
+    assert _read(json.dumps(said) + "\n") == said

@@ -1,0 +1,257 @@
+"""The reference is chosen by several processes, once for a whole run, and every process of the run is told which it is."""
+
+import random
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.cases import Case
+from bench.engine import reference_search
+from bench.engine.jobs import Effort, Job, Results, Spent
+from bench.engine.journal import Journal, identity
+from bench.engine.pairing import Plan, Racer
+from bench.engine.processes import Means, fork_server_for
+from bench.engine.reference_search import CLEARLY, expected_seconds, fastest, measure_against_best, variant_jobs
+from bench.engine.rounds import Work
+from bench.runs.outcome import Outcome
+from bench.runs.outcome import Race as Pairs
+from bench.works import reference
+from bench.works.compiled import COMPILED
+from bench.works.once_per_run import KNOWN
+from bench.works.operations import operation
+from bench.works.problems import LAYOUTS
+from bench.works.reference import dense_case, dense_reference, variant_key
+from tests.engine.test_processes import broken, fine
+
+BATCH_MAJOR, FEATURE_MAJOR = LAYOUTS
+STEP = Case("step", "sparse", "csr", "static", "6x8b4", 0.8, "cpu", "float32", 1)
+TRAINING = STEP._replace(op="training_step", shape="6x8x4b16")
+TRAINING_DENSE = dense_case(TRAINING)
+
+
+def jobs_of(*cases: Case) -> list[Job]:
+    return [Job(f"{case.op} {case.id}", __name__, "known_way", case) for case in cases]
+
+
+def outcome_of(speedups: list[float], failure: str | None = None) -> Outcome:
+    outcome = Outcome()
+    for process, value in enumerate(speedups):
+        outcome.add(process, Pairs([1.0], [value]), {})
+    outcome.failure = failure
+    return outcome
+
+
+def chosen(jobs: list[Job], *outcomes: Outcome) -> list[str]:
+    found = fastest(jobs, {job.name: outcome for job, outcome in zip(jobs, outcomes, strict=True)})
+    assert all(gain == 1.0 if way == BATCH_MAJOR else gain > CLEARLY for way, gain in found.values())
+    return [way for way, _ in found.values()]
+
+
+STEP_WAYS = variant_jobs(jobs_of(STEP))
+
+
+@given(st.lists(st.floats(0.5, 2.0), min_size=1, max_size=9))
+def test_a_layout_is_chosen_where_most_processes_find_it_clearly_faster(speedups: list[float]) -> None:
+    clearly = sum(value > CLEARLY for value in speedups)
+    [way] = chosen(STEP_WAYS, outcome_of(speedups))
+    if clearly * 2 > len(speedups):
+        assert way == FEATURE_MAJOR
+    elif clearly * 2 < len(speedups):
+        assert way == BATCH_MAJOR
+
+
+@given(st.integers(0, 2**32), st.floats(0.1, 10.0), st.floats(0.1, 10.0))
+def test_two_processes_of_five_that_are_disturbed_do_not_change_the_choice(seed: int, one: float, other: float) -> None:
+    draw = random.Random(seed)
+    for truth, expected in ((1.1, FEATURE_MAJOR), (1.0, BATCH_MAJOR), (0.9, BATCH_MAJOR)):
+        speedups = [one, other, *(truth * draw.uniform(0.99, 1.01) for _ in range(3))]
+        draw.shuffle(speedups)
+        assert chosen(STEP_WAYS, outcome_of(speedups)) == [expected]
+
+
+@pytest.fixture
+def _compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_search, "can_compile", lambda: True)
+
+
+@pytest.mark.usefixtures("_compiling")
+def test_the_fastest_of_three_ways_is_chosen_and_one_that_failed_is_none() -> None:
+    jobs = variant_jobs(jobs_of(TRAINING))
+    assert [job.case.data for job in jobs] == [FEATURE_MAJOR, COMPILED]
+    fast, faster, slow = (outcome_of([value] * 5) for value in (1.2, 1.3, 0.8))
+    assert chosen(jobs, fast, faster) == [COMPILED]
+    assert chosen(jobs, faster, fast) == [FEATURE_MAJOR]
+    assert chosen(jobs, slow, slow) == [BATCH_MAJOR]
+    assert chosen(jobs, fast, outcome_of([1.3] * 5, "it does not compile")) == [FEATURE_MAJOR]
+    assert chosen(jobs, outcome_of([]), outcome_of([])) == [BATCH_MAJOR]
+    assert fastest(jobs[:1], {jobs[0].name: outcome_of([1.1, 1.3, 1.2])}) == {variant_key(TRAINING_DENSE): (FEATURE_MAJOR, 1.2)}
+
+
+@pytest.mark.usefixtures("_compiling")
+def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() -> None:
+    cases = [
+        *(
+            STEP._replace(layer=layer, sparsity=sparsity, skew=sparsity)
+            for layer in ("csr", "tiled")
+            for sparsity in (0.5, 0.9)
+        ),
+        STEP._replace(op="update", update="set"),  # against the same step
+        STEP._replace(op="forward"),
+        STEP._replace(op="beside"),  # against the same forward pass
+        STEP._replace(regime="cold"),
+        STEP._replace(op="forward", shape="6x8b1"),
+        TRAINING,
+        TRAINING._replace(shape="6x8x4b1"),
+        TRAINING._replace(device="cuda"),
+        TRAINING._replace(op="train", data="digits"),
+    ]
+    searched = variant_jobs(jobs_of(*cases))
+    found = [(job.case.data, job.case.op, job.case.shape, job.case.device, job.case.regime) for job in searched]
+    assert found == [
+        (FEATURE_MAJOR, "step", "6x8b4", "cpu", "warm"),
+        (FEATURE_MAJOR, "forward", "6x8b4", "cpu", "warm"),
+        (FEATURE_MAJOR, "step", "6x8b4", "cpu", "cold"),
+        (FEATURE_MAJOR, "training_step", "6x8x4b16", "cpu", "warm"),
+        (COMPILED, "training_step", "6x8x4b16", "cpu", "warm"),
+        (COMPILED, "training_step", "6x8x4b1", "cpu", "warm"),
+        (FEATURE_MAJOR, "training_step", "6x8x4b16", "cuda", "warm"),
+    ]
+    assert len({job.name for job in searched}) == len(found)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("op", ["forward", "step", "beside", "update"])
+def test_the_reference_is_the_way_that_is_known(monkeypatch: pytest.MonkeyPatch, op: str, layout: str) -> None:
+    case = STEP._replace(op=op)
+    asked = []
+
+    def listened(op: str, *rest: Any) -> Any:
+        asked.append((op, rest[-1]))
+        return operation(op, *rest)
+
+    monkeypatch.setattr(reference, "operation", listened)
+    monkeypatch.setattr(reference, "KNOWN", {variant_key(dense_case(case)): [layout, 1.5]})  # as JSON returns it
+    assert dense_reference(case).facts == {"dense_layout": layout, "dense_layout_gain": 1.5}
+    assert asked == [(dense_case(case).op, layout)]
+
+
+def test_where_none_is_known_the_reference_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "KNOWN", {})
+    assert dense_reference(STEP).facts == {"dense_layout": BATCH_MAJOR, "dense_layout_gain": 1.0}
+
+
+def test_a_way_is_raced_against_the_first_on_the_reference_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_search, "dense_work", lambda way, reference: (lambda: (way, reference), None))
+    raced: list[tuple[Any, Any]] = []
+
+    class Race:
+        once = False
+
+        def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
+            raced.append((candidate(), reference()))
+
+    [job] = STEP_WAYS
+    assert reference_search.variant_race(job.case, Race()) == {}
+    assert raced == [((FEATURE_MAJOR, dense_case(STEP)), (BATCH_MAJOR, dense_case(STEP)))]
+
+
+def known_way(case: Case, race: Racer) -> dict[str, Any]:
+    return fine(case, race) | {"way": KNOWN[variant_key(dense_case(case))][0]}
+
+
+def measured(jobs: list[Job], journal: Journal | None = None, processes: int = 3) -> tuple[Results, list[str]]:
+    told: list[str] = []
+    with closing(fork_server_for(jobs)) as fork_server:
+        results = measure_against_best(jobs, Effort(processes, 1e9, 60.0), told.append, Means(fork_server, journal=journal))
+    return results, [text.partition(" in ")[0] for text in told]
+
+
+SEARCHED = [f"dense's layouts, process {number} of 3: 1 case" for number in (1, 2, 3)]
+MEASURED = [f"process {number} of 3: 2 cases" for number in (1, 2, 3)]
+BOTH = jobs_of(STEP, STEP._replace(sparsity=0.5))
+
+
+def test_the_search_comes_first_and_every_process_knows_what_it_found() -> None:
+    results, told = measured(BOTH)
+    assert told == [*SEARCHED, *MEASURED]
+    assert list(results.outcomes) == [job.name for job in BOTH]  # and nothing of the search
+    assert {outcome.facts["way"] for outcome in results.outcomes.values()} <= set(LAYOUTS)
+    assert sum(results.spent) > 0
+
+
+def test_a_way_that_fails_is_told_and_takes_no_case_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = variant_jobs(BOTH)[0]._replace(module=broken.__module__, function=broken.__name__)
+    monkeypatch.setattr(reference_search, "variant_jobs", lambda _: [way])
+    results, told = measured(BOTH)
+    assert f"{way.name}: ZeroDivisionError: no such number; dense is timed" in told
+    assert all(outcome.failure is None for outcome in results.outcomes.values())
+    assert {outcome.facts["way"] for outcome in results.outcomes.values()} == {BATCH_MAJOR}
+
+
+def journal_of(folder: Path, jobs: list[Job], *said: tuple[int, Job, float]) -> Journal:
+    """Return the journal of a run broken off, with a speed-up for each process and job that it holds."""
+    run = identity("machine", [job.name for job in (*variant_jobs(jobs), *jobs)])
+    journal = Journal.start(folder, run)
+    spent = dict.fromkeys(("whole", "raced", "timed"), 0.0)
+    for process, job, speedup in said:
+        race = Pairs([1.0] * 6, [speedup] * 6)
+        journal.add(process, job.name, {"known": {}, "race": race, "facts": {"way": "told before"}, "spent": spent})
+    journal.close(is_saved=False)
+    return Journal.resume(folder, run)
+
+
+@pytest.mark.parametrize(("gain", "way"), [(2.0, FEATURE_MAJOR), (0.5, BATCH_MAJOR)])
+def test_a_run_broken_off_in_its_cases_keeps_the_ways_it_measured_by(tmp_path: Path, gain: float, way: str) -> None:
+    [search] = variant_jobs(BOTH)
+    # Two of three processes had found the way, and the time for the search was over.
+    journal = journal_of(tmp_path, BOTH, (0, search, gain), (1, search, gain), (0, BOTH[0], 1.0))
+    results, told = measured(BOTH, journal)
+    journal.close(is_saved=True)
+    assert told == ["process 1 of 3: 1 case", *MEASURED[1:]]
+    assert [outcome.facts["way"] for outcome in results.outcomes.values()] == ["told before", way]
+
+
+def test_a_run_broken_off_in_the_search_goes_on_searching(tmp_path: Path) -> None:
+    [search] = variant_jobs(BOTH)
+    journal = journal_of(tmp_path, BOTH, (0, search, 100.0), (1, search, 100.0))
+    results, told = measured(BOTH, journal)
+    journal.close(is_saved=True)
+    assert told == [SEARCHED[2], *MEASURED]
+    assert {outcome.facts["way"] for outcome in results.outcomes.values()} == {FEATURE_MAJOR}
+
+
+def test_ctrl_c_in_the_search_measures_no_case() -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with closing(fork_server_for(BOTH)) as fork_server:
+        results = measure_against_best(BOTH, Effort(3, 1e9, 60.0), interrupt, Means(fork_server))
+    assert results.interrupted
+    assert all(not outcome.races for outcome in results.outcomes.values())
+    assert list(results.outcomes) == [job.name for job in BOTH]
+
+
+@pytest.mark.parametrize(("processes", "budget"), [(12, 100.0), (2, 10.0)])
+def test_the_search_has_a_part_of_the_budget_and_the_cases_the_rest(
+    monkeypatch: pytest.MonkeyPatch, processes: int, budget: float
+) -> None:
+    asked: list[tuple[list[Job], Effort]] = []
+
+    def spending(jobs: list[Job], effort: Effort, *_: Any, **__: Any) -> Results:
+        asked.append((jobs, effort))
+        return Results({job.name: outcome_of([1.0]) for job in jobs}, False, False, Spent(timed=1.5, building=0.5))
+
+    monkeypatch.setattr(reference_search, "measure_all", spending)
+    effort = Effort(processes, 0.05, budget)
+    with closing(fork_server_for(BOTH)) as fork_server:
+        results = measure_against_best(BOTH, effort, lambda _: None, Means(fork_server))
+    [(searched, search), (jobs, left)] = asked
+    assert (searched, jobs) == (variant_jobs(BOTH), BOTH)
+    assert (search.processes, search.budget) == (min(processes, reference_search.PROCESSES), reference_search.SHARE * budget)
+    assert left == effort._replace(budget=budget - 2.0)
+    assert sum(results.spent) == 4.0
+    assert 0 < expected_seconds(BOTH, effort) <= search.budget

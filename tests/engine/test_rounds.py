@@ -1,0 +1,147 @@
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from bench.engine import rounds
+from bench.engine.rounds import captured, evictor, synchronised, time_round
+from bench.machine.bounds import cache_bytes
+from sparse_models.errors import InputError
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+
+
+class Ticks:
+    """A clock that work moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            self.now += seconds
+
+        return run
+
+
+def test_a_round_tells_the_seconds_of_one_call() -> None:
+    clock = Ticks()
+    assert time_round(clock.work(2.0), 5, "cpu", clock)[:2] == (2.0, None)
+    assert clock.now == 10.0
+
+
+def test_emptying_the_caches_is_not_in_the_time() -> None:
+    clock = Ticks()
+    assert time_round(clock.work(2.0), 5, "cpu", clock, clock.work(100.0)).seconds == 2.0
+    assert clock.now == 5 * 102.0
+
+
+def test_the_evictor_writes_more_than_the_caches_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[torch.Tensor] = []
+    ones = torch.ones
+
+    def noted(*size: int, device: str) -> torch.Tensor:
+        written.append(ones(*size, device=device))
+        return written[-1]
+
+    monkeypatch.setattr(torch, "ones", noted)
+    evict = evictor.__wrapped__("cpu")
+    evict()
+    [buffer] = written
+    assert buffer.nbytes >= 2 * cache_bytes("cpu") - 4
+    assert bool((buffer == 2).all())
+
+
+def test_a_cpu_is_never_waited_for() -> None:
+    assert synchronised(time.perf_counter, "cpu") is time.perf_counter
+
+
+class FakeCuda:
+    """As much of torch.cuda as a round asks for: a queue that its work fills, and events that read its end."""
+
+    def __init__(self, launch: float, kernel: float) -> None:
+        self.host, self.queue_end, self.launch, self.kernel = 0.0, 0.0, launch, kernel
+
+    def work(self) -> None:
+        self.host += self.launch
+        self.queue_end = max(self.queue_end, self.host) + self.kernel
+
+    def _sleep(self, cycles: int) -> None:
+        self.queue_end = max(self.queue_end, self.host) + cycles / rounds.CLOCK_HZ
+
+    def synchronize(self) -> None:
+        self.host = max(self.host, self.queue_end)
+
+    def Event(self, *, enable_timing: bool) -> "FakeEvent":  # noqa: N802  # torch's name
+        assert enable_timing
+        return FakeEvent(self)
+
+
+class FakeEvent:
+    """An event in the queue."""
+
+    def __init__(self, cuda: FakeCuda) -> None:
+        self.cuda, self.at = cuda, 0.0
+
+    def record(self) -> None:
+        self.at = max(self.cuda.queue_end, self.cuda.host)
+
+    def elapsed_time(self, stop: "FakeEvent") -> float:
+        return (stop.at - self.at) * 1e3
+
+
+@pytest.mark.parametrize("evicting", [False, True])
+@pytest.mark.parametrize(("launch", "kernel"), [(1e-5, 2e-6), (1e-5, 1e-3)])
+def test_device_time_is_the_kernels_though_launches_take_longer(
+    monkeypatch: pytest.MonkeyPatch, launch: float, kernel: float, *, evicting: bool
+) -> None:
+    cuda = FakeCuda(launch, kernel)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(time, "perf_counter", lambda: cuda.host)
+
+    def evict() -> None:
+        cuda.queue_end = max(cuda.queue_end, cuda.host) + 5e-5
+
+    took = time_round(cuda.work, 20, "cuda", time.perf_counter, evict if evicting else None)
+    assert took.seconds == pytest.approx(kernel)
+    assert took.host_seconds == pytest.approx(launch)
+
+
+@cuda
+def test_device_time_agrees_with_an_independent_clock() -> None:
+    a, b = (torch.rand(4096, 4096, device="cuda") for _ in range(2))
+
+    def work() -> torch.Tensor:
+        return a @ b
+
+    for _ in range(10):
+        work()
+    device = min(time_round(work, 20, "cuda").seconds for _ in range(5))
+    clock = synchronised(time.perf_counter, "cuda")
+    walls = []
+    for _ in range(5):
+        start = clock()
+        for _ in range(20):
+            work()
+        walls.append((clock() - start) / 20)
+    assert device == pytest.approx(min(walls), rel=0.1)
+
+
+@cuda
+def test_a_captured_work_does_the_same() -> None:
+    x, y = torch.ones(8, device="cuda"), torch.zeros(8, device="cuda")
+    replay = captured(lambda: y.copy_(x * 3))
+    x.fill_(2.0)
+    replay()
+    assert y.tolist() == [6.0] * 8
+
+
+@cuda
+def test_what_a_graph_cannot_hold_is_refused() -> None:
+    x = torch.ones(8, device="cuda")
+    with pytest.raises(InputError, match="expected a work that a CUDA graph can hold"):
+        captured(lambda: x.sum().item())

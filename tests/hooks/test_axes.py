@@ -1,0 +1,25 @@
+"""Regimes and skews, as a user asks for them."""
+
+import json
+from pathlib import Path
+
+from tests.helpers.in_process import SMALL, run
+
+
+def test_cold_caches_are_a_regime_and_a_cpu_has_no_graphs(tmp_path: Path) -> None:
+    done = run(*SMALL, "--op", "forward", "-k", "csr-", "--regime", "warm,cold,graph", "-rs", "--budget", "20",
+               f"--benchmark-json={tmp_path / 'run.json'}")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
+    assert [row["regime"] for row in rows] == ["warm", "cold"]
+    assert "(cpu, float32, 1 thread, cold caches)" in done.stdout
+    assert "a CPU has no graphs to replay; ask for --regime warm or cold" in done.stdout
+
+
+def test_skewed_masks_are_cases_of_their_own(tmp_path: Path) -> None:
+    arguments = [*SMALL[2:], "--shape", "64x64b4", "--op", "forward", "--layer", "csr", "--skew", "0,0.5"]
+    done = run(*arguments, f"--benchmark-json={tmp_path / 'run.json'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = json.loads((tmp_path / "run.json").read_text())["benchmarks"]
+    assert sorted(record["extra_info"]["skew"] for record in records) == [0, 0, 0.5, 0.5]
+    assert len({record["fullname"] for record in records}) == 4

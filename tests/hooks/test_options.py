@@ -1,0 +1,133 @@
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from bench import cases
+from bench.cases import Selection
+from bench.engine.jobs import Effort
+from bench.hooks.options import add_options, read_effort, read_options
+from sparse_models.data import DATA
+from sparse_models.layers import LAYERS
+
+ROOT = Path(__file__).parents[2]
+KNOWN = ", ".join(sorted(LAYERS))
+
+
+def config(**options: str) -> Any:
+    """A pytest configuration, as far as options go."""
+    known: dict[str, str | None] = {}
+    add_options(SimpleNamespace(addoption=lambda name, **_: known.__setitem__(name, None)))
+    given = {f"--{name}": value for name, value in options.items()}
+    assert set(given) <= set(known)
+    return SimpleNamespace(getoption=(known | given).__getitem__)
+
+
+def read(**options: str) -> Selection:
+    """What the command line would be read as."""
+    return read_options(config(**options))
+
+
+def read_all(**options: str) -> tuple[Selection, Effort]:
+    """What the plugin reads of the command line."""
+    return read_options(config(**options)), read_effort(config(**options))
+
+
+def test_effort_has_defaults_and_takes_numbers() -> None:
+    assert read_effort(config()) == Effort(processes=12, precision=0.05, budget=170.0)
+    assert read_effort(config(processes="3", precision="0.1", budget="10")) == Effort(3, 0.1, 10.0)
+
+
+def test_nothing_given_is_everything_at_its_default() -> None:
+    selection = read()
+    assert selection == Selection(
+        ops=cases.OPS, layers=None, updates=None, shapes=None, sparsities=None,
+        devices=("cuda",) if torch.cuda.is_available() else ("cpu",), dtypes=("float32",), threads=(torch.get_num_threads(),),
+        regimes=("warm",),
+        data=tuple(DATA), protocols=None, seeds=3,
+    )  # fmt: skip
+
+
+def test_lists_are_separated_by_commas_and_doubles_said_once() -> None:
+    selection = read(layer="csr, masked,csr", sparsity="0,.5,1", shape="3x4b5,03x4b5", threads="1", op="train,forward")
+    assert selection.layers == ("csr", "masked")
+    assert selection.sparsities == (0, 0.5, 1)
+    assert selection.shapes == ("3x4b5",)
+    assert selection.ops == ("train", "forward")
+    assert selection.threads == (1,)
+    assert read(skew="0,.25").skews == (0.0, 0.25)
+
+
+SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each at least 1)"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("sparsity", "1.2", "expected a sparsity (fraction of zeros) between 0 and 1, got 1.2; 80 % sparse is 0.8"),
+        ("sparsity", "0.5,high", "expected a sparsity (fraction of zeros) between 0 and 1, got high; 80 % sparse is 0.8"),
+        ("sparsity", "nan", "expected a sparsity (fraction of zeros) between 0 and 1, got nan; 80 % sparse is 0.8"),
+        ("layer", "cssr", f"expected a known layer ({KNOWN}), got 'cssr'; check the spelling"),
+        ("layer", "", f"expected a known layer ({KNOWN}), got ''; check the spelling"),
+        ("op", "forwards", f"expected a known operation ({', '.join(cases.OPS)}), got 'forwards'; check the spelling"),
+        ("update", "snip", "expected a known update rule (rigl, set, static), got 'snip'; check the spelling"),
+        ("shape", "0x3b1", f"{SHAPE}, got '0x3b1'; more sizes make an MLP, as in 100x256x256x10b4096"),
+        ("dtype", "int8", "expected a known dtype (float32, float64, bfloat16), got 'int8'; check the spelling"),
+        ("device", "tpu", "expected cpu, cuda or auto, got 'tpu'; check the spelling"),
+        ("threads", "0", "expected a whole number from 1 to 999999, got '0'; for example 3"),
+        ("threads", "-1", "expected a whole number from 1 to 999999, got '-1'; for example 3"),
+        ("data", "mnist", "expected a known data set (random, teacher, digits), got 'mnist'; check the spelling"),
+        ("protocol", "fair", "expected a known protocol (seed, tuned), got 'fair'; check the spelling"),
+        ("seeds", "1,2", "expected a whole number from 1 to 1000, got '1,2'; for example 3"),
+        ("threads", "9" * 5000, f"expected a whole number from 1 to 999999, got '{'9' * 5000}'; for example 3"),
+        ("processes", "0", "expected a whole number from 1 to 1000, got '0'; for example 3"),
+        ("processes", "1001", "expected a whole number from 1 to 1000, got '1001'; for example 3"),
+        ("precision", "nan", "expected a number above 0, got 'nan'; for example 0.05"),
+        ("budget", "-1", "expected a number above 0, got '-1'; for example 0.05"),
+        ("budget", "1e999", "expected a number above 0, got '1e999'; for example 0.05"),
+        ("skew", "-0.5", "expected a number above 0, got '-0.5'; for example 0.05"),
+        ("regime", "hot", "expected a known regime (warm, cold, graph), got 'hot'; check the spelling"),
+        ("precision", "soon", "expected a number above 0, got 'soon'; for example 0.05"),
+        ("seeds", "many", "expected a whole number from 1 to 1000, got 'many'; for example 3"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_in_one_sentence(option: str, value: str, sentence: str) -> None:
+    with pytest.raises(pytest.UsageError) as error:
+        read_all(**{option: value})
+    assert str(error.value) == f"--{option}: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [("sparselab", "pip install sparselab=="), ("sparseprop", "pip install --no-build-isolation sparseprop==")],
+)
+def test_without_its_package_a_layer_is_unknown_and_the_error_says_what_to_install(name: str, install: str) -> None:
+    block = f"import sys, pytest; sys.modules[{name!r}] = None; sys.exit(pytest.main(['bench', '--layer', {name!r}]))"
+    done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    known = ", ".join(layer for layer in LAYERS if layer != name)
+    start = f"ERROR: --layer: expected a known layer ({known}), got {name!r}; {install}"
+    assert any(line.startswith(start) for line in done.stderr.splitlines()), done.stderr
+
+
+def test_more_threads_than_cores_are_refused() -> None:
+    with pytest.raises(pytest.UsageError, match=r"expected at most \d+ threads, .* got 100000; ask for fewer"):
+        read(threads="100000")
+
+
+def test_cuda_absent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(pytest.UsageError, match="expected a CUDA device, got none"):
+        read(device="cuda")
+    assert read(device="auto").devices == ("cpu",)
+
+
+@pytest.mark.parametrize("options", [{"layer": "dense"}, {"update": "static"}])
+def test_an_operation_left_without_cases_is_refused(options: dict[str, str]) -> None:
+    with pytest.raises(pytest.UsageError, match="got none for update; update needs a sparse layer and a rule that moves"):
+        read(op="forward,update", **options)
+    assert read(**options)

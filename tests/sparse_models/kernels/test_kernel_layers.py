@@ -1,0 +1,65 @@
+"""Layers over kernels that see addresses alone, and over a structure kept both ways."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.utils.parametrize
+import torch.nn.utils.prune
+from torch.func import functional_call
+
+from sparse_models.errors import InputError
+from sparse_models.layers import LAYERS
+from sparse_models.masks import random_mask
+from sparse_models.testing import Problem, gate
+from tests.strategies import generator, normal
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"values": normal(0, 40, 2)[:, 0]}, {"bias": normal(0, 8, 2)[:, 0]}, {"bias": normal(0, 1).expand(8)},
+        {"bias": normal(0, 8).float()}, {"bias": normal(0, 1)}, {"values": normal(0, 39)},
+    ],
+)  # fmt: skip
+def test_values_and_biases_that_the_kernels_would_misread_are_refused(wrong: dict[str, torch.Tensor], grad: bool) -> None:
+    built = LAYERS["tiled"](normal(0, 8, 10), random_mask((8, 10), 0.5, generator(0)), normal(1, 8))
+    with (
+        torch.set_grad_enabled(grad),
+        pytest.raises(InputError, match=r"expected values of shape \[40\], a bias of shape \[8\]"),
+    ):
+        functional_call(built, wrong, (normal(2, 20, 10),))
+
+
+@pytest.mark.parametrize("layer", [name for name, layer in LAYERS.items() if layer.layout == "feature-major"])
+def test_a_parametrized_bias_and_pruned_values_count(layer: str) -> None:
+    built = LAYERS[layer](normal(0, 5, 7), random_mask((5, 7), 0.5, generator(0)), normal(1, 5))
+    x, plain = normal(2, 3, 7), copy.deepcopy(built)
+    torch.nn.utils.parametrize.register_parametrization(built, "bias", Doubled())
+    torch.nn.utils.prune.custom_from_mask(built, "values", torch.arange(built.nnz) % 2)
+    with torch.no_grad():
+        for parameter, factor in ((plain.bias, 2), (plain.values, torch.arange(built.nnz) % 2)):
+            assert parameter is not None
+            parameter.mul_(factor)
+        torch.testing.assert_close(built(x), plain(x))
+    torch.testing.assert_close(built(x), plain(x))
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+@pytest.mark.parametrize("features", [2**15, 2**15 + 1])
+def test_indices_of_16_bits_are_left_where_they_end(features: int) -> None:
+    """On both sides, with non-zeros in the last row and the last column."""
+    for shape in ((2, features), (features, 2)):
+        weight, mask = normal(0, *shape), random_mask(shape, 0.99, generator(0))
+        mask[-1, -1] = True
+        x, grad = normal(1, 3, shape[1]), normal(2, 3, shape[0])
+        gate(LAYERS["tiled"], Problem(weight, mask, None, x, grad))
+        built = LAYERS["tiled"](weight, mask)
+        loaded = LAYERS["tiled"](weight, ~mask)
+        loaded.load_state_dict(built.state_dict())
+        assert torch.equal(loaded(x), built(x))

@@ -1,0 +1,211 @@
+"""Fairness: the arms of a comparison differ in nothing but what is compared."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_models import training
+from sparse_models.data import Data, Split
+from sparse_models.errors import InputError
+from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
+from sparse_models.training import OPTIMIZERS, Settings, drop_fractions, evaluate, search_learning_rate, train
+from sparse_models.updates import UPDATES
+from tests.strategies import DEVICES, FLOAT64_LAYERS, SPARSE_LAYERS, drawn, generator, normal, seeds, widest
+
+SIZES = (6, 8, 7, 4)
+SETTINGS = Settings(epochs=3, batch=8, learning_rate=0.01, update_interval=2)
+# In float32, rounding may decide which weight a mask update moves, and trainings part from there.
+TRAJECTORIES = [layer for layer in SPARSE_LAYERS if layer in FLOAT64_LAYERS]
+
+
+def samples(seed: int, count: int = 30, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Split:
+    labels = torch.randint(SIZES[-1], (count,), generator=generator(seed))
+    return Split(normal(seed, count, SIZES[0], dtype=dtype).to(device), labels.to(device))
+
+
+def losses(model: MLP, data: Split, settings: Settings = SETTINGS, seed: int = 0, update: str = "static") -> torch.Tensor:
+    return torch.cat(list(train(model, data, settings, seed, UPDATES[update])))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("layer", TRAJECTORIES)
+def test_at_sparsity_0_every_arm_follows_dense_step_by_step(
+    layer: str, update: str, scaled: bool, optimizer: str, device: str
+) -> None:
+    drawn = [(weight.to(device), bias.to(device)) for weight, bias in draw(SIZES, generator(0))]
+    settings = SETTINGS._replace(optimizer=optimizer)
+    data = samples(1, device=device)
+    sparse = sparse_mlp(drawn, layer, 0.0, generator(2), scaled=scaled)
+    torch.testing.assert_close(losses(sparse, data, settings, update=update), losses(dense_mlp(drawn), data, settings))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("layer", TRAJECTORIES)
+def test_at_equal_mask_sparse_layers_follow_one_another(layer: str, update: str, optimizer: str) -> None:
+    settings = SETTINGS._replace(optimizer=optimizer)
+    models = [sparse_mlp(draw(SIZES, generator(0)), name, 0.6, generator(2)) for name in ("masked", layer)]
+    first, second = (losses(model, samples(1), settings, update=update) for model in models)
+    torch.testing.assert_close(first, second)
+    for one, other in zip(*models, strict=True):
+        assert torch.equal(one.mask, other.mask)
+        torch.testing.assert_close(one.to_dense(), other.to_dense())
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("layer", FLOAT64_LAYERS)
+def test_every_arm_sees_the_same_batches_in_the_same_order(layer: str, update: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, seen = samples(1), []
+    step = training.training_step
+
+    def spy(
+        model: MLP, inputs: torch.Tensor, labels: torch.Tensor, optimizer: torch.optim.Optimizer, *, fused: bool
+    ) -> torch.Tensor:
+        seen.append((inputs, labels))
+        return step(model, inputs, labels, optimizer, fused=fused)
+
+    monkeypatch.setattr(training, "training_step", spy)
+    losses(dense_mlp(draw(SIZES, generator(0))), data)
+    reference, seen = seen, []
+    losses(sparse_mlp(draw(SIZES, generator(0)), layer, 0.0 if layer == "dense" else 0.6, generator(2)), data, update=update)
+    assert len(seen) == len(reference) == 12
+    assert all(torch.equal(a, b) for pair in zip(seen, reference, strict=True) for a, b in zip(*pair, strict=True))
+
+
+@given(seeds, st.integers(1, 40), st.integers(1, 12))
+def test_every_epoch_sees_every_sample_once(seed: int, count: int, batch: int) -> None:
+    data = Split(torch.arange(count).double()[:, None], torch.zeros(count, dtype=torch.int64))
+    seen: list[float] = []
+    model = dense_mlp(draw((1, 1), generator(0)))
+    model.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[0].flatten().tolist()))
+    for _ in train(model, data, SETTINGS._replace(epochs=2, batch=batch), seed):
+        pass
+    assert sorted(seen[:count]) == sorted(seen[count:]) == list(range(count))
+
+
+def test_another_seed_gives_another_order() -> None:
+    drawn = draw(SIZES, generator(0))
+    first, second = (losses(dense_mlp(drawn), samples(1), seed=seed) for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("update", [name for name, rule in UPDATES.items() if rule.moves])
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+def test_training_moves_the_mask_and_keeps_its_non_zeros(layer: str, update: str) -> None:
+    model = sparse_mlp(drawn(layer, SIZES, 0), layer, 0.6, generator(2))
+    before = [part.mask for part in model]
+    losses(model, samples(1, dtype=widest(layer)), update=update)
+    assert [part.nnz for part in model] == [int(mask.sum()) for mask in before]
+    assert any(not torch.equal(part.mask, mask) for part, mask in zip(model, before, strict=True))
+
+
+def test_masks_move_every_interval_but_not_after_the_last_step() -> None:
+    fractions = list(drop_fractions(32, Settings(epochs=3, batch=8, learning_rate=1, update_interval=3), UPDATES["set"]))
+    assert fractions == [0, 0, 0.3, 0, 0, 0.3, 0, 0, 0.3, 0, 0, 0]
+
+
+def test_rigl_stops_at_three_quarters_of_the_training() -> None:
+    fractions = list(drop_fractions(40, Settings(epochs=1, batch=1, learning_rate=1, update_interval=10), UPDATES["rigl"]))
+    assert [number for number, fraction in enumerate(fractions, 1) if fraction > 0] == [10, 20]
+    assert fractions[9] == pytest.approx(0.3 / 2 * (1 + 0.5))
+
+
+def test_training_learns() -> None:
+    inputs = normal(0, 200, SIZES[0])
+    data = Split(inputs, inputs[:, : SIZES[-1]].argmax(1))
+    model = sparse_mlp(draw(SIZES, generator(0)), "csr", 0.3, generator(2), scaled=True)
+    before = evaluate(model, data)
+    losses(model, data, SETTINGS._replace(epochs=20))
+    assert evaluate(model, data).accuracy > 0.8 > before.accuracy
+
+
+def test_evaluate_is_cross_entropy_and_the_fraction_right() -> None:
+    model = dense_mlp([(torch.eye(2), torch.zeros(2))])
+    data = Split(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1, 1, 1]))
+    right, wrong = (float(torch.log1p(torch.tensor(1.0).mul(sign).exp())) for sign in (-1, 1))
+    quality = evaluate(model, data)
+    assert quality.accuracy == 0.75
+    assert quality.loss == pytest.approx((3 * right + wrong) / 4)
+
+
+class Recorder:
+    """Stands in for a data set and a model of known quality at each learning rate and seed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, accuracy: dict[float, list[float]]) -> None:
+        self.trained: list[tuple[float, int]] = []
+        self.trained_on: list[Split] = []
+        self.judged_on: list[Split] = []
+
+        def fake_train(model: int, data: Split, settings: Settings, seed: int, update: object) -> Iterator[torch.Tensor]:
+            self.trained.append((settings.learning_rate, seed))
+            self.trained_on.append(data)
+            yield torch.zeros(1)
+
+        def fake_evaluate(model: int, data: Split) -> training.Quality:
+            self.judged_on.append(data)
+            rate, seed = self.trained[-1]
+            return training.Quality(0.0, accuracy[rate][seed])
+
+        monkeypatch.setattr(training, "train", fake_train)
+        monkeypatch.setattr(training, "evaluate", fake_evaluate)
+
+
+def test_search_halves_and_returns_the_best_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch, {0.1: [0.5, 0.0], 0.2: [0.8, 0.9], 0.3: [0.9, 0.1], 0.4: [0.7, 0.0]})
+    nothing = samples(0)
+    found = search_learning_rate(
+        lambda seed: dense_mlp(draw((1, 1), generator(seed))),
+        Data(nothing, nothing, nothing, 4),
+        SETTINGS,
+        rates=(0.1, 0.2, 0.3, 0.4),
+        seeds=(0, 1),
+    )
+    assert (found.learning_rate, found.trainings) == (0.2, 6)
+    assert recorder.trained == [(0.1, 0), (0.2, 0), (0.3, 0), (0.4, 0), (0.3, 1), (0.2, 1)]
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_search_survives_a_rate_that_diverges(update: str) -> None:
+    data = Data(samples(1), samples(2), samples(3), 4)
+    found = search_learning_rate(
+        lambda seed: sparse_mlp(draw(SIZES, generator(seed)), "csr", 0.5, generator(seed)),
+        data,
+        SETTINGS._replace(optimizer="sgd"),
+        rates=(1e300, 1e-2, 1e250),
+        seeds=(0,),
+        update=UPDATES[update],
+    )
+    assert (found.learning_rate, found.trainings) == (1e-2, 3)
+
+
+def test_search_trains_on_the_training_split_and_judges_by_the_validation_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch, {0.1: [0.5], 0.2: [0.8]})
+    data = Data(samples(1), samples(2), samples(3), 4)
+    build = dense_mlp(draw((1, 1), generator(0)))
+    search_learning_rate(lambda seed: build, data, SETTINGS, rates=(0.1, 0.2), seeds=(0,))
+    assert all(split is data.train for split in recorder.trained_on)
+    assert all(split is data.validation for split in recorder.judged_on)
+    assert len(recorder.judged_on) == 2
+
+
+@pytest.mark.parametrize(
+    "bad", [{"optimizer": "adagrad"}, {"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"update_interval": 0}], ids=str
+)
+def test_settings_that_no_training_can_use_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="expected "):
+        losses(dense_mlp(draw(SIZES, generator(0))), samples(1), SETTINGS._replace(**bad))  # type: ignore[arg-type]
+
+
+@settings(max_examples=10)
+@given(seeds)
+def test_the_learning_rate_is_used(seed: int) -> None:
+    drawn = draw(SIZES, generator(seed))
+    slow, fast = (losses(dense_mlp(drawn), samples(seed), SETTINGS._replace(learning_rate=rate)) for rate in (1e-4, 1e-2))
+    assert float(slow[0]) == float(fast[0])
+    assert not torch.equal(slow, fast)

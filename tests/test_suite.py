@@ -1,0 +1,255 @@
+"""The suite as a user runs it, with the engine that measures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.cases import OF_A_LAYER, OPS, PARTS
+from sparse_models.masks import FULL
+from sparse_models.updates import UPDATES
+from tests.helpers.in_process import ROOT, SMALL, copied, run
+from tests.strategies import OWN_LAYERS
+
+NO_ROWS = "--benchmark-disable"
+LAYER_CASES = len(OF_A_LAYER) * len(OWN_LAYERS)
+README_CODE = [part.partition("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
+UPDATE_CASES = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern is not FULL for layer in OWN_LAYERS.values())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], Path]:
+    """One small run of every operation but training: its output, its JSON, and the storage it was saved in."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = run(*SMALL, "--op", ",".join(op for op in OPS if op != "train"), f"--benchmark-json={folder / 'run.json'}",
+               f"--benchmark-storage={folder}", "--benchmark-save=first")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, json.loads((folder / "run.json").read_text()), folder
+
+
+def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, Any], Path]) -> None:
+    promised = (
+        "schema op layer update shape batch in_features out_features sparsity nnz effective_sparsity parameters bytes_stored "
+        "flops_counted flops_executed device dtype threads seconds dense_seconds speedup speedup_low speedup_high pairs "
+        "regime processes process_numbers process_speedups process_seconds verdict interval_over realised_fraction pools "
+        "pair_waited pair_dense_waited undisturbed_pairs"
+    )
+    rows = [record["extra_info"] for record in saved[1]["benchmarks"]]
+    assert len(rows) == LAYER_CASES + UPDATE_CASES
+    for row in rows:
+        assert set(promised.split()) <= set(row)
+        assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+        assert row["pairs"] == len(row["pair_seconds"]) == len(row["pair_dense_seconds"]) == sum(row["process_pairs"])
+        assert row["processes"] == len(row["process_speedups"]) == 2
+        assert row["interval_over"] == "processes"
+        assert row["verdict"] == "undecided"  # two processes decide nothing
+        if row["op"] == "step":
+            assert row["peak_bytes"] > 0
+            assert row["dense_peak_bytes"] > 0
+            for arm in ("", "dense_"):  # the parts were measured too: the step says how it splits, and what is in no part
+                fractions = [row[f"{arm}{part}_fraction"] for part in (*PARTS, "unaccounted")]
+                assert sum(fractions) == pytest.approx(1, abs=0.5)  # each is a median by itself
+                assert isinstance(row[f"{arm}adds_up"], bool)
+        if row["op"] in ("forward", "input_gradient", "weight_gradient") and row["layer"] == "tiled":
+            assert row["tile_bytes"] > 0
+            assert row["bound_fraction"] == pytest.approx(row["gflops"] / row["bound_gflops"])
+        assert row["pools"]
+        assert row["effective_sparsity"] == row["sparsity"]
+
+
+def test_pytest_benchmarks_own_figures_are_seconds_per_call(saved: tuple[str, dict[str, Any], Path]) -> None:
+    for record in saved[1]["benchmarks"]:
+        assert record["stats"]["rounds"] == record["extra_info"]["pairs"]
+        assert record["stats"]["min"] == pytest.approx(min(record["extra_info"]["pair_seconds"]))
+
+
+def test_json_is_plain_and_names_no_host(saved: tuple[str, dict[str, Any], Path]) -> None:
+    text = json.dumps(saved[1])
+    assert "UNSERIALIZABLE" not in text
+    assert "node" not in saved[1]["machine_info"]
+    assert saved[1]["machine_info"]["torch"]["version"]
+    assert saved[1]["machine"]["bounds"]["cpu"]["dense_gflops"] > 0
+    assert set(saved[1]["machine"]["run"]["spent_seconds"]) == {"timed", "warming", "building", "starting", "bookkeeping"}
+
+
+def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[str, Any], Path]) -> None:
+    own = saved[0].index("do sparse networks save compute?")
+    assert saved[0].index("benchmark 'forward 8x8b4'") < own
+    assert "Speed-up over dense by sparsity, 8x8 batch 4" in saved[0][own:]
+    assert "Cost of one mask update in dense training steps" in saved[0][own:]
+    assert "Where a step's time goes, 8x8 batch 4" in saved[0][own:]
+    assert "Memory, 8x8 batch 4" in saved[0][own:]
+    assert "Realised fraction" in saved[0][own:]
+    assert "Roofline" in saved[0][own:]
+    assert "In turns with PyTorch's own products" in saved[0][own:]
+    assert "in timed rounds" in saved[0]
+
+
+def test_disable_runs_every_body_once_and_shows_no_table() -> None:
+    done = run(*SMALL, NO_ROWS, "--seeds", "1", "--data", "digits", "--benchmark-json=/dev/null")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "do sparse networks save compute?" not in done.stdout
+    assert f"{LAYER_CASES + UPDATE_CASES + 2 * 5} passed" in done.stdout
+
+
+def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
+    options = ["--threads", "1", "--op", "train", "--data", "digits", "--seeds", "1", "--update", "rigl"]
+    done = run(*options, f"--benchmark-json={tmp_path / 'run.json'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {
+        (row["protocol"], row["model"]): row
+        for row in (record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"])
+    }
+    assert len(rows) == 6
+    for (protocol, model), row in rows.items():
+        for field in ("final_loss", "test_accuracy", "dense_final_loss", "dense_test_accuracy", "training_seconds", "seed"):
+            assert field in row
+        assert row["training_seconds"] == pytest.approx(sum(row["pair_seconds"]))
+        assert row["epochs"] == row["pairs"]
+        assert row["effective_sparsity"] == pytest.approx(0.8 if model == "sparse" else 0.0, abs=1e-4)
+        assert row["interval_over"] == "pairs"
+        assert (row["learning_rate"] == 1e-3 and row["search_trainings"] == 0) or protocol == "tuned"
+    for protocol in ("seed", "tuned"):
+        dense = rows[protocol, "dense"]
+        # The candidate and its reference are the same training here, to the last bit.
+        assert dense["final_loss"] == dense["dense_final_loss"]
+        assert {rows[protocol, model]["dense_test_accuracy"] for model in ("dense", "sparse", "narrow")} == {
+            dense["test_accuracy"]
+        }
+    assert rows["tuned", "sparse"]["search_trainings"] == 6
+    assert rows["seed", "narrow"]["shape"] == "64x98x98x10"
+    assert "Trained on digits, protocol tuned" in done.stdout
+    assert "digits, tuned: at sparsity 0.8 sparse training" in done.stdout
+
+
+def test_bad_input_gets_one_sentence_and_no_traceback() -> None:
+    done = run("--sparsity", "1.2")
+    assert done.returncode == 4
+    assert done.stderr.strip() == (
+        "ERROR: --sparsity: expected a sparsity (fraction of zeros) between 0 and 1, got 1.2; 80 % sparse is 0.8"
+    )
+    assert "Traceback" not in done.stdout
+
+
+def test_cuda_asked_and_absent_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = run("--device", "cuda")
+    assert done.returncode == 4
+    assert "ERROR: --device: expected a CUDA device, got none" in done.stderr
+
+
+def test_a_case_that_cannot_run_is_skipped_with_the_reason() -> None:
+    done = run(*SMALL, NO_ROWS, "--op", "forward", "--dtype", "bfloat16", "-rs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "csr runs on float32, float64, not on bfloat16" in done.stdout
+    assert f"2 passed, {len(OWN_LAYERS) - 2} skipped" in done.stdout
+
+
+def test_k_selects_cases_by_name() -> None:
+    done = run(*SMALL, NO_ROWS, "-k", "backward and csr_linear")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+README_LAYER = next(code for code in README_CODE if "@register_layer" in code)
+WRONG_LAYER = (
+    README_LAYER.replace("bool_masked", "wrong").replace("BoolMasked", "Wrong")
+    + '\n    def index(self, mask):\n        self.register_buffer("kept", ~mask)\n'
+)
+UPDATE = """
+from sparse_models.registry import register_update
+from sparse_models.updates._rule import Update, constant
+from sparse_models.updates._scores import uniform_random
+
+SMALLEST = register_update(Update("dropped_in", lambda weight, grad, generator: -weight.abs(), uniform_random, constant(0.1)))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout with files added to it: the layer of the README, a layer that is wrong, an update rule."""
+    names = ("sparse_models", "bench", "tests", "conftest.py", "pyproject.toml")
+    folder = copied(tmp_path_factory.mktemp("checkout"), *names)
+    (folder / "sparse_models/layers/dropped_in.py").write_text(README_LAYER)
+    (folder / "sparse_models/layers/wrong.py").write_text(WRONG_LAYER)
+    (folder / "sparse_models/updates/dropped_in.py").write_text(UPDATE)
+    return folder
+
+
+def run_anew(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a process of its own: the code is another."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_files_dropped_in_are_gated_timed_trained_and_tabulated_and_a_wrong_one_takes_no_other_down(checkout: Path) -> None:
+    options = ["--op", "forward,step,update,train", "--layer", "bool_masked,wrong", "--update", "set,dropped_in"]
+    options += ["--data", "digits", "--protocol", "seed", "--seeds", "1", "--benchmark-json=run.json", "-v"]
+    done = run_anew("bench", *SMALL, *options, cwd=checkout)
+    assert done.returncode == 1, done.stdout + done.stderr
+    own = done.stdout[done.stdout.index("do sparse networks save compute?") :]
+    for start in (["forward", "bool_masked"], ["step", "bool_masked"], ["set", "bool_masked"], ["dropped_in", "bool_masked"]):
+        assert any(line.split()[:2] == start for line in own.splitlines()), start
+    assert "bench_train[digits-seed-dropped_in-bool_masked" in done.stdout
+    assert "Wrong: weights held: expected what the definition says, got another; nothing is timed" in done.stdout
+    assert "Traceback" not in done.stdout
+    names = [record["name"] for record in json.loads((checkout / "run.json").read_text())["benchmarks"]]
+    assert sum("bool_masked" in name for name in names) == 1 + 1 + 2 + 2  # forward, step, updates, trainings
+    assert sum("dense" in name or "narrow" in name for name in names) >= 2
+    assert not any("wrong" in name for name in names)
+
+
+def test_files_dropped_in_are_tested(checkout: Path) -> None:
+    chosen = "gate and float32 and (bool_masked or wrong) or dropped_in"
+    tested = run_anew(
+        "tests/sparse_models/test_layers.py", "tests/sparse_models/test_updates.py", "-v", "-k", chosen, cwd=checkout
+    )
+    failed = [line.split()[1] for line in tested.stdout.splitlines() if line.startswith("FAILED")]
+    assert any("bool_masked" in line and "PASSED" in line for line in tested.stdout.splitlines())
+    # The rule keeps the smallest weights, which is the one property of updates that it is made to break.
+    assert "tests/sparse_models/test_updates.py::test_the_survivors_are_the_largest_by_sorted_lists[dropped_in]" in failed
+    assert all("wrong" in name for name in failed if "dropped_in" not in name)
+    assert sum("wrong" in name for name in failed) >= 1
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
+    # Run in the background, SIGINT may be ignored, which a child inherits: it listens again.
+    listen = "import signal, sys, pytest; signal.signal(2, signal.default_int_handler); sys.exit(pytest.main())"
+    options = ["-p", "no:cacheprovider", *SMALL, "--processes", "50", "--precision", "0.001", "--budget", "50"]
+    options += ["--op", "forward,step"]
+    options += [f"--benchmark-json={tmp_path / 'run.json'}", f"--benchmark-storage={tmp_path}"]
+    command = [sys.executable, "-u", "-c", listen, "bench", *options]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("process 2 of 50"):
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
+                break
+        output = process.stdout.read()
+    # Code 2 as a rule; 3 where the signal falls into pytest's own bookkeeping. What was measured is kept all the same.
+    assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
+    rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
+    assert len(rows) == 2 * len(OWN_LAYERS)
+    assert all(row["schema"] == 5 and 2 <= row["processes"] < 50 for row in rows)
+
+
+def test_too_little_time_is_said_and_pytest_benchmarks_options_hold_in_the_processes_that_measure(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    done = run(*SMALL, "--op", "forward", "--budget", "0.001", "--benchmark-timer=time.process_time", "--benchmark-disable-gc",
+               "--benchmark-cprofile=cumtime", f"--benchmark-json={path}")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "stopped at the budget of 0.001 s (--budget)" in done.stdout
+    assert f"{len(OWN_LAYERS)} passed" in done.stdout  # no case is left without a result
+    records = json.loads(path.read_text())["benchmarks"]
+    assert {record["options"]["timer"] for record in records} == {"process_time"}
+    assert all(record["options"]["disable_gc"] is True for record in records)
+    [csr] = [record for record in records if record["extra_info"]["layer"] == "csr"]
+    assert any("csr.py" in entry["function_name"] for entry in csr["cprofile"])

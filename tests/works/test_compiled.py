@@ -1,0 +1,114 @@
+"""Dense compiled by torch.compile, as one of the ways in which the reference may be fastest."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from bench.bench_layer import measure
+from bench.cases import Case
+from bench.engine.pairing import Plan
+from bench.engine.rounds import Work
+from bench.works import reference
+from bench.works.compiled import COMPILED, can_compile, compiled_step
+from bench.works.reference import dense_reference, variant_key
+from sparse_models.errors import GateError
+
+CASE = Case("training_step", "dense", "dense", "static", "6x8x4b16", 0.0, "cpu", "float32", 1)
+STEP = f"""
+import torch
+from bench.cases import Case
+from bench.works.compiled import compiled_step
+from bench.works.operations import operation
+from bench.works.problems import build, problems
+torch.set_num_threads(1)
+step, model = compiled_step("6x8x4b16", "cpu", "float32", 1)
+parts = problems(Case(*{tuple(CASE)!r}), "dense")
+eager = build("dense", parts)
+eager_step = operation("training_step", eager, parts, "batch-major")
+for _ in range(3):
+    torch.testing.assert_close(step(), eager_step())
+for mine, its in zip(model.parameters(), eager.parameters(), strict=True):
+    torch.testing.assert_close(mine, its)
+print("steps agree")
+"""
+
+
+MANY = """
+import functools, torch
+torch.compile = functools.partial(torch.compile, backend="eager")  # the limit is Dynamo's: what comes after takes long
+from bench.works.compiled import compiled_step
+for batch in range(2, 12):
+    compiled_step(f"3x2b{batch}", "cpu", "float32", 1)
+print(torch._dynamo.utils.counters["stats"]["unique_graphs"], "graphs")
+"""
+
+
+def test_whether_dense_can_be_compiled_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
+    assert not can_compile()
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert not can_compile()
+    (tmp_path / "g++").touch(mode=0o755)
+    assert can_compile()
+
+
+def in_a_process(code: str) -> str:
+    """What a program prints that may compile."""
+    environment = {name: value for name, value in os.environ.items() if name != "TORCH_COMPILE_DISABLE"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TORCH_COMPILE_DISABLE")
+        if not can_compile():
+            pytest.skip("no C++ compiler on this machine")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_compiled_step_is_the_eager_step() -> None:
+    assert "steps agree" in in_a_process(STEP)
+
+
+def test_every_shape_of_many_is_compiled() -> None:
+    """Dynamo's own limit is eight for one piece of code, past which it runs eagerly and says nothing."""
+    assert "10 graphs" in in_a_process(MANY)
+
+
+def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+
+    def compile_(function: Callable[..., Tensor], **_: object) -> Callable[..., Tensor]:
+        compiled.append(function)
+        return function
+
+    class Race:
+        once = False
+        works: tuple[Work, ...] = ()
+
+        def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
+            self.works = (candidate, reference)
+
+    race = Race()
+    monkeypatch.setattr(reference, "KNOWN", {variant_key(CASE): (COMPILED, 1.1)})
+    monkeypatch.setattr("torch.compile", compile_)
+    compiled_step.cache_clear()
+    assert measure(CASE, race)["dense_layout"] == COMPILED
+    compiled_step.cache_clear()
+    assert len(compiled) == 2
+    assert race.works[0] is not race.works[1]
+
+
+def test_a_compiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "KNOWN", {variant_key(CASE): (COMPILED, 1.1)})
+    monkeypatch.setattr("torch.compile", lambda function, **_: lambda *given: 1.001 * function(*given))
+    compiled_step.cache_clear()
+    with pytest.raises(GateError, match="loss of the fused step: expected what the definition says"):
+        dense_reference(CASE)
+    compiled_step.cache_clear()
