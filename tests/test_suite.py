@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bench.cases import OF_A_LAYER, OPS, PARTS
+from bench.runs.row import SCHEMA
 from sparse_models.masks import FULL
 from sparse_models.updates import UPDATES
 from tests.helpers.in_process import ROOT, SMALL, copied, run
@@ -238,7 +239,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
     assert len(rows) == 2 * len(OWN_LAYERS)
-    assert all(row["schema"] == 5 and 2 <= row["processes"] < 50 for row in rows)
+    assert all(row["schema"] == SCHEMA and 2 <= row["processes"] < 50 for row in rows)
 
 
 def test_too_little_time_is_said_and_pytest_benchmarks_options_hold_in_the_processes_that_measure(tmp_path: Path) -> None:

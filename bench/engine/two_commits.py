@@ -30,12 +30,12 @@ class _Side:
 
     def __init__(self, name: str, folder: Path, options: Sequence[str], log: Path) -> None:
         self.name, self.folder, self.log = name, folder, log
-        self.json = log.with_suffix(".json")
+        self._storage = log.parent / name
         asked, asking = os.pipe()
         answering, self._answer = os.pipe()
         environment = {**os.environ, VARIABLE: f"{asking},{answering}", "PYTHONPATH": str(folder)}
         command = [sys.executable, "-m", "pytest", "bench", "-p", "no:cacheprovider", *options]
-        command += [f"--benchmark-json={self.json}", f"--benchmark-storage={log.parent / name}"]
+        command += ["--benchmark-save=run", f"--benchmark-storage={self._storage}"]
         with log.open("wb") as output:
             self.process = subprocess.Popen(  # noqa: S603  # the suite's own
                 command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, pass_fds=(asking, answering)
@@ -73,8 +73,9 @@ class _Side:
     def result(self) -> bytes:
         """Return the run that was saved; raises InputError, with the end of what it printed, where none was."""
         code = self.process.returncode
-        if code in (0, TESTS_FAILED, INTERRUPTED) and self.json.is_file():
-            return read_whole(self.json)
+        saved = list(self._storage.glob("*/*_run.json"))
+        if code in (0, TESTS_FAILED, INTERRUPTED) and saved:
+            return read_whole(saved[0])
         last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST_LINES:]
         told = "\n".join(f"  {printable(line)}" for line in last)
         raise InputError(f"{self.name}: expected a saved run of it, got none (exit code {code}):\n{told}")

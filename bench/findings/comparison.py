@@ -24,7 +24,7 @@ VERDICTS = ("slower", "faster", "same", "undecided", "new", "gone", "changed def
 # Two cases that agree in these are one case, whatever it is called.
 DEFINITION = (
     *("op", "model", "layer", "update", "shape", "batch", "sparsity", "device", "dtype", "threads", "data", "protocol"),
-    *("regime", "skew", "flops_counted", "dense_flops_counted", "parameters", "nnz", "epochs"),
+    *("regime", "skew", "flops_counted", "dense_flops_counted", "parameters", "nnz", "epochs", "waiting"),
 )
 COSTS = ("bytes_stored", "peak_bytes", "flops_executed", "final_loss", "test_accuracy")  # what no clock measures
 
@@ -185,9 +185,12 @@ def _note(one: CaseChange, verdict: str) -> str:
     if verdict in ("slower", "faster") and one.slack:
         ways = [measured.row.dense_layout for measured in (one.old, one.new)]
         notes.append(f"dense was {ways[0]} and is {ways[1]}: {math.expm1(one.slack):.0%} is taken off for that")
+    if math.isinf(one.slack):
+        ways = [measured.row.dense_layout for measured in (one.old, one.new)]
+        notes.append(f"dense was {ways[0]} and is {ways[1]}, which may be all of it")
     few = min(len(one.old.speedups), len(one.new.speedups))
     if verdict == "undecided" and few < MIN_PROCESSES:
-        notes.append(f"{few} processes")
+        notes.append(f"{few} processes" if few else "what each process said was not saved")
     return "; ".join(notes)
 
 

@@ -5,16 +5,18 @@ fields named here and walks past the raw pairs without keeping them, and every f
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from bench.machine.fingerprint import fingerprint, hardware
+from bench.runs.compact import rows_of
 from bench.runs.files import MAX_BYTES
 from bench.runs.plain_text import Text, printable
 from bench.runs.row import SCHEMA
 from bench.runs.saved import MAX_PROCESSES, TEXTS, Positive, Run, SavedRow, joined_over_seeds
+from bench.runs.upgrades import facts_of, upgraded
 from sparse_models.errors import InputError
 
 MAX_CASES = 20_000
@@ -39,18 +41,22 @@ class _Bounds(msgspec.Struct):
 
 
 class _Machine(msgspec.Struct):
-    bounds: dict[Text, _Bounds]
+    bounds: dict[Text, _Bounds] = {}
 
 
 class _File(msgspec.Struct):
     benchmarks: list[_Benchmark]
     datetime: Text
     commit_info: _Commit
-    machine: msgspec.Raw = msgspec.Raw(b"null")
+    machine: msgspec.Raw = msgspec.Raw(b"{}")
+    machine_info: msgspec.Raw = msgspec.Raw(b"{}")  # pytest-benchmark's
+    schema: int = 0  # from 6 on; before, and where other benchmarks were saved beside ours, it is in each row
+    rows: dict[str, Any] = {}
+    process_figures: str = ""
 
 
 _FILE, _SCHEMA, _ROW = msgspec.json.Decoder(_File), msgspec.json.Decoder(_Schema), msgspec.json.Decoder(SavedRow)
-_MACHINE, _FACTS = msgspec.json.Decoder(_Machine), msgspec.json.Decoder(dict[str, Any])
+_PLAIN = msgspec.json.Decoder(dict[str, Any])
 
 
 def parse(name: str, content: bytes) -> Run:
@@ -63,26 +69,41 @@ def parse(name: str, content: bytes) -> Run:
             raise InputError("no benchmarks in it")
         if len(file.benchmarks) > MAX_CASES:
             raise InputError(f"more than {MAX_CASES} cases")
-        rows = {benchmark.fullname: _row(benchmark.fullname, benchmark.extra_info) for benchmark in file.benchmarks}
+        rows = dict(_rows(file))
         if len(rows) < len(file.benchmarks):
             raise InputError("two cases of one name")
-        return _run(name, file.datetime, file.commit_info, file.machine, rows)
+        facts = _PLAIN.decode(file.machine) or facts_of(_PLAIN.decode(file.machine_info))
+        return _run(name, file.datetime, file.commit_info, facts, rows)
     except RecursionError:
         raise InputError("nested too deeply") from None
-    except (msgspec.MsgspecError, UnicodeError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise InputError(f"a row without {printable(str(error))}") from None
+    except (msgspec.MsgspecError, UnicodeError, AttributeError, TypeError, ValueError) as error:
         raise InputError(printable(str(error))) from None
 
 
 def run_of(name: str, time: str, commit: Mapping[str, Any], machine: Mapping[str, Any], rows: Mapping[str, Any]) -> Run:
     """Return the run of this very session, from the rows by the names of their cases, as it would be read back."""
     read = {case: _row(case, msgspec.json.encode(row)) for case, row in rows.items()}
-    return _run(name, time, msgspec.convert(commit, _Commit), msgspec.json.encode(machine), read)
+    return _run(name, time, msgspec.convert(commit, _Commit), machine, read)
 
 
-def _run(name: str, time: str, commit: _Commit, machine: bytes, rows: dict[str, SavedRow]) -> Run:
-    facts = _FACTS.decode(machine)
-    bounds = {device: bound.dense_gflops for device, bound in _MACHINE.decode(machine).bounds.items()}
+def _run(name: str, time: str, commit: _Commit, facts: Mapping[str, Any], rows: dict[str, SavedRow]) -> Run:
+    bounds = {device: bound.dense_gflops for device, bound in msgspec.convert(facts, _Machine).bounds.items()}
     return Run(name, time, commit.id, commit.dirty, fingerprint(facts), hardware(facts), bounds, joined_over_seeds(rows))
+
+
+def _rows(file: _File) -> Iterator[tuple[str, SavedRow]]:
+    """Yield the rows by the names of their cases: from the table that a file holds since schema 6, or case by case."""
+    if not file.schema:
+        yield from ((benchmark.fullname, _row(benchmark.fullname, benchmark.extra_info)) for benchmark in file.benchmarks)
+        return
+    if file.schema != SCHEMA:
+        raise InputError(f"expected rows of schema 1 to {SCHEMA}, got {file.schema}; a newer version may read them")
+    others = [_PLAIN.decode(benchmark.extra_info) for benchmark in file.benchmarks]
+    rows = msgspec.convert(rows_of(file.rows, file.process_figures, others), list[SavedRow])
+    for benchmark, row in zip(file.benchmarks, rows, strict=True):
+        yield benchmark.fullname, _checked(benchmark.fullname, row)
 
 
 def _row(name: str, content: bytes) -> SavedRow:
@@ -90,13 +111,17 @@ def _row(name: str, content: bytes) -> SavedRow:
         schema = _SCHEMA.decode(content).schema
     except msgspec.ValidationError:
         raise InputError("not a run of this suite: its cases have no rows") from None
-    if schema != SCHEMA:
-        raise InputError(f"rows of schema {printable(str(schema))}, and this version reads {SCHEMA}; measure anew")
-    row = _ROW.decode(content)
+    # Those of older schemas go through plain records, which takes three times as long.
+    row = _ROW.decode(content) if schema == SCHEMA else msgspec.convert(upgraded(_PLAIN.decode(content)), SavedRow)
+    return _checked(name, row, least=0 if schema == 1 else 1)
+
+
+def _checked(name: str, row: SavedRow, least: int = 1) -> SavedRow:
+    """Return the row unless its figures contradict each other; `least` is of processes."""
     for field in TEXTS:  # of which there are few different ones
         setattr(row, field, sys.intern(getattr(row, field)))
     samples = (row.process_speedups, row.process_seconds, row.process_dense_seconds)
-    if not row.process_numbers or {len(sample) for sample in samples} != {len(row.process_numbers)}:
+    if len(row.process_numbers) < least or {len(sample) for sample in samples} != {len(row.process_numbers)}:
         raise InputError(f"{name}: not one figure for each process")
     if len(row.process_numbers) > MAX_PROCESSES:
         raise InputError(f"{name}: more than {MAX_PROCESSES} processes")

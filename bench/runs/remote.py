@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from fsspec.core import url_to_fs
+from pytest_benchmark.stats import normalize_stats
 
+from bench.runs.compact import compact
 from bench.runs.files import MAX_BYTES, as_json
 from bench.runs.plain_text import printable
 from bench.runs.storage import check_plain, next_number
@@ -84,7 +86,7 @@ class RemoteStorage:
             with _told(self.url):
                 files, place = url_to_fs(url)
                 files.makedirs(place.rpartition("/")[0], exist_ok=True)  # where folders are more than names
-                files.pipe_file(place, as_json(output_json))
+                files.pipe_file(place, as_json(compact(output_json)))
         except InputError as error:
             self.failed.append(f"the run was not saved: {error}")
         else:
@@ -101,7 +103,10 @@ class RemoteStorage:
                 except InputError as error:
                     self.notes.append(f"skipped {name}: {error}")
                     continue
-                yield url, json.loads(content)
+                run = json.loads(content)
+                for benchmark in run["benchmarks"]:
+                    normalize_stats(benchmark["stats"])  # as pytest-benchmark's own storage does: what follows from others
+                yield url, run
 
 
 @contextmanager

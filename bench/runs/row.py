@@ -13,7 +13,7 @@ from bench.runs.outcome import Outcome
 from bench.statistics.intervals import CONFIDENCE, median_interval
 from bench.statistics.verdicts import MARGIN, process_interval
 
-SCHEMA = 5
+SCHEMA = 6
 
 Row = dict[str, Any]
 Facts = dict[str, Any]  # what a benchmark body says of its case, besides times
@@ -35,7 +35,8 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
     trained = case.op == "train"
     by_process = {arm: [race.median(arm) for race in races] for arm in ("seconds", "dense_seconds")}
     seconds_a_call = statistics.median(by_process["seconds"])
-    gflops = facts["flops_executed"] / seconds_a_call / 1e9
+    calls = facts.get("epochs", 1)  # of which a training consists, and its FLOPs are those of all
+    gflops = facts["flops_executed"] / calls / seconds_a_call / 1e9
     bounded = {}
     if "bound_gflops" in facts:  # one load of a vector for each multiply-add of as many numbers: half as many numbers as FLOPs
         loaded = gflops / 2 * getattr(torch, case.dtype).itemsize

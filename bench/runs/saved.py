@@ -53,7 +53,8 @@ class SavedRow(msgspec.Struct, gc=False):
     parameters: Count
     nnz: Count
     bytes_stored: Count
-    gflops: Annotated[float, Meta(ge=0, lt=1e15)]
+    # What became of the time for which another process had a core: see bench.runs.upgrades.
+    waiting: Literal["counted", "left out", "taken off"] = "taken off"
     bound_fraction: Positive | None = None
     peak_bytes: Count | None = None
     dense_layout: Text | None = None
@@ -61,6 +62,11 @@ class SavedRow(msgspec.Struct, gc=False):
     epochs: Count | None = None
     test_accuracy: Fraction | None = None
     final_loss: Annotated[float, Meta(gt=-1e15, lt=1e15)] | None = None
+
+    @property
+    def gflops(self) -> float:
+        """What the candidate reached; the seconds of a training are those of an epoch, and its FLOPs those of all."""
+        return self.flops_executed / (self.seconds * (self.epochs or 1)) / 1e9
 
 
 TEXTS = tuple(field.name for field in msgspec.structs.fields(SavedRow) if field.type is Text)

@@ -15,12 +15,13 @@ import msgspec
 from filelock import FileLock, Timeout
 from pytest_benchmark.storage.file import FileStorage
 
+from bench.runs.compact import compact
 from bench.runs.files import as_json, read_whole, write_whole
 from bench.runs.plain_text import Text, printable
 from sparse_models.errors import InputError
 
 LOCK_SECONDS = 60.0
-FIGURES = ("min", "max", "mean", "stddev", "rounds", "median", "iqr", "q1", "q3", "ops", "total", "iterations")
+FIGURES = ("min", "max", "mean", "stddev", "rounds", "median", "iqr", "q1", "q3", "iterations")
 
 
 class _Benchmark(msgspec.Struct):
@@ -79,14 +80,14 @@ class RunStorage(FileStorage):
     def save(self, output_json: dict[str, Any], save: str) -> None:
         """Save a run under the next number; two runs at once take two numbers."""
         try:
-            path = save_numbered(self.folder, save, as_json(output_json))
+            path = save_numbered(self.folder, save, as_json(compact(output_json)))
         except (OSError, Timeout) as error:
             self.failed.append(f"the run was not saved in {self.folder}: {error}")
         else:
             self.logger.info(f"Saved benchmark data in: {path}")  # noqa: G004  # it is no logging.Logger
 
     def put(self, path: Path, output_json: dict[str, Any]) -> None:
-        """Save a run where --benchmark-json says."""
+        """Save a run where --benchmark-json says, for other programs: each row is whole, in its case's `extra_info`."""
         try:
             write_whole(path, as_json(output_json))
         except OSError as error:

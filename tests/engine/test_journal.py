@@ -18,6 +18,7 @@ from bench.engine.jobs import Effort, Job, Results
 from bench.engine.journal import Journal, Said, broken, identity, sources
 from bench.engine.pairing import Racer
 from bench.engine.processes import Means, fork_server_for, measure_all
+from bench.runs.reading import parse
 from sparse_models.errors import InputError
 from tests.engine.test_processes import fine, job
 from tests.helpers import in_process
@@ -241,7 +242,7 @@ def test_a_run_that_is_killed_is_gone_on_with_and_saved_whole(tmp_path: Path) ->
     assert int(told[1]) >= 2
     assert "process 1 of 6" not in done.stdout
     [saved] = tmp_path.rglob("*.json")
-    rows = [record["extra_info"] for record in json.loads(saved.read_text())["benchmarks"]]
-    assert [row["layer"] for row in rows] == ["dense", "csr"]
-    assert all(sorted(row["process_numbers"]) == list(range(6)) for row in rows)
+    cases = list(parse("saved", saved.read_bytes()).cases.values())
+    assert [case.row.layer for case in cases] == ["dense", "csr"]
+    assert all(sorted(case.speedups) == list(range(6)) for case in cases)
     assert not journal.exists()

@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bench.cases import Case
-from bench.engine.jobs import Effort, Job, Results, plan_text
+from bench.engine.jobs import Effort, Job, Results
 from bench.engine.pairing import Plan, Racer
 from bench.engine.processes import Means, fork_server_for, measure_all
-from bench.runs.outcome import Outcome, Race
-from bench.statistics.verdicts import is_clear
 from bench.works.once_per_run import KNOWN, once_per_run
 from sparse_models.errors import GateError
 
@@ -172,101 +167,9 @@ def test_ctrl_c_keeps_what_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(results.outcomes["interrupting0-0"].races) == 1
 
 
-def outcome_of(speedups: list[float]) -> Outcome:
-    outcome = Outcome()
-    outcome.races = [Race([1.0], [value]) for value in speedups]
-    return outcome
-
-
-@given(st.lists(st.floats(0.1, 10), max_size=12), st.integers(1, 12))
-def test_a_case_is_done_when_it_is_narrow_or_has_all_processes(speedups: list[float], processes: int) -> None:
-    outcome = outcome_of(speedups)
-    if processes <= 8:
-        assert job(fine).is_done(outcome, Effort(processes, 1e9, 1.0)) == (len(speedups) >= processes)
-    else:
-        clear = len(speedups) >= 8 and is_clear(speedups)
-        assert job(fine).is_done(outcome, Effort(processes, 1e9, 1.0)) == (clear or len(speedups) >= processes)
-    assert job(fine).is_done(outcome, Effort(processes, 1e-12, 1.0)) == (
-        len(speedups) >= processes or (len(speedups) >= 8 and job(fine).is_done(outcome, Effort(99, 1e-12, 1.0)))
-    )
-
-
-def test_the_plan_tells_cases_processes_and_time() -> None:
-    text = plan_text([job(fine), job(fine, 1)], Effort(9, 0.05, 20.0))
-    assert text.startswith("2 cases in up to 9 fresh processes, about ")
-    assert "at most 20 s (--processes, --budget)" in text
-
-
 def test_time_is_told_in_parts_that_add_up() -> None:
     start = time.monotonic()
     results, _ = measured(job(fine), processes=2)
     whole = time.monotonic() - start
     assert 0.9 * whole <= sum(results.spent) <= whole
     assert results.spent.timed < results.spent.starting
-
-
-def test_a_pool_larger_than_the_threads_asked_for_fails_its_case() -> None:
-    results, _ = measured(job(greedy), processes=1)
-    failure = results.outcomes["greedy0-0"].failure
-    assert failure is not None
-    assert failure.startswith("expected every thread pool to keep to 1 threads, got ")
-
-
-def greedy(case: Case, race: Racer) -> dict[str, Any]:
-    torch.set_num_threads(3)
-    return fine(case, race)
-
-
-def disturbed(case: Case, race: Racer) -> dict[str, Any]:
-    """A case whose first two visits are useless: the pairs of the third, and of all later ones, agree."""
-    KNOWN["visits"] = KNOWN.get("visits", 0) + 1
-    spoiled = KNOWN["visits"] % 3
-    clock = iter(range(10**6))
-    times = [float(next(clock) % 7 + 1) * 1e-3 if spoiled else 1e-3 for _ in range(6)]
-    race.race = Race(times, [1e-3] * 6)  # type: ignore[attr-defined]  # the worker's own
-    return {}
-
-
-def test_a_case_whose_pairs_disagree_is_visited_again_and_all_its_pairs_are_kept() -> None:
-    results, _ = measured(job(disturbed), job(fine), processes=1, precision=0.1, budget=30.0)
-    [race] = results.outcomes["disturbed0-0"].races
-    # Two visits of six that disagree; then so many of six that do that the interval of all is narrow.
-    assert len(race.seconds) > 18
-    assert len(race.seconds) % 6 == 0
-    assert results.outcomes["disturbed0-0"].processes == [0]
-
-
-def test_without_time_left_no_case_is_visited_again() -> None:
-    results, _ = measured(job(disturbed), processes=2, precision=0.1, budget=1e-3)
-    [race] = results.outcomes["disturbed0-0"].races
-    assert len(race.seconds) == 6
-
-
-def test_a_training_is_never_taken_up_again() -> None:
-    results, _ = measured(job(disturbed, op="train"), processes=1, precision=0.1)
-    assert [len(race.seconds) for race in results.outcomes["disturbed0-0"].races] == [6]
-
-
-def dies_on_return(case: Case, race: Racer) -> dict[str, Any]:
-    if "returned" in KNOWN:
-        os.kill(os.getpid(), signal.SIGKILL)
-    KNOWN["returned"] = True
-    race.race = Race([1.0, 2.0], [2.0, 1.0])  # type: ignore[attr-defined]
-    return {}
-
-
-def test_a_case_that_dies_when_it_comes_again_has_failed_and_no_other() -> None:
-    results, _ = measured(job(dies_on_return), job(fine), processes=1, precision=1e-9)
-    assert results.outcomes["dies_on_return0-0"].failure == (
-        "the process that measured this case died (signal SIGKILL): no message"
-    )
-    assert results.outcomes["fine0-0"].failure is None
-    assert len(results.outcomes["fine0-0"].races) == 1
-
-
-def test_a_narrow_case_goes_on_until_a_verdict_is_possible() -> None:
-    odd = [0.89, 0.9, 0.91, 0.9, 1.02, 0.9, 0.91, 0.89, 0.9]
-    effort = Effort(12, 0.05, 1.0)
-    assert not job(fine).is_done(outcome_of(odd), effort)
-    assert job(fine).is_done(outcome_of([value for value in odd if value < 1]), effort)
-    assert job(fine).is_done(outcome_of([1.0 + number / 1000 for number in range(8)]), effort)

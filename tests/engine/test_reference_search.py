@@ -19,30 +19,20 @@ from bench.engine.reference_search import CLEARLY, expected_seconds, fastest, me
 from bench.engine.rounds import Work
 from bench.runs.outcome import Outcome
 from bench.runs.outcome import Race as Pairs
-from bench.works import reference
 from bench.works.compiled import COMPILED
 from bench.works.once_per_run import KNOWN
-from bench.works.operations import operation
 from bench.works.problems import LAYOUTS
-from bench.works.reference import dense_case, dense_reference, variant_key
+from bench.works.reference import dense_case, variant_key
+from tests.engine.test_jobs import outcome_of
 from tests.engine.test_processes import broken, fine
+from tests.works.test_reference import BATCH_MAJOR, FEATURE_MAJOR, STEP
 
-BATCH_MAJOR, FEATURE_MAJOR = LAYOUTS
-STEP = Case("step", "sparse", "csr", "static", "6x8b4", 0.8, "cpu", "float32", 1)
 TRAINING = STEP._replace(op="training_step", shape="6x8x4b16")
 TRAINING_DENSE = dense_case(TRAINING)
 
 
 def jobs_of(*cases: Case) -> list[Job]:
     return [Job(f"{case.op} {case.id}", __name__, "known_way", case) for case in cases]
-
-
-def outcome_of(speedups: list[float], failure: str | None = None) -> Outcome:
-    outcome = Outcome()
-    for process, value in enumerate(speedups):
-        outcome.add(process, Pairs([1.0], [value]), {})
-    outcome.failure = failure
-    return outcome
 
 
 def chosen(jobs: list[Job], *outcomes: Outcome) -> list[str]:
@@ -121,27 +111,6 @@ def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() 
         (FEATURE_MAJOR, "training_step", "6x8x4b16", "cuda", "warm"),
     ]
     assert len({job.name for job in searched}) == len(found)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("op", ["forward", "step", "beside", "update"])
-def test_the_reference_is_the_way_that_is_known(monkeypatch: pytest.MonkeyPatch, op: str, layout: str) -> None:
-    case = STEP._replace(op=op)
-    asked = []
-
-    def listened(op: str, *rest: Any) -> Any:
-        asked.append((op, rest[-1]))
-        return operation(op, *rest)
-
-    monkeypatch.setattr(reference, "operation", listened)
-    monkeypatch.setattr(reference, "KNOWN", {variant_key(dense_case(case)): [layout, 1.5]})  # as JSON returns it
-    assert dense_reference(case).facts == {"dense_layout": layout, "dense_layout_gain": 1.5}
-    assert asked == [(dense_case(case).op, layout)]
-
-
-def test_where_none_is_known_the_reference_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "KNOWN", {})
-    assert dense_reference(STEP).facts == {"dense_layout": BATCH_MAJOR, "dense_layout_gain": 1.0}
 
 
 def test_a_way_is_raced_against_the_first_on_the_reference_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,8 @@ def row(**changed: Any) -> dict[str, Any]:
         "process_speedups": [1.5, 2.0, 2.5], "process_seconds": [1e-3] * 3, "process_dense_seconds": [1.5e-3, 2e-3, 2.5e-3],
         "flops_counted": 2e9, "dense_flops_counted": 4e9, "flops_executed": 2e9, "parameters": 72, "nnz": 32,
         "bytes_stored": 300, "gflops": 2.0, "dense_layout": "batch-major", "dense_layout_gain": 1.0,
-        "pair_seconds": [1e-3] * 6,
+        "process_pairs": [2, 2, 2], "pair_seconds": [1e-3] * 6, "pair_dense_seconds": [2e-3] * 6, "pair_waited": [0.0] * 6,
+        "pair_dense_waited": [],
     }  # fmt: skip
     return whole | changed
 
@@ -57,6 +58,7 @@ def row(**changed: Any) -> dict[str, Any]:
 def training(seed: int, **changed: Any) -> dict[str, Any]:
     """A row of one training with some fields changed."""
     one = {"process_numbers": [seed], "process_speedups": [2.0], "process_seconds": [0.5], "process_dense_seconds": [1.0]}
+    one |= {"process_pairs": [6]}
     ends = {"epochs": 3, "test_accuracy": 0.75, "final_loss": 0.25, "interval_over": "pairs", "data": "digits"}
     return row(op="train", seed=seed, protocol="seed", **one, **ends) | changed
 
@@ -98,6 +100,13 @@ def places(content: Any, *place: Any) -> Iterator[tuple[Any, ...]]:
     inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for name, value in inner:
         yield from places(value, *place, name)
+
+
+def at(content: Any, place: tuple[Any, ...]) -> Any:
+    """Return what is at a place."""
+    for name in place:
+        content = content[name]
+    return content
 
 
 def put(content: Any, place: tuple[Any, ...], value: Any) -> Any:

@@ -1,0 +1,72 @@
+"""The worker: it visits its cases again, and lets no thread pool grow; measured over processes, with bodies of its own."""
+
+import os
+import signal
+from typing import Any
+
+import torch
+
+from bench.cases import Case
+from bench.engine.pairing import Racer
+from bench.runs.outcome import Race
+from bench.works.once_per_run import KNOWN
+from tests.engine.test_processes import fine, job, measured
+
+
+def test_a_pool_larger_than_the_threads_asked_for_fails_its_case() -> None:
+    results, _ = measured(job(greedy), processes=1)
+    failure = results.outcomes["greedy0-0"].failure
+    assert failure is not None
+    assert failure.startswith("expected every thread pool to keep to 1 threads, got ")
+
+
+def greedy(case: Case, race: Racer) -> dict[str, Any]:
+    torch.set_num_threads(3)
+    return fine(case, race)
+
+
+def disturbed(case: Case, race: Racer) -> dict[str, Any]:
+    """A case whose first two visits are useless: the pairs of the third, and of all later ones, agree."""
+    KNOWN["visits"] = KNOWN.get("visits", 0) + 1
+    spoiled = KNOWN["visits"] % 3
+    clock = iter(range(10**6))
+    times = [float(next(clock) % 7 + 1) * 1e-3 if spoiled else 1e-3 for _ in range(6)]
+    race.race = Race(times, [1e-3] * 6)  # type: ignore[attr-defined]  # the worker's own
+    return {}
+
+
+def test_a_case_whose_pairs_disagree_is_visited_again_and_all_its_pairs_are_kept() -> None:
+    results, _ = measured(job(disturbed), job(fine), processes=1, precision=0.1, budget=30.0)
+    [race] = results.outcomes["disturbed0-0"].races
+    # Two visits of six that disagree; then so many of six that do that the interval of all is narrow.
+    assert len(race.seconds) > 18
+    assert len(race.seconds) % 6 == 0
+    assert results.outcomes["disturbed0-0"].processes == [0]
+
+
+def test_without_time_left_no_case_is_visited_again() -> None:
+    results, _ = measured(job(disturbed), processes=2, precision=0.1, budget=1e-3)
+    [race] = results.outcomes["disturbed0-0"].races
+    assert len(race.seconds) == 6
+
+
+def test_a_training_is_never_taken_up_again() -> None:
+    results, _ = measured(job(disturbed, op="train"), processes=1, precision=0.1)
+    assert [len(race.seconds) for race in results.outcomes["disturbed0-0"].races] == [6]
+
+
+def dies_on_return(case: Case, race: Racer) -> dict[str, Any]:
+    if "returned" in KNOWN:
+        os.kill(os.getpid(), signal.SIGKILL)
+    KNOWN["returned"] = True
+    race.race = Race([1.0, 2.0], [2.0, 1.0])  # type: ignore[attr-defined]
+    return {}
+
+
+def test_a_case_that_dies_when_it_comes_again_has_failed_and_no_other() -> None:
+    results, _ = measured(job(dies_on_return), job(fine), processes=1, precision=1e-9)
+    assert results.outcomes["dies_on_return0-0"].failure == (
+        "the process that measured this case died (signal SIGKILL): no message"
+    )
+    assert results.outcomes["fine0-0"].failure is None
+    assert len(results.outcomes["fine0-0"].races) == 1

@@ -1,0 +1,114 @@
+"""The state of a layer, saved, loaded, copied, and moved to another mask."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparse_models.errors import InputError
+from sparse_models.masks import random_mask
+from sparse_models.registry import LAYERS
+from tests.sparse_models.test_layers import build
+from tests.strategies import SPARSE_LAYERS, generator, masks, normal, problems, seeds, widest
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@given(st.data(), seeds)
+def test_a_mask_of_any_other_number_can_be_set(layer: str, data: st.DataObject, seed: int) -> None:
+    problem = data.draw(problems(layer))
+    mask = data.draw(masks(tuple(problem.mask.shape)))
+    built = build(layer, problem)
+    built.set_mask(mask)
+    assert torch.equal(built.to_dense(), problem.weight * problem.mask * mask)
+    assert torch.equal(built.mask, mask)
+    torch.testing.assert_close(built(problem.x), build(layer, problem._replace(mask=problem.mask & mask))(problem.x))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@given(st.data(), seeds)
+def test_state_dict_round_trip(layer: str, data: st.DataObject, seed: int) -> None:
+    problem = data.draw(problems(layer))
+    saved = build(layer, problem)
+    order = torch.randperm(problem.mask.numel(), generator=generator(seed))
+    other = problem._replace(
+        weight=normal(seed, *problem.weight.shape, dtype=widest(layer)),
+        mask=problem.mask.flatten()[order].reshape(problem.mask.shape),
+    )
+    loaded = build(layer, other)
+    loaded.load_state_dict(saved.state_dict())
+    assert torch.equal(loaded.to_dense(), saved.to_dense())
+    x, y = (problem.x.clone().requires_grad_() for _ in range(2))
+    torch.testing.assert_close(loaded(x), saved(y))
+    loaded(x).backward(problem.output_grad)
+    saved(y).backward(problem.output_grad)
+    torch.testing.assert_close(x.grad, y.grad)
+    torch.testing.assert_close(loaded.values.grad, saved.values.grad)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@given(st.data())
+def test_a_deep_copy_is_independent(layer: str, data: st.DataObject) -> None:
+    problem = data.draw(problems(layer))
+    built = build(layer, problem)
+    copied = copy.deepcopy(built)
+    with torch.no_grad():
+        copied.values.add_(1)
+    assert torch.equal(built.to_dense(), problem.weight * problem.mask)
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@given(st.data(), seeds)
+def test_state_of_another_number_of_non_zeros_can_be_loaded(layer: str, data: st.DataObject, seed: int) -> None:
+    problem = data.draw(problems(layer))
+    saved = build(layer, problem)
+    loaded = build(layer, problem._replace(mask=data.draw(masks(problem.mask.shape))))
+    loaded.load_state_dict(saved.state_dict())
+    assert torch.equal(loaded.to_dense(), saved.to_dense())
+    torch.testing.assert_close(loaded(problem.x), saved(problem.x))
+
+
+@pytest.mark.parametrize("layer", ["csr", "csr_linear"])
+@pytest.mark.parametrize("shape", [(4, 3), (3, 4), (5, 5)])
+def test_state_of_another_shape_is_refused_and_changes_nothing(layer: str, shape: tuple[int, int]) -> None:
+    built, other = (LAYERS[layer](torch.ones(size), torch.ones(size, dtype=torch.bool)) for size in ((4, 4), shape))
+    before = built.to_dense()
+    if shape[0] == 4:
+        LAYERS[layer](torch.ones(4, 4), torch.ones(4, 4, dtype=torch.bool))
+        built, other = other, built  # more columns than the layer has
+        before = built.to_dense()
+    with pytest.raises(InputError, match="expected the saved state of a weight of shape"):
+        built.load_state_dict(other.state_dict())
+    assert torch.equal(built.to_dense(), before)
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@given(st.data(), seeds)
+def test_a_mask_may_move_between_forward_and_backward(layer: str, data: st.DataObject, seed: int) -> None:
+    problem = data.draw(problems(layer))
+    kept, moved = (build(layer, problem) for _ in range(2))
+    x, y = (problem.x.clone().requires_grad_() for _ in range(2))
+    before, after = kept(x), moved(y)
+    order = torch.randperm(problem.mask.numel(), generator=generator(seed))
+    moved.set_mask(problem.mask.flatten()[order].reshape(problem.mask.shape))
+    before.backward(problem.output_grad)
+    after.backward(problem.output_grad)
+    torch.testing.assert_close(x.grad, y.grad)
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+def test_moving_the_mask_drops_the_gradient_of_the_old_structure(layer: str) -> None:
+    built = LAYERS[layer](normal(0, 4, 5, dtype=widest(layer)), random_mask((4, 5), 0.5, generator(0)))
+    built(normal(1, 3, 5, dtype=widest(layer))).sum().backward()
+    built.set_mask(random_mask((4, 5), 0.5, generator(1)))
+    assert built.values.grad is None
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+def test_a_mask_can_be_set_after_the_dtype_was_changed(layer: str) -> None:
+    weight, bias = (normal(seed, *shape, dtype=widest(layer)) for seed, shape in enumerate([(4, 5), (4,)]))
+    built = LAYERS[layer](weight, random_mask((4, 5), 0.5, generator(0)), bias).float()
+    built.set_mask(random_mask((4, 5), 0.5, generator(1)))
+    assert built.values.dtype == torch.float32
+    assert built(normal(1, 3, 5, dtype=torch.float32)).dtype == torch.float32
