@@ -10,10 +10,11 @@ import torch
 from bench.cases import Case, cases
 from bench.engine.pairing import Plan
 from bench.engine.rounds import Work
+from bench.findings.answer import answer_of
 from bench.findings.break_even import break_evens
 from bench.hooks.options import add_options, read_effort, read_options
 from bench.hooks.state import EFFORT, MACHINE, OUTCOMES, REPORTED, ROWS, SELECTION
-from bench.tables.answer import answer
+from bench.tables.answer import lines
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
 
@@ -199,5 +200,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Gen
         rows = list(config.stash[REPORTED].values())
         if rows:
             terminalreporter.section("do sparse networks save compute?")
-            for line in answer(rows):
+            for line in lines(answer_of(rows)):
                 terminalreporter.write_line(line)

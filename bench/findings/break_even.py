@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from bench.findings.grouping import by_fields
 from bench.runs.row import Row
 from bench.statistics.intervals import SIGN_VALUES, Interval, median_interval
-from bench.tables.text import groups
 
 # Where a curve does not cross 1 within the sparsities measured: dense is behind from the start, or ahead to the end.
 BELOW, ABOVE = 0.0, 2.0
@@ -48,7 +48,7 @@ def crossing(sparsities: Sequence[float], speedups: Sequence[float]) -> float:
 def break_evens(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     """Yield a plain record for each layer, operation and shape that `rows` hold at two sparsities or more."""
     sparse = [row for row in rows if row["model"] == "sparse" and row["op"] not in ("train", "update")]
-    for _, group in groups(sparse, *CURVE):
+    for _, group in by_fields(sparse, *CURVE):
         if len(group) > 1:
             even = break_even(group)
             at = {"sparsity": even.median, "sparsity_low": even.low, "sparsity_high": even.high}

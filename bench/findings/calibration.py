@@ -1,5 +1,6 @@
 """What the processes said of works against their clones in, what was called what out, beside what was planted."""
 
+import statistics
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -8,7 +9,10 @@ from bench.engine.calibration import PLANTED
 from bench.engine.jobs import Job, Spent
 from bench.runs.outcome import Outcome
 from bench.statistics.intervals import Interval
+from bench.statistics.proportions import Rate, rate
 from bench.statistics.verdicts import process_interval, verdicts
+
+ALARM = ("faster", "slower")
 
 
 class Comparison(NamedTuple):
@@ -26,6 +30,11 @@ class Comparison(NamedTuple):
     def truth(self) -> float:
         """The true ratio."""
         return float(1 / (1 + Fraction(self.planted, 100)))
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the interval holds the true ratio."""
+        return self.interval.low <= self.truth <= self.interval.high
 
 
 class Calibration(NamedTuple):
@@ -66,3 +75,56 @@ def so_far(comparisons: Sequence[Comparison]) -> str:
         f"{planted} %: {sum(one.verdict == 'slower' for one in group)} of {len(group)}" for planted, group in groups.items()
     )
     return f"false alarms {alarms} of {len(groups[0])}, slowdowns found {', '.join(list(slower)[1:])}"
+
+
+class Planted(NamedTuple):
+    """What became of all works that one slowdown, in percent, was planted in."""
+
+    percent: int
+    slower: Rate
+    faster: Rate
+    slower_alone: Rate
+    covered: Rate
+    half_width: float  # median
+
+
+class Resolution(NamedTuple):
+    """What this machine can resolve, and at what cost."""
+
+    planted: list[Planted]
+    alarms: Rate  # on identical code
+    covered: Rate  # of all comparisons
+    floor: tuple[float, float]  # how far from 1 half, and nine tenths, of the intervals of identical code reach
+    seconds_a_case: float
+    spent: Spent
+    engine_part: float  # of the time in which works ran
+
+
+def resolution_of(calibration: Calibration) -> Resolution | None:
+    """Return what the comparisons tell; None where no run is complete."""
+    comparisons, spent = calibration.comparisons, calibration.spent
+    if not comparisons:
+        return None
+    identical = [one for one in comparisons if one.planted == 0]
+    floor = sorted(max(one.interval.high, 1 / one.interval.low) - 1 for one in identical)
+    return Resolution(
+        [_planted(percent, comparisons) for percent in sorted({one.planted for one in comparisons})],
+        rate(sum(one.verdict in ALARM for one in identical), len(identical)),
+        rate(sum(one.is_covered for one in comparisons), len(comparisons)),
+        (floor[len(floor) // 2], floor[len(floor) * 9 // 10]),
+        calibration.seconds / calibration.cases,
+        spent,
+        (spent.starting + spent.bookkeeping) / (spent.timed + spent.warming),
+    )
+
+
+def _planted(percent: int, comparisons: Sequence[Comparison]) -> Planted:
+    group = [one for one in comparisons if one.planted == percent]
+    return Planted(
+        percent,
+        rate(sum(one.verdict == "slower" for one in group), len(group)),
+        rate(sum(one.verdict == "faster" for one in group), len(group)),
+        rate(sum(one.verdict_alone == "slower" for one in group), len(group)),
+        rate(sum(one.is_covered for one in group), len(group)),
+        statistics.median(one.interval.half_width for one in group),
+    )

@@ -1,10 +1,72 @@
 """The rows of a step and of its parts in, where the step's time goes out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from bench.cases import PARTS, Case
+from bench.findings.grouping import Place, Told, by_fields, by_place
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval, median_interval
+
+
+class Part(NamedTuple):
+    """A part of a step: its fraction of the layer's own step, where that is known, and its speed-up over dense's part."""
+
+    fraction: float | None
+    told: Told
+
+
+class Split(NamedTuple):
+    """Where the step of a layer goes: its seconds, its parts, what is in none of them, and mask updates in its own steps."""
+
+    layer: str
+    sparsity: float
+    seconds: float | None  # None where the step itself was not measured
+    parts: dict[str, Part]
+    unaccounted: Interval | None
+    adds_up: bool
+    updates: dict[str, Interval]
+
+
+class StepSplits(NamedTuple):
+    """Where steps go at one place: which parts were measured, which update rules, and the layers."""
+
+    place: Place
+    parts: list[str]
+    rules: list[str]
+    splits: list[Split]
+
+
+def step_splits(rows: Sequence[Row]) -> list[StepSplits]:
+    """Return where the time of steps goes, at each place where parts of a step were measured."""
+    found = []
+    for place, parts in by_place(row for row in rows if row["op"] in PARTS):
+        here = [row for row in rows if Place.of(row) == place]
+        splits = [
+            _split(
+                group, [row for row in here if row["layer"] == group[0]["layer"] and row["sparsity"] == group[0]["sparsity"]]
+            )
+            for _, group in by_fields(parts, "layer", "sparsity")
+        ]
+        names = [part for part in PARTS if any(row["op"] == part for row in parts)]
+        found.append(StepSplits(place, names, sorted({row["update"] for row in here if row["op"] == "update"}), splits))
+    return found
+
+
+def _split(parts: Sequence[Row], alike: Sequence[Row]) -> Split:
+    """Return the split of a layer at a sparsity from the rows of its parts, and from all rows alike in these."""
+    step = next((row for row in alike if row["op"] == "step"), None)
+    known: Row = step if step and "unaccounted_fraction" in step else {}
+    rest = Interval(*(known[f"unaccounted_fraction{end}"] for end in ("", "_low", "_high"))) if known else None
+    return Split(
+        parts[0]["layer"],
+        parts[0]["sparsity"],
+        step["seconds"] if step else None,
+        {row["op"]: Part(known.get(f"{row['op']}_fraction"), Told.of(row)) for row in parts},
+        rest,
+        bool(known.get("adds_up")),
+        update_steps(step, (row for row in alike if row["op"] == "update")) if step else {},
+    )
 
 
 def add_splits(rows: Mapping[Case, Row]) -> None:

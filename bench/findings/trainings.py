@@ -1,119 +1,134 @@
-"""The rows of trainings in, the seed's table and one plain sentence for each sparsity out."""
+"""The rows of trainings in, what came of each arm over its seeds out, and a sentence on each sparsity."""
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from rich.table import Table
-
+from bench.findings.grouping import Place, by_fields, speedup_of
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import process_interval
-from bench.tables.text import groups, interval_of, new_table, ratio, seconds, where
+
+# The same for all seeds of an arm.
+OF_AN_ARM = ("model", "sparsity", "parameters", "nnz", "effective_sparsity", "learning_rate", "flops_counted", "flops_executed")
 
 
-def arm_name(row: Row) -> str:
-    """Return what the seed's table calls the row's model."""
-    return row["model"] if row["model"] != "sparse" else f"{row['update']} {row['layer']}"
+class OverSeeds(NamedTuple):
+    """The mean of a figure over the seeds, and its range."""
+
+    mean: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], field: str) -> "OverSeeds":
+        """Return what the rows of an arm, one a seed, say of a field."""
+        values = [row[field] for row in rows]
+        return cls(float(statistics.mean(values)), min(values), max(values))
+
+    def __str__(self) -> str:
+        """Return the mean with the range, as 0.955 (0.953 0.956)."""
+        return "{:.3f} ({:.3f} {:.3f})".format(*self)
 
 
-class Arm:
-    """The rows of one arm, one a seed, as one line of the seed's table."""
+class Arm(NamedTuple):
+    """What came of one arm: a model, an update rule, a layer, a sparsity."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        """Gather the seeds' rows."""
-        self.rows, self.first, self.name = rows, rows[0], arm_name(rows[0])
-
-    def mean(self, field: str) -> float:
-        """The mean of a field over the seeds."""
-        return float(statistics.mean(row[field] for row in self.rows))
-
-    def spread(self, field: str, digits: int = 3) -> str:
-        """The mean of a field over the seeds, with its range."""
-        values = [row[field] for row in self.rows]
-        return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} {max(values):.{digits}f})"
-
-    @property
-    def speedup(self) -> Interval:
-        """The speed-up over the processes of all seeds; over the pairs of epochs where there is but one."""
-        speedups = [value for row in self.rows for value in row["process_speedups"]]
-        return process_interval(speedups) if len(speedups) > 1 else interval_of(self.first)
+    name: str
+    model: str
+    sparsity: float
+    parameters: int
+    nnz: int
+    effective_sparsity: float
+    learning_rate: float
+    seconds: float  # of a training
+    speedup: Interval  # over the processes of all seeds; over the pairs of epochs where there is but one
+    final_loss: OverSeeds
+    test_accuracy: OverSeeds
+    dense_final_loss: float
+    dense_test_accuracy: float
+    flops_counted: float
+    flops_executed: float
+    flops_saved: float  # dense's counted FLOPs over the arm's
 
 
-def _arms(rows: Iterable[Row]) -> list[Arm]:
-    return [Arm(group) for _, group in groups(rows, "model", "layer", "update", "sparsity")]
+class Trainings(NamedTuple):
+    """All arms on one data set under one protocol, and what is to be said of them."""
+
+    data: str
+    protocol: str
+    epochs: int
+    batch: int
+    conditions: str
+    seeds: int
+    arms: list[Arm]
+    sentences: list[str]
 
 
-def _flops(value: float) -> str:
-    return f"{value / 1e9:.3g} G"
+def trainings(rows: Iterable[Row]) -> list[Trainings]:
+    """Return the arms of each data set and protocol, on each device, in each number type and with each number of threads."""
+    found = []
+    for _, group in by_fields(rows, "data", "protocol", "device", "dtype", "threads"):
+        first, arms = group[0], [arm_of(of_arm) for _, of_arm in by_fields(group, "model", "layer", "update", "sparsity")]
+        what = (first["data"], first["protocol"], first["epochs"], first["batch"], Place.of(first).conditions)
+        seeds = len({row["seed"] for row in group})
+        found.append(Trainings(*what, seeds, arms, list(_sentences(f"{first['data']}, {first['protocol']}", arms))))
+    return found
 
 
-COLUMNS: dict[str, Callable[[Arm], str]] = {
-    "arm": lambda arm: arm.name,
-    "sparsity": lambda arm: f"{arm.first['sparsity']:g}",
-    "parameters": lambda arm: f"{arm.first['parameters']:,}",
-    "non-zeros": lambda arm: f"{arm.first['nnz']:,}",
-    "effective": lambda arm: f"{arm.first['effective_sparsity']:.3f}",
-    "rate": lambda arm: f"{arm.first['learning_rate']:g}",
-    "training": lambda arm: seconds(arm.mean("training_seconds")),
-    "speed-up": lambda arm: ratio(arm.speedup),
-    "final loss": lambda arm: arm.spread("final_loss"),
-    "test accuracy": lambda arm: arm.spread("test_accuracy"),
-    "counted": lambda arm: _flops(arm.first["flops_counted"]),
-    "executed": lambda arm: _flops(arm.first["flops_executed"]),
-}
-
-
-def trainings(rows: list[Row]) -> tuple[str, Table]:
-    """Return the table of a data set under a protocol, one line for each arm, and its title."""
+def arm_of(rows: Sequence[Row]) -> Arm:
+    """Return what the rows of one arm, one a seed, tell."""
     first = rows[0]
-    seeds = len({row["seed"] for row in rows})
-    title = (
-        f"Trained on {first['data']}, protocol {first['protocol']}, {first['epochs']} epochs of batch {first['batch']} "
-        f"({where(first)}): mean over {seeds} seed{'s' * (seeds != 1)} (lowest highest)"
+    speedups = [value for row in rows for value in row["process_speedups"]]
+    return Arm(
+        name=first["model"] if first["model"] != "sparse" else f"{first['update']} {first['layer']}",
+        seconds=OverSeeds.of(rows, "training_seconds").mean,
+        speedup=process_interval(speedups) if len(speedups) > 1 else speedup_of(first),
+        final_loss=OverSeeds.of(rows, "final_loss"),
+        test_accuracy=OverSeeds.of(rows, "test_accuracy"),
+        dense_final_loss=OverSeeds.of(rows, "dense_final_loss").mean,
+        dense_test_accuracy=OverSeeds.of(rows, "dense_test_accuracy").mean,
+        flops_saved=first["dense_flops_counted"] / max(first["flops_counted"], 1),
+        **{field: first[field] for field in OF_AN_ARM},
     )
-    table = new_table(COLUMNS)
-    for arm in _arms(rows):
-        table.add_row(*(cell(arm) for cell in COLUMNS.values()))
-    return title, table
 
 
-def summaries(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield one plain sentence per sparsity that sums up a data set under a protocol, every figure read from the rows.
+def _sentences(what: str, arms: Sequence[Arm]) -> Iterator[str]:
+    """Yield one plain sentence for each sparsity, every figure read from the rows.
 
     All sparse arms are told together: the best of them, chosen on the test set, would look better than it is.
     """
-    arms = _arms(rows)
-    for sparsity in sorted({arm.first["sparsity"] for arm in arms if arm.first["model"] == "sparse"}):
-        group = [arm for arm in arms if arm.first["model"] == "sparse" and arm.first["sparsity"] == sparsity]
-        faster = sum(arm.speedup.low > 1 for arm in group)
-        slower = sum(arm.speedup.high < 1 for arm in group)
-        if slower == len(group):
-            verdict = "cost time"
-        elif faster == len(group):
-            verdict = "saved time"
-        else:
-            verdict = f"saved time in {faster} and cost time in {slower} of {len(group)} arms"
-            if faster + slower < len(group):
-                verdict += ", and is undecided in the others"
-        promised = _between([arm.first["dense_flops_counted"] / max(arm.first["flops_counted"], 1) for arm in group], ".1f")
+    for sparsity in sorted({arm.sparsity for arm in arms if arm.model == "sparse"}):
+        group = [arm for arm in arms if arm.model == "sparse" and arm.sparsity == sparsity]
         text = (
-            f"{group[0].first['data']}, {group[0].first['protocol']}: at sparsity {sparsity:g} sparse training {verdict}: "
+            f"{what}: at sparsity {sparsity:g} sparse training {_verdict(group)}: "
             f"{_between([arm.speedup.median for arm in group], '.2f')} times dense's speed where counted FLOPs promise "
-            f"{promised} times, {_quality(group)}"
+            f"{_between([arm.flops_saved for arm in group], '.1f')} times, {_quality(group)}"
         )
-        narrow = [arm for arm in arms if arm.first["model"] == "narrow" and arm.first["sparsity"] == sparsity]
+        narrow = [arm for arm in arms if arm.model == "narrow" and arm.sparsity == sparsity]
         if narrow:
-            text += (
-                f"; narrow dense of as many weights ran at {ratio(narrow[0].speedup)} times dense's speed, {_quality(narrow)}"
-            )
+            text += f"; narrow dense of as many weights ran at {narrow[0].speedup} times dense's speed, {_quality(narrow)}"
         yield text + "."
 
 
+def _verdict(arms: Sequence[Arm]) -> str:
+    faster = sum(arm.speedup.low > 1 for arm in arms)
+    slower = sum(arm.speedup.high < 1 for arm in arms)
+    if slower == len(arms):
+        return "cost time"
+    if faster == len(arms):
+        return "saved time"
+    mixed = f"saved time in {faster} and cost time in {slower} of {len(arms)} arms"
+    return f"{mixed}, and is undecided in the others" if faster + slower < len(arms) else mixed
+
+
 def _quality(arms: Sequence[Arm]) -> str:
-    accuracy = _between([arm.mean("test_accuracy") for arm in arms], ".3f")
-    loss = _between([arm.mean("final_loss") for arm in arms], ".3f")
-    dense_accuracy, dense_loss = arms[0].mean("dense_test_accuracy"), arms[0].mean("dense_final_loss")
-    return f"at test accuracy {accuracy} (dense {dense_accuracy:.3f}) and training loss {loss} (dense {dense_loss:.3f})"
+    accuracy = _between([arm.test_accuracy.mean for arm in arms], ".3f")
+    loss = _between([arm.final_loss.mean for arm in arms], ".3f")
+    return (
+        f"at test accuracy {accuracy} (dense {arms[0].dense_test_accuracy:.3f}) and training loss {loss} "
+        f"(dense {arms[0].dense_final_loss:.3f})"
+    )
 
 
 def _between(values: Sequence[float], style: str) -> str:

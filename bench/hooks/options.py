@@ -11,9 +11,9 @@ import torch
 
 from bench import cases
 from bench.cases import Selection, Shape
+from bench.comparisons.gate import TABLE, Limits, read_limits
 from bench.engine.jobs import BUDGET, PRECISION, PROCESSES, Effort
 from bench.engine.rounds import REGIMES
-from bench.findings.gate import TABLE, Limits, read_limits
 from bench.runs.saved import MAX_PROCESSES
 from sparse_models.data import DATA
 from sparse_models.errors import InputError

@@ -14,9 +14,9 @@ from _pytest.mark.expression import Expression  # which pytest-benchmark's own -
 from pytest_benchmark.storage.file import FileStorage
 from pytest_benchmark.utils import get_commit_info
 
-from bench.findings.comparison import compare
-from bench.findings.gate import SHOWN, failures
-from bench.findings.machines import machines_table
+from bench.comparisons.comparison import compare
+from bench.comparisons.gate import SHOWN, failures
+from bench.comparisons.machines import machines_of
 from bench.hooks.options import read_gate
 from bench.hooks.state import (
     COMPARED,
@@ -41,6 +41,7 @@ from bench.runs.remote import RemoteStorage, is_remote
 from bench.runs.saved import SavedRow, arm_of
 from bench.runs.storage import RunStorage
 from bench.tables.comparison import text
+from bench.tables.machines import lines as machines_lines
 from sparse_models.errors import InputError
 
 ASKED = pytest.StashKey[Any]()  # --benchmark-compare
@@ -202,7 +203,7 @@ def _summary(terminal: Any, config: pytest.Config) -> Generator[str]:
         terminal.section("what changed?")
         yield from text(comparison)
         if not comparison.is_sound:
-            yield from machines_table([comparison.old, comparison.new])
+            yield from machines_lines(machines_of([comparison.old, comparison.new]))
     yield from stash[NOTES]
     failed = stash[FAILED]
     if failed:

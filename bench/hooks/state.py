@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from bench.cases import Selection
+from bench.comparisons.comparison import Comparison
+from bench.comparisons.gate import Limits
 from bench.engine.jobs import Effort
 from bench.engine.journal import Journal
-from bench.findings.comparison import Comparison
-from bench.findings.gate import Limits
 from bench.runs.outcome import Outcome
 from bench.runs.row import Row
 from bench.runs.saved import Run

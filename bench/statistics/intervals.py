@@ -22,6 +22,15 @@ class Interval(NamedTuple):
         """How far, as a fraction, the farther bound is from the median: 0.1 for 2.0 [1.9 2.2]."""
         return max(self.high / self.median, self.median / self.low) - 1
 
+    @property
+    def inverse(self) -> "Interval":
+        """The interval of 1 over what this is of."""
+        return Interval(1 / self.median, 1 / self.high, 1 / self.low)
+
+    def __str__(self) -> str:
+        """Return the median with its bounds, as 1.45 [1.40 1.52]."""
+        return "{} [{} {}]".format(*(f"{value:.2f}" if value < 10 else f"{value:.1f}" for value in self))
+
 
 def median_interval(sample: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Return the sample median and its distribution-free interval by the sign test (Conover 1999, section 3.2).

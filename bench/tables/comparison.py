@@ -1,14 +1,14 @@
 """A comparison in, what a reader must know of it out: as text for a terminal, as Markdown for a pull request."""
 
-import statistics
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from bench.findings.comparison import VERDICTS, CaseChange, Comparison, by_layer, costs
-from bench.findings.gate import SHOWN
+from bench.comparisons.cases import CaseChange
+from bench.comparisons.comparison import Comparison
+from bench.comparisons.gate import SHOWN
+from bench.comparisons.summary import Summary
 from bench.runs.saved import Measured, interval
 from bench.statistics.intervals import Interval
-from bench.tables.text import new_console, new_table, print_table, ratio, text_of
+from bench.tables.text import new_console, new_table, print_table, text_of
 
 LISTED = ("slower", "faster", "changed definition", "gone")  # the others are counted
 HEADERS = ("case", "verdict", "speed-up before", "speed-up now", "change", "own time", "dense's time", "")
@@ -29,7 +29,7 @@ def text(comparison: Comparison) -> Iterator[str]:
             print_table(console, READ, table)
         for line in more:
             console.print(line)
-        for line in _tail(comparison):
+        for line in _tail(comparison.summary):
             console.print(line)
     yield from text_of(console)
 
@@ -57,7 +57,7 @@ def markdown(comparison: Comparison, failed: Sequence[str], gate: str) -> Iterat
             yield f"| `{name}` | {' | '.join(others)} |"
     yield ""
     if comparison.is_sound:
-        for line in (*more, *_tail(comparison)):
+        for line in (*more, *_tail(comparison.summary)):
             yield f"{line}  "
 
 
@@ -86,37 +86,30 @@ def _head(comparison: Comparison) -> Iterator[str]:
     elif comparison.old.machine != comparison.new.machine:
         yield "The hardware is the same and the software another: what changed may be that."
     if comparison.is_sound:
-        counts = _counts(one.verdict for one in comparison.changes)
         asked = f"; {comparison.not_asked} of the run before were not asked for" if comparison.not_asked else ""
-        yield f"{len(comparison.changes)} case{'s' * (len(comparison.changes) != 1)}: {counts}{asked}"
+        cases = len(comparison.changes)
+        yield f"{cases} case{'s' * (cases != 1)}: {_counted(comparison.summary.counts)}{asked}"
 
 
-def _counts(verdicts: Iterable[str]) -> str:
-    found = Counter(verdicts)
-    return ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
-def _tail(comparison: Comparison) -> Iterator[str]:
-    for verdict in ("slower", "faster"):
-        for layer, changes in by_layer(comparison.having(verdict)).items():
-            of_layer = sum(one.row.layer == layer and one.evidence is not None for one in comparison.changes)
-            much = statistics.median(abs(one.slowdown) for one in changes)
-            yield f"{layer}: {len(changes)} of {of_layer} cases {verdict}, by {much:.0%} (median)"
-    if comparison.groups:
-        together = _counts(group.verdict for group in comparison.groups)
-        yield f"cases together, {len(comparison.groups)} layers and operations of layers: {together}"
-    for group in comparison.groups:
-        if group.verdict in ("slower", "faster"):
-            told = f"{group.verdict}, {ratio(group.evidence.interval)} of the speed-up before"
-            yield f"{group.name}, {len(group.cases)} cases together: {told}"
-    few = sum("processes" in one.note for one in comparison.having("undecided"))
-    if few:
-        yield f"{few} undecided for too few processes; raise --budget and --processes (trainings: --seeds)"
-    drifts = [one.dense_time.median for one in comparison.changes if one.dense_time]
-    if drifts:
-        low, middle, high = min(drifts), statistics.median(drifts), max(drifts)
+def _tail(summary: Summary) -> Iterator[str]:
+    for layer, verdict, cases, of, much in summary.layers:
+        yield f"{layer}: {cases} of {of} cases {verdict}, by {much:.0%} (median)"
+    if summary.group_counts:
+        together = sum(summary.group_counts.values())
+        yield f"cases together, {together} layers and operations of layers: {_counted(summary.group_counts)}"
+    for group in summary.groups:
+        told = f"{group.verdict}, {group.evidence.interval} of the speed-up before"
+        yield f"{group.name}, {len(group.cases)} cases together: {told}"
+    if summary.too_few:
+        yield f"{summary.too_few} undecided for too few processes; raise --budget and --processes (trainings: --seeds)"
+    if summary.dense:
+        low, middle, high = summary.dense
         yield f"dense took {middle:.2f} times as long as before (median of the cases; {low:.2f} to {high:.2f})"
-    yield from costs(comparison)
+    yield from summary.costs
 
 
 def _cells(one: CaseChange) -> list[str]:
@@ -132,8 +125,8 @@ def _cells(one: CaseChange) -> list[str]:
 
 
 def _speedup(measured: Measured | None) -> str:
-    return ratio(interval(measured)) if measured else ""
+    return str(interval(measured)) if measured else ""
 
 
 def _ratio(of: Interval | None) -> str:
-    return ratio(of) if of else ""
+    return str(of) if of else ""

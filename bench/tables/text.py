@@ -2,16 +2,13 @@
 
 import io
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.runs.row import Row
-from bench.statistics.intervals import Interval
-
 WIDTH = 10_000  # tables take only what they need, and no cell is ever cut; a narrow terminal wraps
+MARKS = {"faster": "+", "slower": "-", "same": "=", "undecided": "?"}  # of verdicts
 
 
 def new_console() -> Console:
@@ -23,40 +20,6 @@ def text_of(console: Console) -> Iterator[str]:
     """Yield the lines that were printed on a console of `new_console`."""
     assert isinstance(console.file, io.StringIO)
     yield from (line.rstrip() for line in console.file.getvalue().splitlines())
-
-
-def groups(rows: Iterable[Row], *fields: str) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
-    """Yield the rows that agree in `fields`, group by group, in order of first appearance."""
-
-    def key(row: Row) -> tuple[str, ...]:
-        return tuple(str(row[field]) for field in fields)
-
-    rows = list(rows)
-    order = list(dict.fromkeys(map(key, rows)))
-    for value, group in groupby(sorted(rows, key=lambda row: order.index(key(row))), key):
-        yield value, list(group)
-
-
-def what(row: Row) -> str:
-    """Return the shape of a row and where it was measured."""
-    return f"{row['shape']} batch {row['batch']} ({where(row)})"
-
-
-def interval_of(row: Row) -> Interval:
-    """Return the speed-up of a row with its interval."""
-    return Interval(row["speedup"], row["speedup_low"], row["speedup_high"])
-
-
-def speedup(row: Row) -> str:
-    """Return the speed-up of a row as text."""
-    return ratio(interval_of(row))
-
-
-def where(row: Row) -> str:
-    """Return where and how a row was measured."""
-    regime = {"warm": "", "cold": ", cold caches", "graph": ", graph replay"}[row["regime"]]
-    skew = f", rows skewed by {row['skew']:g}" if row["skew"] else ""
-    return f"{row['device']}, {row['dtype']}, {row['threads']} thread{'s' * (row['threads'] != 1)}{regime}{skew}"
 
 
 def print_table(console: Console, title: str, table: Table) -> None:
@@ -71,11 +34,6 @@ def new_table(headers: Iterable[str], left: int = 1) -> Table:
     for number, header in enumerate(headers):
         table.add_column(header, justify="left" if number < left else "right", no_wrap=True)
     return table
-
-
-def ratio(interval: Interval | tuple[float, float, float]) -> str:
-    """Return a ratio with its interval, as 1.45 [1.40 1.52]."""
-    return "{} [{} {}]".format(*(f"{value:.2f}" if value < 10 else f"{value:.1f}" for value in interval))
 
 
 def size(value: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from bench.engine.calibration import call_overhead, jobs_of
 from bench.engine.jobs import PRECISION, PROCESSES, Effort, Job, Spent
 from bench.engine.processes import Means, fork_server_for, measure_all
-from bench.findings.calibration import Calibration, Comparison, judge, so_far
+from bench.findings.calibration import Calibration, Comparison, judge, resolution_of, so_far
 from bench.hooks.options import positive, threads, whole
 from bench.machine.facts import facts
 from bench.runs.files import as_json, write_whole
@@ -47,7 +47,7 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
     with loaded(load):
         found = calibrate(jobs, effort, tell, whole(str(asked.comparisons)))
     content = record(found, effort, load)
-    for line in calibration_lines(found, content["call_overhead_seconds"]):
+    for line in calibration_lines(resolution_of(found), content["call_overhead_seconds"]):
         tell(line)
     if asked.json is not None:
         write_whole(asked.json, as_json(content) + b"\n")

@@ -6,10 +6,11 @@ A run is a path, a number (4 is 0004_*), a glob, a folder, or any of these on a 
 import argparse
 from collections.abc import Callable
 
-from bench.findings.comparison import compare
-from bench.findings.machines import machines_table
+from bench.comparisons.comparison import compare
+from bench.comparisons.machines import machines_of
 from bench.runs.locate import STORAGE, read_runs
 from bench.tables.comparison import text
+from bench.tables.machines import lines as machines_lines
 
 HELP = "compare saved runs, also across machines"
 
@@ -24,7 +25,7 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
     """Print the comparison."""
     runs, skipped = read_runs(asked.runs, asked.storage)
     both = compare(*runs) if len(runs) == 2 else None
-    for line in text(both) if both and both.is_sound else machines_table(runs):
+    for line in text(both) if both and both.is_sound else machines_lines(machines_of(runs)):
         tell(line)
     for line in skipped:
         tell(line)

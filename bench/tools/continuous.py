@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import cases
+from bench.comparisons.comparison import Comparison, compare
+from bench.comparisons.gate import SHOWN, failures, read_limits
 from bench.engine.two_commits import measure_in_turns
-from bench.findings.comparison import Comparison, compare
-from bench.findings.gate import SHOWN, failures, read_limits
 from bench.hooks.options import positive
 from bench.runs.locate import STORAGE
 from bench.runs.reading import parse

@@ -6,15 +6,12 @@ one for any name that holds it. A step at the newest run may be that run's own: 
 
 import argparse
 import re
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
-from typing import NamedTuple
 
-from bench.findings.gate import regular
-from bench.findings.history import RUNS_NEEDED, Series, Step, all_series, sparkline, stands, steps
+from bench.comparisons.gate import regular
+from bench.comparisons.history import Found, Series, all_series, found_in
 from bench.machine.facts import facts as machine_facts
 from bench.machine.fingerprint import fingerprint
 from bench.runs import accepted
@@ -23,32 +20,10 @@ from bench.runs.locate import STORAGE, read_runs
 from bench.runs.plain_text import printable
 from bench.runs.saved import Run
 from bench.tables.comparison import short
-from bench.tables.text import new_console, new_table, print_table, ratio, seconds, text_of
+from bench.tables.history import of_case, overview
 from sparse_models.errors import InputError
 
 HELP = "look back: cases over the runs of one machine"
-HEADERS = ("case", "from this run on", "before", "after", "change", "")
-
-
-class Found(NamedTuple):
-    """A step of a series, why it is accepted if it is, and whether its level, or one as far away, is the newest."""
-
-    series: Series
-    step: Step
-    reason: str
-    stands: bool
-
-    @property
-    def run(self) -> Run:
-        """The first run of the new level."""
-        return self.series.points[self.step.at].run
-
-    @property
-    def status(self) -> str:
-        """The step's verdict or, where it is accepted, why."""
-        if self.reason:
-            return f"accepted: {printable(self.reason)}"
-        return self.step.verdict if self.stands else f"{self.step.verdict}, undone since"
 
 
 def add_arguments(tool: argparse.ArgumentParser) -> None:
@@ -68,30 +43,23 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
     runs = of_machine(runs, asked.machine)
     known = {one.step: one.reason for one in accepted.read(asked.storage)}
     shown = _matching(all_series(runs), asked.cases)
-    found = {number: list(_found(one, known)) for number, one in enumerate(shown)}
+    found = {number: list(found_in(one, known)) for number, one in enumerate(shown)}
     every = [one for of_one in found.values() for one in of_one]
     if asked.accept:
         for line in _accept(asked, every, runs):
             tell(line)
         return 0
     tell(f"{runs[0].machine}: {len(runs)} run{'s' * (len(runs) != 1)}, {runs[0].time[:10]} to {runs[-1].time[:10]}")
-    each = (line for number, one in enumerate(shown) for line in _of_case(one, found[number]))
-    for line in each if asked.cases else _overview(shown, every):
+    each = (line for number, one in enumerate(shown) for line in of_case(one, found[number]))
+    for line in each if asked.cases else overview(shown, every):
         tell(line)
     for line in skipped:
         if not line.startswith(f"skipped {printable(str(accepted.path_of(asked.storage)))}:"):
             tell(line)
     failed = [one for one in every if asked.fail and one.status == "slower"]
     for one in failed:
-        tell(f"{one.series.case}: slower from {one.run.label} on, {ratio(one.step.change)} of the speed-up before")
+        tell(f"{one.series.case}: slower from {one.run.label} on, {one.step.change} of the speed-up before")
     return 1 if failed else 0
-
-
-def _found(series: Series, known: Mapping[tuple[str, str, str, str], str]) -> Iterator[Found]:
-    every = steps(series)
-    for step in every:
-        reason = known.get(step_of(series.case, series.points[step.at].run), "")
-        yield Found(series, step, reason, stands(step, every))
 
 
 def of_machine(runs: Sequence[Run], asked: str | None) -> list[Run]:
@@ -146,53 +114,3 @@ def _accept(asked: argparse.Namespace, every: Sequence[Found], runs: Sequence[Ru
     for one in here:
         yield f"accepted: {one.series.case}, {one.step.verdict} from {one.run.label} on"
     yield f"saved {printable(str(path))}"
-
-
-def _overview(every: Sequence[Series], found: Sequence[Found]) -> Iterator[str]:
-    """Yield the lines of all steps, newest first, and how many cases have none."""
-    console = new_console()
-    if found:
-        table = new_table(HEADERS, left=2)
-        for one in sorted(found, key=lambda one: one.run.time, reverse=True):
-            levels = (ratio(each) for each in (one.step.before, one.step.after, one.step.change))
-            table.add_row(short(one.series.case), one.run.label, *levels, one.status)
-        title = (
-            "Steps of the speed-up over dense: its level before and after, and the change, below 1 is slower [95 % interval]"
-        )
-        print_table(console, title, table)
-    cases = {series.case for series in every}
-    known = {series.case for series in every if len(series.points) >= RUNS_NEEDED}
-    calm = known - {one.series.case for one in found}
-    console.print(
-        f"{len(calm)} cases without a step, {len(cases - known)} with fewer than the {RUNS_NEEDED} runs that a step takes"
-    )
-    anew = Counter((series.points[0].run.label, series.note) for series in every if series.note)
-    for (label, note), count in anew.items():
-        console.print(f"{count} cases with another definition from {label} on, series of their own: {note}")
-    yield from text_of(console)
-
-
-def _of_case(series: Series, found: Sequence[Found]) -> Iterator[str]:
-    """Yield the lines of a case, run by run."""
-    console = new_console()
-    console.print(f"\n{short(series.case)}" + (f", changed definition: {series.note}" if series.note else ""))
-    line = sparkline([point.speedup.median for point in series.points])
-    if _can_be_written(line):
-        console.print(line)
-    marks = {one.step.at: f"{one.status}, {ratio(one.step.change)}" for one in found}
-    table = new_table(("run", "commit", "date", "speed-up", "dense", "step"), left=3)
-    table.columns[-1].justify = "left"
-    for number, (at, measured, speedup) in enumerate(series.points):
-        changed = " with changes" if at.is_dirty else ""
-        cells = (PurePosixPath(at.name).name, f"{at.commit[:9]}{changed}", at.time[:16].replace("T", " "))
-        table.add_row(*cells, ratio(speedup), seconds(measured.row.dense_seconds), marks.get(number, ""))
-    console.print(table)
-    yield from text_of(console)
-
-
-def _can_be_written(text: str) -> bool:
-    try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

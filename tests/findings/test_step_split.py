@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.cases import PARTS, Case
+from bench.findings.answer import answer_of
 from bench.findings.step_split import add_splits, update_steps
 from bench.runs.row import Row
-from bench.tables.answer import answer
+from bench.tables.answer import lines
 from bench.works.operations import operation
 from bench.works.problems import build, problems
 from sparse_models.models import MLP
@@ -73,7 +74,7 @@ def test_the_table_tells_every_part_and_the_rest() -> None:
         STEP._replace(op=part): timed(part, [2e-3] * 6) for part in PARTS
     }
     add_splits(rows)
-    [line] = [line for line in answer(list(rows.values())) if line.strip().startswith("csr") and "10 ms" in line]
+    [line] = [line for line in lines(answer_of(list(rows.values()))) if line.strip().startswith("csr") and "10 ms" in line]
     assert line.count("20% 1.00") == 4
     assert "20% [20% 20%]" in line
 

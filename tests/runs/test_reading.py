@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.findings.comparison import compare
-from bench.findings.machines import machines_table
+from bench.comparisons.comparison import compare
+from bench.comparisons.machines import machines_of
 from bench.machine.fingerprint import fingerprint, hardware
 from bench.runs.files import MAX_BYTES
 from bench.runs.locate import read_runs
-from bench.runs.plain_text import printable
 from bench.runs.reading import parse, run_of
 from bench.runs.saved import Run, interval
 from bench.tables.comparison import markdown, text
+from bench.tables.machines import lines as machines_lines
 from sparse_models.errors import InputError
 from tests.helpers.damaged import CONTENT, FORWARD, REFUSED, flipped, is_sentence, refused, spoil
 from tests.helpers.saved import DELETE, facts, is_read, places, put, row, rows, saved, training, written
@@ -32,7 +32,8 @@ UNASKED |= {"dirty", "cpu", "machine", "bounds"}  # the last two are not in runs
 def told(run: Run, other: Run) -> str:
     """All that is ever printed of two runs."""
     comparison = compare(run, other)
-    lines = [*text(comparison), *markdown(comparison, [], "gate"), *machines_table([run, other]), *machines_table([run] * 8)]
+    many = [line for runs in ([run, other], [run] * 8) for line in machines_lines(machines_of(runs))]
+    lines = [*text(comparison), *markdown(comparison, [], "gate"), *many]
     assert all(line.isprintable() for line in lines)
     return "\n".join(lines)
 
@@ -158,22 +159,6 @@ def test_what_is_no_run_is_refused_in_one_line(content: bytes) -> None:
     refused(content)
 
 
-NAMES = ["\x1b[31mred\x1b[0m", "a\nb", "end\n", "a\r", "a\tb", "\0", "<script>", "a|b", "`code`", "[x](y)!", "*bold*",
-         "a\u202eb", "a\u2028b", "\ud800", "x" * 301, "a\\b", "a'b", 'a"b', "a;b", "$(b)", "&amp;", "~", "#", "%s"]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
-@pytest.mark.parametrize("place", [("benchmarks", 0, "fullname"), ("benchmarks", 0, "extra_info", "layer"), ("datetime",)])
-def test_a_name_with_markup_or_control_characters_is_refused(name: str, place: tuple[Any, ...]) -> None:
-    refused(written(put(WHOLE, place, name)))
-
-
-@pytest.mark.parametrize("name", ["../../etc/passwd", "[red]x[/red]", "[link=x]", "", " ", "C:/x", "..", "-rf"])
-def test_a_name_of_harmless_characters_is_shown_as_it_is(name: str) -> None:
-    run, other = (parse("run", written(saved({name: row(layer=layer)}))) for layer in ("csr", "masked"))
-    assert name in told(run, other)
-
-
 def test_a_million_benchmarks_are_refused_in_bounded_time_and_memory() -> None:
     many = b'{"commit_info":{"id":""},"datetime":"","benchmarks":[%s]}'
     for one in (b"{}", b'{"fullname":"","extra_info":0}', b'{"fullname":"a","extra_info":{"schema":5}}'):
@@ -234,13 +219,6 @@ def test_any_value_anywhere_is_refused_or_leaves_a_run_that_can_be_compared(plac
 @given(st.binary(max_size=200) | json_values.map(written))
 def test_any_other_file_is_refused(content: bytes) -> None:
     refused(content)
-
-
-@given(st.text())
-def test_text_of_unknown_origin_becomes_one_short_printable_line(unknown: str) -> None:
-    assert printable(unknown).isprintable()
-    assert len(printable(unknown)) <= 200
-    assert printable(unknown) == unknown or not unknown.isprintable() or len(unknown) > 200
 
 
 def test_a_folder_of_damaged_files_gives_the_good_run_and_a_line_for_each_other(tmp_path: Path) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from bench.findings.comparison import compare
-from bench.findings.history import all_series
-from bench.findings.machines import machines_table
+from bench.comparisons.comparison import compare
+from bench.comparisons.history import all_series
+from bench.comparisons.machines import machines_of
 from bench.runs.reading import parse
 from bench.runs.row import SCHEMA
 from bench.runs.saved import Run, arm_of
 from bench.runs.upgrades import upgraded
 from bench.tables.comparison import text
+from bench.tables.machines import lines as machines_lines
 from sparse_models.errors import InputError
 
 SAVED = Path(__file__).parent / "saved"
@@ -88,7 +89,7 @@ def test_any_two_are_compared(old: int, new: int) -> None:
     before, now = run(old), run(new)
     compared = compare(before, now)
     assert list(text(compared))
-    assert list(machines_table([before, now]))
+    assert list(machines_lines(machines_of([before, now])))
     assert all_series([before, now])
     for one in compared.changes:
         if one.old and one.new and one.old.row.waiting != one.new.row.waiting:

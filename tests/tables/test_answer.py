@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
-from bench.findings.trainings import summaries
-from bench.tables.answer import answer
-from bench.tables.text import ratio, seconds, size
+from bench.findings.answer import answer_of
+from bench.statistics.intervals import Interval
+from bench.tables import answer as tables
+from bench.tables.text import seconds, size
 from tests.helpers.rows import levels, row
 
 
@@ -14,11 +15,11 @@ def test_seconds_in_the_unit_that_suits(value: float, text: str) -> None:
 
 
 def test_a_ratio_shows_its_interval() -> None:
-    assert ratio((1.454, 1.401, 12.34)) == "1.45 [1.40 12.3]"
+    assert str(Interval(1.454, 1.401, 12.34)) == "1.45 [1.40 12.3]"
 
 
 def lines(rows: list[dict[str, Any]]) -> str:
-    return "\n".join(answer(rows))
+    return "\n".join(tables.lines(answer_of(rows)))
 
 
 def test_speedups_stand_by_layer_and_sparsity_with_break_even_and_noise_floor() -> None:
@@ -57,8 +58,13 @@ def test_the_seeds_table_has_a_line_for_each_arm_with_mean_and_range() -> None:
         assert what in text
 
 
+def sentences(rows: list[dict[str, Any]]) -> list[str]:
+    [found] = answer_of(rows).trainings
+    return found.sentences
+
+
 def test_the_sentence_is_made_of_the_figures() -> None:
-    [text] = summaries(trainings())
+    [text] = sentences(trainings())
     assert text == (
         "digits, tuned: at sparsity 0.8 sparse training saved time: 2.00 times dense's speed where counted FLOPs promise "
         "5.0 times, at test accuracy 0.800 (dense 0.875) and training loss 0.250 (dense 0.125); narrow dense of as many "
@@ -76,7 +82,7 @@ def test_the_sentence_is_made_of_the_figures() -> None:
     ],
 )
 def test_the_verdict_follows_the_interval(dense: float, verdict: str) -> None:
-    [text] = summaries(trainings(process_speedups=[dense]))
+    [text] = sentences(trainings(process_speedups=[dense]))
     assert f"sparse training {verdict}" in text
 
 

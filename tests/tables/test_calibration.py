@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.engine.jobs import Spent
-from bench.findings.calibration import Calibration, judge
-from bench.tables.calibration import lines, rate
+from bench.findings.calibration import Calibration, judge, resolution_of
+from bench.statistics.proportions import rate
+from bench.tables.calibration import lines
 from tests.findings.test_calibration import outcomes
 
 
@@ -21,13 +22,13 @@ from tests.findings.test_calibration import outcomes
     ],
 )
 def test_rates_have_their_interval(hits: int, of: int, text: str) -> None:
-    assert rate(hits, of) == text
+    assert str(rate(hits, of)) == text
 
 
 def test_the_table_counts_what_the_comparisons_say() -> None:
     found = judge(0, outcomes(random.Random(1), 0.01))
     spent = Spent(timed=60.0, warming=20.0, building=10.0, starting=8.0, bookkeeping=2.0)
-    text = "\n".join(lines(Calibration(found, 100.0, len(found), spent), 40e-9))
+    text = "\n".join(lines(resolution_of(Calibration(found, 100.0, len(found), spent)), 40e-9))
     identical = sum(one.planted == 0 for one in found)
     slow = [one for one in found if one.planted == 10]
     assert f"False alarms on identical code: 0 of {identical} = 0.0%" in text
@@ -38,11 +39,13 @@ def test_the_table_counts_what_the_comparisons_say() -> None:
 
 
 def test_no_complete_run_is_said() -> None:
-    assert "no run is complete: ask for more time with --budget" in "\n".join(lines(Calibration([], 1.0, 0, Spent()), 0.0))
+    assert "no run is complete: ask for more time with --budget" in "\n".join(
+        lines(resolution_of(Calibration([], 1.0, 0, Spent())), 0.0)
+    )
 
 
 @given(st.integers(1, 400), st.data())
 def test_a_rates_interval_holds_the_rate(of: int, data: st.DataObject) -> None:
     hits = data.draw(st.integers(0, of))
-    low, high = (float(part.strip("%]")) for part in rate(hits, of).partition("[")[2].split())
-    assert low - 0.05 <= 100 * hits / of <= high + 0.05
+    found = rate(hits, of)
+    assert found.low <= hits / of <= found.high

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.__main__ import main
-from bench.findings.history import RUNS_NEEDED
+from bench.comparisons.change_points import RUNS_NEEDED
 from bench.runs import accepted
 from bench.runs.accepted import Accepted
 from bench.runs.saved import Run
 from sparse_models.errors import InputError
-from tests.findings.test_history import CASE, series, stepping
+from tests.comparisons.test_history import CASE, series, stepping
 
 FACTS: dict[str, Any] = {"cpu": {"name": "zen", "usable_cores": 2}, "versions": {"python": "3.11.2"}, "bounds": {}}
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.findings.comparison import compare
-from bench.findings.gate import Limits, failures, read_limits
+from bench.comparisons.comparison import compare
+from bench.comparisons.gate import Limits, failures, read_limits
 from sparse_models.errors import InputError
-from tests.findings.test_comparison import drawn
+from tests.comparisons.test_comparison import drawn
 from tests.helpers.rows import saved_row, saved_run
 
 CSR = "bench/bench_layer.py::bench_forward[csr-0.5]"

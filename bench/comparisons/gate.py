@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.findings.comparison import CaseChange, Comparison
-from bench.findings.layer_groups import Group
+from bench.comparisons.cases import CaseChange
+from bench.comparisons.comparison import Comparison
+from bench.comparisons.layer_groups import Group
 from bench.statistics.verdicts import MIN_PROCESSES
 from sparse_models.errors import InputError
 

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from bench.findings.comparison import Comparison, compare
-from bench.findings.gate import Limits, failures
-from bench.findings.layer_groups import Group, Member, groups
+from bench.comparisons.comparison import Comparison, compare
+from bench.comparisons.gate import Limits, failures
+from bench.comparisons.layer_groups import Group, Member, groups
 from bench.runs.saved import Run
 from bench.tables.comparison import text
 from tests.helpers.rows import saved_row, saved_run

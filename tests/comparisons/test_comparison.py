@@ -1,5 +1,4 @@
 import random
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.findings.comparison import VERDICTS, Comparison, compare, costs
+from bench.comparisons.cases import VERDICTS
+from bench.comparisons.comparison import Comparison, compare
 from bench.runs.saved import Run
-from bench.tables.comparison import markdown, text
+from bench.tables.comparison import text
 from tests.helpers.rows import saved_row, saved_run
 from tests.strategies import seeds
 
@@ -122,52 +122,6 @@ def test_what_saved_runs_differ_by_as_a_whole_is_no_change_and_in_turns_it_is() 
     assert len(compare(old, new, paired=True).having("slower", "faster")) > len(levels) / 2
 
 
-WAYS = ("batch-major", "feature-major", "compiled")
-
-
-def in_two_ways(seed: int, factor: float, gains: tuple[float | None, float | None], **how: Any) -> Any:
-    """What became of a case whose speed-up changed by a factor, and whose dense was run in one way and then in another."""
-    draw = random.Random(seed)
-    first, second = draw.sample(WAYS, 2)
-    samples = [noisy(draw, level, deviation=0.005) for level in (1.0, factor)]
-    old, new = (
-        {"speedups": sample, "dense_layout": way, "dense_layout_gain": gain}
-        for sample, way, gain in zip(samples, (first, second), gains, strict=True)
-    )
-    return one_case(old, new, **how)
-
-
-@given(seeds, st.floats(1.03, 1.3), st.booleans(), st.booleans())
-def test_as_much_as_dense_gained_by_another_way_is_no_change_of_the_case(
-    seed: int, gain: float, falls: bool, paired: bool
-) -> None:
-    for gains in ((1.0, gain), (gain, 1.0)):
-        within = in_two_ways(seed, 1 / (gain - 0.02) if falls else gain - 0.02, gains, paired=paired)
-        assert within.verdict == "undecided"
-        factor = 1 / (gain * 1.2) if falls else gain * 1.2
-        beyond = in_two_ways(seed, factor, gains, paired=paired)
-        assert beyond.verdict == ("slower" if falls else "faster")
-        assert beyond.evidence.interval.median == pytest.approx(1 / 1.2 if falls else 1.2, rel=0.02)
-        assert re.search(rf"dense was [\w-]+ and is [\w-]+: {gain - 1:.0%} is taken off for that", beyond.note)
-
-
-@given(seeds, st.sampled_from([(None, None), (1.0, None), (None, 1.1)]), st.floats(0.1, 10.0))
-def test_where_the_gain_of_another_way_is_not_known_nothing_is_decided(seed: int, gains: Any, factor: float) -> None:
-    assert in_two_ways(seed, factor, gains).verdict == "undecided"
-
-
-def test_a_layer_whose_reference_runs_in_another_way_is_judged_together_less_that() -> None:
-    def run(level: float, **fields: Any) -> Run:
-        draw = random.Random(f"{level}{fields}")
-        return saved_run({f"{s}": saved_row(sparsity=s, speedups=noisy(draw, level), **fields) for s in (0.5, 0.8, 0.9)})
-
-    old = run(1.0, dense_layout="batch-major", dense_layout_gain=1.0)
-    for level, left in ((1.1, 1), (1.1 * 1.2, 1.2), (1 / 1.1, 1), (1 / 1.1 / 1.2, 1 / 1.2)):
-        [group] = compare(old, run(level, dense_layout="feature-major", dense_layout_gain=1.1), paired=True).groups
-        assert group.evidence.interval.median == pytest.approx(left, rel=0.02)
-        assert (group.verdict in ("slower", "faster")) == (left != 1)
-
-
 @pytest.mark.parametrize("changed", [{"flops_counted": 3e9}, {"nnz": 7}, {"batch": 5}, {"sparsity": 0.6}, {"epochs": 9}])
 def test_a_name_that_means_something_else_is_not_compared(changed: dict[str, Any]) -> None:
     change = one_case({}, changed)
@@ -223,11 +177,11 @@ def test_the_seeds_of_a_training_are_its_processes() -> None:
 def test_what_no_clock_measures_is_told_where_it_changed() -> None:
     old = saved_run({"a": saved_row(), "b": saved_row(layer="tiled", test_accuracy=0.9)})
     new = saved_run({"a": saved_row(bytes_stored=400), "b": saved_row(layer="tiled", test_accuracy=0.8)})
-    told = list(costs(compare(old, new)))
+    told = list(compare(old, new).summary.costs)
     assert "a: bytes_stored was 300 and is 400" in told
     assert "b: test_accuracy was 0.900 and is 0.800" in told
     assert len(told) == 2
-    assert not list(costs(compare(old, old)))
+    assert not list(compare(old, old).summary.costs)
 
 
 def test_other_hardware_is_not_held_against_the_clock() -> None:
@@ -235,24 +189,6 @@ def test_other_hardware_is_not_held_against_the_clock() -> None:
     lines = list(text(comparison))
     assert any(line.startswith("The hardware is another") for line in lines)
     assert not any("csr" in line or "slower" in line for line in lines)
-
-
-def test_long_lists_are_cut_and_counted() -> None:
-    rows = {f"case {number}": saved_row(threads=number) for number in range(50)}
-    lines = list(text(compare(saved_run({"x": saved_row()} | rows), saved_run({"x": saved_row()}))))
-    assert sum("gone" in line for line in lines) == 20 + 2
-    assert "and 30 more gone" in lines
-
-
-def test_markdown_has_the_verdict_first_and_a_row_for_what_matters() -> None:
-    comparison = compare(drawn(1, csr=1.0), drawn(2, csr=0.8))
-    lines = list(markdown(comparison, ["csr is slower"], "slower"))
-    assert lines[0] == "## ❌ sparse-models: slower"
-    assert "- `csr is slower`" in lines
-    rows = [line for line in lines if line.startswith("| `")]
-    assert len(rows) == 3
-    assert {line.count("|") for line in lines if line.startswith("|")} == {9}
-    assert next(iter(markdown(comparison, [], "fine"))) == "## ✅ sparse-models: fine"
 
 
 def test_every_verdict_is_one_of_those_that_are_promised() -> None:

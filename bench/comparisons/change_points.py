@@ -1,4 +1,4 @@
-"""Runs of one machine in, the steps of each case out: the runs from which on its speed-up over dense is another.
+"""The runs of one case in, the steps of its level out: the runs from which on its speed-up over dense is another.
 
 What is looked at are logarithms of speed-ups. Where a level ends is proposed by least squares with a penalty for each step
 (Killick, Fearnhead and Eckley 2012, by `ruptures`), so large that the noise from run to run alone rarely pays for one. That
@@ -11,13 +11,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from functools import cache
-from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from bench.findings.comparison import DEFINITION, reference_slack
-from bench.runs.saved import Measured, Run, interval
+from bench.comparisons.cases import reference_slack
+from bench.runs.saved import Measured, Run
 from bench.statistics.changes import change, shift
 from bench.statistics.intervals import CONFIDENCE, SIGN_VALUES, Interval, median_interval
 from bench.statistics.verdicts import MARGIN, WRONG_VERDICTS
@@ -28,9 +27,6 @@ NEAREST = 30  # runs on each side say what the level is: more say little more, a
 NEAREST_BY_PROCESSES = 3
 QUARTILE = 1.1503 * math.sqrt(2)  # three in four differences of normal values are within so many of their deviations
 SPIKE = 3.0  # deviations
-BLOCKS = "▁▂▃▄▅▆▇█"
-
-_definition = attrgetter(*DEFINITION)
 
 
 class Point(NamedTuple):
@@ -39,14 +35,6 @@ class Point(NamedTuple):
     run: Run
     measured: Measured
     speedup: Interval
-
-
-class Series(NamedTuple):
-    """A case over the runs in which it means the same, oldest first."""
-
-    case: str
-    points: list[Point]
-    note: str = ""  # what was another in the definition before, where the case had one
 
 
 class Step(NamedTuple):
@@ -63,29 +51,8 @@ class Step(NamedTuple):
         return "faster" if self.after.median > self.before.median else "slower"
 
 
-def all_series(runs: Sequence[Run]) -> list[Series]:
-    """Return the series of every case by name, several for a case whose definition changed, oldest first."""
-    found: dict[str, dict[tuple[Any, ...], Series]] = {}
-    last: dict[str, tuple[Any, ...]] = {}
-    for run in sorted(runs, key=lambda run: (run.time, run.name)):
-        for name, measured in run.cases.items():
-            definition = _definition(measured.row)
-            known = found.setdefault(name, {})
-            if definition not in known:
-                known[definition] = Series(name, [], _note(last[name], definition) if name in last else "")
-            known[definition].points.append(Point(run, measured, interval(measured)))
-            last[name] = definition
-    return [series for _, by_definition in sorted(found.items()) for series in by_definition.values()]
-
-
-def _note(old: tuple[Any, ...], new: tuple[Any, ...]) -> str:
-    field, was, now = next(each for each in zip(DEFINITION, old, new, strict=True) if each[1] != each[2])
-    return f"{field} was {was} and is {now}"
-
-
-def steps(series: Series) -> list[Step]:
+def steps(points: Sequence[Point]) -> list[Step]:
     """Return the steps of a series, oldest first; none where it has too few runs to know its noise."""
-    points = series.points
     if len(points) < RUNS_NEEDED:
         return []
 
@@ -165,11 +132,3 @@ def _level(points: Sequence[Point]) -> Interval:
 def _pooled(points: Sequence[Point]) -> dict[int, float]:
     """Return what all processes of some runs say."""
     return dict(enumerate(value for point in points for value in point.measured.speedups.values()))
-
-
-def sparkline(speedups: Sequence[float], most: int = 100) -> str:
-    """Return a series as one line of blocks, on a logarithmic scale; of many, each block is the median of neighbours."""
-    each = math.ceil(len(speedups) / most)
-    logs = [math.log(statistics.median(speedups[start : start + each])) for start in range(0, len(speedups), each)]
-    low, reach = min(logs), max(max(logs) - min(logs), math.log1p(MARGIN))  # what is no news is flat
-    return "".join(BLOCKS[min(len(BLOCKS) - 1, int((value - low) / reach * len(BLOCKS)))] for value in logs)

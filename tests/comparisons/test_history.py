@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.findings.history import RUNS_NEEDED, Step, all_series, sparkline, steps
+from bench.comparisons.change_points import RUNS_NEEDED, Step, steps
+from bench.comparisons.history import all_series
 from bench.runs.saved import Measured, Run, SavedRow, interval
 from bench.statistics.samples import Sample
 from bench.statistics.verdicts import process_interval
+from bench.tables.history import sparkline
 from tests.helpers.rows import row
 from tests.strategies import seeds
 
@@ -53,7 +55,7 @@ def run(number: int, cases: dict[str, Measured], machine: str = "zen") -> Run:
 
 def found(runs: Sequence[Run]) -> list[Step]:
     [one] = all_series(runs)
-    return steps(one)
+    return steps(one.points)
 
 
 def stepping(at: int, factor: float) -> Level:
@@ -210,9 +212,9 @@ def test_a_thousand_runs_that_wander_take_a_moment() -> None:
     while len(walk) < 1000:
         walk.append(walk[-1] * math.exp(draw.gauss(0, 0.05)))
     [one] = all_series(series(draw, 1000, walk.__getitem__, processes=8))
-    steps(one)  # the first call imports
+    steps(one.points)  # the first call imports
     start = time.process_time()
-    assert len(steps(one)) > 20
+    assert len(steps(one.points)) > 20
     assert time.process_time() - start < 1
 
 

@@ -1,0 +1,43 @@
+"""The rows of a run in, everything that is told of it out, computed once: what prints, draws or exports only renders this."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bench.cases import PARTS, WHOLE
+from bench.findings.costs import Interference, Memory, Roofline, UpdateCosts, interferences, memories, rooflines, update_costs
+from bench.findings.speedups import Fractions, SpeedUps, Verdicts, realised, speed_ups, verdict_counts
+from bench.findings.step_split import StepSplits, step_splits
+from bench.findings.trainings import Trainings, trainings
+from bench.runs.row import Row
+
+
+class Answer(NamedTuple):
+    """All findings of a run; what was not measured is empty."""
+
+    speed_ups: list[SpeedUps]
+    verdicts: Verdicts | None  # of all speed-ups over dense; None where no whole operation was measured
+    realised: list[Fractions]
+    rooflines: list[Roofline]
+    memories: list[Memory]
+    step_splits: list[StepSplits]
+    update_costs: list[UpdateCosts]
+    interferences: list[Interference]
+    trainings: list[Trainings]
+
+
+def answer_of(rows: Sequence[Row]) -> Answer:
+    """Return the findings that `rows` tell."""
+    whole = [row for row in rows if row["op"] in WHOLE]
+    parts = [row for row in rows if row["op"] in PARTS]
+    beside = [row for row in rows if row["op"] == "beside"]
+    return Answer(
+        speed_ups(whole),
+        verdict_counts(whole + parts + beside) if whole else None,
+        realised(whole),
+        rooflines(whole + parts),
+        memories(whole),
+        step_splits(rows),
+        update_costs([row for row in rows if row["op"] == "update"]),
+        interferences(beside),
+        trainings(row for row in rows if row["op"] == "train"),
+    )

@@ -1,0 +1,117 @@
+"""Rows in, what sparsity costs beside time out: memory, mask updates, the other layout; and what bounds a kernel."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bench.findings.grouping import Place, Told, by_fields, by_place, sparsities_of, speedup_of
+from bench.findings.speedups import points
+from bench.runs.row import Row
+from bench.statistics.intervals import Interval
+
+
+class Roofline(NamedTuple):
+    """How near a kernel comes to what bounds it: GFLOP/s executed, and their part of the bound, by sparsity."""
+
+    place: Place
+    op: str
+    layer: str
+    tile_bytes: int
+    bound_gflops: float
+    points: dict[float, tuple[float, float]]
+
+
+class Bytes(NamedTuple):
+    """Bytes stored, and the peak above them while stepping, as fractions of dense's; the step's time in the other layout."""
+
+    stored: float
+    peak: float | None  # None where dense takes none
+    other_layout: float
+
+
+class Memory(NamedTuple):
+    """What the layers of one place take, and dense's own bytes where it was measured too."""
+
+    place: Place
+    sparsities: list[float]
+    layers: dict[str, dict[float, Bytes]]
+    dense: tuple[int, int] | None  # stored, peak
+
+
+class UpdateCost(NamedTuple):
+    """Seconds of one mask update, and the same in dense training steps, by sparsity."""
+
+    rule: str
+    layer: str
+    points: dict[float, tuple[float, Interval]]
+
+
+class UpdateCosts(NamedTuple):
+    """What mask updates cost at one place."""
+
+    place: Place
+    sparsities: list[float]
+    costs: list[UpdateCost]
+
+
+class Interference(NamedTuple):
+    """Whether PyTorch's own operations suffer from a layer's, or it from theirs, by layer and sparsity."""
+
+    place: Place
+    sparsities: list[float]
+    layers: dict[str, dict[float, Told]]
+
+
+def rooflines(rows: Sequence[Row]) -> list[Roofline]:
+    """Return what the rows tell that know their kernel's bound."""
+    return [
+        Roofline(
+            place,
+            group[0]["op"],
+            group[0]["layer"],
+            group[0]["tile_bytes"],
+            group[0]["bound_gflops"],
+            {row["sparsity"]: (row["gflops"], row["bound_fraction"]) for row in group},
+        )
+        for place, group in by_place((row for row in rows if "bound_gflops" in row), "op", "layer")
+    ]
+
+
+def memories(rows: Sequence[Row]) -> list[Memory]:
+    """Return what the rows tell that know their peak of memory, place by place."""
+    found = []
+    for place, group in by_place(row for row in rows if "peak_bytes" in row):
+        sparse = [row for row in group if row["model"] != "dense"]
+        layers = {
+            layer: {row["sparsity"]: _bytes(row) for row in of_layer} for (layer,), of_layer in by_fields(sparse, "layer")
+        }
+        dense = next(((row["bytes_stored"], row["peak_bytes"]) for row in group if row["model"] == "dense"), None)
+        found.append(Memory(place, sparsities_of(sparse), layers, dense))
+    return found
+
+
+def _bytes(row: Row) -> Bytes:
+    peak = row["peak_bytes"] / row["dense_peak_bytes"] if row["dense_peak_bytes"] else None
+    return Bytes(row["bytes_stored"] / row["dense_bytes_stored"], peak, row["other_layout_cost"])
+
+
+def update_costs(rows: Sequence[Row]) -> list[UpdateCosts]:
+    """Return what the rows of mask updates tell, place by place."""
+    return [
+        UpdateCosts(
+            place,
+            sparsities_of(group),
+            [
+                UpdateCost(rule, layer, {row["sparsity"]: (row["seconds"], speedup_of(row).inverse) for row in of_rule})
+                for (rule, layer), of_rule in by_fields(group, "update", "layer")
+            ],
+        )
+        for place, group in by_place(rows)
+    ]
+
+
+def interferences(rows: Sequence[Row]) -> list[Interference]:
+    """Return what the rows of a layer in turns with PyTorch's own products tell, place by place."""
+    return [
+        Interference(place, sparsities_of(group), {layer: points(of_layer) for (layer,), of_layer in by_fields(group, "layer")})
+        for place, group in by_place(rows)
+    ]

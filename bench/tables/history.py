@@ -1,0 +1,75 @@
+"""Cases over the runs of one machine in, their steps or a case run by run out, for a terminal."""
+
+import math
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from bench.comparisons.change_points import RUNS_NEEDED
+from bench.comparisons.history import Found, Series
+from bench.statistics.verdicts import MARGIN
+from bench.tables.comparison import short
+from bench.tables.text import new_console, new_table, print_table, seconds, text_of
+
+HEADERS = ("case", "from this run on", "before", "after", "change", "")
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def overview(every: Sequence[Series], found: Sequence[Found]) -> Iterator[str]:
+    """Yield the lines of all steps, newest first, and how many cases have none."""
+    console = new_console()
+    if found:
+        table = new_table(HEADERS, left=2)
+        for one in sorted(found, key=lambda one: one.run.time, reverse=True):
+            levels = (str(each) for each in (one.step.before, one.step.after, one.step.change))
+            table.add_row(short(one.series.case), one.run.label, *levels, one.status)
+        title = (
+            "Steps of the speed-up over dense: its level before and after, and the change, below 1 is slower [95 % interval]"
+        )
+        print_table(console, title, table)
+    cases = {series.case for series in every}
+    known = {series.case for series in every if len(series.points) >= RUNS_NEEDED}
+    calm = known - {one.series.case for one in found}
+    console.print(
+        f"{len(calm)} cases without a step, {len(cases - known)} with fewer than the {RUNS_NEEDED} runs that a step takes"
+    )
+    anew = Counter((series.points[0].run.label, series.note) for series in every if series.note)
+    for (label, note), count in anew.items():
+        console.print(f"{count} cases with another definition from {label} on, series of their own: {note}")
+    yield from text_of(console)
+
+
+def of_case(series: Series, found: Sequence[Found]) -> Iterator[str]:
+    """Yield the lines of a case, run by run."""
+    console = new_console()
+    console.print(f"\n{short(series.case)}" + (f", changed definition: {series.note}" if series.note else ""))
+    line = sparkline([point.speedup.median for point in series.points])
+    if _can_be_written(line):
+        console.print(line)
+    marks = {one.step.at: f"{one.status}, {one.step.change}" for one in found}
+    table = new_table(("run", "commit", "date", "speed-up", "dense", "step"), left=3)
+    table.columns[-1].justify = "left"
+    for number, (at, measured, speedup) in enumerate(series.points):
+        changed = " with changes" if at.is_dirty else ""
+        cells = (PurePosixPath(at.name).name, f"{at.commit[:9]}{changed}", at.time[:16].replace("T", " "))
+        table.add_row(*cells, str(speedup), seconds(measured.row.dense_seconds), marks.get(number, ""))
+    console.print(table)
+    yield from text_of(console)
+
+
+def _can_be_written(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def sparkline(speedups: Sequence[float], most: int = 100) -> str:
+    """Return a series as one line of blocks, on a logarithmic scale; of many, each block is the median of neighbours."""
+    each = math.ceil(len(speedups) / most)
+    logs = [math.log(statistics.median(speedups[start : start + each])) for start in range(0, len(speedups), each)]
+    low, reach = min(logs), max(max(logs) - min(logs), math.log1p(MARGIN))  # what is no news is flat
+    return "".join(BLOCKS[min(len(BLOCKS) - 1, int((value - low) / reach * len(BLOCKS)))] for value in logs)
