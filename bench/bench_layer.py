@@ -79,7 +79,7 @@ def measure(case: Case, race: Racer) -> Facts:
             other = operation(case.op, model, parts, next(each for each in LAYOUTS if each != layout))
             peaks["other_layout_cost"] = _fastest(other, case.device) / _fastest(candidate, case.device)
         layers, dense_layers, batch = list(model), list(reference.layers), Shape.parse(case.shape).batch
-        walked, total = _walked(layers, case.op), size(layers)
+        computed, total = _computed_size(layers, case.op), size(layers)
         return {
             **total._asdict(),
             **peaks,
@@ -87,9 +87,9 @@ def measure(case: Case, race: Racer) -> Facts:
             "dense_bytes_stored": size(dense_layers).bytes_stored,
             "layout": layout,
             **reference.facts,
-            "flops_counted": counted_flops(walked.nnz, batch, case.op),
+            "flops_counted": counted_flops(computed.nnz, batch, case.op),
             "flops_executed": executed_flops(layers, batch, case.op, input_gradient=len(layers) == 1),
-            "dense_flops_counted": counted_flops(walked.weights, batch, case.op),
+            "dense_flops_counted": counted_flops(computed.weights, batch, case.op),
             "dense_flops_executed": executed_flops(dense_layers, batch, case.op, input_gradient=len(layers) == 1),
         }
 
@@ -101,6 +101,6 @@ def _fastest(work: Work, device: str) -> float:
     return min(time_round(work, 1, device).seconds for _ in range(OTHER_LAYOUT_CALLS + 1))
 
 
-def _walked(layers: list[SparseLinear], op: str) -> Size:
-    """Return the size of the layers that the operation goes through: an MLP's first has no input gradient of its own."""
+def _computed_size(layers: list[SparseLinear], op: str) -> Size:
+    """Return the size of the layers that the operation computes: an MLP's first has no input gradient of its own."""
     return size(layers[1:] if op == "input_gradient" and len(layers) > 1 else layers)

@@ -9,10 +9,10 @@ import pytest
 
 from tests.helpers.in_process import ROOT, SMALL, copied
 
-README_CODE = [part.partition("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
-README_LAYER = next(code for code in README_CODE if "@register_layer" in code)
+EXAMPLES = [part.partition("```")[0] for part in (ROOT / "docs/layers.md").read_text().split("```python\n")[1:]]
+DOCUMENTED_LAYER = next(code for code in EXAMPLES if "@register_layer" in code)
 WRONG_LAYER = (
-    README_LAYER.replace("bool_masked", "wrong").replace("BoolMasked", "Wrong")
+    DOCUMENTED_LAYER.replace("bool_masked", "wrong").replace("BoolMasked", "Wrong")
     + '\n    def index(self, mask):\n        self.register_buffer("kept", ~mask)\n'
 )
 UPDATE = """
@@ -26,10 +26,10 @@ SMALLEST = register_update(Update("dropped_in", lambda weight, grad, generator: 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout with files added to it: the layer of the README, a layer that is wrong, an update rule."""
+    """A copy of the checkout with files added to it: the layer of the documentation, a layer that is wrong, an update rule."""
     names = ("sparse_models", "bench", "tests", "conftest.py", "pyproject.toml")
     folder = copied(tmp_path_factory.mktemp("checkout"), *names)
-    (folder / "sparse_models/layers/dropped_in.py").write_text(README_LAYER)
+    (folder / "sparse_models/layers/dropped_in.py").write_text(DOCUMENTED_LAYER)
     (folder / "sparse_models/layers/wrong.py").write_text(WRONG_LAYER)
     (folder / "sparse_models/updates/dropped_in.py").write_text(UPDATE)
     return folder

@@ -1,13 +1,17 @@
 """What a user calls runs in, the saved runs out: a path, a number, a glob, a folder, or any of these on a remote storage.
 
-Remote ones go through fsspec (s3://, gs://, memory:// and what else it knows). A file that is no run is named and skipped.
+Remote ones go through fsspec (s3://, gs://, memory:// and what else it knows). A file that is no run is named and skipped. A
+number is that of a run of this machine, where it has one of that number, and else of whatever machine has.
 """
 
 import glob
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
+from bench.machine.facts import facts
+from bench.machine.fingerprint import fingerprint
 from bench.runs.files import read_whole
 from bench.runs.plain_text import printable
 from bench.runs.reading import parse
@@ -52,10 +56,24 @@ def _read(asked: str, storage: str) -> Iterator[Found]:
     if is_remote(asked):
         yield from read(find(asked))
         return
-    is_here = _exists(asked.removeprefix("file://"))
-    if re.fullmatch(r"[0-9]{1,9}", asked) and not is_here:
-        asked = f"{int(asked):04}_*"
-    if is_remote(storage) and not is_here:
+    if re.fullmatch(r"[0-9]{1,9}", asked) and not _exists(asked):
+        number = f"{int(asked):04}_*"
+        for places in (*(f"{folder}/{number}" for folder in own_folders()), number):
+            found = list(_stored(places, storage))
+            if found:
+                yield from found
+                return
+    yield from _stored(asked, storage)
+
+
+@cache
+def own_folders() -> list[str]:
+    """Return the folders in which runs of this machine are saved: a GPU's are apart."""
+    return list(dict.fromkeys(fingerprint(facts([device])) for device in ("cpu", "cuda")))
+
+
+def _stored(asked: str, storage: str) -> Iterator[Found]:
+    if is_remote(storage) and not _exists(asked.removeprefix("file://")):
         yield from read(find(storage, asked))
         return
     try:

@@ -30,7 +30,7 @@ def add_arguments(tool: argparse.ArgumentParser) -> None:
     """Add the tool's options."""
     tool.add_argument("base", metavar="BASE", help="the commit to compare with, as main")
     tool.add_argument("head", nargs="?", default="HEAD", metavar="HEAD", help="the commit to judge; default: HEAD")
-    tool.add_argument("--fail-slower", default=LIMIT, metavar="PERCENT", help=f"as of pytest bench; default: {LIMIT}")
+    tool.add_argument("--fail-slower", default=LIMIT, metavar="PERCENT", help=f"as of pytest bench; default: {LIMIT}%")
     tool.add_argument("--budget", default=BUDGET, metavar="SECONDS", help=f"for measuring both; default: {BUDGET:g}")
     tool.add_argument("--markdown", type=Path, metavar="FILE", help="add the verdict to this file, as $GITHUB_STEP_SUMMARY")
     tool.add_argument(

@@ -7,8 +7,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from bench.machine.facts import facts
+from bench.machine.fingerprint import fingerprint
 from bench.runs.files import MAX_BYTES
-from bench.runs.locate import read_runs
+from bench.runs.locate import own_folders, read_runs
 from tests.helpers.damaged import CONTENT, why
 from tests.helpers.saved import saved, written
 
@@ -37,6 +39,17 @@ def test_runs_are_found_by_path_number_glob_and_folder_oldest_first(storage: Pat
     assert names(str(storage)) == names("000*", storage=storage) == names(f"{storage}/**/*.json") == in_order
     assert names("b/*", storage=storage) == names("0001_z", storage=storage) == ["0001_z.json"]
     assert names("2", "0002", "0002_y", path, storage=storage) == ["0002_y.json"]  # and not missed the second time
+
+
+def test_a_number_is_that_of_this_machines_run_where_it_has_one(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.runs.locate.own_folders", lambda: ["b", "a GPU's"])
+    assert names("1", storage=storage) == names("0001", storage=storage) == ["0001_z.json"]
+    assert names("2", storage=storage) == ["0002_y.json"]  # which only another machine has
+    assert names("0001*", storage=storage) == ["0001_z.json", "0001_x.json"]  # a glob is all of it
+
+
+def test_this_machines_folder_is_that_in_which_its_runs_are_saved() -> None:
+    assert fingerprint(facts(["cpu"])) in own_folders()
 
 
 def test_the_same_is_found_on_a_remote_storage(storage: Path) -> None:
