@@ -4,10 +4,10 @@ import os
 
 from hypothesis import settings
 
-from tests.helpers.kept_fork_servers import nurseries
+from tests.helpers.kept_fork_servers import fork_servers
 from tests.helpers.kernel_checks import poisoned, watcher
 
-__all__ = ["nurseries", "poisoned", "watcher"]  # fixtures
+__all__ = ["fork_servers", "poisoned", "watcher"]  # fixtures
 
 # Compiling dense takes ten seconds where nothing of it is known yet; the tests that are about it ask for it.
 os.environ["TORCH_COMPILE_DISABLE"] = "1"

@@ -1,4 +1,4 @@
-"""Nurseries that stay from test to test: each takes seconds to import PyTorch, and what it forks is fresh all the same."""
+"""Fork servers that stay from test to test: each takes seconds to import PyTorch, and what it forks is fresh all the same."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -30,8 +30,8 @@ def kept(environment: Mapping[str, str]) -> Kept:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nurseries() -> Iterator[None]:
-    """Have all tests of the engine measure in nurseries that are kept until the last."""
+def fork_servers() -> Iterator[None]:
+    """Have all tests of the engine measure in fork servers that are kept until the last."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "ForkServer", kept)
         yield
