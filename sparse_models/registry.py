@@ -8,8 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparse_models.layers import ABSENT, LAYERS, register_layer
+    from sparse_models.layers import LAYERS, register_layer
     from sparse_models.updates import UPDATES, register_update
+
+    ABSENT: dict[str, str]
 
 __all__ = ["ABSENT", "LAYERS", "UPDATES", "register_layer", "register_update"]
 
@@ -18,5 +20,7 @@ def __getattr__(name: str) -> Any:
     """Return one of the public names from where it lives."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "updates" if "update" in name.lower() else "layers"
-    return getattr(importlib.import_module(f"sparse_models.{home}"), name)
+    layers, updates = (importlib.import_module(f"sparse_models.{home}") for home in ("layers", "updates"))
+    if name == "ABSENT":  # what to do about each entry that needs a package which cannot be imported
+        return layers.LAYERS.absent | updates.UPDATES.absent
+    return getattr(updates if "update" in name.lower() else layers, name)

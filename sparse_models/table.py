@@ -1,5 +1,6 @@
 """A table of named entries, such as all layers: what others iterate over, and what a file enters itself into."""
 
+import difflib
 import importlib
 import pkgutil
 from collections.abc import Collection
@@ -44,4 +45,7 @@ class Table(dict[str, _Entry]):
 
 def unknown(known: Collection[str], name: str, kind: str, advice: str | None = None) -> InputError:
     """Return the error that says which names are known, and what to do where that would make `name` one of them."""
-    return InputError(f"expected a known {kind} ({', '.join(known)}), got {name!r}; {advice or 'check the spelling'}")
+    if advice is None:
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {near[0]}?" if near else "nothing like it is here"
+    return InputError(f"expected a known {kind} ({', '.join(known)}), got {name!r}; {advice}")

@@ -64,7 +64,7 @@ def changed(was: str, name: str, old: Measured, new: Measured, *, paired: bool) 
 def judged_by(old: Measured, new: Measured, *, paired: bool) -> tuple[Mapping[int, float], Mapping[int, float]]:
     """Return what each process says of the case, old and new: its speed-up, or where turns were taken dense's speed.
 
-    The new is less what may be due to dense's being run in another way.
+    The new is less what may be due to dense's being run in another layout.
     """
     is_dense = paired and new.row.layer == "dense" and new.row.model == "dense"
     before, after = (_speeds(one.seconds) if is_dense else one.speedups for one in (old, new))
@@ -82,9 +82,9 @@ def _speeds(seconds: Mapping[int, float]) -> Mapping[int, float]:
 
 
 def reference_slack(old: Measured, new: Measured) -> float:
-    """Return the logarithm of the largest change that may be due to dense's being run in another way than before.
+    """Return the logarithm of the largest change that may be due to dense's being run in another layout than before.
 
-    It is what either run gained by its way; infinite, where one that differs does not tell.
+    It is what either run gained by its layout; infinite, where one that differs does not tell.
     """
     if old.row.dense_layout == new.row.dense_layout:
         return 0.0
@@ -105,11 +105,11 @@ def note_of(one: CaseChange, verdict: str) -> str:
         if -dense > max(own, 0):  # of the change, more is dense's than the candidate's
             notes.append(f"dense is {'faster' if sign > 0 else 'slower'}")
     if verdict in ("slower", "faster") and one.slack:
-        ways = [measured.row.dense_layout for measured in (one.old, one.new)]
-        notes.append(f"dense was {ways[0]} and is {ways[1]}: {math.expm1(one.slack):.0%} is taken off for that")
+        layouts = [measured.row.dense_layout for measured in (one.old, one.new)]
+        notes.append(f"dense was {layouts[0]} and is {layouts[1]}: {math.expm1(one.slack):.0%} is taken off for that")
     if math.isinf(one.slack):
-        ways = [measured.row.dense_layout for measured in (one.old, one.new)]
-        notes.append(f"dense was {ways[0]} and is {ways[1]}, which may be all of it")
+        layouts = [measured.row.dense_layout for measured in (one.old, one.new)]
+        notes.append(f"dense was {layouts[0]} and is {layouts[1]}, which may be all of it")
     few = min(len(one.old.speedups), len(one.new.speedups))
     if verdict == "undecided" and few < MIN_PROCESSES:
         notes.append(f"{few} processes" if few else "what each process said was not saved")

@@ -1,10 +1,11 @@
 """Runs of one machine in, each case over them out, and the steps of its level: which stand, and which someone accepted."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.comparisons.cases import DEFINITION, definition_of
-from bench.comparisons.change_points import Point, Step, stands, steps
+from bench.comparisons.change_points import RUNS_NEEDED, Point, Step, stands, steps
 from bench.runs.accepted import step_of
 from bench.runs.plain_text import printable
 from bench.runs.saved import Run, interval
@@ -65,3 +66,22 @@ def found_in(series: Series, known: Mapping[tuple[str, str, str, str], str]) -> 
     for step in every:
         reason = known.get(step_of(series.case, series.points[step.at].run), "")
         yield Found(series, step, reason, stands(step, every))
+
+
+class Overview(NamedTuple):
+    """The steps of all cases, the newest first; how many cases have none, or too few runs for one; and definitions anew."""
+
+    found: list[Found]
+    calm: int
+    too_few: int
+    anew: dict[tuple[str, str], int]  # cases by the run from which on they mean something else, and what
+
+
+def overview_of(every: Sequence[Series], found: Sequence[Found]) -> Overview:
+    """Return what is told of all cases together."""
+    cases = {series.case for series in every}
+    known = {series.case for series in every if len(series.points) >= RUNS_NEEDED}
+    calm = known - {one.series.case for one in found}
+    anew = Counter((series.points[0].run.label, series.note) for series in every if series.note)
+    newest_first = sorted(found, key=lambda one: one.run.time, reverse=True)
+    return Overview(newest_first, len(calm), len(cases - known), dict(anew))

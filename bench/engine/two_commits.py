@@ -38,7 +38,15 @@ class _Side:
         command += ["--benchmark-save=run", f"--benchmark-storage={self._storage}"]
         with log.open("wb") as output:
             self.process = subprocess.Popen(  # noqa: S603  # the suite's own
-                command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, pass_fds=(asking, answering)
+                command,
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(asking, answering),
+                # Of a group of its own, so that Ctrl-C reaches it once, from here, and it saves what it has in peace; but of
+                # this session, by which Linux shares the cores out (autogroup).
+                preexec_fn=os.setpgrp,  # noqa: PLW1509  # no threads run yet
             )
         os.close(asking)
         os.close(answering)

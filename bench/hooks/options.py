@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -19,11 +20,12 @@ from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.masks import check_sparsity
-from sparse_models.table import unknown
+from sparse_models.table import Table, unknown
 from sparse_models.updates import UPDATES
 
 _T = TypeVar("_T")
 DTYPES = ("float32", "float64", "bfloat16")
+OF_LAYERS = ("--shape", "--regime", "--skew")  # an epoch of a training is what it is
 
 
 def add_options(group: Any) -> None:
@@ -83,6 +85,9 @@ def read_options(config: pytest.Config) -> Selection:
         seeds=_given(config, "--seeds", _replications) or cases.SEEDS,
         skews=given("--skew", _skew) or (0.0,),
     )
+    for option in not_for_train(config, selection):
+        if selection.ops == ("train",):
+            raise pytest.UsageError(f"{option}: expected an operation that takes it, got train alone, which has its own")
     left = [op for op in selection.ops if any(cases.cases(op, selection))]
     if config.getoption("--op") is not None and len(left) < len(selection.ops):
         empty = ", ".join(op for op in selection.ops if op not in left)
@@ -93,6 +98,11 @@ def read_options(config: pytest.Config) -> Selection:
     return selection
 
 
+def not_for_train(config: pytest.Config, selection: Selection) -> list[str]:
+    """Return the options given that trainings, which were selected, do not follow."""
+    return [option for option in OF_LAYERS if "train" in selection.ops and config.getoption(option) is not None]
+
+
 def read_effort(config: pytest.Config) -> Effort:
     """Return how much the command line asks to measure; raises pytest.UsageError, one sentence, for bad input."""
     return Effort(
@@ -100,6 +110,17 @@ def read_effort(config: pytest.Config) -> Effort:
         precision=_given(config, "--precision", positive) or PRECISION,
         budget=_given(config, "--budget", positive) or BUDGET,
     )
+
+
+def read_compared(config: pytest.Config) -> Any:
+    """Return what to compare with, True for the newest run and [] for none; raises pytest.UsageError for what is no run."""
+    asked = config.option.benchmark_compare
+    if asked == "" or (isinstance(asked, str) and Path(asked).is_dir()):
+        raise pytest.UsageError(
+            f"--benchmark-compare: expected a saved run, got {asked!r}{', a folder' if asked else ''}; name one, as in "
+            "--benchmark-compare=0001, or write it last, with nothing behind it, for the newest"
+        )
+    return asked
 
 
 def read_gate(config: pytest.Config) -> Limits | None:
@@ -122,7 +143,7 @@ def _given(config: pytest.Config, option: str, convert: Callable[[str], _T]) -> 
 def _one_of(kind: str, known: Collection[str]) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text not in known:
-            raise unknown(known, text, kind, LAYERS.absent.get(text))
+            raise unknown(known, text, kind, known.absent.get(text) if isinstance(known, Table) else None)
         return text
 
     return check

@@ -17,7 +17,7 @@ from pytest_benchmark.utils import get_commit_info
 from bench.comparisons.comparison import compare
 from bench.comparisons.gate import SHOWN, failures
 from bench.comparisons.machines import machines_of
-from bench.hooks.options import read_gate
+from bench.hooks.options import not_for_train, read_compared, read_gate
 from bench.hooks.state import (
     COMPARED,
     DESELECTED,
@@ -59,13 +59,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[REMOTE] = url if is_remote(url) and not url.startswith("elasticsearch+") else ""
     if config.stash[REMOTE]:  # which pytest-benchmark does not know
         config.option.benchmark_storage = STORAGE
-    config.stash[ASKED], config.option.benchmark_compare = config.option.benchmark_compare, []
+    config.stash[ASKED], config.option.benchmark_compare = read_compared(config), []
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Give pytest-benchmark a storage with a folder for this machine that saves whole files, and load what is compared."""
     config = session.config
+    for option in not_for_train(config, config.stash[SELECTION]):
+        config.stash[NOTES].append(f"{option} is not for train: trainings have their own")
     if config.option.benchmark_disable:
         return
     own: Any = config._benchmarksession  # type: ignore[attr-defined]

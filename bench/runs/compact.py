@@ -1,4 +1,4 @@
-"""A run as pytest-benchmark is about to save it in, the same run in an eighth of the bytes out, and back.
+"""A run as pytest-benchmark is about to save it in, the same run in a third of the bytes out, and back.
 
 Still JSON that pytest-benchmark reads. The rows of all cases are one table, `rows`: a list for each field, in the order of
 `benchmarks`, or one value where all cases have the same; pandas.DataFrame takes it as it is. What few cases have stays in their
@@ -16,6 +16,7 @@ are the fractions of either that waited, -1 where the kernel does not tell.
 import base64
 import zlib
 from collections import Counter
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -109,9 +110,10 @@ def rows_of(table: Record, process_figures: str, others: list[Record]) -> list[R
         {field: one for field, one in zip(columns, values, strict=True) if one is not None} | other for values, other in each
     ]
     figures = np.frombuffer(base64.b64decode(process_figures), "<f4").astype(float).reshape(len(FIGURES), -1)
-    ends = np.cumsum([0, *(row["processes"] for row in rows)]).tolist()
-    if ends[-1] != figures.shape[1]:
+    counts = [row["processes"] for row in rows]
+    if not all(type(count) is int and count > 0 for count in counts) or sum(counts) != figures.shape[1]:
         raise ValueError("not one figure for each process")
+    ends = [0, *accumulate(counts)]
     for row, start, end in zip(rows, ends, ends[1:], strict=False):
         row.setdefault("process_numbers", list(range(end - start)))
         row["interval_over"] = "processes" if end - start > 1 else "pairs"

@@ -1,7 +1,7 @@
 """What a user calls runs in, the saved runs out: a path, a number, a glob, a folder, or any of these on a remote storage.
 
 Remote ones go through fsspec (s3://, gs://, memory:// and what else it knows). A file that is no run is named and skipped. A
-number is that of a run of this machine, where it has one of that number, and else of whatever machine has.
+number is that of a run of this machine, where it has all numbers that are asked for, and else of whatever machine has it.
 """
 
 import glob
@@ -30,9 +30,10 @@ def read_runs(asked: Sequence[str], storage: str = STORAGE) -> tuple[list[Run], 
     """
     runs: dict[str, Run] = {}
     skipped: dict[str, str] = {}
+    own = _own_folder([one for one in asked if _is_number(one)], storage)
     for one in asked:
         is_found = False
-        for name, content in _read(one, storage):
+        for name, content in _read(f"{own}{int(one):04}_*" if _is_number(one) else one, storage):
             is_found = True
             try:
                 if isinstance(content, str):
@@ -56,23 +57,6 @@ def _read(asked: str, storage: str) -> Iterator[Found]:
     if is_remote(asked):
         yield from read(find(asked))
         return
-    if re.fullmatch(r"[0-9]{1,9}", asked) and not _exists(asked):
-        number = f"{int(asked):04}_*"
-        for places in (*(f"{folder}/{number}" for folder in own_folders()), number):
-            found = list(_stored(places, storage))
-            if found:
-                yield from found
-                return
-    yield from _stored(asked, storage)
-
-
-@cache
-def own_folders() -> list[str]:
-    """Return the folders in which runs of this machine are saved: a GPU's are apart."""
-    return list(dict.fromkeys(fingerprint(facts([device])) for device in ("cpu", "cuda")))
-
-
-def _stored(asked: str, storage: str) -> Iterator[Found]:
     if is_remote(storage) and not _exists(asked.removeprefix("file://")):
         yield from read(find(storage, asked))
         return
@@ -85,6 +69,24 @@ def _stored(asked: str, storage: str) -> Iterator[Found]:
             yield str(path), read_whole(path)
         except InputError as error:
             yield str(path), str(error)
+
+
+@cache
+def own_folders() -> list[str]:
+    """Return the folders in which runs of this machine are saved: a GPU's are apart."""
+    return list(dict.fromkeys(fingerprint(facts([device])) for device in ("cpu", "cuda")))
+
+
+def _is_number(asked: str) -> bool:
+    return bool(re.fullmatch(r"[0-9]{1,9}", asked)) and not _exists(asked)
+
+
+def _own_folder(numbers: Sequence[str], storage: str) -> str:
+    """Return the folder of this machine that has runs of all these numbers, with a slash; nothing where none has."""
+    for folder in own_folders() if numbers else ():
+        if all(any(_read(f"{folder}/{int(number):04}_*", storage)) for number in numbers):
+            return f"{folder}/"
+    return ""
 
 
 def _exists(path: str) -> bool:

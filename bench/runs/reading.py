@@ -1,11 +1,11 @@
 """Saved files in, runs out; what is no run of this suite is told in one sentence, whatever it is.
 
 A file may be cut, come from elsewhere, or be made to harm. It is read with a bound on its bytes, by a parser that takes the
-fields named here and walks past the raw pairs without keeping them, and every figure and name is checked before it is used.
+fields named here and walks past all else without keeping it, and every figure and name is checked before it is used.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from bench.runs.files import MAX_BYTES
 from bench.runs.plain_text import Text, printable
 from bench.runs.row import SCHEMA
 from bench.runs.saved import MAX_PROCESSES, TEXTS, Positive, Run, SavedRow, joined_over_seeds
-from bench.runs.upgrades import facts_of, upgraded
+from bench.runs.upgrades import facts_of, fields_upgraded, upgraded
 from sparse_models.errors import InputError
 
 MAX_CASES = 20_000
@@ -51,12 +51,13 @@ class _File(msgspec.Struct):
     machine: msgspec.Raw = msgspec.Raw(b"{}")
     machine_info: msgspec.Raw = msgspec.Raw(b"{}")  # pytest-benchmark's
     schema: int = 0  # from 6 on; before, and where other benchmarks were saved beside ours, it is in each row
-    rows: dict[str, Any] = {}
+    rows: dict[str, msgspec.Raw] = {}
     process_figures: str = ""
 
 
 _FILE, _SCHEMA, _ROW = msgspec.json.Decoder(_File), msgspec.json.Decoder(_Schema), msgspec.json.Decoder(SavedRow)
-_PLAIN = msgspec.json.Decoder(dict[str, Any])
+_PLAIN, _FIELDS = msgspec.json.Decoder(dict[str, Any]), msgspec.json.Decoder(dict[str, msgspec.Raw])
+READ = {*SavedRow.__struct_fields__, "processes"}
 
 
 def parse(name: str, content: bytes) -> Run:
@@ -78,7 +79,7 @@ def parse(name: str, content: bytes) -> Run:
         raise InputError("nested too deeply") from None
     except KeyError as error:
         raise InputError(f"a row without {printable(str(error))}") from None
-    except (msgspec.MsgspecError, UnicodeError, AttributeError, TypeError, ValueError) as error:
+    except (msgspec.MsgspecError, UnicodeError, ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise InputError(printable(str(error))) from None
 
 
@@ -100,8 +101,8 @@ def _rows(file: _File) -> Iterator[tuple[str, SavedRow]]:
         return
     if file.schema != SCHEMA:
         raise InputError(f"expected rows of schema 1 to {SCHEMA}, got {file.schema}; a newer version may read them")
-    others = [_PLAIN.decode(benchmark.extra_info) for benchmark in file.benchmarks]
-    rows = msgspec.convert(rows_of(file.rows, file.process_figures, others), list[SavedRow])
+    others = [_taken(_FIELDS.decode(benchmark.extra_info), READ) for benchmark in file.benchmarks]
+    rows = msgspec.convert(rows_of(_taken(file.rows, READ), file.process_figures, others), list[SavedRow])
     for benchmark, row in zip(file.benchmarks, rows, strict=True):
         yield benchmark.fullname, _checked(benchmark.fullname, row)
 
@@ -111,9 +112,15 @@ def _row(name: str, content: bytes) -> SavedRow:
         schema = _SCHEMA.decode(content).schema
     except msgspec.ValidationError:
         raise InputError("not a run of this suite: its cases have no rows") from None
-    # Those of older schemas go through plain records, which takes three times as long.
-    row = _ROW.decode(content) if schema == SCHEMA else msgspec.convert(upgraded(_PLAIN.decode(content)), SavedRow)
-    return _checked(name, row, least=0 if schema == 1 else 1)
+    if schema == SCHEMA:
+        return _checked(name, _ROW.decode(content))
+    row = upgraded(_taken(_FIELDS.decode(content), READ | fields_upgraded(schema)))
+    return _checked(name, msgspec.convert(row, SavedRow), least=0 if schema == 1 else 1)
+
+
+def _taken(fields: Mapping[str, msgspec.Raw], wanted: Collection[str]) -> dict[str, Any]:
+    """Return the values of those fields that are wanted."""
+    return {field: msgspec.json.decode(value) for field, value in fields.items() if field in wanted}
 
 
 def _checked(name: str, row: SavedRow, least: int = 1) -> SavedRow:

@@ -42,6 +42,12 @@ def upgraded(row: Row) -> Row:
     return new
 
 
+def fields_upgraded(schema: int) -> set[str]:
+    """Return which fields the steps from a schema on look at, beside those that are read of every row."""
+    pairs = {"pair_disturbed", "pair_seconds", "pair_dense_seconds", "process_pairs"}
+    return {"schema", *(pairs if schema <= 3 else ())}
+
+
 def _1_to_2(row: Row) -> None:
     """All was measured in one process, and nothing is known of others: its interval is over pairs, and decides nothing."""
     row.update({field: [] for field in OF_PROCESSES}, interval_over="pairs", verdict="undecided")
@@ -73,9 +79,8 @@ def _4_to_5(row: Row) -> None:
     row["skew"] = 0.0
 
 
-def _5_to_6(row: Row) -> None:
-    """GFLOP/s follow from other figures; those of trainings were by the seconds of one epoch and the FLOPs of all."""
-    row.pop("gflops", None)
+def _5_to_6(_: Row) -> None:
+    """Nothing that is read: the GFLOP/s of trainings, by the seconds of an epoch and the FLOPs of all, are worked out anew."""
 
 
 STEPS: tuple[Callable[[Row], None], ...] = (_1_to_2, _2_to_3, _3_to_4, _4_to_5, _5_to_6)

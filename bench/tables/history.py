@@ -3,12 +3,11 @@
 import math
 import statistics
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from bench.comparisons.change_points import RUNS_NEEDED
-from bench.comparisons.history import Found, Series
+from bench.comparisons.history import Found, Overview, Series
 from bench.statistics.verdicts import MARGIN
 from bench.tables.comparison import short
 from bench.tables.text import new_console, new_table, print_table, seconds, text_of
@@ -17,26 +16,22 @@ HEADERS = ("case", "from this run on", "before", "after", "change", "")
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def overview(every: Sequence[Series], found: Sequence[Found]) -> Iterator[str]:
+def overview(of_all: Overview) -> Iterator[str]:
     """Yield the lines of all steps, newest first, and how many cases have none."""
     console = new_console()
-    if found:
+    if of_all.found:
         table = new_table(HEADERS, left=2)
-        for one in sorted(found, key=lambda one: one.run.time, reverse=True):
+        for one in of_all.found:
             levels = (str(each) for each in (one.step.before, one.step.after, one.step.change))
             table.add_row(short(one.series.case), one.run.label, *levels, one.status)
         title = (
             "Steps of the speed-up over dense: its level before and after, and the change, below 1 is slower [95 % interval]"
         )
         print_table(console, title, table)
-    cases = {series.case for series in every}
-    known = {series.case for series in every if len(series.points) >= RUNS_NEEDED}
-    calm = known - {one.series.case for one in found}
     console.print(
-        f"{len(calm)} cases without a step, {len(cases - known)} with fewer than the {RUNS_NEEDED} runs that a step takes"
+        f"{of_all.calm} cases without a step, {of_all.too_few} with fewer than the {RUNS_NEEDED} runs that a step takes"
     )
-    anew = Counter((series.points[0].run.label, series.note) for series in every if series.note)
-    for (label, note), count in anew.items():
+    for (label, note), count in of_all.anew.items():
         console.print(f"{count} cases with another definition from {label} on, series of their own: {note}")
     yield from text_of(console)
 

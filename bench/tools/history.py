@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import PurePosixPath
 
 from bench.comparisons.gate import regular
-from bench.comparisons.history import Found, Series, all_series, found_in
+from bench.comparisons.history import Found, Series, all_series, found_in, overview_of
 from bench.machine.facts import facts as machine_facts
 from bench.machine.fingerprint import fingerprint
 from bench.runs import accepted
@@ -51,7 +51,7 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
         return 0
     tell(f"{runs[0].machine}: {len(runs)} run{'s' * (len(runs) != 1)}, {runs[0].time[:10]} to {runs[-1].time[:10]}")
     each = (line for number, one in enumerate(shown) for line in of_case(one, found[number]))
-    for line in each if asked.cases else overview(shown, every):
+    for line in each if asked.cases else overview(overview_of(shown, every)):
         tell(line)
     for line in skipped:
         if not line.startswith(f"skipped {printable(str(accepted.path_of(asked.storage)))}:"):

@@ -12,8 +12,6 @@ from sparse_models.layers._base import (
     register_layer,
 )
 
-__all__ = ["ABSENT", "FORWARD", "INPUT_GRADIENT", "LAYERS", "WEIGHT_GRADIENT", "MultiplyAdds", "SparseLinear", "register_layer"]
-
-ABSENT = LAYERS.absent  # what to do about each layer whose package cannot be imported
+__all__ = ["FORWARD", "INPUT_GRADIENT", "LAYERS", "WEIGHT_GRADIENT", "MultiplyAdds", "SparseLinear", "register_layer"]
 
 LAYERS.import_all(sys.modules[__name__])

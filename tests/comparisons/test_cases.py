@@ -14,13 +14,13 @@ from tests.comparisons.test_comparison import noisy, one_case
 from tests.helpers.rows import saved_row, saved_run
 from tests.strategies import seeds
 
-WAYS = ("batch-major", "feature-major", "compiled")
+LAYOUTS = ("batch-major", "feature-major", "compiled")
 
 
 def in_two_ways(seed: int, factor: float, gains: tuple[float | None, float | None], **how: Any) -> Any:
     """What became of a case whose speed-up changed by a factor, and whose dense was run in one way and then in another."""
     draw = random.Random(seed)
-    first, second = draw.sample(WAYS, 2)
+    first, second = draw.sample(LAYOUTS, 2)
     samples = [noisy(draw, level, deviation=0.005) for level in (1.0, factor)]
     old, new = (
         {"speedups": sample, "dense_layout": way, "dense_layout_gain": gain}

@@ -62,6 +62,19 @@ def test_what_is_not_all_ours_is_saved_as_it_is() -> None:
         assert compact(whole) is whole
 
 
+@pytest.mark.parametrize("count", [10**8, 2**62, 2**70, 0, 1.5, True])
+def test_counts_that_cancel_are_refused_at_once(count: Any) -> None:
+    whole = json.loads(COMPACT)
+    whole["rows"]["processes"] = [count, 6 - count, 3, 1, 1]
+    refused(as_json(whole))
+
+
+def test_what_is_not_read_of_a_table_is_walked_past() -> None:
+    whole = json.loads(COMPACT)
+    whole["rows"] |= {f"field {number}": number for number in range(1000)} | {"deep": [[[]]] * 1000}
+    assert parse("run", as_json(whole)).cases == parse("run", COMPACT).cases
+
+
 def test_a_compact_file_cut_at_any_byte_is_refused() -> None:
     for end in range(0, len(COMPACT), 3):
         refused(COMPACT[:end])

@@ -45,6 +45,7 @@ def test_a_number_is_that_of_this_machines_run_where_it_has_one(storage: Path, m
     monkeypatch.setattr("bench.runs.locate.own_folders", lambda: ["b", "a GPU's"])
     assert names("1", storage=storage) == names("0001", storage=storage) == ["0001_z.json"]
     assert names("2", storage=storage) == ["0002_y.json"]  # which only another machine has
+    assert names("1", "2", storage=storage) == ["0001_z.json", "0001_x.json", "0002_y.json"]  # not one of each
     assert names("0001*", storage=storage) == ["0001_z.json", "0001_x.json"]  # a glob is all of it
 
 

@@ -201,6 +201,8 @@ def test_damaged_files_are_named_once_and_skipped(tmp_path: Path) -> None:
     stats["benchmarks"][0]["stats"] = {}
     zero = saved()
     zero["benchmarks"][0]["stats"] = zero["benchmarks"][0]["stats"] | {"mean": 0.0}
+    ops = saved()
+    ops["benchmarks"][0]["stats"] = ops["benchmarks"][0]["stats"] | {"ops": None}
     bad = {
         "cut": CONTENT[:-9],
         "null": b"null",
@@ -208,6 +210,7 @@ def test_damaged_files_are_named_once_and_skipped(tmp_path: Path) -> None:
         "deep": b"[" * 10**5,
         "stats": written(stats),
         "zero": written(zero),
+        "ops": written(ops),
     }
     for number, (name, content) in enumerate(bad.items(), 2):
         (storage.folder / f"{number:04}_{name}.json").write_bytes(content)

@@ -124,7 +124,7 @@ def test_sizes_that_make_no_network_are_refused(sizes: list[int]) -> None:
 
 
 def test_an_unknown_layer_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"expected a known layer \(.*csr.*\), got 'cssr'; check the spelling"):
+    with pytest.raises(InputError, match=r"expected a known layer \(.*csr.*\), got 'cssr'; did you mean csr"):
         sparse_mlp(draw((2, 2)), "cssr", 0.5)
 
 

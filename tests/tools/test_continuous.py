@@ -1,6 +1,7 @@
 """Two commits of a small repository, measured in turns by the suite that each holds, with drawn figures for clocks."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.engine.interleaving import Interleaving
+from bench.engine.two_commits import _Side
 from bench.runs.reading import parse
 from tests.helpers.in_process import copied
 
@@ -78,6 +80,17 @@ def test_identical_commits_pass(
     assert "5 cases: 5 same" in told
     assert "The gate passes: nothing is slower by 10%." in told
     assert len(list(tmp_path.glob("*/*.json"))) == 2
+
+
+def test_ctrl_c_reaches_a_commits_run_once_and_it_shares_the_cores_as_this_process_does(
+    repository: Path, tmp_path: Path
+) -> None:
+    side = _Side("base", repository, ["--collect-only"], tmp_path / "log")
+    try:
+        assert os.getpgid(side.process.pid) == side.process.pid
+        assert os.getsid(side.process.pid) == os.getsid(0)
+    finally:
+        side.end()
 
 
 @pytest.mark.parametrize(
