@@ -13,7 +13,7 @@ from bench.engine.rounds import Work
 from bench.findings.answer import answer_of
 from bench.findings.break_even import break_evens
 from bench.hooks.options import add_options, read_effort, read_options
-from bench.hooks.state import EFFORT, MACHINE, OUTCOMES, REPORTED, ROWS, SELECTION
+from bench.hooks.state import EFFORT, MACHINE, NOTES, OUTCOMES, REPORTED, ROWS, SELECTION
 from bench.tables.answer import lines
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
@@ -58,15 +58,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ops = config.stash[SELECTION].ops
 
     def wanted(item: pytest.Item) -> bool:
-        if "case" not in getattr(item, "fixturenames", ()):
-            return True
-        params = item.callspec.params  # type: ignore[attr-defined]  # a parametrized function's
-        return params.get("op") in ops
+        return "case" not in getattr(item, "fixturenames", ()) or _params(item).get("op") in ops
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if wanted(item)]
+    sparse = [item for item in items if _params(item).get("model", "dense") != "dense"]
+    skips = [skip for item in sparse if (skip := item.get_closest_marker("skip"))]
+    reasons = list(dict.fromkeys(str(skip.kwargs["reason"]) for skip in skips))
+    if skips and len(skips) == len(sparse):  # dense alone is beside nothing
+        raise pytest.UsageError(f"expected a case that can run here, got none of {len(skips)}: {'; '.join(reasons)}")
+    config.stash[NOTES] += [f"skipped: {reason}" for reason in reasons]
+
+
+def _params(item: pytest.Item) -> dict[str, Any]:
+    """Return the fields of the case that a function stands for; none where the selection left it no case, or it takes none."""
+    is_case = "case" in getattr(item, "fixturenames", ())
+    return item.callspec.params if is_case and hasattr(item, "callspec") else {}
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ import random
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ from bench.works.once_per_run import KNOWN, find_once
 from sparse_models.errors import GateError, InputError
 
 FORKS = sys.platform == "linux"  # macOS's own libraries do not bear it
+MESSAGE = 500  # characters of what a failure says: a compiler tells its own in a thousand lines
 AGAIN_SECONDS = 0.1  # in the rounds of a visit to a case that has had one: it is one of the noisy ones
 
 
@@ -85,9 +88,18 @@ def measure(module: str, function: str, case: Case, timer: Timer, patience: Pati
     except (GateError, InputError) as error:
         return {"failure": str(error)}
     except Exception as error:  # one failing case never takes the others down
-        return {"failure": f"{type(error).__name__}: {error}"}
+        return {"failure": failure_of(error)}
     seconds = {"whole": time.perf_counter() - start, "raced": timed.raced, "timed": timed.race.timed}
     return {"race": timed.race, "facts": {**facts, "pools": pools}, "spent": seconds}
+
+
+def failure_of(error: Exception) -> str:
+    """Return what was raised in a line: the first of its message, or where it was raised if it has none."""
+    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if message:
+        return f"{type(error).__name__}: {message[:MESSAGE]}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {last.name}, {Path(last.filename).name} line {last.lineno}"
 
 
 def limit_threads(threads: int) -> None:

@@ -15,6 +15,7 @@ from bench.cases import Selection, Shape
 from bench.comparisons.gate import TABLE, Limits, read_limits
 from bench.engine.jobs import BUDGET, PRECISION, PROCESSES, Effort
 from bench.engine.rounds import REGIMES
+from bench.machine.facts import quota_cores
 from bench.runs.saved import MAX_PROCESSES
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
@@ -38,7 +39,7 @@ def add_options(group: Any) -> None:
         "--sparsity": f"fractions of zeros; default: {','.join(map(str, cases.SPARSITIES))}",
         "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
         "--dtype": f"number types ({', '.join(DTYPES)}); default: float32",
-        "--threads": "numbers of CPU threads; default: PyTorch's own",
+        "--threads": "numbers of CPU threads; default: PyTorch's own, or fewer where a quota of CPU time is",
         "--regime": f"regimes ({', '.join(REGIMES)}): warm caches, cold ones, or a CUDA graph replayed; default: warm",
         "--skew": "variation of the rows' non-zeros, as 0.25 (pruned layers have about that); default: 0, masks at random",
         "--data": f"data sets for train ({', '.join(DATA)}); default: all",
@@ -186,9 +187,14 @@ def positive(text: str) -> float:
 
 
 def threads(text: str | None) -> int:
-    """Return a number of threads, PyTorch's own where none is given; raises InputError for more than there are cores."""
+    """Return a number of threads; raises InputError for more than there are cores.
+
+    Where none is given it is PyTorch's own, or what a container's quota of CPU time allows if that is fewer: threads beyond it
+    would wait for one another.
+    """
     if text is None:
-        return torch.get_num_threads()
+        own, quota = torch.get_num_threads(), quota_cores()
+        return own if quota is None else min(own, max(1, int(quota)))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if whole(text) > cores:
         raise InputError(f"expected at most {cores} threads, one for each core this process may use, got {text}; ask for fewer")

@@ -34,6 +34,7 @@ from bench.hooks.state import (
 )
 from bench.machine.facts import facts
 from bench.machine.fingerprint import fingerprint
+from bench.runs.files import check_folder
 from bench.runs.locate import STORAGE
 from bench.runs.plain_text import printable
 from bench.runs.reading import parse, run_of
@@ -81,8 +82,24 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         own.machine_id = machine
     own.save_json = lambda content: local.put(own.json, content)
     config.stash[WRITERS] = [local, own.storage]
+    if not config.option.collectonly:
+        _check_places(own, own.storage if is_local else None)
     if config.stash[ASKED]:
         _load(config, own, own.storage if is_local else local)
+
+
+def _check_places(own: Any, storage: RunStorage | RemoteStorage | None) -> None:
+    """Raise pytest.UsageError, before anything is measured, where the run could not be written in the end."""
+    try:
+        if own.json and not own.json.exists():
+            check_folder(own.json.parent)
+    except InputError as error:
+        raise pytest.UsageError(f"--benchmark-json: {error}") from None
+    try:
+        if storage and (own.save or own.autosave):
+            storage.check()
+    except InputError as error:
+        raise pytest.UsageError(f"--benchmark-storage: {error}") from None
 
 
 def _load(config: pytest.Config, own: Any, storage: RunStorage | RemoteStorage) -> None:

@@ -35,7 +35,7 @@ def facts(devices: Sequence[str]) -> dict[str, Any]:
             "logical_cores": os.cpu_count(),
             "physical_cores": len(siblings) or _attempt(lambda: int(_output("sysctl", "-n", "hw.physicalcpu") or "")),
             "usable_cores": _attempt(lambda: len(os.sched_getaffinity(0))),
-            "quota_cores": _quota(),
+            "quota_cores": quota_cores(),
             "caches": {name: cache_of(name) for name in ("L1d", "L2", "L3")},
             "governor": read_text(f"{CPU}/cpu0/cpufreq/scaling_governor"),
             "load_average": _attempt(lambda: list(os.getloadavg())),
@@ -79,7 +79,8 @@ def cache_of(name: str) -> dict[str, int | None] | None:
     return None
 
 
-def _quota() -> float | None:
+def quota_cores() -> float | None:
+    """Return how many cores' time this process may use, as containers limit it; None where there is no limit."""
     quotas: list[float] = []
     for controllers, path in re.findall(r"^\d+:(.*?):/(.*)$", read_text("/proc/self/cgroup") or "", re.MULTILINE):
         folder = Path("/sys/fs/cgroup", "cpu" if controllers else "", path)

@@ -41,6 +41,15 @@ def write_whole(path: Path, content: bytes) -> None:
             os.close(folder)
 
 
+def check_folder(folder: Path) -> None:
+    """Raise InputError, one sentence, for a folder in which no file can be written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"expected a folder that can be written, got {printable(str(folder))}: {error.strerror}") from None
+
+
 def _umask() -> int:
     os.umask(mask := os.umask(0))  # it can only be read by setting it
     return mask

@@ -77,6 +77,10 @@ class RemoteStorage:
             [(_, content)] = read([url])
             yield printable(url), url, content
 
+    def check(self) -> None:
+        """Raise InputError, one sentence, where the storage cannot be reached."""
+        find(self.url, "[0-9]")
+
     def save(self, output_json: dict[str, Any], save: str) -> None:
         """Save a run under the next number."""
         try:

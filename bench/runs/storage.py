@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from pytest_benchmark.storage.file import FileStorage
 
 from bench.runs.compact import compact
-from bench.runs.files import as_json, read_whole, write_whole
+from bench.runs.files import as_json, check_folder, read_whole, write_whole
 from bench.runs.plain_text import Text, printable
 from sparse_models.errors import InputError
 
@@ -77,6 +77,15 @@ class RunStorage(FileStorage):
             except InputError as error:
                 content = str(error)
             yield self.name_of(path), str(path), content
+
+    def check(self) -> None:
+        """Raise InputError, one sentence, where no run can be saved."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            told = f"{printable(str(self.folder))}: {error.strerror}"
+            raise InputError(f"expected a folder that can be made, got {told}") from None
+        check_folder(self.folder)
 
     def save(self, output_json: dict[str, Any], save: str) -> None:
         """Save a run under the next number; two runs at once take two numbers."""

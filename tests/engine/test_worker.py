@@ -8,6 +8,7 @@ import torch
 
 from bench.cases import Case
 from bench.engine.pairing import Racer
+from bench.engine.worker import failure_of
 from bench.runs.outcome import Race
 from bench.works.once_per_run import KNOWN
 from tests.engine.test_processes import fine, job, measured
@@ -70,3 +71,17 @@ def test_a_case_that_dies_when_it_comes_again_has_failed_and_no_other() -> None:
     )
     assert results.outcomes["fine0-0"].failure is None
     assert len(results.outcomes["fine0-0"].races) == 1
+
+
+def raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+
+def test_a_failure_is_a_line_and_one_without_a_message_says_where_it_came_from() -> None:
+    assert failure_of(raised(ValueError("\n  the reason\nand a thousand lines"))) == "ValueError: the reason"
+    assert len(failure_of(raised(ValueError("x" * 10_000)))) < 600
+    told = failure_of(raised(StopIteration()))
+    assert told.startswith("StopIteration in raised, test_worker.py line ")

@@ -132,3 +132,20 @@ def test_an_operation_left_without_cases_is_refused(options: dict[str, str]) -> 
     with pytest.raises(pytest.UsageError, match="got none for update; update needs a sparse layer and a rule that moves"):
         read(op="forward,update", **options)
     assert read(**options)
+
+
+@pytest.mark.parametrize(("quota", "told"), [(None, 2), (8.0, 2), (1.5, 1), (0.5, 1), (2.0, 2)])
+def test_by_default_no_more_threads_run_than_a_quota_of_cpu_time_allows(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, told: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr("bench.hooks.options.quota_cores", lambda: quota)
+    assert read().threads == (told,)
+
+
+@pytest.mark.parametrize("option", ["shape", "regime", "skew"])
+def test_what_trainings_do_not_follow_is_refused_for_them_alone(option: str) -> None:
+    value = {"shape": "8x8b4", "regime": "cold", "skew": "0.5"}[option]
+    with pytest.raises(pytest.UsageError, match=f"--{option}: expected an operation that takes it, got train alone"):
+        read(op="train", **{option: value})
+    assert read(op="train,forward", **{option: value}).ops == ("train", "forward")

@@ -133,7 +133,7 @@ def test_the_tightest_quota_of_any_cgroup_version_holds(
     monkeypatch: pytest.MonkeyPatch, files: dict[str, str], quota: float | None
 ) -> None:
     monkeypatch.setattr(machine, "read_text", lambda path: files.get(str(path)))
-    assert machine._quota() == quota
+    assert machine.quota_cores() == quota
 
 
 @pytest.mark.parametrize(
