@@ -21,10 +21,10 @@ class Roofline(NamedTuple):
 
 
 class Bytes(NamedTuple):
-    """Bytes stored, and the peak above them while stepping, as fractions of dense's; the step's time in the other layout."""
+    """Bytes stored as a fraction of dense's, the peak above them while stepping, and the step's time in the other layout."""
 
     stored: float
-    peak: float | None  # None where dense takes none
+    peak_bytes: int
     other_layout: float
 
 
@@ -90,8 +90,7 @@ def memories(rows: Sequence[Row]) -> list[Memory]:
 
 
 def _bytes(row: Row) -> Bytes:
-    peak = row["peak_bytes"] / row["dense_peak_bytes"] if row["dense_peak_bytes"] else None
-    return Bytes(row["bytes_stored"] / row["dense_bytes_stored"], peak, row["other_layout_cost"])
+    return Bytes(row["bytes_stored"] / row["dense_bytes_stored"], row["peak_bytes"], row["other_layout_cost"])
 
 
 def update_costs(rows: Sequence[Row]) -> list[UpdateCosts]:

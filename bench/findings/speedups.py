@@ -22,12 +22,13 @@ class Curve(NamedTuple):
 
 
 class SpeedUps(NamedTuple):
-    """All curves of one place, and the controls: dense against its own clone, by operation."""
+    """All curves of one place, the controls (dense against its own clone) and how dense was run, by operation."""
 
     place: Place
     sparsities: list[float]
     curves: list[Curve]
     controls: list[tuple[str, Interval]]
+    references: dict[str, str]
 
 
 class Verdicts(NamedTuple):
@@ -59,7 +60,8 @@ def _at(place: Place, rows: list[Row]) -> SpeedUps:
         for (op, layer), group in by_fields(shown, "op", "layer")
     ]
     controls = [(row["op"], speedup_of(row)) for row in rows if row["model"] == "dense"]
-    return SpeedUps(place, sparsities_of(shown), curves, controls)
+    references = {row["op"]: row["dense_layout"] for row in rows if "dense_layout" in row}
+    return SpeedUps(place, sparsities_of(shown), curves, controls, references)
 
 
 def points(rows: Sequence[Row]) -> dict[float, Told]:

@@ -26,28 +26,29 @@ Found = tuple[str, bytes | str]  # a file's name with its content or, where it h
 def read_runs(asked: Sequence[str], storage: str = STORAGE) -> tuple[list[Run], list[str]]:
     """Return the runs that are asked for, oldest first, and a line for each file that is none.
 
-    Raises InputError, one sentence, where something asked for matches no file, or no file is a run.
+    Raises InputError, one sentence, where something asked for matches no file, or none of its files is a run.
     """
     runs: dict[str, Run] = {}
     skipped: dict[str, str] = {}
     own = _own_folder([one for one in asked if _is_number(one)], storage)
     for one in asked:
-        is_found = False
+        is_found, why_not = False, []
         for name, content in _read(f"{own}{int(one):04}_*" if _is_number(one) else one, storage):
-            is_found = True
             try:
                 if isinstance(content, str):
                     raise InputError(content)
                 runs[name] = parse(printable(name), content)
+                is_found = True
             except InputError as error:
                 skipped[name] = f"skipped {printable(name)}: {error}"
+                why_not.append(skipped[name])
+        if why_not and not is_found:
+            raise InputError("\n".join([f"expected a saved run, got none of {printable(one)!r} that can be read", *why_not]))
         if not is_found:
             raise InputError(
                 f"expected a saved run by path, number or glob, got {printable(one)!r} and found none; "
                 f"`ls {printable(storage)}/*` shows what is there"
             )
-    if not runs:
-        raise InputError("\n".join(["expected a saved run, got none that can be read", *skipped.values()]))
     return sorted(runs.values(), key=lambda run: (run.time, run.name)), list(skipped.values())
 
 

@@ -10,7 +10,6 @@ from bench.findings.costs import Bytes, Interference, Memory, Roofline, UpdateCo
 from bench.findings.grouping import Told
 from bench.findings.speedups import Fractions, SpeedUps, Verdicts
 from bench.findings.step_split import Split, StepSplits
-from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import MARGIN, WRONG_VERDICTS
 from bench.tables.text import MARKS, new_console, new_table, print_table, seconds, size, text_of
 from bench.tables.trainings import trainings_table
@@ -21,7 +20,7 @@ def lines(answer: Answer) -> Iterator[str]:
     console = new_console()
     for speed_ups in answer.speed_ups:
         print_table(console, *_speed_ups(speed_ups))
-        console.print(_noise_floor(speed_ups.controls))
+        console.print(_noise_floor(speed_ups))
     if answer.verdicts:
         console.print(_verdicts(answer.verdicts))
         print_table(console, *_realised(answer.realised))
@@ -69,9 +68,11 @@ def _speed_ups(found: SpeedUps) -> tuple[str, Table]:
     return title, table
 
 
-def _noise_floor(controls: Sequence[tuple[str, Interval]]) -> str:
-    text = ", ".join(f"{op} {speedup}" for op, speedup in controls) if controls else "not measured, deselected"
-    return f"Noise floor, dense against its own clone: {text}.\n"
+def _noise_floor(found: SpeedUps) -> str:
+    text = ", ".join(f"{op} {speedup}" for op, speedup in found.controls) if found.controls else "not measured, deselected"
+    dense = ", ".join(f"{op} {how}" for op, how in found.references.items())
+    fastest = f"\nDense was fastest as: {dense}." if dense else ""
+    return f"Noise floor, dense against its own clone: {text}.{fastest}\n"
 
 
 def _verdicts(found: Verdicts) -> str:
@@ -88,9 +89,13 @@ def _realised(found: Sequence[Fractions]) -> tuple[str, Table]:
     title = "Realised fraction: the measured speed-up over the counted one (1 would be all of it)"
     table = new_table(["shape", "operation", "layer", *_named(sparsities)], left=3)
     for place, op, layer, points in found:
-        cells = _cells({sparsity: f"{fraction:.2f}" for sparsity, fraction in points.items()}, sparsities)
+        cells = _cells({at: _fraction(fraction) for at, fraction in points.items()}, sparsities)
         table.add_row(str(place), op, layer, *cells)
     return title, table
+
+
+def _fraction(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
 
 
 def _rooflines(found: Sequence[Roofline]) -> tuple[str, Table]:
@@ -105,12 +110,12 @@ def _rooflines(found: Sequence[Roofline]) -> tuple[str, Table]:
 
 def _memory(found: Memory) -> tuple[str, Table]:
     title = (
-        f"Memory, {found.place}: bytes stored, and the peak above them while stepping, both as a fraction of dense's; and\n"
-        "what a step takes of its time with activations in the layout that the layer does not prefer"
+        f"Memory, {found.place}: bytes stored as a fraction of dense's, the peak above them while stepping, and what a step\n"
+        "takes of its time with activations in the layout that the layer does not prefer"
     )
     if found.dense:
         stored, peak = found.dense
-        title += f" ({size(stored)} stored, {size(peak)} peak)"
+        title += f" (dense: {size(stored)} stored, {size(peak)} peak)"
     table = new_table(["layer", *_named(found.sparsities)])
     for layer, points in found.layers.items():
         table.add_row(layer, *_cells({at: _bytes(taken) for at, taken in points.items()}, found.sparsities))
@@ -118,8 +123,7 @@ def _memory(found: Memory) -> tuple[str, Table]:
 
 
 def _bytes(taken: Bytes) -> str:
-    peak = "?" if taken.peak is None else f"{taken.peak:.2f}"
-    return f"{taken.stored:.2f} stored, {peak} peak, {taken.other_layout:.2f} time"
+    return f"{taken.stored:.2f} stored, {size(taken.peak_bytes)} peak, {taken.other_layout:.2f} time"
 
 
 def _step_splits(found: StepSplits) -> tuple[str, Table]:

@@ -53,11 +53,15 @@ def test_numbers_go_on_past_four_digits(suite: Suite) -> None:
     assert len(find(f"{URL}/machine", "12346_y-")) == 1
 
 
-def test_a_storage_that_cannot_be_used_is_told(suite: Suite) -> None:
+def test_a_storage_that_cannot_be_used_is_told(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     suite.storage = "nosuch://bucket/runs"  # type: ignore[assignment]
     done = suite.run("--benchmark-compare")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
     assert "ERROR: --benchmark-compare: expected a storage that can be used, got nosuch://bucket/runs" in done.stderr
+    done = suite.run("--benchmark-save=node", "--layer", "csr")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
+    assert "ERROR: --benchmark-storage: expected a storage that can be used, got nosuch://bucket/runs" in done.stderr
+    monkeypatch.setattr(RemoteStorage, "check", lambda _: None)  # as where it is lost while the run is measured
     done = suite.run("--benchmark-save=node", "--layer", "csr")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "the run was not saved: expected a storage that can be used" in done.stdout

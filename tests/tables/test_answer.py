@@ -31,6 +31,11 @@ def test_speedups_stand_by_layer_and_sparsity_with_break_even_and_noise_floor() 
     assert "Noise floor, dense against its own clone: forward 1.01 [0.97 1.04]." in text
 
 
+def test_it_is_told_which_dense_it_was() -> None:
+    text = lines([row(dense_layout="feature-major"), row(op="step", dense_layout="compiled")])
+    assert "Dense was fastest as: forward feature-major, step compiled." in text
+
+
 def test_no_cell_is_ever_cut() -> None:
     rows = [row(layer="a_layer_with_quite_a_long_name", sparsity=number / 100) for number in range(60)]
     text = lines(rows)
@@ -91,8 +96,8 @@ def test_memory_is_told_beside_dense() -> None:
     dense = row(**step, model="dense", layer="dense", sparsity=0.0, bytes_stored=1200) | {"peak_bytes": 2**22}
     text = lines([dense, row(**step)])
     assert "Memory, 8x8 batch 4 (cpu, float32, 2 threads)" in text
-    assert "(1.17 KiB stored, 4 MiB peak)" in text
-    assert "0.25 stored, 0.25 peak, 1.25 time" in text
+    assert "(dense: 1.17 KiB stored, 4 MiB peak)" in text
+    assert "0.25 stored, 1 MiB peak, 1.25 time" in text
 
 
 def test_a_kernel_stands_beside_what_bounds_it() -> None:
@@ -121,6 +126,7 @@ def test_the_realised_fraction_stands_by_shape_operation_and_layer() -> None:
     [line] = [line for line in text.splitlines() if "0.12" in line]
     assert line.split("  ")[0].strip() == "8x8 batch 4 (cpu, float32, 2 threads)"
     assert line.split()[-4:] == ["forward", "csr", "0.12", "0.25"]
+    assert "0.004" in lines([row(realised_fraction=0.0042)])
 
 
 def test_regimes_stand_in_tables_of_their_own() -> None:
