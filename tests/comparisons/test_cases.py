@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.comparisons.comparison import compare
-from bench.runs.saved import Run
+from bench.runs.saved import Measured, Run
+from bench.statistics.samples import Sample
 from tests.comparisons.test_comparison import noisy, one_case
 from tests.helpers.rows import saved_row, saved_run
 from tests.strategies import seeds
@@ -58,3 +59,28 @@ def test_a_layer_whose_reference_runs_in_another_way_is_judged_together_less_tha
         [group] = compare(old, run(level, dense_layout="feature-major", dense_layout_gain=1.1), paired=True).groups
         assert group.evidence.interval.median == pytest.approx(left, rel=0.02)
         assert (group.verdict in ("slower", "faster")) == (left != 1)
+
+
+def test_a_gain_that_is_not_known_is_said() -> None:
+    assert in_two_ways(0, 1.2, (None, 1.1)).note.endswith("which may be all of it")
+
+
+def test_narrow_dense_is_judged_by_its_speed_up_and_dense_itself_by_the_clock() -> None:
+    for model, verdict in (("narrow", "same"), ("dense", "slower")):
+        fields = {"layer": "dense", "model": model}
+        slow = fields | {"process_seconds": [1.2e-3 + number * 1e-6 for number in range(8)]}
+        assert one_case(fields, slow, paired=True).verdict == verdict
+
+
+def test_a_change_of_dense_itself_is_not_put_down_to_dense() -> None:
+    dense = {"layer": "dense", "model": "dense"}
+    slow = dense | {"process_seconds": [1.2e-3 + n * 1e-6 for n in range(8)], "process_dense_seconds": [1e-3] * 8}
+    told = one_case(dense, slow, paired=True)
+    assert (told.verdict, told.note) == ("slower", "")
+
+
+def test_a_run_that_saved_no_processes_is_told_so() -> None:
+    run = saved_run({"a": saved_row()})
+    none = Measured(run.cases["a"].row, *[Sample([], [])] * 3)
+    [told] = compare(run._replace(cases={"a": none}), run).changes
+    assert (told.verdict, told.note) == ("undecided", "what each process said was not saved")

@@ -122,7 +122,18 @@ def test_what_saved_runs_differ_by_as_a_whole_is_no_change_and_in_turns_it_is() 
     assert len(compare(old, new, paired=True).having("slower", "faster")) > len(levels) / 2
 
 
-@pytest.mark.parametrize("changed", [{"flops_counted": 3e9}, {"nnz": 7}, {"batch": 5}, {"sparsity": 0.6}, {"epochs": 9}])
+ANOTHER: dict[str, Any] = {
+    **dict.fromkeys(("op", "model", "layer", "update", "shape", "device", "dtype", "data", "protocol", "regime"), "other"),
+    **dict.fromkeys(("batch", "threads", "parameters", "nnz", "epochs"), 7),
+    "sparsity": 0.6,
+    "skew": 0.25,
+    "flops_counted": 3e9,
+    "dense_flops_counted": 3e9,
+    "waiting": "counted",
+}
+
+
+@pytest.mark.parametrize("changed", [{field: value} for field, value in ANOTHER.items()])
 def test_a_name_that_means_something_else_is_not_compared(changed: dict[str, Any]) -> None:
     change = one_case({}, changed)
     [(field, value)] = changed.items()
@@ -143,6 +154,16 @@ def test_a_renamed_case_is_found_by_what_it_is() -> None:
 def test_two_cases_of_one_definition_are_not_taken_for_each_other() -> None:
     old, new = saved_run({"a": saved_row(), "b": saved_row()}), saved_run({"c": saved_row()})
     assert verdicts(compare(old, new)) == {"a": "gone", "b": "gone", "c": "new"}
+
+
+def test_two_new_cases_of_one_old_ones_definition_are_new() -> None:
+    old, new = saved_run({"a": saved_row()}), saved_run({"b": saved_row(), "c": saved_row()})
+    assert verdicts(compare(old, new)) == {"a": "gone", "b": "new", "c": "new"}
+
+
+def test_of_one_verdict_the_largest_change_comes_first() -> None:
+    slower = compare(drawn(1, csr=1.0), drawn(2, csr=0.8, tiled=0.6, masked=0.7)).having("slower")
+    assert [one.row.layer for one in slower] == ["tiled"] * 3 + ["masked"] * 3 + ["csr"] * 3
 
 
 def test_old_cases_that_were_not_asked_for_are_only_counted() -> None:

@@ -201,6 +201,11 @@ def test_another_definition_is_another_series() -> None:
     assert [point.run.name for point in told[0].points] == [f"000{number}_run.json" for number in (1, 3, 5, 7)]
 
 
+def test_a_definition_is_told_beside_the_one_just_before() -> None:
+    runs = [run(number, {CASE: measured([2.0] * 8, threads=number)}) for number in range(1, 4)]
+    assert [one.note for one in all_series(runs)] == ["", "threads was 1 and is 2", "threads was 2 and is 3"]
+
+
 def test_series_take_the_interval_of_the_run() -> None:
     case = measured([1.0, 2.0, 3.0])
     assert all_series([run(0, {CASE: case})])[0].points[0].speedup == interval(case)

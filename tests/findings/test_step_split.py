@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bench.cases import PARTS, Case
 from bench.findings.answer import answer_of
-from bench.findings.step_split import add_splits, update_steps
+from bench.findings.step_split import add_splits, step_splits, update_steps
 from bench.runs.row import Row
 from bench.tables.answer import lines
 from bench.works.operations import operation
@@ -118,3 +118,28 @@ def test_the_parts_of_a_step_compute_what_the_step_does(layer: str, shape: str, 
     forward = result("training_forward", model)
     assert forward.requires_grad
     torch.testing.assert_close(forward, model(parts[0].x))
+
+
+def test_parts_that_take_longer_than_the_whole_do_not_add_up() -> None:
+    assert split([10.0] * 6, *[[4.0] * 6] * 4)["adds_up"] is False
+
+
+def test_fractions_are_of_the_processes_that_measured_the_whole_and_every_part_and_denses_of_its_own() -> None:
+    rows = {STEP: timed("step", [10.0, 10.0], [20.0, 20.0])}
+    rows |= {STEP._replace(op=part): timed(part, [2.0, 2.0], [1.0, 1.0]) for part in PARTS}
+    rows[STEP._replace(op=PARTS[0])] |= {"process_numbers": [1, 2]}
+    add_splits(rows)
+    assert rows[STEP]["optimizer_fraction"] == pytest.approx(0.2)
+    assert rows[STEP]["dense_optimizer_fraction"] == pytest.approx(0.05)
+
+
+def test_a_split_is_of_one_layer_at_one_sparsity_at_one_place() -> None:
+    rows = [
+        row(op=op, sparsity=sparsity, threads=threads, seconds=sparsity * threads, process_seconds=[1.0])
+        for threads in (1, 2)
+        for sparsity in (0.5, 0.9)
+        for op in ("step", "optimizer")
+    ]
+    found = step_splits([*rows, row(op="update", update="set", threads=2, process_seconds=[1.0])])
+    assert [(one.place.threads, one.parts, one.rules) for one in found] == [(1, ["optimizer"], []), (2, ["optimizer"], ["set"])]
+    assert [[split.seconds for split in one.splits] for one in found] == [[0.5, 0.9], [1.0, 1.8]]

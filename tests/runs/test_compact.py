@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.cases import Case
-from bench.runs.compact import compact
+from bench.runs.compact import compact, rows_of
 from bench.runs.files import as_json
 from bench.runs.outcome import Outcome, Race
 from bench.runs.reading import parse
@@ -20,6 +20,7 @@ from bench.runs.row import row_of
 from tests.helpers.damaged import flipped, refused
 from tests.helpers.fake_engine import FACTS
 from tests.helpers.in_process import ROOT
+from tests.helpers.rows import row as fields
 from tests.helpers.saved import row, rows, saved
 from tests.runs.test_reading import read_or_refused
 from tests.runs.test_upgrades import COUNTED, content, is_read_or_refused, run
@@ -110,3 +111,53 @@ def test_a_table_made_to_harm_is_refused_or_read(field: str, value: Any) -> None
     whole = json.loads(content(6))
     for harmed in (whole | {field: value}, whole | {"rows": whole["rows"] | {"processes": value, "process_numbers": value}}):
         is_read_or_refused(harmed)
+
+
+def logs_of(whole: dict[str, Any]) -> Any:
+    return np.frombuffer(zlib.decompress(base64.b64decode(whole["pairs"])), "<i2").reshape(4, -1) * 2e-4
+
+
+def test_a_list_that_all_cases_have_alike_is_that_of_each() -> None:
+    whole = compact(saved({name: row(process_pairs=[1, 2, 3]) for name in "ab"}))
+    found = rows_of(whole["rows"], whole["process_figures"], [{}, {}])
+    assert [one["process_pairs"] for one in found] == [[1, 2, 3]] * 2
+
+
+def test_what_a_case_is_keeps_all_its_digits() -> None:
+    [case] = parse("one", as_json(compact(saved({"a": row(sparsity=0.123456789)})))).cases.values()
+    assert case.row.sparsity == 0.123456789
+
+
+def test_waits_are_the_candidates_and_then_denses() -> None:
+    logs = logs_of(compact(saved({"a": row(pair_waited=[0.25] * 6, pair_dense_waited=[0.5] * 6)})))
+    assert logs[2:].tolist() == [pytest.approx([0.25] * 6), pytest.approx([0.5] * 6)]
+
+
+def test_what_16_bits_do_not_hold_is_the_farthest_that_they_do() -> None:
+    logs = logs_of(compact(saved({"a": row(pair_seconds=[*[1e-3] * 4, 1e-9, 1e6])})))
+    assert logs[0].tolist() == pytest.approx([*[0] * 4, -6.5536, 6.5534])
+
+
+def test_figures_of_more_processes_than_there_are_is_refused() -> None:
+    whole = json.loads(COMPACT)
+    figures = base64.b64decode(whole["process_figures"])
+    whole["process_figures"] = base64.b64encode(figures + figures[:12]).decode()
+    assert "not one figure for each process" in refused(json.dumps(whole).encode())
+
+
+def test_every_field_is_kept_but_for_what_others_tell() -> None:
+    full = fields() | row()
+    whole = compact(saved({"a": full}))
+    assert full.keys() - whole["rows"].keys() == {
+        *("schema", "effective_sparsity", "gflops", "realised_fraction", "interval_over", "process_numbers"),
+        *("process_speedups", "process_seconds", "process_dense_seconds"),
+        *("pair_seconds", "pair_dense_seconds", "pair_waited", "pair_dense_waited"),
+    }
+
+
+def test_pytest_benchmarks_options_are_kept_once() -> None:
+    whole = saved()
+    for benchmark in whole["benchmarks"]:
+        benchmark["options"] = {"timer": "perf_counter"}
+    assert compact(whole)["options"] == {"timer": "perf_counter"}
+    assert not any("options" in benchmark for benchmark in compact(whole)["benchmarks"])

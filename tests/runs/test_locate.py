@@ -118,3 +118,18 @@ def test_a_remote_file_that_fails_is_skipped_and_a_large_one_is_not_fetched_whol
 )
 def test_what_matches_nothing_or_is_no_name_at_all_is_told_in_one_sentence(asked: str, storage: Path) -> None:
     assert why(asked, storage=storage).startswith("expected a saved run by path, number or glob, got ")
+
+
+def test_a_gpus_runs_are_this_machines_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.runs.locate.facts", lambda devices: {"of": devices})
+    monkeypatch.setattr("bench.runs.locate.fingerprint", lambda told: f"machine of {told['of'][0]}")
+    assert own_folders.__wrapped__() == ["machine of cpu", "machine of cuda"]
+
+
+def test_a_number_that_is_the_name_of_a_folder_is_the_folder(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "own.json").write_bytes(CONTENT)
+    monkeypatch.chdir(tmp_path)
+    assert names("1", storage=storage) == ["own.json"]

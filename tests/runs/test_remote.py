@@ -1,5 +1,6 @@
 """A storage that is no folder: here fsspec's own in memory, in its place any that fsspec knows."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from bench.runs.files import MAX_BYTES
 from bench.runs.reading import parse
 from bench.runs.remote import RemoteStorage, find, is_remote, read
 from sparse_models.errors import InputError
+from tests.helpers.saved import saved
 from tests.helpers.savers import Logger
 from tests.hooks.test_session import Suite
 
@@ -83,3 +85,10 @@ def test_no_more_of_a_file_is_read_than_shows_that_it_is_too_large(suite: Suite)
 @pytest.mark.parametrize(("place", "remote"), [("s3://b", True), ("file:///x", False), ("runs", False), ("a/b", False)])
 def test_a_url_is_remote_unless_it_is_a_files(place: str, remote: bool) -> None:
     assert is_remote(place) == remote
+
+
+def test_what_is_saved_is_compact(suite: Suite) -> None:
+    RemoteStorage(str(suite.storage), Logger(), "machine", []).save(saved(), "y")
+    [(_, content)] = read(find(URL))
+    assert isinstance(content, bytes)
+    assert {"rows", "process_figures", "pairs"} <= json.loads(content).keys()

@@ -220,3 +220,12 @@ def test_damaged_files_are_named_once_and_skipped(tmp_path: Path) -> None:
     assert len(storage.notes) == len(bad) + 1
     assert all(map(is_sentence, storage.notes))
     assert any(note.startswith("skipped machine/0002_cut.json: ") for note in storage.notes)
+
+
+def test_a_run_is_saved_compact_and_whole_where_other_programs_read_it(tmp_path: Path) -> None:
+    storage = storage_in(tmp_path)
+    storage.save(saved(), "run")
+    storage.put(tmp_path / "whole.json", saved())
+    [path] = storage.folder.glob("*.json")
+    assert {"rows", "process_figures", "pairs"} <= json.loads(path.read_bytes()).keys()
+    assert json.loads((tmp_path / "whole.json").read_bytes()) == json.loads(written(saved()))

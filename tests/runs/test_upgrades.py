@@ -16,10 +16,11 @@ from bench.comparisons.machines import machines_of
 from bench.runs.reading import parse
 from bench.runs.row import SCHEMA
 from bench.runs.saved import Run, arm_of
-from bench.runs.upgrades import upgraded
+from bench.runs.upgrades import facts_of, upgraded
 from bench.tables.comparison import text
 from bench.tables.machines import lines as machines_lines
 from sparse_models.errors import InputError
+from tests.helpers.saved import row
 
 SAVED = Path(__file__).parent / "saved"
 SCHEMAS = range(1, SCHEMA + 1)
@@ -132,3 +133,34 @@ def test_an_upgrade_leaves_the_saved_row_alone() -> None:
     before = json.dumps(row)
     assert upgraded(row)["schema"] == SCHEMA
     assert json.dumps(row) == before
+
+
+def old_row(**fields: Any) -> dict[str, Any]:
+    """A row of two processes, before medians of each were saved."""
+    seconds = [1.0, 2.0, 9.0, 3.0, 4.0, 8.0]
+    pairs = {"process_pairs": [3, 3], "pair_seconds": seconds, "pair_dense_seconds": [2 * value for value in seconds]}
+    one = row(schema=2, process_speedups=[2.0, 2.0], process_numbers=[0, 1], **pairs)
+    del one["process_seconds"], one["process_dense_seconds"]
+    return one | fields
+
+
+def test_each_process_of_an_old_row_has_the_median_of_its_own_pairs_in_either_arm() -> None:
+    found = upgraded(old_row())
+    assert (found["process_seconds"], found["process_dense_seconds"]) == ([2.0, 4.0], [4.0, 8.0])
+
+
+def test_medians_that_were_saved_stay_as_they_are() -> None:
+    found = upgraded(old_row(schema=3, process_seconds=[5.0, 6.0], process_dense_seconds=[7.0, 8.0], pair_disturbed=[]))
+    assert (found["process_seconds"], found["process_dense_seconds"]) == ([5.0, 6.0], [7.0, 8.0])
+
+
+@pytest.mark.parametrize("pairs", [[3, 2], [3, 4]])
+def test_pairs_that_belong_to_no_process_are_refused(pairs: list[int]) -> None:
+    with pytest.raises(InputError, match="not one process for each pair"):
+        upgraded(old_row(process_pairs=pairs))
+
+
+def test_processors_of_one_name_are_told_apart_by_family_model_and_stepping() -> None:
+    numbers = {"brand_raw": "EPYC", "family": 25, "model": 1, "stepping": 1}
+    told = [facts_of({"cpu": numbers | {field: 9}}) for field in numbers]
+    assert len({str(facts["cpu"]) for facts in told}) == len(numbers)

@@ -4,6 +4,7 @@ import pytest
 
 from bench.findings.answer import answer_of
 from bench.statistics.intervals import Interval
+from bench.statistics.verdicts import MARGIN, WRONG_VERDICTS
 from bench.tables import answer as tables
 from bench.tables.text import seconds, size
 from tests.helpers.rows import levels, row
@@ -16,6 +17,7 @@ def test_seconds_in_the_unit_that_suits(value: float, text: str) -> None:
 
 def test_a_ratio_shows_its_interval() -> None:
     assert str(Interval(1.454, 1.401, 12.34)) == "1.45 [1.40 12.3]"
+    assert str(Interval(9.999, 9.99, 10.0)) == "10.00 [9.99 10.0]"
 
 
 def lines(rows: list[dict[str, Any]]) -> str:
@@ -143,3 +145,18 @@ def test_narrow_intervals_are_counted() -> None:
 @pytest.mark.parametrize(("value", "text"), [(12, "12 B"), (2048, "2 KiB"), (5 * 2**20, "5 MiB"), (3 * 2**30, "3 GiB")])
 def test_bytes_in_the_unit_that_suits(value: float, text: str) -> None:
     assert size(value) == text
+
+
+def test_no_noise_floor_and_the_rate_of_wrong_verdicts_are_said() -> None:
+    text = lines([row()])
+    assert "Noise floor, dense against its own clone: not measured, deselected." in text
+    assert f"Of all faster and slower, {WRONG_VERDICTS:.0%} at most is expected to be wrong; same is an interval" in text
+    assert f"interval within {MARGIN:.0%} of 1." in text
+
+
+@pytest.mark.parametrize(("low", "adds_up"), [(-0.1, True), (0.05, False)])
+def test_a_step_whose_parts_make_it_up_says_so(low: float, adds_up: bool) -> None:
+    rest = {"unaccounted_fraction": 0.1, "unaccounted_fraction_low": low, "unaccounted_fraction_high": 0.2}
+    text = lines([row(op="step", **rest, adds_up=adds_up, process_seconds=[1.0]), row(op="optimizer")])
+    assert f"10% [{low:.0%} 20%]" in text
+    assert ("adds up" in text.replace("added up", "")) == adds_up

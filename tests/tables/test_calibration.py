@@ -1,13 +1,14 @@
 """The table of a calibration: rates with their intervals, and where the time went."""
 
 import random
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.engine.jobs import Spent
-from bench.findings.calibration import Calibration, judge, resolution_of
+from bench.findings.calibration import Calibration, Planted, Resolution, judge, resolution_of
 from bench.statistics.proportions import rate
 from bench.tables.calibration import lines
 from tests.findings.test_calibration import outcomes
@@ -49,3 +50,12 @@ def test_a_rates_interval_holds_the_rate(of: int, data: st.DataObject) -> None:
     hits = data.draw(st.integers(0, of))
     found = rate(hits, of)
     assert found.low <= hits / of <= found.high
+
+
+def test_each_rate_stands_under_its_own_header() -> None:
+    one, two, three, four = (rate(hits, 9) for hits in (1, 2, 3, 4))
+    found = Resolution([Planted(5, one, two, three, four, 0.1)], one, one, (0.1, 0.2), 1.0, Spent(), 0.1)
+    [header] = [line for line in lines(found, 0.0) if line.strip().startswith("planted")]
+    [line] = [line for line in lines(found, 0.0) if line.strip().startswith("5 %")]
+    ends = [header.index(name) + len(name) for name in ("slower", "faster", "identical", "truth")]
+    assert [re.findall(r"\d of 9", line[:end])[-1] for end in ends] == [f"{hits} of 9" for hits in (1, 2, 3, 4)]
