@@ -49,12 +49,17 @@ def cases(columns: Sequence[Side]) -> dict[tuple[Any, ...], dict[str, Measured]]
     The number of threads tells cases apart only where a run has several of them.
     """
     found: dict[tuple[Any, ...], dict[str, Measured]] = {}
-    by_threads = any(len({case.row.threads for case in side.run.cases.values()}) > 1 for side in columns)
+    by_threads = has_several_threads(columns)
     for side in columns:
         for case in side.run.cases.values():
             key = (*(getattr(case.row, field) for field in CASE), case.row.threads if by_threads else 0)
             found.setdefault(key, {})[side.letter] = case
     return found
+
+
+def has_several_threads(columns: Sequence[Side]) -> bool:
+    """Tell whether a run measured its cases on several numbers of threads, which then tell cases apart."""
+    return any(len({case.row.threads for case in side.run.cases.values()}) > 1 for side in columns)
 
 
 def answer_of(measured: Sequence[Measured]) -> str:
@@ -143,9 +148,11 @@ def _cell(case: Measured, run: Run) -> Cell:
 
 def _break_evens(columns: Sequence[Side]) -> list[BreakEvens]:
     curves: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    told_apart = ["threads"] if has_several_threads(columns) else []
+    fields = ("op", "layer", "shape", "batch", "device", "dtype", "regime", "skew", *told_apart)
     for side in columns:
         for record in break_evens([msgspec.structs.asdict(case.row) for case in side.run.cases.values()]):
-            key = tuple(str(record[field]) for field in ("op", "layer", "shape", "batch", "device", "dtype", "regime"))
+            key = tuple(str(record[field]) for field in fields)
             curves.setdefault(key, {})[side.letter] = record
     found = []
     for key, cells in curves.items():

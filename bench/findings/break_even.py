@@ -10,7 +10,17 @@ from bench.statistics.intervals import SIGN_VALUES, Interval, median_interval
 
 # Where a curve does not cross 1 within the sparsities measured: dense is behind from the start, or ahead to the end.
 BELOW, ABOVE = 0.0, 2.0
-CURVE = ("op", "layer", "shape", "batch", "device", "dtype", "threads", "regime")  # rows that agree in these are one curve
+CURVE = (
+    "op",
+    "layer",
+    "shape",
+    "batch",
+    "device",
+    "dtype",
+    "threads",
+    "regime",
+    "skew",
+)  # rows that agree in these are one curve
 
 
 def break_even(rows: Sequence[Row]) -> Interval:

@@ -99,3 +99,18 @@ def test_break_evens_differ_where_their_intervals_are_apart(second: float, diffe
     found = machines_of([curve("a", 1.0), curve("b", second)])
     assert [one.differ for one in found.break_evens] == [differ]
     assert list(lines(found))[-2].split()[-1] == ("differ" if differ else "overlap")
+
+
+def test_break_evens_are_by_number_of_threads_where_a_run_has_several() -> None:
+    def cases(*threads: int) -> dict[str, Any]:
+        return {
+            f"{count} {sparsity}": saved_row(threads=count, sparsity=sparsity, speedups=[level] * 8)
+            for count in threads
+            for sparsity, level in ((0.5, 0.5 * count), (0.9, 4.0))
+        }
+
+    for order in ((1, 2), (2, 1)):
+        found = machines_of([run("a", rows=cases(*order)), run("b", rows=cases(1))]).break_evens
+        assert [(one.cells["A"] == one.cells["B"], one.differ) for one in found] == [(True, False)]
+    found = machines_of([run("a", rows=cases(1)), run("b", rows=cases(2))]).break_evens
+    assert len(found) == 1  # as many threads as each machine was asked for

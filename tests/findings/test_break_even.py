@@ -107,3 +107,9 @@ def test_records_are_plain_and_one_for_each_curve() -> None:
     assert [record["op"] for record in records] == ["forward", "step"]
     assert json.loads(json.dumps(records)) == records
     assert records[0]["measured_from"], records[0]["measured_to"] == (0.5, 0.99)
+
+
+def test_rows_skewed_otherwise_are_another_curve() -> None:
+    both = [one | {"skew": skew} for skew, level in ((0.0, 0.5), (0.25, 2.0)) for one in levels([level] * len(AT))]
+    assert [(record["skew"], record["told"]) for record in break_evens(both)] == [(0.0, "none in range"), (0.25, "below 0.5")]
+    assert not list(break_evens([row(skew=0.0), row(skew=0.25)]))  # of one sparsity there is no curve
