@@ -104,12 +104,11 @@ def note_of(one: CaseChange, verdict: str) -> str:
         own, dense = ((interval.median - 1) * sign for interval in (one.own_time, one.dense_time))
         if -dense > max(own, 0):  # of the change, more is dense's than the candidate's
             notes.append(f"dense is {'faster' if sign > 0 else 'slower'}")
-    if verdict in ("slower", "faster") and one.slack:
-        layouts = [measured.row.dense_layout for measured in (one.old, one.new)]
-        notes.append(f"dense was {layouts[0]} and is {layouts[1]}: {math.expm1(one.slack):.0%} is taken off for that")
+    layouts = f"dense was {one.old.row.dense_layout} and is {one.new.row.dense_layout}"
     if math.isinf(one.slack):
-        layouts = [measured.row.dense_layout for measured in (one.old, one.new)]
-        notes.append(f"dense was {layouts[0]} and is {layouts[1]}, which may be all of it")
+        notes.append(f"{layouts}, which may be all of it")
+    elif verdict in ("slower", "faster") and one.slack:
+        notes.append(f"{layouts}: {math.expm1(one.slack):.0%} is taken off for that")
     few = min(len(one.old.speedups), len(one.new.speedups))
     if verdict == "undecided" and few < MIN_PROCESSES:
         notes.append(f"{few} processes" if few else "what each process said was not saved")

@@ -52,19 +52,23 @@ def read_runs(asked: Sequence[str], storage: str = STORAGE) -> tuple[list[Run], 
     return sorted(runs.values(), key=lambda run: (run.time, run.name)), list(skipped.values())
 
 
-def _read(asked: str, storage: str) -> Iterator[Found]:
+def _places(asked: str, storage: str) -> tuple[list[str], list[Path]]:
+    """Return the URLs and the paths of the files that are meant, none of which is read yet."""
     if not asked:  # to pathlib that is all that lies here
-        return
+        return [], []
     if is_remote(asked):
-        yield from read(find(asked))
-        return
+        return find(asked), []
     if is_remote(storage) and not _exists(asked.removeprefix("file://")):
-        yield from read(find(storage, asked))
-        return
+        return find(storage, asked), []
     try:
-        paths = _local(asked.removeprefix("file://"), Path(storage.removeprefix("file://")))
+        return [], _local(asked.removeprefix("file://"), Path(storage.removeprefix("file://")))
     except (OSError, ValueError) as error:  # a name that is too long, a glob that is none
         raise InputError(f"expected a saved run by path, number or glob, got {printable(asked)!r}: {why(error)}") from None
+
+
+def _read(asked: str, storage: str) -> Iterator[Found]:
+    urls, paths = _places(asked, storage)
+    yield from read(urls)
     for path in paths:
         try:
             yield str(path), read_whole(path)
@@ -85,7 +89,7 @@ def _is_number(asked: str) -> bool:
 def _own_folder(numbers: Sequence[str], storage: str) -> str:
     """Return the folder of this machine that has runs of all these numbers, with a slash; nothing where none has."""
     for folder in own_folders() if numbers else ():
-        if all(any(_read(f"{folder}/{int(number):04}_*", storage)) for number in numbers):
+        if all(any(_places(f"{folder}/{int(number):04}_*", storage)) for number in numbers):
             return f"{folder}/"
     return ""
 

@@ -133,3 +133,19 @@ def test_a_number_that_is_the_name_of_a_folder_is_the_folder(
     (tmp_path / "1" / "own.json").write_bytes(CONTENT)
     monkeypatch.chdir(tmp_path)
     assert names("1", storage=storage) == ["own.json"]
+
+
+def test_a_run_asked_for_by_number_is_read_once(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, reads = fsspec.filesystem("memory"), list[str]()
+    files.pipe("/once/b/0001_z.json", (storage / "b/0001_z.json").read_bytes())
+    ranges = MemoryFileSystem.cat_ranges
+
+    def counted(self: Any, paths: list[str], *how: Any, **more: Any) -> Any:
+        reads.extend(paths)
+        return ranges(self, paths, *how, **more)
+
+    monkeypatch.setattr("bench.runs.locate.own_folders", lambda: ["b"])
+    monkeypatch.setattr(MemoryFileSystem, "cat_ranges", counted)
+    assert names("1", storage="memory://once") == ["0001_z.json"]
+    assert reads == ["/once/b/0001_z.json"]
+    files.rm("/once", recursive=True)
