@@ -1,8 +1,6 @@
 """LLVM's text in, the address of a compiled function out; object code is kept between runs."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +8,8 @@ from typing import Any, NamedTuple
 
 import llvmlite
 from llvmlite import binding
+
+from sparse_models.kernels._kept import cache_folder, read_whole, write_whole
 
 Kernel = Callable[..., int]
 KERNELS: list[Any] = []  # every kernel, so that tests can have all of them compiled anew
@@ -50,19 +50,13 @@ def _target() -> binding.TargetMachine:
     return binding.Target.from_default_triple().create_target_machine(cpu=name, features=features, opt=3, jit=True)
 
 
-def cache_folder() -> Path:
-    """Return where compiled kernels are kept: SPARSE_MODELS_CACHE, or a folder in the user's cache."""
-    own = os.environ.get("SPARSE_MODELS_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse-models"
-
-
 _ENGINES: list[binding.ExecutionEngine] = []  # which own the compiled code
 
 
 def compiled(text: str, name: str) -> int:
     """Return the address of function `name` of a module of LLVM's text, compiled for this very machine."""
     path = cache_folder() / f"{hashlib.sha256(f'{llvmlite.__version__} {machine()} {text}'.encode()).hexdigest()}.o"
-    known = _read(path)
+    known = read_whole(path)
     module = binding.parse_assembly(text)
     engine = binding.create_mcjit_compiler(module, _target())
     engine.set_object_cache(*_object_cache(path, known))
@@ -79,30 +73,9 @@ def compiled(text: str, name: str) -> int:
 
 def _object_cache(path: Path, known: bytes | None) -> tuple[Callable[..., None], Callable[..., bytes | None]]:
     def made(_: binding.ModuleRef, code: bytes) -> None:
-        _write(path, code)
+        write_whole(path, code)
 
     def wanted(_: binding.ModuleRef) -> bytes | None:
         return known
 
     return made, wanted
-
-
-# A file that was cut would be run as code: each ends in the hash of what comes before.
-def _read(path: Path) -> bytes | None:
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    code, digest = content[:-32], content[-32:]
-    return code if code and hashlib.sha256(code).digest() == digest else None
-
-
-def _write(path: Path, code: bytes) -> None:
-    """Write a file whole or not at all; where that cannot be, the next run compiles again."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
-            aside.write(code + hashlib.sha256(code).digest())
-        Path(aside.name).replace(path)
-    except OSError:
-        return

@@ -1,0 +1,34 @@
+"""Compiled code that is kept between runs: files written whole, read only if they are whole."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return where compiled kernels are kept: SPARSE_MODELS_CACHE, or a folder in the user's cache."""
+    own = os.environ.get("SPARSE_MODELS_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse-models"
+
+
+# A file that was cut would be run as code: each ends in the hash of what comes before.
+def read_whole(path: Path) -> bytes | None:
+    """Return what `write_whole` wrote, None where there is nothing or it was cut."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    code, digest = content[:-32], content[-32:]
+    return code if code and hashlib.sha256(code).digest() == digest else None
+
+
+def write_whole(path: Path, code: bytes) -> None:
+    """Write a file whole or not at all; where that cannot be, the next run compiles again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
+            aside.write(code + hashlib.sha256(code).digest())
+        Path(aside.name).replace(path)
+    except OSError:
+        return

@@ -1,0 +1,124 @@
+"""CUDA C++ in, kernels that run on torch's tensors out; what NVRTC compiled is kept between runs.
+
+NVRTC and the launches go through NVIDIA's cuda-core, the optional extra [gpu]: no nvcc and no host compiler is needed.
+"""
+
+import ctypes
+import hashlib
+import importlib
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparse_models.kernels._kept import cache_folder, read_whole, write_whole
+
+PRELUDE = "prelude.cuh"
+Macros = tuple[tuple[str, str | int], ...]
+
+
+class Launch(NamedTuple):
+    """How a kernel is launched: blocks, threads in each, bytes of shared memory, and whether it may begin early.
+
+    An overlapped kernel begins while the one before it in the stream is still ending (programmatic dependent launch): it must
+    wait (`wait_for_previous` in the prelude) before it reads what that one writes, and before it writes itself.
+    """
+
+    grid: tuple[int, int]
+    block: int
+    shared_bytes: int = 0
+    overlapped: bool = False
+
+
+def source_of(file: str, macros: Macros) -> str:
+    """Return the text of a kernel, the prelude and the macros before it."""
+    folder = Path(__file__).parent
+    defined = "".join(f"#define {name} {value}\n" for name, value in macros)
+    return defined + (folder / PRELUDE).read_text(encoding="utf-8") + (folder / file).read_text(encoding="utf-8")
+
+
+def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | None) -> None:
+    """Launch the kernel of a file, whose name is the file's, on torch's current stream.
+
+    Tensors are passed by address (None as a null), whole numbers as 32-bit ints, others as floats.
+    """
+    device = torch.cuda.current_device()
+    function = _function(file, macros, device)
+    _raise_shared(file, macros, device, launch.shared_bytes)
+    converted = [_converted(argument) for argument in arguments]
+    _core().launch(_stream(torch.cuda.current_stream().cuda_stream), _config(launch), function, *converted)
+
+
+def _converted(argument: Tensor | float | None) -> Any:
+    if isinstance(argument, Tensor):
+        return argument.data_ptr()
+    if argument is None:
+        return 0
+    return ctypes.c_int(argument) if isinstance(argument, int) else ctypes.c_float(argument)
+
+
+@cache
+def _core() -> Any:
+    return importlib.import_module("cuda.core")
+
+
+@cache
+def why_absent() -> str | None:
+    """Return what is missing for kernels to be compiled, with what to install; None where nothing is."""
+    try:
+        importlib.import_module("cuda.core")
+        importlib.import_module("cuda.bindings.nvrtc")
+    except ImportError as error:
+        return f"expected NVIDIA's cuda-core for kernels on a GPU, got none ({error}); pip install 'sparse-models[gpu]'"
+    return None
+
+
+@cache
+def _stream(handle: int) -> Any:
+    return _core().Stream.from_handle(handle)
+
+
+@cache
+def _config(launch: Launch) -> Any:
+    return _core().LaunchConfig(
+        grid=launch.grid,
+        block=launch.block,
+        shmem_size=launch.shared_bytes,
+        programmatic_stream_serialization=launch.overlapped,
+    )
+
+
+@cache
+def _function(file: str, macros: Macros, device: int) -> Any:
+    major, minor = torch.cuda.get_device_capability(device)
+    _core().Device(device).set_current()
+    code = _core().ObjectCode.from_cubin(compiled(file, macros, f"sm_{major}{minor}"))
+    return code.get_kernel(Path(file).stem)
+
+
+@cache
+def _raise_shared(file: str, macros: Macros, device: int, shared_bytes: int) -> None:
+    """Let the kernel have so much shared memory; beyond 48 KiB a card wants to be asked."""
+    driver: Any = importlib.import_module("cuda.bindings.driver")
+    most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    handle = driver.CUkernel(int(_function(file, macros, device).handle))
+    (error,) = driver.cuKernelSetAttribute(most, shared_bytes, handle, driver.CUdevice(device))
+    if int(error):
+        raise RuntimeError(f"expected a kernel with {shared_bytes} bytes of shared memory, got CUDA's error {int(error)}")
+
+
+def compiled(file: str, macros: Macros, architecture: str) -> bytes:
+    """Return the code of a kernel for an architecture as sm_90, from the cache or by NVRTC."""
+    text = source_of(file, macros)
+    version: tuple[Any, ...] = importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
+    name = hashlib.sha256(f"{version} {architecture} {text}".encode()).hexdigest()
+    path = cache_folder() / f"{name}.cubin"
+    known = read_whole(path)
+    if known is not None:
+        return known
+    options = _core().ProgramOptions(std="c++17", arch=architecture, name=file)
+    code = bytes(_core().Program(text, "c++", options).compile("cubin").code)
+    write_whole(path, code)
+    return code

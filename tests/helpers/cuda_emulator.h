@@ -1,0 +1,166 @@
+// CUDA C++ on a CPU, for tests: one block at a time, each CUDA thread a fiber, in an order that changes at every barrier.
+// A missing barrier is then seen, since another order of threads gives another result; so is shared memory read unwritten,
+// which is poisoned with NaN before each block.
+#define EMULATED
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ucontext.h>
+#include <vector>
+#define __device__
+#define __forceinline__ inline
+#define __global__
+#define __launch_bounds__(...)
+#define __restrict__
+#define __shared__ static
+#define __align__(n) alignas(n)
+#define __constant__ static
+typedef unsigned int emu_u32;
+struct uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct int2 { int x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+struct ushort2 { unsigned short x, y; };
+struct ushort4 { unsigned short x, y, z, w; };
+struct float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct dim3_ { int x = 0, y = 0, z = 0; };
+static inline uint2 make_uint2(unsigned a, unsigned b) { return {a, b}; }
+static inline uint4 make_uint4(unsigned a, unsigned b, unsigned c, unsigned d) { return {a, b, c, d}; }
+static inline float2 make_float2(float a, float b) { return {a, b}; }
+static inline float4 make_float4(float a, float b, float c, float d) { return {a, b, c, d}; }
+static inline int2 make_int2(int a, int b) { return {a, b}; }
+static inline int4 make_int4(int a, int b, int c, int d) { return {a, b, c, d}; }
+
+struct Fiber { ucontext_t context; bool done = false; };
+struct Barrier { int arrived = 0, generation = 0; };
+static dim3_ threadIdx, blockIdx, blockDim, gridDim;
+static std::vector<Fiber> emu_fibers;
+static std::vector<Barrier> emu_warps;
+static std::vector<unsigned> emu_lanes;  // what the lanes of each warp exchange
+static Barrier emu_block;
+static ucontext_t emu_scheduler;
+static int emu_current, emu_running;
+alignas(128) static unsigned char emu_shared[232448];
+#define DYNAMIC_SHARED(name) unsigned char* name = emu_shared
+
+static void emu_yield() {
+    int own = emu_current;
+    swapcontext(&emu_fibers[own].context, &emu_scheduler);
+}
+static void emu_wait(Barrier& barrier, int expected) {
+    int generation = barrier.generation;
+    if (++barrier.arrived == expected) { barrier.arrived = 0; barrier.generation++; emu_yield(); return; }
+    while (barrier.generation == generation) emu_yield();
+}
+static inline void __syncthreads() { emu_wait(emu_block, blockDim.x); }
+static inline int emu_lane() { return emu_current & 31; }
+static inline Barrier& emu_warp() { return emu_warps[emu_current >> 5]; }
+static void emu_converge(unsigned mask) {
+    if (mask == 0xffffffffu) { emu_wait(emu_warp(), 32); return; }
+    // Halves, quarters and so on of a warp: a barrier of their own, numbered by their first lane and size.
+    int first = __builtin_ctz(mask), count = __builtin_popcount(mask);
+    static std::vector<Barrier> parts;
+    size_t place = ((size_t)(emu_current >> 5) * 32 + first) * 32 + (count - 1);
+    if (parts.size() <= place) parts.resize(place + 1);
+    // resize may move barriers, but nobody holds a reference across a yield: waiters look theirs up again
+    int generation = parts[place].generation;
+    if (++parts[place].arrived == count) { parts[place].arrived = 0; parts[place].generation++; emu_yield(); return; }
+    while (parts[place].generation == generation) emu_yield();
+}
+static inline void __syncwarp(unsigned mask = 0xffffffffu) { emu_converge(mask); }
+static inline void __threadfence() {}
+static inline void __threadfence_block() {}
+template <class T> static T emu_exchange(unsigned mask, T value, int source) {
+    static_assert(sizeof(T) == 4, "lanes exchange 32 bits");
+    unsigned* lanes = &emu_lanes[(emu_current >> 5) * 32];
+    unsigned bits; memcpy(&bits, &value, 4); lanes[emu_lane()] = bits;
+    emu_converge(mask); bits = lanes[source & 31]; emu_converge(mask);
+    T result; memcpy(&result, &bits, 4); return result;
+}
+template <class T> static inline T __shfl_sync(unsigned mask, T value, int lane) { return emu_exchange(mask, value, lane); }
+template <class T> static inline T __shfl_xor_sync(unsigned mask, T value, int by) { return emu_exchange(mask, value, emu_lane() ^ by); }
+template <class T> static inline T __shfl_up_sync(unsigned mask, T value, int by) { int lane = emu_lane(); return emu_exchange(mask, value, lane >= by ? lane - by : lane); }
+template <class T> static inline T __shfl_down_sync(unsigned mask, T value, int by) { int lane = emu_lane(); return emu_exchange(mask, value, lane + by < 32 ? lane + by : lane); }
+static inline unsigned __ballot_sync(unsigned mask, bool predicate) {
+    unsigned* lanes = &emu_lanes[(emu_current >> 5) * 32];
+    lanes[emu_lane()] = predicate; emu_converge(mask);
+    unsigned result = 0;
+    for (int lane = 0; lane < 32; lane++) if (mask >> lane & 1) result |= (unsigned)(lanes[lane] != 0) << lane;
+    emu_converge(mask); return result;
+}
+static inline bool __any_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) != 0; }
+static inline bool __all_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) == mask; }
+static inline int __popc(unsigned v) { return __builtin_popcount(v); }
+static inline int __clz(int v) { return v ? __builtin_clz((unsigned)v) : 32; }
+static inline int __ffs(int v) { return __builtin_ffs(v); }
+static inline float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f; }
+static inline unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s) {
+    uint64_t v = (uint64_t)b << 32 | a; unsigned r = 0;
+    for (int i = 0; i < 4; i++) r |= (unsigned)(v >> (8 * (s >> (4 * i) & 7)) & 0xff) << (8 * i);
+    return r;
+}
+template <class T> static inline T __ldg(const T* p) { return *p; }
+template <class T> static inline T __ldcg(const T* p) { return *p; }
+template <class T> static inline T __ldcs(const T* p) { return *p; }
+template <class T> static inline void __stcs(T* p, T v) { *p = v; }
+static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+template <class T> static inline T atomicAdd(T* p, T v) { T old = *p; *p = old + v; return old; }
+template <class T> static inline T atomicMax(T* p, T v) { T old = *p; if (v > old) *p = v; return old; }
+static inline unsigned atomicInc(unsigned* p, unsigned most) { unsigned old = *p; *p = old >= most ? 0 : old + 1; return old; }
+template <class T> static inline T min(T a, T b) { return a < b ? a : b; }
+template <class T> static inline T max(T a, T b) { return a > b ? a : b; }
+static inline void let_next_begin() {}
+static inline void wait_for_previous() {}
+static inline void copy_async(void* to, const void* from) {
+    if (((uintptr_t)to | (uintptr_t)from) & 15) { fprintf(stderr, "copy_async: not aligned to 16 bytes\n"); abort(); }
+    memcpy(to, from, 16);
+}
+static inline void copies_end_group() {}
+template <int N> static inline void copies_wait() {}
+static inline float half_to_float(unsigned bits) { _Float16 h; unsigned short s = (unsigned short)bits; memcpy(&h, &s, 2); return (float)h; }
+static inline unsigned float_to_half(float value) { _Float16 h = (_Float16)value; unsigned short s; memcpy(&s, &h, 2); return s; }
+
+// Calls a kernel with arguments by address, in every block and thread.
+template <class... A> struct Caller {
+    template <size_t... I> static void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) { kernel(*(A*)arguments[I]...); }
+};
+struct EmuCall { void (*body)(void*, void**); void* kernel; void** arguments; };
+static EmuCall emu_call;
+static void emu_entry() {
+    emu_call.body(emu_call.kernel, emu_call.arguments);
+    emu_fibers[emu_current].done = true; emu_running--;
+    swapcontext(&emu_fibers[emu_current].context, &emu_scheduler);
+}
+template <class... A> int emulate(void (*kernel)(A...), int gx, int gy, int block, int shared_bytes, void** arguments, unsigned seed) {
+    const size_t stack = 256 * 1024;
+    std::vector<char> stacks(stack * block);
+    gridDim.x = gx; gridDim.y = gy; blockDim.x = block; gridDim.z = blockDim.y = blockDim.z = 1;
+    emu_call = {[](void* k, void** a) { Caller<A...>::call((void (*)(A...))k, a, std::index_sequence_for<A...>{}); }, (void*)kernel, arguments};
+    std::vector<int> order(block);
+    for (int by = 0; by < gy; by++) for (int bx = 0; bx < gx; bx++) {
+        blockIdx.x = bx; blockIdx.y = by;
+        memset(emu_shared, 0xff, sizeof emu_shared);
+        emu_fibers.assign(block, Fiber{}); emu_warps.assign((block + 31) / 32, Barrier{}); emu_lanes.assign(((block + 31) / 32) * 32, 0);
+        emu_block = Barrier{}; emu_running = block;
+        for (int t = 0; t < block; t++) {
+            getcontext(&emu_fibers[t].context);
+            emu_fibers[t].context.uc_stack.ss_sp = stacks.data() + stack * t;
+            emu_fibers[t].context.uc_stack.ss_size = stack;
+            emu_fibers[t].context.uc_link = nullptr;
+            makecontext(&emu_fibers[t].context, emu_entry, 0);
+            order[t] = t;
+        }
+        long rounds = 0;
+        while (emu_running) {
+            for (int i = block - 1; i > 0; i--) { seed = seed * 1664525u + 1013904223u; int j = (int)((seed >> 8) % (unsigned)(i + 1)); int k = order[i]; order[i] = order[j]; order[j] = k; }
+            for (int t : order) if (!emu_fibers[t].done) { emu_current = t; threadIdx.x = t; swapcontext(&emu_scheduler, &emu_fibers[t].context); }
+            if (++rounds > 50000000) return 2;  // threads that wait for one another for ever
+        }
+        for (size_t i = (size_t)shared_bytes; i < sizeof emu_shared; i++) if (emu_shared[i] != 0xff) { fprintf(stderr, "shared memory written past its %d bytes\n", shared_bytes); return 3; }
+    }
+    return 0;
+}
