@@ -20,7 +20,7 @@ TURNS = 8
 def bench_beside(case: Case, race: Racer) -> Facts:
     """Forward passes of the layer and of dense: one after the other in turns, or all of the one before all of the other."""
     reference = dense_reference(case)
-    dense, layout = reference.work, layout_of(LAYERS[case.layer], reference.layout)
+    dense, layout = reference.works[0], layout_of(LAYERS[case.layer], reference.strides)
     pass_gate(case, case.layer, layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)

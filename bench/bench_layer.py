@@ -2,15 +2,15 @@
 
 from bench.cases import Case, Shape
 from bench.engine.pairing import Racer
-from bench.engine.peak_memory import peak_bytes
-from bench.engine.rounds import Work, time_round
+from bench.engine.rounds import time_round
 from bench.runs.row import Facts
-from bench.works.compiled import COMPILED, compiled_step
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import find_once
 from bench.works.operations import operation
-from bench.works.problems import LAYOUTS, build, layout_of, problems
-from bench.works.reference import dense_reference
+from bench.works.peak_memory import peak_bytes
+from bench.works.problems import LAYOUTS, build, copies, layout_of, problems
+from bench.works.reference import dense_case, dense_reference, dense_works
+from bench.works.replays import Work
 from bench.works.roofline import bounds
 from sparse_models.costs import Size, counted_flops, executed_flops, size
 from sparse_models.layers import LAYERS, SparseLinear
@@ -61,16 +61,18 @@ def bench_optimizer(case: Case, race: Racer) -> Facts:
 def measure(case: Case, race: Racer) -> Facts:
     """Gate the case's layer, time it against dense, and return its facts."""
     reference = dense_reference(case)
-    dense = reference.work
     # A training's samples are gathered from a data set, and come batch-major.
-    layout = "batch-major" if case.op == "training_step" else layout_of(LAYERS[case.layer], reference.layout)
+    layout = "batch-major" if case.op == "training_step" else layout_of(LAYERS[case.layer], reference.strides)
     pass_gate(case, case.layer, layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)
-    candidate = operation(case.op, model, parts, layout)
-    if case.layer == "dense" and reference.layout == COMPILED:  # the control is a clone of the reference
-        candidate, model = compiled_step.__wrapped__(case.shape, case.device, case.dtype, case.threads)
-    race(candidate, dense, case.device)
+    works: list[Work]
+    if case.layer == "dense" and reference.layout not in LAYOUTS:  # the control is a clone of the reference
+        works, model = dense_works(reference.layout, dense_case(case), is_clone=True)
+    else:
+        works = [operation(case.op, each, parts, layout) for each in copies(model, case)]
+    candidate, dense = works[0], reference.works[0]
+    race(works, reference.works, case.device)
 
     def find_facts() -> Facts:
         peaks: Facts = {}

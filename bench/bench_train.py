@@ -6,7 +6,7 @@ from functools import cache
 import torch
 
 from bench import cases
-from bench.cases import Case, Shape
+from bench.cases import Case, Shape, stored
 from bench.engine.pairing import Plan, Racer
 from bench.runs.row import Facts
 from bench.works.gates import pass_gate
@@ -108,7 +108,7 @@ def model_of(case: Case) -> MLP:
     """Return the untrained model of a case's arm; `tuned` scales the sparse layers' weights by 1 / sqrt(density)."""
     shape = Shape.parse(case.shape)
     generator = torch.Generator().manual_seed(case.seed)
-    drawn = convert(draw(shape.sizes, generator), case.device, getattr(torch, case.dtype))
+    drawn = convert(draw(shape.sizes, generator), case.device, getattr(torch, stored(case.dtype)))
     if case.model == "dense":
         return dense_mlp(drawn)
     if case.model == "narrow":
@@ -126,7 +126,7 @@ def settings_of(case: Case) -> Settings:
 @cache
 def load(name: str, device: str, dtype: str) -> Data:
     """Return a data set, made once a session."""
-    return DATA[name]().to(device, getattr(torch, dtype))
+    return DATA[name]().to(device, getattr(torch, stored(dtype)))
 
 
 @once_per_run

@@ -16,7 +16,7 @@ from sparse_models.updates import UPDATES, update_masks
 def bench_update(case: Case, race: Racer) -> Facts:
     """Everything that a mask update adds to a step, the gradient of every weight included where the rule needs it."""
     reference = dense_reference(case)
-    pass_gate(case, case.layer, reference.layout)
+    pass_gate(case, case.layer, reference.strides)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)
     layers, rule = list(model), UPDATES[case.update]
@@ -40,7 +40,7 @@ def bench_update(case: Case, race: Racer) -> Facts:
         held = torch.equal(layer.to_dense(), weight * layer.mask)
         assert held, f"{case.layer}: the update changed weights that it kept; nothing is timed"
 
-    race(update, reference.work, case.device)
+    race(update, reference.works, case.device)
     total, batch = size(layers), Shape.parse(case.shape).batch
     gradient_flops = counted_flops(total.weights, batch, "forward") if rule.needs_gradient else 0
     return {

@@ -16,6 +16,12 @@ WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss
 OF_A_LAYER = (*WHOLE, *PARTS, "beside")  # in turns with one of PyTorch's own operations
 OPS = (*OF_A_LAYER, "update", "train")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
+COLD_REPLAY = "graph-cold"
+REPLAYED = ("graph", COLD_REPLAY)
+REGIMES = ("warm", "cold", *REPLAYED)  # see bench.engine.rounds
+# TensorFloat-32 is float32 as it is stored, whose products a GPU computes from 10 bits of each factor's fraction.
+STORED = {"tf32": "float32"}
+DTYPES = ("float32", "float64", "bfloat16", "float16", *STORED)
 # A ViT-S feed-forward layer, and one sample through a transformer's.
 SHAPES = ("384x1536b128", "512x2048b1")
 
@@ -37,13 +43,30 @@ SEARCH_SEEDS = (1000, 1001)  # none of the seeds that are reported
 PART_SPARSITIES = UPDATE_SPARSITIES = (0.8,)
 PART_SHAPES = UPDATE_SHAPES = TRAINING_SHAPES = ("100x256x256x10b4096",)
 # Shapes and sparsities of any operation, and of those that have their own; parts are held against a step that is there too.
-GRID = [(SHAPES, SPARSITIES)]
-GRIDS: dict[str, list[tuple[tuple[str, ...], tuple[float, ...]]]] = {
+Grid = list[tuple[tuple[str, ...], tuple[float, ...]]]
+GRID: Grid = [(SHAPES, SPARSITIES)]
+OF_STEPS: dict[str, Grid] = {part: [(PART_SHAPES, PART_SPARSITIES)] for part in PARTS}
+GRIDS: dict[str, Grid] = {
     "step": [*GRID, (PART_SHAPES, PART_SPARSITIES)],
     "training_step": [(TRAINING_SHAPES, SPARSITIES)],
     "beside": [(SHAPES[:1], PART_SPARSITIES)],
-    **{part: [(PART_SHAPES, PART_SPARSITIES)] for part in PARTS},
+    **OF_STEPS,
 }
+# A GPU's shapes: layers of a large language model for one and eight samples and at a training's batch, and a ViT's.
+GPU_SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+VIT_SHAPES, LARGE_SHAPES = ("768x3072b2048",), ("4096x4096b4096",)
+FEW_SAMPLES = tuple(f"4096x{outputs}b{batch}" for outputs in (4096, 14336) for batch in (1, 8))
+GPU_GRID: Grid = [(FEW_SAMPLES, GPU_SPARSITIES), (VIT_SHAPES, GPU_SPARSITIES), (LARGE_SHAPES, (0.8, 0.95))]
+GPU_GRIDS: dict[str, Grid] = {
+    "backward": [(VIT_SHAPES, (0.8,))],
+    "step": [(VIT_SHAPES, GPU_SPARSITIES), (LARGE_SHAPES, (0.8, 0.95)), (("4096x14336b4096",), (0.9,)), (PART_SHAPES, (0.8,))],
+    "training_step": [(TRAINING_SHAPES, GPU_SPARSITIES)],
+    "beside": [(VIT_SHAPES, PART_SPARSITIES)],
+    **OF_STEPS,
+}
+# So few samples pass through a large layer that its weights are all that is moved, and a model's other layers push them out of
+# the caches before they come to be needed again.
+COLD_BATCH = 32
 
 
 class Shape(NamedTuple):
@@ -121,9 +144,9 @@ class Selection(NamedTuple):
     shapes: tuple[str, ...] | None
     sparsities: tuple[float, ...] | None
     devices: tuple[str, ...]
-    dtypes: tuple[str, ...]
+    dtypes: tuple[str, ...] | None
     threads: tuple[int, ...]
-    regimes: tuple[str, ...]
+    regimes: tuple[str, ...] | None
     data: tuple[str, ...]
     protocols: tuple[str, ...] | None
     seeds: int
@@ -134,13 +157,38 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
     """Yield the cases of one operation in a fixed order: those that share a dense reference follow one another."""
     make = {"update": _update_cases, "train": _training_cases}.get(op, _layer_cases)
     for device in selection.devices:
-        for dtype in selection.dtypes:
+        for dtype in selection.dtypes or _default_dtypes(op, device):
             for threads in selection.threads:
                 for case in make(op, selection, device, dtype, threads):
+                    if selection.dtypes is None and dtype in STORED and case.model != "dense":
+                        continue  # it is there as the rival of float32
                     # An epoch of a training is what it is: no part of it is repeated warm, or replayed; its masks are its own.
-                    kinds = product(selection.regimes, selection.skews) if op != "train" else [("warm", 0.0)]
+                    regimes = selection.regimes or (default_regime(case),)
+                    kinds = product(regimes, selection.skews) if op != "train" else [("warm", 0.0)]
                     for regime, skew in kinds:
                         yield case._replace(regime=regime, skew=skew)
+
+
+def stored(dtype: str) -> str:
+    """Return the name of the type in which torch stores numbers of a precision."""
+    return STORED.get(dtype, dtype)
+
+
+def _default_dtypes(op: str, device: str) -> tuple[str, ...]:
+    """Return the precisions of an operation: on a GPU each is a rival of the others."""
+    return ("float32", "bfloat16", "tf32") if is_gpu(device) and op in WHOLE else ("float32",)
+
+
+def is_gpu(device: str) -> bool:
+    """Tell whether a device, as "cuda" or "cuda:1", is a GPU."""
+    return device.partition(":")[0] == "cuda"
+
+
+def default_regime(case: Case) -> str:
+    """Return the regime of a case where none is asked for: as the operation is best run, with weights where they would be."""
+    if not is_gpu(case.device):
+        return "warm"
+    return COLD_REPLAY if case.op == "forward" and Shape.parse(case.shape).batch <= COLD_BATCH else "graph"
 
 
 def _own_layers() -> tuple[str, ...]:
@@ -151,7 +199,7 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
     layers = selection.layers or _own_layers()
     # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
-    grids = GRIDS.get(op, GRID)
+    grids = GPU_GRIDS.get(op, GPU_GRID) if is_gpu(device) else GRIDS.get(op, GRID)
     if selection.shapes:
         grids = [(selection.shapes, grids[0][1])]
     for shapes, sparsities in grids:
@@ -160,7 +208,8 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
                 yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
             for sparsity in selection.sparsities or sparsities:
                 for layer in layers:
-                    if layer not in full:
+                    once = is_gpu(device) and LAYERS[layer].is_indifferent and not selection.sparsities
+                    if layer not in full and not (once and sparsity != sparsities[len(sparsities) // 2]):
                         yield Case(op, "sparse", layer, "static", shape, sparsity, device, dtype, threads)
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cases import Case, cases
+from bench.cases import REPLAYED, STORED, Case, cases, stored
 from bench.engine.pairing import Plan
-from bench.engine.rounds import Work
 from bench.findings.answer import answer_of
 from bench.findings.break_even import break_evens
 from bench.hooks.options import add_options, read_effort, read_options
 from bench.hooks.state import EFFORT, MACHINE, NOTES, OUTCOMES, REPORTED, ROWS, SELECTION
 from bench.tables.answer import lines
+from bench.works.replays import Work, Works, listed
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
 
@@ -42,14 +42,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _skips(case: Case) -> list[pytest.MarkDecorator]:
-    layer = LAYERS[case.layer]
-    reasons = [
-        f"{case.layer} runs on {', '.join(able)}, not on {asked}"
-        for asked, able in ((case.device, layer.devices), (case.dtype, layer.dtypes))
-        if asked not in able
-    ]
-    if case.regime == "graph" and case.device == "cpu":
-        reasons.append("a CPU has no graphs to replay; ask for --regime warm or cold")
+    layer, kind = LAYERS[case.layer], torch.device(case.device).type
+    reasons = []
+    if kind not in layer.devices:
+        missing = f" ({layer.absent[kind]})" if kind in layer.absent else ""
+        reasons.append(f"{case.layer} runs on {', '.join(layer.devices)}, not on {case.device}{missing}")
+    elif stored(case.dtype) not in layer.dtypes_on(kind):
+        reasons.append(f"{case.layer} runs on {', '.join(layer.dtypes_on(kind))}, not on {case.dtype}")
+    if kind == "cpu" and (case.regime in REPLAYED or case.dtype in STORED):
+        what = "graphs to replay; ask for --regime warm or cold" if case.regime in REPLAYED else f"{case.dtype}; leave it out"
+        reasons.append(f"a CPU has no {what}")
     return [pytest.mark.skip(reason=reason) for reason in reasons]
 
 
@@ -112,13 +114,13 @@ class Once:
         self.benchmark = benchmark
         self.candidate: Work = lambda: None
 
-    def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:  # noqa: ARG002
+    def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:  # noqa: ARG002
         """Run both once, untimed; or keep the candidate for --benchmark-cprofile."""
-        self.candidate = candidate
+        self.candidate = listed(candidate)[0]
         if not self.benchmark.disabled:
             return
-        reference()
-        self.benchmark.pedantic(candidate)
+        listed(reference)[0]()
+        self.benchmark.pedantic(self.candidate)
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from bench import bench_beside
 from bench.bench_beside import TURNS
 from bench.cases import Case
 from bench.engine.pairing import Plan
-from bench.engine.rounds import Work
 from bench.works.reference import Reference, dense_reference
+from bench.works.replays import Works, listed
 
 
 def test_the_same_calls_are_made_in_turns_and_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,7 +15,7 @@ def test_the_same_calls_are_made_in_turns_and_apart(monkeypatch: pytest.MonkeyPa
     reference = dense_reference
 
     def dense(case: Case) -> Reference:
-        return reference(case)._replace(work=lambda: calls.append("dense"))
+        return reference(case)._replace(works=[lambda: calls.append("dense")])
 
     monkeypatch.setattr(bench_beside, "dense_reference", dense)
     made: list[list[str]] = []
@@ -23,9 +23,10 @@ def test_the_same_calls_are_made_in_turns_and_apart(monkeypatch: pytest.MonkeyPa
     class Race:
         once = False
 
-        def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
-            for work in (candidate, reference):
+        def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
+            for works in (candidate, reference):
                 calls.clear()
+                [work] = listed(works)
                 work()
                 made.append(list(calls))
 

@@ -5,9 +5,10 @@ import time
 from typing import NamedTuple, Protocol
 
 from bench.engine.contention import Usage
-from bench.engine.rounds import Timer, Took, Work, synchronised, time_round
+from bench.engine.rounds import Timer, Took, calls_of, synchronised, time_round
 from bench.runs.outcome import Race
 from bench.statistics.intervals import SIGN_VALUES, median_interval
+from bench.works.replays import Work, Works
 
 # Rounds are short on purpose: a core that something else takes for a few milliseconds then spoils few rounds wholly instead
 # of many a little, and the median of the pairs passes over the few.
@@ -56,11 +57,14 @@ PATIENCE = Patience()
 
 
 class Racer(Protocol):
-    """What a benchmark body is given to time its two works with; `once` where each is only to run, untimed."""
+    """What a benchmark body is given to time its two works with; `once` where each is only to run, untimed.
+
+    Several works are copies of one on copies of its data: where weights are to be cold they are called in turn.
+    """
 
     once: bool
 
-    def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
+    def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
         """Time both, or run both once."""
 
 
@@ -108,6 +112,7 @@ def race(
     if evict is not None:
         plan = Plan(1, 1, pairs=plan.pairs)
     arms = ((reference, plan.dense_loops, plan.dense_settle), (candidate, plan.loops, plan.settle))
+    queueing = [getattr(work, "queueing", 0.0) for work, _, _ in arms]  # seconds a call, by the least that was seen
     took: tuple[list[Took], list[Took]] = ([], [])
     pairs = Race([], [], waited=(waited := []), dense_waited=(dense_waited := []))
     last = None
@@ -115,15 +120,20 @@ def race(
     while len(pairs.seconds) < plan.pairs if plan.pairs else not patience.is_over(pairs, time.perf_counter() - start):
         for arm in (0, 1) if len(pairs.seconds) % 2 == 0 else (1, 0):
             work, loops, settle = arms[arm]
-            for _ in range(settle if arm != last else 0):
+            begin = time.perf_counter()
+            for _ in range(repeats := settle if arm != last else 0):
                 work()
+            if repeats:
+                seen = (time.perf_counter() - begin) / repeats
+                queueing[arm] = min(queueing[arm] or seen, seen)
             last = arm
-            took[arm].append(time_round(work, loops, device, timer, evict))
+            took[arm].append(time_round(work, loops, device, timer, evict, queueing[arm]))
         pairs.dense_seconds.append(took[0][-1].seconds)
         pairs.seconds.append(took[1][-1].seconds)
         dense_waited.append(took[0][-1].waited)
         waited.append(took[1][-1].waited)
-    timed = sum(pairs.seconds) * plan.loops + sum(pairs.dense_seconds) * plan.dense_loops
+    timed = sum(pairs.seconds) * plan.loops * calls_of(candidate)
+    timed += sum(pairs.dense_seconds) * plan.dense_loops * calls_of(reference)
     if before.waited_for_itself(Usage.now()):
         pairs = pairs._replace(waited=[0.0] * len(waited), dense_waited=[0.0] * len(waited))
     dense_host, host = ([one.host_seconds for one in arm if one.host_seconds is not None] for arm in took)

@@ -7,17 +7,16 @@ are measured as cases are, in pairs and in several fresh processes, before anyth
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from bench.cases import Case, Shape
+from bench.cases import Case
 from bench.engine.jobs import Effort, Job, Results
 from bench.engine.pairing import Racer
 from bench.engine.processes import Means, measure_all
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
-from bench.works.compiled import COMPILED, can_compile
 from bench.works.problems import LAYOUTS
-from bench.works.reference import dense_case, dense_work, variant_key
+from bench.works.reference import dense_case, dense_works, variant_key, variants
 
 PROCESSES = 5  # three of them outvote two that something else disturbed
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
@@ -31,7 +30,7 @@ CLEARLY = 1.02
 def variant_race(case: Case, race: Racer) -> Facts:
     """Race dense in the variant that `case.data` names against dense on batch-major activations."""
     reference = case._replace(data="-")
-    works = [dense_work(variant, reference)[0] for variant in (case.data, LAYOUTS[0])]
+    works = [dense_works(variant, reference)[0] for variant in (case.data, LAYOUTS[0])]
     race(works[0], works[1], case.device)
     return {}
 
@@ -42,17 +41,8 @@ def variant_jobs(jobs: Sequence[Job]) -> list[Job]:
     return [
         Job(f"dense {variant} {case.op} {case.id}", __name__, variant_race.__name__, case._replace(data=variant))
         for case in references
-        for variant in _variants(case)
+        for variant in variants(case)
     ]
-
-
-def _variants(reference: Case) -> Iterator[str]:
-    """Yield the variants beside the first that a reference may be run in."""
-    if Shape.parse(reference.shape).batch > 1:  # a single sample lies in memory in one way
-        yield LAYOUTS[1]
-    # Single products leave a compiler nothing to fuse.
-    if reference.op == "training_step" and reference.device == "cpu" and can_compile():
-        yield COMPILED
 
 
 def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, tuple[str, float]]:

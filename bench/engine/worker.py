@@ -25,8 +25,9 @@ import torch._dynamo  # which an optimizer imports when it is first built, and w
 from threadpoolctl import ThreadpoolController
 
 from bench.cases import Case
-from bench.engine.pairing import Patience, Plan, plan_for, race, warm_up
-from bench.engine.rounds import Timer, Work, captured, evictor
+from bench.engine.pairing import Patience
+from bench.engine.rounds import Timer
+from bench.engine.timed import Timed, own_stream
 from bench.runs.outcome import Race
 from bench.works.once_per_run import KNOWN, find_once
 from sparse_models.errors import GateError, InputError
@@ -34,42 +35,6 @@ from sparse_models.errors import GateError, InputError
 FORKS = sys.platform == "linux"  # macOS's own libraries do not bear it
 MESSAGE = 500  # characters of what a failure says: a compiler tells its own in a thousand lines
 AGAIN_SECONDS = 0.1  # in the rounds of a visit to a case that has had one: it is one of the noisy ones
-
-
-class Timed:
-    """A Racer that keeps what it timed, in the regime of its case."""
-
-    once = False
-
-    def __init__(self, case: Case, timer: Timer, patience: Patience) -> None:
-        """Time by `timer` until `patience` is over."""
-        self.case, self.timer, self.patience = case, timer, patience
-        self.race = Race([], [])
-        self.raced = 0.0
-        self.known: str | None = None
-
-    def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
-        """Time both works in interleaved pairs."""
-        start = time.perf_counter()
-        evict = None
-        if self.case.regime == "graph":
-            candidate, reference = captured(candidate), captured(reference)
-        elif self.case.regime == "cold":
-            evict = evictor(device)
-        if plan is None:
-            # How long a call takes the first process finds out, and what the shortest rounds so far say is passed on. In the
-            # others the calls by which each round settles make it warm, or one call where rounds are so long as to do without.
-            # Another clock may be too coarse to plan by.
-            self.known = f"seconds {self.case}" if self.timer is time.perf_counter else None
-            plan = plan_for(*KNOWN[self.known]) if self.known in KNOWN else warm_up(candidate, reference, device)
-            if not plan.settle:
-                reference()
-                candidate()
-        self.race = race(candidate, reference, device, plan, self.timer, self.patience, evict)
-        if self.known is not None:
-            shortest = [min(self.race.seconds), min(self.race.dense_seconds)]
-            KNOWN[self.known] = [min(pair) for pair in zip(KNOWN.get(self.known, shortest), shortest, strict=True)]
-        self.raced = time.perf_counter() - start
 
 
 def body_of(module: str, function: str) -> Callable[..., Any]:
@@ -83,14 +48,15 @@ def measure(module: str, function: str, case: Case, timer: Timer, patience: Pati
     timed = Timed(case, timer, patience)
     try:
         limit_threads(case.threads)
-        facts = body_of(module, function)(case, timed)
+        with own_stream(case.device):
+            facts = body_of(module, function)(case, timed)
         pools = find_once(f"pools {case.threads}", lambda: thread_pools(case.threads))
     except (GateError, InputError) as error:
         return {"failure": str(error)}
     except Exception as error:  # one failing case never takes the others down
         return {"failure": failure_of(error)}
     seconds = {"whole": time.perf_counter() - start, "raced": timed.raced, "timed": timed.race.timed}
-    return {"race": timed.race, "facts": {**facts, "pools": pools}, "spent": seconds}
+    return {"race": timed.race, "facts": {**facts, **timed.facts, "pools": pools}, "spent": seconds}
 
 
 def failure_of(error: Exception) -> str:

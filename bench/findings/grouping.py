@@ -7,6 +7,8 @@ from typing import NamedTuple
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 
+REGIMES = {"warm": "", "cold": ", cold caches", "graph": ", graph replay", "graph-cold": ", graph replay, cold weights"}
+
 
 class Place(NamedTuple):
     """Where and how something was measured: rows of one place stand in one table."""
@@ -27,7 +29,7 @@ class Place(NamedTuple):
     @property
     def conditions(self) -> str:
         """How it was measured, in words."""
-        regime = {"warm": "", "cold": ", cold caches", "graph": ", graph replay"}[self.regime]
+        regime = REGIMES[self.regime]
         skew = f", rows skewed by {self.skew:g}" if self.skew else ""
         return f"{self.device}, {self.dtype}, {self.threads} thread{'s' * (self.threads != 1)}{regime}{skew}"
 

@@ -14,7 +14,6 @@ from bench import cases
 from bench.cases import Selection, Shape
 from bench.comparisons.gate import TABLE, Limits, read_limits
 from bench.engine.jobs import BUDGET, PRECISION, PROCESSES, Effort
-from bench.engine.rounds import REGIMES
 from bench.machine.facts import quota_cores
 from bench.runs.saved import MAX_PROCESSES
 from sparse_models.data import DATA
@@ -25,7 +24,6 @@ from sparse_models.table import Table, unknown
 from sparse_models.updates import UPDATES
 
 _T = TypeVar("_T")
-DTYPES = ("float32", "float64", "bfloat16")
 OF_LAYERS = ("--shape", "--regime", "--skew")  # an epoch of a training is what it is
 
 
@@ -38,9 +36,10 @@ def add_options(group: Any) -> None:
         "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {', '.join(cases.SHAPES)}, and an MLP",
         "--sparsity": f"fractions of zeros; default: {','.join(map(str, cases.SPARSITIES))}",
         "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
-        "--dtype": f"number types ({', '.join(DTYPES)}); default: float32",
+        "--dtype": f"number types ({', '.join(cases.DTYPES)}); default: float32, on a GPU bfloat16 and dense in tf32 too",
         "--threads": "numbers of CPU threads; default: PyTorch's own, or fewer where a quota of CPU time is",
-        "--regime": f"regimes ({', '.join(REGIMES)}): warm caches, cold ones, or a CUDA graph replayed; default: warm",
+        "--regime": f"regimes ({', '.join(cases.REGIMES)}): warm caches, cold ones, a CUDA graph replayed, with cold weights; "
+        "default: warm, on a GPU graph, or graph-cold for the forward pass of few samples",
         "--skew": "variation of the rows' non-zeros, as 0.25 (pruned layers have about that); default: 0, masks at random",
         "--data": f"data sets for train ({', '.join(DATA)}); default: all",
         "--protocol": f"protocols for train ({', '.join(cases.PROTOCOLS)}); default: all, and seed for random data",
@@ -78,9 +77,9 @@ def read_options(config: pytest.Config) -> Selection:
         shapes=given("--shape", lambda text: str(Shape.parse(text))),
         sparsities=given("--sparsity", check_sparsity),  # type: ignore[arg-type]  # takes text as well
         devices=device or (_device("auto"),),
-        dtypes=given("--dtype", _one_of("dtype", DTYPES)) or ("float32",),
+        dtypes=given("--dtype", _one_of("dtype", cases.DTYPES)),
         threads=given("--threads", threads) or (threads(None),),
-        regimes=given("--regime", _one_of("regime", REGIMES)) or REGIMES[:1],
+        regimes=given("--regime", _one_of("regime", cases.REGIMES)),
         data=given("--data", _one_of("data set", DATA)) or tuple(DATA),
         protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)),
         seeds=_given(config, "--seeds", _replications) or cases.SEEDS,

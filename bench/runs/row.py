@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bench.cases import Case, Shape
+from bench.cases import Case, Shape, stored
 from bench.runs.outcome import Outcome
 from bench.statistics.intervals import CONFIDENCE, median_interval
 from bench.statistics.verdicts import MARGIN, process_interval
@@ -39,7 +39,7 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
     gflops = facts["flops_executed"] / calls / seconds_a_call / 1e9
     bounded = {}
     if "bound_gflops" in facts:  # one load of a vector for each multiply-add of as many numbers: half as many numbers as FLOPs
-        loaded = gflops / 2 * getattr(torch, case.dtype).itemsize
+        loaded = gflops / 2 * getattr(torch, stored(case.dtype)).itemsize
         bounded = {"bound_fraction": gflops / facts["bound_gflops"], "tile_gb_per_s": loaded}
     on_host = ("host_seconds", "dense_host_seconds") if all(race.host_seconds for race in races) else ()  # on a GPU
     return {

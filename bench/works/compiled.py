@@ -1,6 +1,7 @@
 """Dense's whole training step, compiled by torch.compile: one of the variants of the reference."""
 
 import importlib
+import importlib.util
 import os
 import shutil
 import warnings
@@ -21,9 +22,11 @@ from sparse_models.training import training_step
 COMPILED = "compiled"  # the variant's name; on batch-major samples
 
 
-def can_compile() -> bool:
-    """Tell whether torch.compile is wanted (TORCH_COMPILE_DISABLE) and finds a C++ compiler on this machine."""
-    return os.environ.get("TORCH_COMPILE_DISABLE") != "1" and any(map(shutil.which, [os.environ.get("CXX", "g++"), "clang++"]))
+def can_compile(device: str) -> bool:
+    """Tell whether torch.compile is wanted (TORCH_COMPILE_DISABLE) and finds a C++ compiler and, for a GPU, Triton here."""
+    found = any(map(shutil.which, [os.environ.get("CXX", "g++"), "clang++"]))
+    able = found and (device == "cpu" or importlib.util.find_spec("triton") is not None)
+    return os.environ.get("TORCH_COMPILE_DISABLE") != "1" and able
 
 
 @lru_cache(maxsize=2)  # compiled code is loaded in a second or two, and cases of one shape follow one another

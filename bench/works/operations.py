@@ -28,7 +28,8 @@ def _output_grad(parts: list[Problem], layout: str) -> Tensor:
 
 
 def _forward(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
-    """Inference: no graph is built."""
+    """Inference: no graph is built, and layers may hold their weights in whatever form they multiply them fastest."""
+    model.eval()
     network, x = _network(model), _inputs(parts, layout)
 
     def forward() -> Tensor:

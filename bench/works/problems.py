@@ -1,17 +1,21 @@
 """From a case to tensors: weights, masks, inputs and output gradients of each layer of its shape, in a memory layout."""
 
+import copy
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from bench.cases import Case, Shape
+from bench.cases import COLD_REPLAY, Case, Shape, stored
+from bench.machine.bounds import cache_bytes
 from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.masks import FULL, Pattern, random_score, skewed_score
 from sparse_models.models import MLP, convert, draw
 from sparse_models.testing import Problem
 
 LAYOUTS = ("batch-major", "feature-major")
+# Of cold weights so many copies are used in turn that each is read again only after four times what the last cache holds.
+CACHES, MOST_COPIES = 4, 64
 
 
 def problems(case: Case, layer: str) -> list[Problem]:
@@ -29,7 +33,7 @@ def keys(case: Case, layer: str, most_rows: int | None = None) -> list[Key]:
     batch = min(shape.batch, most_rows or shape.batch)
     sparsity, skew = (0.0, 0.0) if LAYERS[layer].pattern is FULL else (case.sparsity, case.skew)
     pairs = zip(shape.sizes, shape.sizes[1:], strict=False)
-    return [(inputs, outputs, batch, sparsity, skew, case.device, case.dtype) for inputs, outputs in pairs]
+    return [(inputs, outputs, batch, sparsity, skew, case.device, stored(case.dtype)) for inputs, outputs in pairs]
 
 
 def problem(
@@ -60,6 +64,15 @@ def _mask(pattern: Pattern, inputs: int, outputs: int, sparsity: float, skew: fl
 def build(layer: str, parts: list[Problem]) -> MLP:
     """Return the chain of `layer` over the weights and masks of `parts`."""
     return MLP(LAYERS[layer](part.weight, part.mask, part.bias) for part in parts)
+
+
+def copies(model: MLP, case: Case) -> list[MLP]:
+    """Return the model alone or, where its weights are to be cold, with as many copies as the last cache cannot hold."""
+    if case.regime != COLD_REPLAY:
+        return [model]
+    held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    count = min(MOST_COPIES, max(2, -(-CACHES * cache_bytes(case.device) // held)))
+    return [model, *(copy.deepcopy(model) for _ in range(count - 1))]
 
 
 def as_layout(x: Tensor, layout: str) -> Tensor:

@@ -1,15 +1,22 @@
 """What a case is timed against: dense in the variant in which it is fastest, and gated."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bench.cases import Case
-from bench.works.compiled import COMPILED, compiled_step
+import torch
+
+from bench.cases import REPLAYED, Case, Shape, is_gpu, stored
+from bench.works.compiled import COMPILED, can_compile, compiled_step
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import KNOWN
 from bench.works.operations import operation
-from bench.works.problems import LAYOUTS, build, problems
+from bench.works.problems import LAYOUTS, build, copies, problems
+from bench.works.replays import AsLaunched, Work
 from sparse_models.models import MLP
+from sparse_models.testing import Problem
+
+LAUNCHED = "launched by the host"  # where others are replayed as a graph
+VECTOR = "matrix-vector"  # of one sample, on a GPU
 
 REFERENCE_OPS = {"beside": "forward", "update": "step"}  # what dense does meanwhile, where it is not the case's own operation
 
@@ -26,12 +33,17 @@ def variant_key(reference: Case) -> str:
 
 
 class Reference(NamedTuple):
-    """What a case is timed against: dense at its best."""
+    """What a case is timed against: dense at its best; where weights are to be cold, several works on copies of them."""
 
-    work: Callable[[], object]
+    works: list[Work]
     layers: MLP
-    layout: str  # or COMPILED
+    layout: str  # or another variant
     gain: float  # the first layout's time over this one's, as the search for the fastest found it
+
+    @property
+    def strides(self) -> str:
+        """The layout of its activations, whichever variant it is."""
+        return self.layout if self.layout in LAYOUTS else LAYOUTS[0]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -47,14 +59,47 @@ def dense_reference(case: Case) -> Reference:
     """
     reference = dense_case(case)
     variant, gain = KNOWN.get(variant_key(reference), (LAYOUTS[0], 1.0))
-    pass_gate(reference, "dense", LAYOUTS[0] if variant == COMPILED else variant)
-    return Reference(*dense_work(variant, reference), variant, gain)
+    pass_gate(reference, "dense", variant if variant in LAYOUTS else LAYOUTS[0])
+    return Reference(*dense_works(variant, reference), variant, gain)
 
 
-def dense_work(variant: str, reference: Case) -> tuple[Callable[[], object], MLP]:
-    """Return the operation of a dense reference in one of the variants there are, and its layers."""
+def dense_works(variant: str, reference: Case, *, is_clone: bool = False) -> tuple[list[Work], MLP]:
+    """Return the operation of a dense reference in one of the variants there are, and its layers; built anew for a clone."""
     if variant == COMPILED:
-        return compiled_step(reference.shape, reference.device, reference.dtype, reference.threads)
+        compiled = compiled_step.__wrapped__ if is_clone else compiled_step
+        step, model = compiled(reference.shape, reference.device, stored(reference.dtype), reference.threads)
+        return [step], model
     parts = problems(reference, "dense")
     model = build("dense", parts)
-    return operation(reference.op, model, parts, variant), model
+    layout = variant if variant in LAYOUTS else LAYOUTS[0]
+    works = [
+        matrix_vector(each, parts) if variant == VECTOR else operation(reference.op, each, parts, layout)
+        for each in copies(model, reference)
+    ]
+    return [AsLaunched(work) for work in works] if variant == LAUNCHED else works, model
+
+
+def matrix_vector(model: MLP, parts: list[Problem]) -> Work:
+    """Return the forward pass of one layer for one sample as a product with a vector."""
+    [layer], x = model, parts[0].x[0]
+    weight, bias = layer.values.detach(), layer.bias
+
+    def forward() -> torch.Tensor:
+        with torch.no_grad():
+            return torch.mv(weight, x) if bias is None else torch.addmv(bias, weight, x)
+
+    return forward
+
+
+def variants(reference: Case) -> Iterator[str]:
+    """Yield the variants beside the first that a reference may be run in."""
+    batch = Shape.parse(reference.shape).batch
+    if batch > 1:  # a single sample lies in memory in one way
+        yield LAYOUTS[1]
+    # Single products leave a compiler nothing to fuse.
+    if reference.op == "training_step" and can_compile(reference.device):
+        yield COMPILED
+    if reference.regime in REPLAYED:
+        yield LAUNCHED
+    if is_gpu(reference.device) and (batch, reference.op) == (1, "forward") and len(Shape.parse(reference.shape).sizes) == 2:
+        yield VECTOR

@@ -1,6 +1,6 @@
 """What every sparse layer is: y = x (W * M)^T + b with a fixed number of stored weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -35,8 +35,13 @@ class SparseLinear(nn.Module):
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
     # The strides of [batch, features] activations that the layer prefers: "batch-major", "feature-major" or "any".
     layout: ClassVar[str] = "any"
+    # Whether it takes the same time at every sparsity.
+    is_indifferent: ClassVar[bool] = False
     # Whether the layer is another library's, and is run only when asked for by name.
     optional: ClassVar[bool] = False
+
+    # What is missing for a device that the layer would run on, with what to install.
+    absent: ClassVar[Mapping[str, str]] = {}
 
     values: nn.Parameter  # the stored weights, in whatever shape the layer likes
 
@@ -54,6 +59,11 @@ class SparseLinear(nn.Module):
         self.index(mask)
         self.values = nn.Parameter(self.pack(kept))
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    @classmethod
+    def dtypes_on(cls, device: str) -> tuple[str, ...]:
+        """Return the number types that the layer runs in on a device, as "cpu"; none where it does not run there."""
+        return cls.dtypes if device in cls.devices else ()
 
     def index(self, mask: Tensor) -> None:
         """Store, as buffers, the structure that `mask` [out, in] needs."""
@@ -155,11 +165,11 @@ class SparseLinear(nn.Module):
                 f"got {list(bias.shape)}, {bias.dtype} on {bias.device}; one per output, as the weight is"
             )
         dtype = str(weight.dtype).removeprefix("torch.")
-        if dtype not in self.dtypes or weight.device.type not in self.devices:
-            raise InputError(
-                f"{name}: expected {' or '.join(self.dtypes)} on {' or '.join(self.devices)}, "
-                f"got {dtype} on {weight.device.type}; convert the weight"
-            )
+        device = weight.device.type
+        if dtype not in self.dtypes_on(device):
+            able = "; ".join(f"{' or '.join(self.dtypes_on(one))} on {one}" for one in self.devices)
+            do = self.absent.get(device, "convert the weight")
+            raise InputError(f"{name}: expected {able}, got {dtype} on {device}; {do}")
         if weight.isnan().any() or (bias is not None and bias.isnan().any()):
             raise InputError(f"{name}: expected weights without NaN, got NaN; look for a training that diverged")
 

@@ -13,7 +13,7 @@ class Dense(SparseLinear):
     """`torch.nn.Linear`, with all weights kept."""
 
     pattern: ClassVar[Pattern] = FULL
-    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "bfloat16")
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "bfloat16", "float16")
 
     def index(self, mask: Tensor) -> None:
         """Store nothing: the only mask is the full one."""

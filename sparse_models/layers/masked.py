@@ -11,7 +11,8 @@ from sparse_models.layers._base import MultiplyAdds, SparseLinear, dense_product
 class Masked(SparseLinear):
     """Dense weights, zero outside the mask, and a dense product: saves no arithmetic."""
 
-    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "bfloat16")
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "bfloat16", "float16")
+    is_indifferent: ClassVar[bool] = True
     kept: Tensor
 
     def index(self, mask: Tensor) -> None:

@@ -16,13 +16,14 @@ from bench.engine.journal import Journal, identity
 from bench.engine.pairing import Plan, Racer
 from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import CLEARLY, expected_seconds, fastest, measure_against_best, variant_jobs
-from bench.engine.rounds import Work
 from bench.runs.outcome import Outcome
 from bench.runs.outcome import Race as Pairs
+from bench.works import reference
 from bench.works.compiled import COMPILED
 from bench.works.once_per_run import KNOWN
 from bench.works.problems import LAYOUTS
-from bench.works.reference import dense_case, variant_key
+from bench.works.reference import LAUNCHED, dense_case, variant_key
+from bench.works.replays import Works, listed
 from tests.engine.test_jobs import outcome_of
 from tests.engine.test_processes import broken, fine
 from tests.works.test_reference import BATCH_MAJOR, FEATURE_MAJOR, STEP
@@ -65,7 +66,7 @@ def test_two_processes_of_five_that_are_disturbed_do_not_change_the_choice(seed:
 
 @pytest.fixture
 def _compiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference_search, "can_compile", lambda: True)
+    monkeypatch.setattr(reference, "can_compile", lambda _: True)
 
 
 @pytest.mark.usefixtures("_compiling")
@@ -97,6 +98,7 @@ def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() 
         TRAINING,
         TRAINING._replace(shape="6x8x4b1"),
         TRAINING._replace(device="cuda"),
+        STEP._replace(device="cuda", regime="graph"),
         TRAINING._replace(op="train", data="digits"),
     ]
     searched = variant_jobs(jobs_of(*cases))
@@ -109,19 +111,22 @@ def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() 
         (COMPILED, "training_step", "6x8x4b16", "cpu", "warm"),
         (COMPILED, "training_step", "6x8x4b1", "cpu", "warm"),
         (FEATURE_MAJOR, "training_step", "6x8x4b16", "cuda", "warm"),
+        (COMPILED, "training_step", "6x8x4b16", "cuda", "warm"),
+        (FEATURE_MAJOR, "step", "6x8b4", "cuda", "graph"),
+        (LAUNCHED, "step", "6x8b4", "cuda", "graph"),
     ]
     assert len({job.name for job in searched}) == len(found)
 
 
 def test_a_way_is_raced_against_the_first_on_the_reference_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference_search, "dense_work", lambda way, reference: (lambda: (way, reference), None))
+    monkeypatch.setattr(reference_search, "dense_works", lambda way, dense: ([lambda: (way, dense)], None))
     raced: list[tuple[Any, Any]] = []
 
     class Race:
         once = False
 
-        def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
-            raced.append((candidate(), reference()))
+        def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
+            raced.append((listed(candidate)[0](), listed(reference)[0]()))
 
     [job] = STEP_WAYS
     assert reference_search.variant_race(job.case, Race()) == {}

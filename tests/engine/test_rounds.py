@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from bench.engine import rounds
-from bench.engine.rounds import captured, evictor, synchronised, time_round
+from bench.engine.rounds import evictor, synchronised, time_round
 from bench.machine.bounds import cache_bytes
-from sparse_models.errors import InputError
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
@@ -106,7 +105,7 @@ def test_device_time_is_the_kernels_though_launches_take_longer(
     def evict() -> None:
         cuda.queue_end = max(cuda.queue_end, cuda.host) + 5e-5
 
-    took = time_round(cuda.work, 20, "cuda", time.perf_counter, evict if evicting else None)
+    took = time_round(cuda.work, 20, "cuda", time.perf_counter, evict if evicting else None, queueing=launch)
     assert took.seconds == pytest.approx(kernel)
     assert took.host_seconds == pytest.approx(launch)
 
@@ -129,19 +128,3 @@ def test_device_time_agrees_with_an_independent_clock() -> None:
             work()
         walls.append((clock() - start) / 20)
     assert device == pytest.approx(min(walls), rel=0.1)
-
-
-@cuda
-def test_a_captured_work_does_the_same() -> None:
-    x, y = torch.ones(8, device="cuda"), torch.zeros(8, device="cuda")
-    replay = captured(lambda: y.copy_(x * 3))
-    x.fill_(2.0)
-    replay()
-    assert y.tolist() == [6.0] * 8
-
-
-@cuda
-def test_what_a_graph_cannot_hold_is_refused() -> None:
-    x = torch.ones(8, device="cuda")
-    with pytest.raises(InputError, match="expected a work that a CUDA graph can hold"):
-        captured(lambda: x.sum().item())

@@ -46,8 +46,8 @@ def test_nothing_given_is_everything_at_its_default() -> None:
     selection = read()
     assert selection == Selection(
         ops=cases.OPS, layers=None, updates=None, shapes=None, sparsities=None,
-        devices=("cuda",) if torch.cuda.is_available() else ("cpu",), dtypes=("float32",), threads=(torch.get_num_threads(),),
-        regimes=("warm",),
+        devices=("cuda",) if torch.cuda.is_available() else ("cpu",), dtypes=None, threads=(torch.get_num_threads(),),
+        regimes=None,
         data=tuple(DATA), protocols=None, seeds=3,
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("layer", "2:4", f"expected a known layer ({KNOWN}), got '2:4'; nothing like it is here"),
         ("update", "snip", "expected a known update rule (rigl, set, static), got 'snip'; nothing like it is here"),
         ("shape", "0x3b1", f"{SHAPE}, got '0x3b1'; more sizes make an MLP, as in 100x256x256x10b4096"),
-        ("dtype", "int8", "expected a known dtype (float32, float64, bfloat16), got 'int8'; nothing like it is here"),
+        ("dtype", "int8", f"expected a known dtype ({', '.join(cases.DTYPES)}), got 'int8'; nothing like it is here"),
         ("device", "tpu", "expected cpu, cuda or auto, got 'tpu'; check the spelling"),
         ("threads", "0", "expected a whole number from 1 to 999999, got '0'; for example 3"),
         ("threads", "-1", "expected a whole number from 1 to 999999, got '-1'; for example 3"),
@@ -91,7 +91,7 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("budget", "-1", "expected a number above 0, got '-1'; for example 0.05"),
         ("budget", "1e999", "expected a number above 0, got '1e999'; for example 0.05"),
         ("skew", "-0.5", "expected a number above 0, got '-0.5'; for example 0.05"),
-        ("regime", "hot", "expected a known regime (warm, cold, graph), got 'hot'; nothing like it is here"),
+        ("regime", "hot", f"expected a known regime ({', '.join(cases.REGIMES)}), got 'hot'; nothing like it is here"),
         ("precision", "soon", "expected a number above 0, got 'soon'; for example 0.05"),
         ("seeds", "many", "expected a whole number from 1 to 1000, got 'many'; for example 3"),
     ],

@@ -12,10 +12,10 @@ from torch import Tensor
 from bench.bench_layer import measure
 from bench.cases import Case
 from bench.engine.pairing import Plan
-from bench.engine.rounds import Work
 from bench.works import reference
 from bench.works.compiled import COMPILED, can_compile, compiled_step
 from bench.works.reference import dense_reference, variant_key
+from bench.works.replays import Works, listed
 from sparse_models.errors import GateError
 
 CASE = Case("training_step", "dense", "dense", "static", "6x8x4b16", 0.0, "cpu", "float32", 1)
@@ -50,13 +50,17 @@ print(torch._dynamo.utils.counters["stats"]["unique_graphs"], "graphs")
 
 def test_whether_dense_can_be_compiled_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
-    assert not can_compile()
+    assert not can_compile("cpu")
     monkeypatch.delenv("TORCH_COMPILE_DISABLE")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    assert not can_compile()
+    assert not can_compile("cpu")
     (tmp_path / "g++").touch(mode=0o755)
-    assert can_compile()
+    assert can_compile("cpu")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "triton" else name)
+    assert not can_compile("cuda")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert can_compile("cuda")
 
 
 def in_a_process(code: str) -> str:
@@ -64,7 +68,7 @@ def in_a_process(code: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "TORCH_COMPILE_DISABLE"}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TORCH_COMPILE_DISABLE")
-        if not can_compile():
+        if not can_compile("cpu"):
             pytest.skip("no C++ compiler on this machine")
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
@@ -90,9 +94,9 @@ def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest
 
     class Race:
         once = False
-        works: tuple[Work, ...] = ()
+        works: tuple[Works, ...] = ()
 
-        def __call__(self, candidate: Work, reference: Work, device: str, plan: Plan | None = None) -> None:
+        def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
             self.works = (candidate, reference)
 
     race = Race()
@@ -102,7 +106,8 @@ def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest
     assert measure(CASE, race)["dense_layout"] == COMPILED
     compiled_step.cache_clear()
     assert len(compiled) == 2
-    assert race.works[0] is not race.works[1]
+    own, dense = (listed(works)[0] for works in race.works)
+    assert own is not dense
 
 
 def test_a_compiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

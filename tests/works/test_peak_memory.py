@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.engine.peak_memory import peak_bytes
+from bench.works.peak_memory import peak_bytes
 
 MIB = 2**20
 devices = pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_fresh_process_hears_nothing_and_counts_exactly() -> None:
     """Also where a block from before the profiler is released under it, of which PyTorch would warn on standard error."""
     program = """
 import torch
-from bench.engine.peak_memory import peak_bytes
+from bench.works.peak_memory import peak_bytes
 held = [torch.empty(2**20, dtype=torch.uint8)]
 def work():
     held.clear()

@@ -1,0 +1,112 @@
+"""The two works of a case in, their pairs out, timed in the case's regime; what a body in a fresh process times with."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from bench.cases import COLD_REPLAY, REPLAYED, Case
+from bench.engine.pairing import Patience, Plan, plan_for, race, warm_up
+from bench.engine.rounds import Timer, calls_of, evictor
+from bench.runs.outcome import Race
+from bench.runs.row import Facts
+from bench.works.once_per_run import KNOWN
+from bench.works.replays import AsLaunched, Work, Works, captured, in_turn, listed
+from sparse_models.errors import InputError
+
+FILLING = 20  # calls in a replay, beside which it does not matter what the first of them finds in the caches
+
+
+class Timed:
+    """A Racer that keeps what it timed, in the regime of its case."""
+
+    once = False
+
+    def __init__(self, case: Case, timer: Timer, patience: Patience) -> None:
+        """Time by `timer` until `patience` is over."""
+        self.case, self.timer, self.patience = case, timer, patience
+        self.race = Race([], [])
+        self.raced = 0.0
+        self.facts: Facts = {}  # how the works were launched
+
+    def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
+        """Time both works in interleaved pairs."""
+        start = time.perf_counter()
+        with precision_of(self.case.dtype):
+            self._race(candidate, reference, device, plan)
+        self.raced = time.perf_counter() - start
+
+    def _race(self, candidate: Works, reference: Works, device: str, plan: Plan | None) -> None:
+        own, dense = (as_regime(arm, self.case.regime) for arm in (candidate, reference))
+        if self.case.regime in REPLAYED:
+            own, dense = self._replayed("", own), self._replayed("dense_", dense)
+        evict = evictor(device) if self.case.regime == "cold" else None
+        own_work, dense_work = in_turn(own), in_turn(dense)
+        known = None
+        if plan is None:
+            # How long a call takes the first process finds out, and what the shortest rounds so far say is passed on. In the
+            # others the calls by which each round settles make it warm, or one call where rounds are so long as to do without.
+            # Another clock may be too coarse to plan by.
+            known = f"seconds {self.case}" if self.timer is time.perf_counter else None
+            calls = [calls_of(own_work), calls_of(dense_work)]
+            if known in KNOWN:
+                plan = plan_for(*(seconds * count for seconds, count in zip(KNOWN[known], calls, strict=True)))
+            else:
+                plan = warm_up(own_work, dense_work, device)
+            if min(calls) >= FILLING:
+                plan = plan._replace(settle=0, dense_settle=0)
+            elif not plan.settle:
+                dense_work()
+                own_work()
+        self.race = race(own_work, dense_work, device, plan, self.timer, self.patience, evict)
+        if known is not None:
+            shortest = [min(self.race.seconds), min(self.race.dense_seconds)]
+            KNOWN[known] = [min(pair) for pair in zip(KNOWN.get(known, shortest), shortest, strict=True)]
+
+    def _replayed(self, arm: str, works: list[Work]) -> list[Work]:
+        """Return the works as one replay where they can be captured, as they are where not; the facts say which, and why."""
+        key = f"not captured {arm}{self.case}"
+        replay = None
+        if key not in KNOWN and not isinstance(works[0], AsLaunched):
+            try:
+                replay = captured(works)
+            except InputError as error:
+                KNOWN[key] = str(error)  # no later process tries again
+        self.facts[f"{arm}launched"] = "as a graph" if replay else "by the host"
+        if key in KNOWN:
+            self.facts[f"{arm}not_captured"] = KNOWN[key]
+        return [replay] if replay else works
+
+
+def as_regime(works: Works, regime: str) -> list[Work]:
+    """Return the works that a regime calls: all copies of one in turn where weights are to be cold, else the first."""
+    return listed(works) if regime == COLD_REPLAY else listed(works)[:1]
+
+
+@contextlib.contextmanager
+def precision_of(dtype: str) -> Iterator[None]:
+    """Have a GPU compute products of float32 from all of its bits, or in TensorFloat-32 where that is asked for."""
+    products: Any = torch.backends.cuda.matmul
+    before, products.fp32_precision = products.fp32_precision, "tf32" if dtype == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
+
+
+@contextlib.contextmanager
+def own_stream(device: str) -> Iterator[None]:
+    """Have all that a case does on a GPU queued on a stream of its own.
+
+    A graph is captured on it, forward passes that were built before included; and a capture that failed leaves its stream
+    unfit for another, which the next case does not meet.
+    """
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        yield
+    torch.cuda.synchronize()
