@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from bench.cases import PARTS, WHOLE
 from bench.findings.costs import Interference, Memory, Roofline, UpdateCosts, interferences, memories, rooflines, update_costs
+from bench.findings.precisions import Precisions, precisions
 from bench.findings.speedups import Fractions, SpeedUps, Verdicts, realised, speed_ups, verdict_counts
 from bench.findings.step_split import StepSplits, step_splits
 from bench.findings.trainings import Trainings, trainings
@@ -16,6 +17,7 @@ class Answer(NamedTuple):
 
     speed_ups: list[SpeedUps]
     verdicts: Verdicts | None  # of all speed-ups over dense; None where no whole operation was measured
+    precisions: list[Precisions]
     realised: list[Fractions]
     rooflines: list[Roofline]
     memories: list[Memory]
@@ -33,6 +35,7 @@ def answer_of(rows: Sequence[Row]) -> Answer:
     return Answer(
         speed_ups(whole),
         verdict_counts(whole + parts + beside) if whole else None,
+        precisions(whole),
         realised(whole),
         rooflines(whole + parts),
         memories(whole),

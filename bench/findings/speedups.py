@@ -22,13 +22,14 @@ class Curve(NamedTuple):
 
 
 class SpeedUps(NamedTuple):
-    """All curves of one place, the controls (dense against its own clone) and how dense was run, by operation."""
+    """All curves of one place, the controls (dense against its own clone), how dense was run, and what no graph could hold."""
 
     place: Place
     sparsities: list[float]
     curves: list[Curve]
     controls: list[tuple[str, Interval]]
     references: dict[str, str]
+    launched: list[str]  # where others are replayed as a graph: the operations and layers that are not
 
 
 class Verdicts(NamedTuple):
@@ -61,7 +62,8 @@ def _at(place: Place, rows: list[Row]) -> SpeedUps:
     ]
     controls = [(row["op"], speedup_of(row)) for row in rows if row["model"] == "dense"]
     references = {row["op"]: row["dense_layout"] for row in rows if "dense_layout" in row}
-    return SpeedUps(place, sparsities_of(shown), curves, controls, references)
+    launched = list(dict.fromkeys(f"{row['op']} {row['layer']}" for row in shown if "not_captured" in row))
+    return SpeedUps(place, sparsities_of(shown), curves, controls, references, launched)
 
 
 def points(rows: Sequence[Row]) -> dict[float, Told]:

@@ -8,6 +8,7 @@ from rich.table import Table
 from bench.findings.answer import Answer
 from bench.findings.costs import Bytes, Interference, Memory, Roofline, UpdateCosts
 from bench.findings.grouping import Told
+from bench.findings.precisions import Precisions
 from bench.findings.speedups import Fractions, SpeedUps, Verdicts
 from bench.findings.step_split import Split, StepSplits
 from bench.statistics.verdicts import MARGIN, WRONG_VERDICTS
@@ -21,19 +22,19 @@ def lines(answer: Answer) -> Iterator[str]:
     for speed_ups in answer.speed_ups:
         print_table(console, *_speed_ups(speed_ups))
         console.print(_noise_floor(speed_ups))
+    for table in map(_precisions, answer.precisions):
+        print_table(console, *table)
     if answer.verdicts:
         console.print(_verdicts(answer.verdicts))
         print_table(console, *_realised(answer.realised))
-    if answer.rooflines:
-        print_table(console, *_rooflines(answer.rooflines))
-    for memory in answer.memories:
-        print_table(console, *_memory(memory))
-    for splits in answer.step_splits:
-        print_table(console, *_step_splits(splits))
-    for costs in answer.update_costs:
-        print_table(console, *_update_costs(costs))
-    for interference in answer.interferences:
-        print_table(console, *_interference(interference))
+    for table in (
+        *([_rooflines(answer.rooflines)] if answer.rooflines else []),
+        *map(_memory, answer.memories),
+        *map(_step_splits, answer.step_splits),
+        *map(_update_costs, answer.update_costs),
+        *map(_interference, answer.interferences),
+    ):
+        print_table(console, *table)
     for trainings in answer.trainings:
         print_table(console, *trainings_table(trainings))
         for sentence in trainings.sentences:
@@ -72,7 +73,21 @@ def _noise_floor(found: SpeedUps) -> str:
     text = ", ".join(f"{op} {speedup}" for op, speedup in found.controls) if found.controls else "not measured, deselected"
     dense = ", ".join(f"{op} {how}" for op, how in found.references.items())
     fastest = f"\nDense was fastest as: {dense}." if dense else ""
-    return f"Noise floor, dense against its own clone: {text}.{fastest}\n"
+    launched = f"\nLaunched by the host, as no graph holds them: {', '.join(found.launched)}." if found.launched else ""
+    return f"Noise floor, dense against its own clone: {text}.{fastest}{launched}\n"
+
+
+def _precisions(found: Precisions) -> tuple[str, Table]:
+    """Return a table of lower precisions: what they gain dense itself, and each layer against dense in them."""
+    title = f"Precision is a rival: against dense in fewer bits, {found.place}: median of the processes [95 % interval]"
+    if found.dense:
+        gains = ", ".join(f"{op} in {precision} {gain}" for op, precision, gain in found.dense)
+        title += f"\n(dense itself gains: {gains})"
+    table = new_table(["operation", "layer", "against", *_named(found.sparsities)], left=3)
+    for op, layer, precision, points in found.layers:
+        cells = _cells({sparsity: str(ratio) for sparsity, ratio in points.items()}, found.sparsities)
+        table.add_row(op, layer, f"dense {precision}", *cells)
+    return title, table
 
 
 def _verdicts(found: Verdicts) -> str:
