@@ -48,7 +48,7 @@ def precisions(rows: Sequence[Row]) -> list[Precisions]:
                     dense.append((op, lower, ratios[0.0].inverse))
                 elif ratios:
                     layers.append(Against(op, layer, lower, ratios))
-        if dense or layers:
+        if layers:
             sparse = [row for row in group if row["model"] != "dense"]
             found.append(Precisions(place, sparsities_of(sparse), dense, layers))
     return found
