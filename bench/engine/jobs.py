@@ -37,12 +37,16 @@ class Job(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """How much to measure: processes, relative half-width at which a case is done, seconds for the run, for a first visit."""
+    """How much to measure: processes, relative half-width at which a case is done, seconds for the run, for a first visit.
+
+    With `energy`, joules beside the seconds.
+    """
 
     processes: int
     precision: float
     budget: float
     visit: float = PATIENCE.seconds
+    energy: bool = False
 
 
 class Spent(NamedTuple):

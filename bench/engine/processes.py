@@ -58,6 +58,7 @@ def measure_all(
     """
     outcomes = {job.name: Outcome() for job in jobs}
     asked = {"patience": Patience(effort.visit, effort.precision / 2), "timer": means.timer, "disable_gc": means.disable_gc}
+    asked["energy"] = effort.energy
     run = _Run(outcomes, means, asked, dict(known or {}))
     run.take_up({job.name: job for job in jobs})
     deadline = time.monotonic() + effort.budget

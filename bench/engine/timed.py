@@ -10,9 +10,10 @@ import torch
 from bench.cases import COLD_REPLAY, REPLAYED, Case
 from bench.engine.pairing import Patience, Plan, plan_for, race, warm_up
 from bench.engine.rounds import Timer, calls_of, evictor
+from bench.machine.energy import joules
 from bench.runs.outcome import Race
 from bench.runs.row import Facts
-from bench.works.once_per_run import KNOWN
+from bench.works.once_per_run import KNOWN, find_once
 from bench.works.replays import AsLaunched, Work, Works, captured, in_turn, listed
 from sparse_models.errors import InputError
 
@@ -24,9 +25,9 @@ class Timed:
 
     once = False
 
-    def __init__(self, case: Case, timer: Timer, patience: Patience) -> None:
-        """Time by `timer` until `patience` is over."""
-        self.case, self.timer, self.patience = case, timer, patience
+    def __init__(self, case: Case, timer: Timer, patience: Patience, *, energy: bool = False) -> None:
+        """Time by `timer` until `patience` is over; with `energy`, measure that too, once a run."""
+        self.case, self.timer, self.patience, self.energy = case, timer, patience, energy
         self.race = Race([], [])
         self.raced = 0.0
         self.facts: Facts = {}  # how the works were launched
@@ -64,6 +65,10 @@ class Timed:
         if known is not None:
             shortest = [min(self.race.seconds), min(self.race.dense_seconds)]
             KNOWN[known] = [min(pair) for pair in zip(KNOWN.get(known, shortest), shortest, strict=True)]
+        if self.energy and known is not None:
+            for name, work in (("joules", own_work), ("dense_joules", dense_work)):
+                taken = find_once(f"{name} {self.case}", lambda work=work: joules(work, device))  # type: ignore[misc]
+                self.facts |= {} if taken is None else {name: taken / calls_of(work)}
 
     def _replayed(self, arm: str, works: list[Work]) -> list[Work]:
         """Return the works as one replay where they can be captured, as they are where not; the facts say which, and why."""

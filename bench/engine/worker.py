@@ -42,10 +42,12 @@ def body_of(module: str, function: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
 
 
-def measure(module: str, function: str, case: Case, timer: Timer, patience: Patience) -> dict[str, Any]:
+def measure(
+    module: str, function: str, case: Case, timer: Timer, patience: Patience, *, energy: bool = False
+) -> dict[str, Any]:
     """Return the pairs and facts of one case, or why it failed: its gate, or whatever else was raised."""
     start = time.perf_counter()
-    timed = Timed(case, timer, patience)
+    timed = Timed(case, timer, patience, energy=energy)
     try:
         limit_threads(case.threads)
         with own_stream(case.device):
@@ -120,7 +122,7 @@ def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
         before = dict(KNOWN)
         say(begin=number)
         once_more = patience._replace(seconds=max(patience.seconds, AGAIN_SECONDS)) if visited[number].seconds else patience
-        result = measure(module, function, Case(*values), timer, once_more)
+        result = measure(module, function, Case(*values), timer, once_more, energy=asked.get("energy", False))
         if "race" in result:
             visited[number] = visited[number].joined(result["race"])
         else:

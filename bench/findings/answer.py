@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.cases import PARTS, WHOLE
-from bench.findings.costs import Interference, Memory, Roofline, UpdateCosts, interferences, memories, rooflines, update_costs
+from bench.findings.costs import (
+    Energy,
+    Interference,
+    Memory,
+    Roofline,
+    UpdateCosts,
+    energies,
+    interferences,
+    memories,
+    rooflines,
+    update_costs,
+)
 from bench.findings.precisions import Precisions, precisions
 from bench.findings.speedups import Fractions, SpeedUps, Verdicts, realised, speed_ups, verdict_counts
 from bench.findings.step_split import StepSplits, step_splits
@@ -21,6 +32,7 @@ class Answer(NamedTuple):
     realised: list[Fractions]
     rooflines: list[Roofline]
     memories: list[Memory]
+    energies: list[Energy]
     step_splits: list[StepSplits]
     update_costs: list[UpdateCosts]
     interferences: list[Interference]
@@ -39,6 +51,7 @@ def answer_of(rows: Sequence[Row]) -> Answer:
         realised(whole),
         rooflines(whole + parts),
         memories(whole),
+        energies(whole),
         step_splits(rows),
         update_costs([row for row in rows if row["op"] == "update"]),
         interferences(beside),

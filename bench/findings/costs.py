@@ -37,6 +37,15 @@ class Memory(NamedTuple):
     dense: tuple[int, int] | None  # stored, peak
 
 
+class Energy(NamedTuple):
+    """Joules of a call of dense, by operation, and each layer's as a fraction of them, by sparsity."""
+
+    place: Place
+    sparsities: list[float]
+    dense: dict[str, float]
+    layers: list[tuple[str, str, dict[float, float]]]  # operation, layer
+
+
 class UpdateCost(NamedTuple):
     """Seconds of one mask update, and the same in dense training steps, by sparsity."""
 
@@ -91,6 +100,18 @@ def memories(rows: Sequence[Row]) -> list[Memory]:
 
 def _bytes(row: Row) -> Bytes:
     return Bytes(row["bytes_stored"] / row["dense_bytes_stored"], row["peak_bytes"], row["other_layout_cost"])
+
+
+def energies(rows: Sequence[Row]) -> list[Energy]:
+    """Return what the rows tell whose joules were measured, place by place."""
+    found = []
+    for place, group in by_place(row for row in rows if "joules" in row and "dense_joules" in row and row["model"] != "dense"):
+        layers = [
+            (op, layer, {row["sparsity"]: row["joules"] / row["dense_joules"] for row in of_layer})
+            for (op, layer), of_layer in by_fields(group, "op", "layer")
+        ]
+        found.append(Energy(place, sparsities_of(group), {row["op"]: row["dense_joules"] for row in group}, layers))
+    return found
 
 
 def update_costs(rows: Sequence[Row]) -> list[UpdateCosts]:

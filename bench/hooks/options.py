@@ -50,6 +50,7 @@ def add_options(group: Any) -> None:
         "--precision", metavar="FRACTION", help=f"half-width of the interval at which a case is done; default: {PRECISION:g}"
     )
     group.addoption("--budget", metavar="SECONDS", help=f"time after which no case is measured further; default: {BUDGET:g}")
+    group.addoption("--energy", action="store_true", help="joules of a call too, where a GPU tells them; half a second a case")
     group.addoption("--resume", action="store_true", help="go on with the newest broken run of these cases, if there is one")
     group.addoption(
         "--fail-slower",
@@ -109,6 +110,7 @@ def read_effort(config: pytest.Config) -> Effort:
         processes=_given(config, "--processes", _replications) or PROCESSES,
         precision=_given(config, "--precision", positive) or PRECISION,
         budget=_given(config, "--budget", positive) or BUDGET,
+        energy=bool(config.getoption("--energy")),
     )
 
 

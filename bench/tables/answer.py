@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rich.table import Table
 
 from bench.findings.answer import Answer
-from bench.findings.costs import Bytes, Interference, Memory, Roofline, UpdateCosts
+from bench.findings.costs import Bytes, Energy, Interference, Memory, Roofline, UpdateCosts
 from bench.findings.grouping import Told
 from bench.findings.precisions import Precisions
 from bench.findings.speedups import Fractions, SpeedUps, Verdicts
@@ -30,6 +30,7 @@ def lines(answer: Answer) -> Iterator[str]:
     for table in (
         *([_rooflines(answer.rooflines)] if answer.rooflines else []),
         *map(_memory, answer.memories),
+        *map(_energy, answer.energies),
         *map(_step_splits, answer.step_splits),
         *map(_update_costs, answer.update_costs),
         *map(_interference, answer.interferences),
@@ -139,6 +140,15 @@ def _memory(found: Memory) -> tuple[str, Table]:
 
 def _bytes(taken: Bytes) -> str:
     return f"{taken.stored:.2f} stored, {size(taken.peak_bytes)} peak, {taken.other_layout:.2f} time"
+
+
+def _energy(found: Energy) -> tuple[str, Table]:
+    dense = ", ".join(f"{op} {joules * 1e3:.3g} mJ" for op, joules in found.dense.items())
+    title = f"Energy of the whole card, {found.place}: joules of a call as a fraction of dense's ({dense})"
+    table = new_table(["operation", "layer", *_named(found.sparsities)], left=2)
+    for op, layer, points in found.layers:
+        table.add_row(op, layer, *_cells({at: f"{fraction:.2f}" for at, fraction in points.items()}, found.sparsities))
+    return title, table
 
 
 def _step_splits(found: StepSplits) -> tuple[str, Table]:
