@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from bench.engine import rounds
+from bench.engine.pairing import Plan, race
 from bench.engine.rounds import evictor, synchronised, time_round
 from bench.machine.bounds import cache_bytes
 
@@ -108,6 +109,44 @@ def test_device_time_is_the_kernels_though_launches_take_longer(
     took = time_round(cuda.work, 20, "cuda", time.perf_counter, evict if evicting else None, queueing=launch)
     assert took.seconds == pytest.approx(kernel)
     assert took.host_seconds == pytest.approx(launch)
+
+
+@pytest.mark.parametrize("pairs", [2, 10])
+def test_a_device_calls_an_epoch_once_for_each_pair(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+    """No part of a training can be repeated, be it to learn how long the host is busy with it."""
+    cuda = FakeCuda(1e-8, 1e-3)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(time, "perf_counter", lambda: cuda.host)
+    epochs = [iter(range(pairs)) for _ in range(2)]
+
+    def epoch(number: int) -> Callable[[], None]:
+        def train() -> None:
+            next(epochs[number])
+            cuda.work()
+
+        return train
+
+    raced = race(epoch(0), epoch(1), "cuda", Plan(1, 1, pairs=pairs))
+    assert raced.seconds == pytest.approx([1e-3] * pairs, rel=1e-3)
+    assert [next(left, None) for left in epochs] == [None, None]
+
+
+def test_a_replay_is_timed_by_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(1e-8, 1e-3)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(time, "perf_counter", lambda: cuda.host)
+
+    class Replayed:
+        calls = 50
+
+        def __call__(self) -> None:
+            cuda.work()
+
+    took = time_round(Replayed(), 2, "cuda", time.perf_counter)
+    assert took.seconds == pytest.approx(1e-3 / 50, rel=1e-3)
+    raced = race(Replayed(), cuda.work, "cuda", Plan(1, 2, pairs=2))
+    assert raced.speedups == pytest.approx([50.0] * 2, rel=1e-3)
+    assert raced.timed == pytest.approx(6e-3, rel=1e-3)
 
 
 @cuda

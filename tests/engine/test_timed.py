@@ -1,0 +1,101 @@
+"""How the works of a case are called in each regime; captures are simulated."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from bench.cases import Case
+from bench.engine import timed
+from bench.engine.pairing import Patience, Plan
+from bench.engine.rounds import Timer
+from bench.engine.timed import Timed, as_regime, precision_of
+from bench.runs.outcome import Race
+from bench.works.replays import AsLaunched, Work
+from sparse_models.errors import InputError
+
+CASE = Case("forward", "sparse", "csr", "static", "8x8b1", 0.5, "cpu", "float32", 1, regime="graph-cold")
+
+
+class Replayed:
+    """What a capture of some works gives."""
+
+    def __init__(self, works: Sequence[Work]) -> None:
+        self.works, self.calls = list(works), 40
+
+    def __call__(self) -> None:
+        for work in self.works:
+            work()
+
+
+@pytest.fixture
+def raced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any, Plan]]:
+    """The works that come to be raced, and by which plan."""
+    kept: list[tuple[Any, Any, Plan]] = []
+
+    def race(own: Work, dense: Work, _: str, plan: Plan, timer: Timer, *rest: object) -> Race:
+        kept.append((own, dense, plan))
+        return Race([1e-5], [2e-5])
+
+    monkeypatch.setattr(timed, "race", race)
+    monkeypatch.setattr(timed, "captured", Replayed)
+    monkeypatch.setattr(timed, "KNOWN", {})
+    return kept
+
+
+def work() -> None:
+    """Do nothing."""
+
+
+def test_a_case_is_replayed_with_all_copies_of_its_weights(raced: list[tuple[Any, Any, Plan]]) -> None:
+    race = Timed(CASE, work, Patience())  # type: ignore[arg-type]
+    race([work] * 3, [work] * 2, "cpu")
+    [(own, dense, plan)] = raced
+    assert (len(own.works), len(dense.works)) == (3, 2)
+    assert (plan.settle, plan.dense_settle) == (0, 0)
+    assert race.facts == {"launched": "as a graph", "dense_launched": "as a graph"}
+
+
+def test_warm_weights_are_one_copy() -> None:
+    assert as_regime([work, print], "graph") == [work]
+    assert as_regime([work, print], "graph-cold") == [work, print]
+    assert as_regime(work, "graph-cold") == [work]
+
+
+def test_what_cannot_be_captured_is_launched_by_the_host_in_every_process(
+    raced: list[tuple[Any, Any, Plan]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    def refused(works: Sequence[Work]) -> Replayed:
+        tried.append(works)
+        if works[0] is work:
+            raise InputError("it waits for the host")
+        return Replayed(works)
+
+    monkeypatch.setattr(timed, "captured", refused)
+    for _ in range(2):
+        race = Timed(CASE, work, Patience())  # type: ignore[arg-type]
+        race([work], [print], "cpu")
+        assert race.facts["launched"] == "by the host"
+        assert race.facts["not_captured"] == "it waits for the host"
+        assert race.facts["dense_launched"] == "as a graph"
+    assert tried.count([work]) == 1  # its reason is passed on, and the second process does not try
+    assert [own for own, _, _ in raced] == [work, work]
+
+
+def test_dense_launched_by_the_host_is_never_captured(raced: list[tuple[Any, Any, Plan]]) -> None:
+    race = Timed(CASE, work, Patience())  # type: ignore[arg-type]
+    race([work], [AsLaunched(work)], "cpu")
+    assert race.facts["dense_launched"] == "by the host"
+    assert isinstance(raced[0][1], AsLaunched)
+
+
+def test_products_are_in_the_precision_of_the_case() -> None:
+    before = torch.backends.cuda.matmul.fp32_precision
+    with precision_of("tf32"):
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        with precision_of("float32"):
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert torch.backends.cuda.matmul.fp32_precision == before
