@@ -1,6 +1,8 @@
 """One layer or one MLP: forward, backward, and a whole step, against the dense reference of the same shape."""
 
-from bench.cases import Case, Shape
+import contextlib
+
+from bench.cases import REPLAYED, Case, Shape
 from bench.engine.pairing import Racer
 from bench.engine.rounds import time_round
 from bench.runs.row import Facts
@@ -10,9 +12,10 @@ from bench.works.operations import operation
 from bench.works.peak_memory import peak_bytes
 from bench.works.problems import LAYOUTS, build, copies, layout_of, problems
 from bench.works.reference import dense_case, dense_reference, dense_works
-from bench.works.replays import Work
-from bench.works.roofline import bounds
+from bench.works.replays import Work, captured
+from bench.works.roofline import bounds, moved
 from sparse_models.costs import Size, counted_flops, executed_flops, size
+from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS, SparseLinear
 
 OTHER_LAYOUT_CALLS = 5
@@ -79,13 +82,14 @@ def measure(case: Case, race: Racer) -> Facts:
         if case.op == "step" and not race.once:  # apart from all timing
             peaks = {"peak_bytes": peak_bytes(candidate, case.device), "dense_peak_bytes": peak_bytes(dense, case.device)}
             other = operation(case.op, model, parts, next(each for each in LAYOUTS if each != layout))
-            peaks["other_layout_cost"] = _fastest(other, case.device) / _fastest(candidate, case.device)
+            peaks["other_layout_cost"] = _fastest(other, case) / _fastest(candidate, case)
         layers, dense_layers, batch = list(model), list(reference.layers), Shape.parse(case.shape).batch
         computed, total = _computed_size(layers, case.op), size(layers)
         return {
             **total._asdict(),
             **peaks,
             **(bounds(layers[0], case.op, batch, case.threads) if len(layers) == 1 and not race.once else {}),
+            **(moved(layers[0], case, batch) if len(layers) == 1 and not race.once else {}),
             "dense_bytes_stored": size(dense_layers).bytes_stored,
             "layout": layout,
             **reference.facts,
@@ -98,9 +102,12 @@ def measure(case: Case, race: Racer) -> Facts:
     return find_once(f"facts {case}", find_facts)  # the same in every process
 
 
-def _fastest(work: Work, device: str) -> float:
-    """Return the least seconds of a few calls, the first of which warms up."""
-    return min(time_round(work, 1, device).seconds for _ in range(OTHER_LAYOUT_CALLS + 1))
+def _fastest(work: Work, case: Case) -> float:
+    """Return the least seconds of a few calls, the first of which warms up, replayed where the case is."""
+    if case.regime in REPLAYED:
+        with contextlib.suppress(InputError):
+            work = captured([work])
+    return min(time_round(work, 1, case.device).seconds for _ in range(OTHER_LAYOUT_CALLS + 1))
 
 
 def _computed_size(layers: list[SparseLinear], op: str) -> Size:

@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 from bench.cases import PARTS, WHOLE
 from bench.findings.costs import (
+    Bandwidth,
     Energy,
     Interference,
     Memory,
     Roofline,
     UpdateCosts,
+    bandwidths,
     energies,
     interferences,
     memories,
@@ -31,6 +33,7 @@ class Answer(NamedTuple):
     precisions: list[Precisions]
     realised: list[Fractions]
     rooflines: list[Roofline]
+    bandwidths: list[Bandwidth]
     memories: list[Memory]
     energies: list[Energy]
     step_splits: list[StepSplits]
@@ -50,6 +53,7 @@ def answer_of(rows: Sequence[Row]) -> Answer:
         precisions(whole),
         realised(whole),
         rooflines(whole + parts),
+        bandwidths(whole),
         memories(whole),
         energies(whole),
         step_splits(rows),

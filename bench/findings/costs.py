@@ -20,6 +20,16 @@ class Roofline(NamedTuple):
     points: dict[float, tuple[float, float]]
 
 
+class Bandwidth(NamedTuple):
+    """GB/s that forward passes with cold weights move, by layer and sparsity, and what a copy reaches on the machine."""
+
+    place: Place
+    sparsities: list[float]
+    copy_gb_per_s: float
+    dense_gb_per_s: float | None
+    layers: dict[str, dict[float, float]]
+
+
 class Bytes(NamedTuple):
     """Bytes stored as a fraction of dense's, the peak above them while stepping, and the step's time in the other layout."""
 
@@ -83,6 +93,24 @@ def rooflines(rows: Sequence[Row]) -> list[Roofline]:
         )
         for place, group in by_place((row for row in rows if "bound_gflops" in row), "op", "layer")
     ]
+
+
+def bandwidths(rows: Sequence[Row]) -> list[Bandwidth]:
+    """Return what the rows tell that know the bytes they move, place by place."""
+    found = []
+    for place, group in by_place(row for row in rows if "bytes_moved" in row):
+        sparse = [row for row in group if row["model"] != "dense"]
+        layers = {
+            layer: {row["sparsity"]: _gb_per_s(row) for row in of_layer} for (layer,), of_layer in by_fields(sparse, "layer")
+        }
+        dense = next((_gb_per_s(row) for row in group if row["model"] == "dense"), None)
+        if layers:
+            found.append(Bandwidth(place, sparsities_of(sparse), group[0]["copy_gb_per_s"], dense, layers))
+    return found
+
+
+def _gb_per_s(row: Row) -> float:
+    return float(row["bytes_moved"] / row["seconds"] / 1e9)
 
 
 def memories(rows: Sequence[Row]) -> list[Memory]:

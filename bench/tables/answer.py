@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from rich.table import Table
 
 from bench.findings.answer import Answer
-from bench.findings.costs import Bytes, Energy, Interference, Memory, Roofline, UpdateCosts
+from bench.findings.costs import Bandwidth, Bytes, Energy, Interference, Memory, Roofline, UpdateCosts
 from bench.findings.grouping import Told
 from bench.findings.precisions import Precisions
 from bench.findings.speedups import Fractions, SpeedUps, Verdicts
@@ -29,6 +29,7 @@ def lines(answer: Answer) -> Iterator[str]:
         print_table(console, *_realised(answer.realised))
     for table in (
         *([_rooflines(answer.rooflines)] if answer.rooflines else []),
+        *map(_bandwidth, answer.bandwidths),
         *map(_memory, answer.memories),
         *map(_energy, answer.energies),
         *map(_step_splits, answer.step_splits),
@@ -121,6 +122,17 @@ def _rooflines(found: Sequence[Roofline]) -> tuple[str, Table]:
     for place, op, layer, tile_bytes, bound, points in found:
         cells = _cells({at: f"{gflops:.0f} = {fraction:.0%}" for at, (gflops, fraction) in points.items()}, sparsities)
         table.add_row(str(place), op, layer, size(tile_bytes), f"{bound:.0f}", *cells)
+    return title, table
+
+
+def _bandwidth(found: Bandwidth) -> tuple[str, Table]:
+    title = f"GB/s moved, weights from memory, and the part of the {found.copy_gb_per_s:.0f} that a copy reaches, {found.place}"
+    if found.dense_gb_per_s:
+        title += f"\n(dense: {found.dense_gb_per_s:.0f} = {found.dense_gb_per_s / found.copy_gb_per_s:.0%})"
+    table = new_table(["layer", *_named(found.sparsities)])
+    for layer, points in found.layers.items():
+        cells = {at: f"{rate:.0f} = {rate / found.copy_gb_per_s:.0%}" for at, rate in points.items()}
+        table.add_row(layer, *_cells(cells, found.sparsities))
     return title, table
 
 

@@ -110,6 +110,11 @@ class SparseLinear(nn.Module):
         """Multiply-adds per sample that the layer executes; override where a product touches more than the non-zeros."""
         return MultiplyAdds(self.nnz, self.nnz, self.nnz)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights and structure that one forward pass reads; override where it does not read all that is stored."""
+        return sum(tensor.nbytes for tensor in (*self.parameters(), *self.buffers()))
+
     def tile_bytes(self, product: int, batch: int) -> int | None:  # noqa: ARG002
         """Return the bytes that a product (FORWARD, INPUT_GRADIENT or WEIGHT_GRADIENT) reads over and over from a cache.
 
