@@ -24,8 +24,8 @@ LATENCY_CLOCKS = 3000  # before the first product of a block, and after its last
 class Tiling(NamedTuple):
     """A block's share: its threads, the rows of each warp, its tile of the batch, and the slabs that x comes in.
 
-    A tile is as wide as `group` lanes of `pieces` 16-byte pieces each; x [columns, tile] comes in at least `cuts` slabs; `blocks`
-    are at a multiprocessor at once; `unroll` is how many steps of the innermost loop are one.
+    A tile is as wide as `group` lanes of `pieces` 16-byte pieces each; x [columns, tile] comes in at least `cuts` slabs;
+    `blocks` are at a multiprocessor at once; `unroll` is how many steps of the innermost loop are one.
     """
 
     group: int = 16

@@ -3,23 +3,19 @@
 import torch
 from torch import Tensor
 
-from sparse_models.kernels.cuda import _compile
+from sparse_models.kernels.cuda import _compile, _tiling
 from sparse_models.kernels.cuda._compile import Launch
-from sparse_models.kernels.cuda._tiling import Tiling, aligned, estimated, fastest, multiprocessors
+from sparse_models.kernels.cuda._tiling import Tiling, aligned, estimated, fastest
 from sparse_models.kernels.structure import Structure
 
 STAGED_BYTES = 2 * 32 * 4  # of a warp: two times 32 places
-CANDIDATES = [
-    Tiling(8, pieces, rows, cuts=cuts) for pieces in (2, 4, 1) for rows in (16, 8, 4, 2, 1) for cuts in (1, 2, 4)
-]
+CANDIDATES = [Tiling(8, pieces, rows, cuts=cuts) for pieces in (2, 4, 1) for rows in (16, 8, 4, 2, 1) for cuts in (1, 2, 4)]
 
 
-def sampled(
-    structure: Structure, grad: Tensor, x: Tensor, *, tiling: Tiling | None = None, parts: int | None = None
-) -> Tensor:
+def sampled(structure: Structure, grad: Tensor, x: Tensor, *, tiling: Tiling | None = None, parts: int | None = None) -> Tensor:
     """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed, all contiguous.
 
-    The batch is cut into parts, which are added in their order: for a tiling and a number of parts the result is always the same.
+    The batch is cut into parts, added in their order: for a tiling and a number of parts the result is always the same.
     """
     (columns, batch), nnz = x.shape, len(structure.indices)
     if batch == 0 or nnz == 0:
@@ -46,6 +42,6 @@ def default_tiling(structure: Structure, x: Tensor) -> Tiling:
 
 
 def _tiles_each(tiling: Tiling, structure: Structure, x: Tensor) -> int:
-    """Return how many tiles of the batch a block takes: as many as leave every multiprocessor two blocks for each of its places."""
+    """Return how many tiles of the batch a block takes: as many as leave two blocks for each place of a multiprocessor."""
     tiles, blocks = -(-x.shape[1] // tiling.tile(x.dtype)), tiling.row_blocks(structure.rows)
-    return max(1, tiles * blocks // (2 * tiling.blocks * multiprocessors(x.device)))
+    return max(1, tiles * blocks // (2 * tiling.blocks * _tiling.multiprocessors(x.device)))
