@@ -1,6 +1,6 @@
 """How the sparse products cut their work into blocks, and which cut is estimated to be fastest for a shape."""
 
-from collections.abc import Callable, Iterable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -14,11 +14,26 @@ RESERVED_BYTES = 1024  # of it, for each block
 PIECE_BYTES = 16  # what a lane loads at once
 NAMES = {torch.float32: "Float32", torch.float16: "Float16", torch.bfloat16: "Bfloat16"}
 
-# For the estimate, in clocks of a multiprocessor: what its shared memory and the second cache give it, and what comes on top.
+# For the estimate, in clocks of a multiprocessor: what shared memory, the second cache and memory give it, and what is lost.
 SHARED_RATE = 128  # bytes a clock
 COPY_RATE = 24  # bytes a clock, with all multiprocessors at it
+MEMORY_RATE = 14  # bytes a clock, with all multiprocessors at it
 SEGMENT_CLOCKS = 24  # for a row's non-zeros in a slab: exchanges, staging, what fills up the last load
 LATENCY_CLOCKS = 3000  # before the first product of a block, and after its last
+
+
+MOST_PARTS = 512
+
+
+class Work(NamedTuple):
+    """What a product's time depends on: its sizes, the bytes of a number, and the multiprocessors that share it."""
+
+    rows: int
+    columns: int
+    nnz: int
+    batch: int
+    number_bytes: int
+    multiprocessors: int
 
 
 class Tiling(NamedTuple):
@@ -46,9 +61,17 @@ class Tiling(NamedTuple):
         """The bytes of a tile of one column."""
         return self.group * self.pieces * PIECE_BYTES
 
-    def tile(self, dtype: torch.dtype) -> int:
-        """Return the batch columns of a tile."""
-        return self.column_bytes // dtype.itemsize
+    def tiles(self, work: Work) -> int:
+        """Return into how many tiles a batch is cut."""
+        return -(-work.batch * work.number_bytes // self.column_bytes)
+
+    def tiles_each(self, work: Work, parts: int) -> int:
+        """Return how many tiles a block takes where the batch is cut into parts."""
+        return -(-self.tiles(work) // parts)
+
+    def most_parts(self, work: Work) -> int:
+        """Return into how many parts a batch may be worth to be cut."""
+        return min(self.tiles(work), MOST_PARTS)
 
     def row_blocks(self, rows: int) -> int:
         """Return into how many blocks so many rows are cut."""
@@ -82,6 +105,7 @@ class Tiling(NamedTuple):
         )
 
 
+@cache
 def multiprocessors(device: torch.device) -> int:
     """Return how many multiprocessors a card has."""
     return torch.cuda.get_device_properties(device).multi_processor_count
@@ -93,22 +117,21 @@ def aligned(batch: int, *tensors: Tensor | None) -> bool:
     return batch * present[0].element_size() % PIECE_BYTES == 0 and all(one.data_ptr() % PIECE_BYTES == 0 for one in present)
 
 
-def estimated(tiling: Tiling, structure: Structure, x: Tensor, staged: int, *, tiles_each: int = 1) -> float:
-    """Return the clocks that a product of a structure and x [columns, batch] may take."""
-    columns, batch = x.shape
-    slab, _ = tiling.slab(columns, staged, turns=tiles_each > 1)
-    tiles = -(-batch // tiling.tile(x.dtype))
-    blocks = tiling.row_blocks(structure.rows) * -(-tiles // tiles_each)
-    rows = min(structure.rows, tiling.warps * tiling.rows)
-    loads = len(structure.indices) / structure.rows * tiling.column_bytes / SHARED_RATE * (1 + 1 / (8 * tiling.pieces))
-    slabs = -(-columns // slab)
-    multiplied = rows * (loads + slabs * SEGMENT_CLOCKS) * tiles_each
-    copied = columns * tiling.column_bytes / COPY_RATE * tiles_each
+def work_of(structure: Structure, x: Tensor) -> Work:
+    """Return the work of a product of a structure and x [columns, batch]."""
+    sizes = structure.rows, structure.columns, len(structure.indices), x.shape[1], x.element_size()
+    return Work(*sizes, multiprocessors(x.device))
+
+
+def estimated(tiling: Tiling, work: Work, staged: int, parts: int) -> float:
+    """Return the clocks that a product may take for which the batch is cut into parts."""
+    tiles_each = tiling.tiles_each(work, parts)
+    slab, _ = tiling.slab(work.columns, staged, turns=tiles_each > 1)
+    blocks = tiling.row_blocks(work.rows) * -(-tiling.tiles(work) // tiles_each)
+    rows = min(work.rows, tiling.warps * tiling.rows)
+    loads = work.nnz / work.rows * tiling.column_bytes / SHARED_RATE * (1 + 1 / (8 * tiling.pieces))
+    multiplied = rows * (loads + -(-work.columns // slab) * SEGMENT_CLOCKS) * tiles_each
+    copied = work.columns * tiling.column_bytes / COPY_RATE * tiles_each
     exposed = slab * tiling.column_bytes / COPY_RATE + LATENCY_CLOCKS
-    each = -(-blocks // multiprocessors(x.device))  # of the multiprocessor that has most
+    each = -(-blocks // work.multiprocessors)  # of the multiprocessor that has most
     return each * max(multiplied, copied) + exposed * -(-each // tiling.blocks)
-
-
-def fastest(candidates: Iterable[Tiling], clocks: Callable[[Tiling], float]) -> Tiling:
-    """Return the candidate with the lowest estimate, of equals the first."""
-    return min(candidates, key=clocks)

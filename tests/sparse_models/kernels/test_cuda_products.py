@@ -12,7 +12,8 @@ from torch import Tensor
 from sparse_models.kernels import chain
 from sparse_models.kernels.cuda import _compile, _tiling
 from sparse_models.kernels.cuda._tiling import Tiling
-from sparse_models.kernels.cuda.product import STAGED_BYTES, default_tiling, product
+from sparse_models.kernels.cuda.product import STAGED_BYTES, default_parts, default_tiling, product
+from sparse_models.kernels.cuda.sampled import default_parts as default_sampled_parts
 from sparse_models.kernels.cuda.sampled import default_tiling as default_sampled_tiling
 from sparse_models.kernels.cuda.sampled import sampled
 from sparse_models.kernels.link import Link
@@ -26,8 +27,8 @@ __all__ = ["device"]  # a fixture
 pytestmark = pytest.mark.usefixtures("poisoned")
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-# A tile of 32 to 512 numbers; a warp with one row and with several, a block with one warp and with several; slabs of x. Each is a
-# kernel to be compiled, so not all are tried with all types of numbers and of indices.
+# A tile of 32 to 512 numbers; a warp with one row and with several, a block with one warp and with several; slabs of x. Each is
+# a kernel to be compiled, so not all are tried with all types of numbers and of indices.
 KERNELS = [
     (Tiling(8, 1, rows=2, threads=64), torch.float32, torch.int16),
     (Tiling(16, 1, rows=1, threads=32, cuts=3), torch.bfloat16, torch.int32),
@@ -80,13 +81,17 @@ def in_float64(numbers: Numbers) -> Numbers:
     return Numbers(structure, *(part.double().cpu() for part in numbers[1:]))
 
 
-def check_product(numbers: Numbers, tiling: Tiling | None, *, biased: bool, relu: bool, stopped: bool) -> None:
+def check_product(
+    numbers: Numbers, tiling: Tiling | None, parts: int | None = None, *, biased: bool, relu: bool, stopped: bool
+) -> None:
     exact = in_float64(numbers)
     bias, passed = (exact.bias if biased else None), (exact.grad if stopped else None)
     defined = define_product(exact.structure, exact.values, exact.x, bias, relu=relu, passed=passed)
     scale = define_product(exact.structure, exact.values.abs(), exact.x.abs(), None if bias is None else bias.abs())
     own_bias, own_passed = (numbers.bias if biased else None), (numbers.grad if stopped else None)
-    found = product(numbers.structure, numbers.values, numbers.x, own_bias, relu=relu, passed=own_passed, tiling=tiling)
+    found = product(
+        numbers.structure, numbers.values, numbers.x, own_bias, relu=relu, passed=own_passed, tiling=tiling, parts=parts
+    )
     assert found.dtype == numbers.x.dtype
     assert found.is_contiguous()
     close(found, defined, scale)
@@ -105,7 +110,8 @@ def test_products_are_what_their_definitions_say(device: str, tiling: Tiling, dt
     shapes = [(13, 75, 128, 0.5), (5, 100, 104, 0.1), (9, 40, 63, 0.4), (4, 33, 1, 0.9)]
     for seed, (rows, columns, batch, density) in enumerate(shapes):
         numbers = problem(seed, rows, columns, batch, density, dtype, device, index)
-        check_product(numbers, tiling, biased=seed % 2 == 0, relu=seed % 2 == 1, stopped=seed < 2)
+        for parts in (1, None):
+            check_product(numbers, tiling, parts, biased=seed % 2 == 0, relu=seed % 2 == 1, stopped=seed < 2)
         check_sampled(numbers, tiling)
         check_sampled(numbers, tiling, parts=1)
 
@@ -130,7 +136,7 @@ def test_products_of_any_shape(
 ) -> None:
     tiling, dtype, index = kernel
     numbers = problem(seed, *sizes, density, dtype, device, index)
-    check_product(numbers, tiling, biased=options[0], relu=options[1], stopped=options[2])
+    check_product(numbers, tiling, parts, biased=options[0], relu=options[1], stopped=options[2])
     check_sampled(numbers, tiling, parts)
 
 
@@ -174,9 +180,9 @@ def test_rows_that_begin_anywhere_in_memory(device: str) -> None:
 
 
 def test_the_same_numbers_give_the_same_bits(device: str) -> None:
-    numbers = problem(0, 20, 90, 300, 0.3, torch.float32, device)
+    numbers = problem(0, 8, 90, 300, 0.3, torch.float32, device)
     for tiling in TILINGS:
-        first, second = (product(numbers.structure, numbers.values, numbers.x, tiling=tiling) for _ in range(2))
+        first, second = (product(numbers.structure, numbers.values, numbers.x, tiling=tiling, parts=3) for _ in range(2))
         assert torch.equal(first, second)
         first, second = (sampled(numbers.structure, numbers.grad, numbers.x, tiling=tiling, parts=3) for _ in range(2))
         assert torch.equal(first, second)
@@ -201,7 +207,11 @@ def test_a_chain_is_trained_layer_by_layer(device: str, monkeypatch: pytest.Monk
     def there(structure: Structure) -> Structure:
         return Structure(structure.pointers.to(device), structure.indices.to(device), structure.columns)
 
-    moved = [Link(there(one.rows), there(one.columns), *(part.to(device) for part in one[2:])) for one in links]
+    moved = [
+        Link(there(one.rows), there(one.columns), one.values.to(device), one.transposition.to(device), one.bias.to(device))
+        for one in links
+        if one.bias is not None
+    ]
     found = chain.layer_by_layer(moved, x.to(device), labels.to(device))
     for own, defined in zip(
         [found.loss, *found.values, *found.biases], [expected.loss, *expected.values, *expected.biases], strict=True
@@ -228,11 +238,8 @@ def test_nvrtc_compiles_them(file: str, architecture: str) -> None:
 
 
 @pytest.mark.parametrize(("rows", "columns", "batch"), [(256, 256, 4096), (4096, 4096, 64), (10, 256, 4096)])
-def test_the_default_keeps_all_multiprocessors_busy(
-    rows: int, columns: int, batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_tiling, "multiprocessors", lambda _: 132)
-    pointers = torch.arange(rows + 1, dtype=torch.int32) * (columns // 5)
-    structure, x = Structure(pointers, torch.zeros(int(pointers[-1]), dtype=torch.int16), columns), torch.zeros(columns, batch)
-    for tiling in (default_tiling(structure, x), default_sampled_tiling(structure, x)):
-        assert tiling.row_blocks(rows) * -(-batch // tiling.tile(x.dtype)) >= 64
+def test_the_default_keeps_all_multiprocessors_busy(rows: int, columns: int, batch: int) -> None:
+    work = _tiling.Work(rows, columns, rows * columns // 5, batch, 4, 132)
+    tiling, sampling = default_tiling(work), default_sampled_tiling(work)
+    assert tiling.row_blocks(rows) * default_parts(tiling, work) >= 64
+    assert sampling.row_blocks(rows) * default_sampled_parts(sampling, work) >= 64
