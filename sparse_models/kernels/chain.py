@@ -1,15 +1,36 @@
 """Loss and gradients of a chain of sparse layers with ReLU between them, in one pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparse_models.kernels._pass import tile_by_tile, tile_bytes
 from sparse_models.kernels._tile import TILE_BYTES
+from sparse_models.kernels.cuda import product as cuda_product
+from sparse_models.kernels.cuda import sampled as cuda_sampled
 from sparse_models.kernels.link import Gradients, Link
+from sparse_models.kernels.structure import Structure
 from sparse_models.kernels.tiled import product, sampled
 from sparse_models.kernels.transpose import transposed
+
+
+class Kernels(NamedTuple):
+    """What a pass layer by layer is made of."""
+
+    product: Callable[..., Tensor]
+    sampled: Callable[[Structure, Tensor, Tensor], Tensor]
+    transposed: Callable[[Tensor], Tensor]
+
+
+CPU = Kernels(product, sampled, transposed)
+CUDA = Kernels(cuda_product.product, cuda_sampled.sampled, lambda x: x.t().contiguous())
+
+
+def kernels_for(x: Tensor) -> Kernels:
+    """Return the kernels of the device that x is on."""
+    return CUDA if x.is_cuda else CPU
 
 
 def define_gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
@@ -35,29 +56,31 @@ def define_gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradie
 def gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     """Return loss and gradients for x [batch, in] and labels [batch], each below the last layer's rows.
 
-    A tile of the batch goes through all layers where the second cache holds it in all of them; else layer comes after layer.
+    A tile of the batch goes through all layers where a CPU's second cache holds it in all of them; else layer after layer.
     """
     sizes = [links[0].rows.columns, *(link.rows.rows for link in links)]
-    if tile_bytes(sizes) > TILE_BYTES:
+    if x.is_cuda or tile_bytes(sizes) > TILE_BYTES:
         return layer_by_layer(links, x, labels)
     return tile_by_tile(links, x.contiguous(), labels.contiguous())
 
 
 def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     """Return what `gradients` does, each layer's products in their turn, with ReLU and its gradient fused into them."""
-    held, last = [transposed(x)], len(links) - 1
+    kernels = kernels_for(x)
+    held, last = [kernels.transposed(x)], len(links) - 1
     for number, link in enumerate(links):
-        held.append(product(link.rows, link.values, held[-1], link.bias, relu=number < last))
+        held.append(kernels.product(link.rows, link.values, held[-1], link.bias, relu=number < last))
     logits = held.pop().t()  # [batch, classes]
     log_shares = torch.log_softmax(logits, 1)
     loss = torch.nn.functional.nll_loss(log_shares, labels)
     shares = log_shares.exp_()
-    shares[torch.arange(len(labels)), labels] -= 1
-    slope = shares.t().contiguous() / len(labels)  # [classes, batch]
+    chosen = labels[:, None]
+    shares.scatter_(1, chosen, shares.gather(1, chosen) - 1)  # on a card, indexing would wait for the host
+    slope = kernels.transposed(shares) / len(labels)  # [classes, batch]
     values, biases = [], []
     for number, link in reversed(list(enumerate(links))):
-        values.append(sampled(link.rows, slope, held[number]))
+        values.append(kernels.sampled(link.rows, slope, held[number]))
         biases.append(slope.sum(1))
         if number:
-            slope = product(link.columns, link.transposed_values, slope, passed=held[number])
+            slope = kernels.product(link.columns, link.transposed_values, slope, passed=held[number])
     return Gradients(loss, values[::-1], biases[::-1])

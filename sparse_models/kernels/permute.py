@@ -13,7 +13,7 @@ LEAST = 2**14  # numbers that are worth a team
 
 def permuted(values: Tensor, order: Tensor) -> Tensor:
     """Return values[order], for values and 32-bit places of any number, contiguous: what index_select means."""
-    if len(order) < LEAST:
+    if len(order) < LEAST or values.is_cuda:
         return values.index_select(0, order)
     result = values.new_empty(len(order))
     team = threads()

@@ -35,11 +35,13 @@ static inline int2 make_int2(int a, int b) { return {a, b}; }
 static inline int4 make_int4(int a, int b, int c, int d) { return {a, b, c, d}; }
 
 struct Fiber { ucontext_t context; bool done = false; };
+struct Copy { void* to; const void* from; };
 struct Barrier { int arrived = 0, generation = 0; };
 static dim3_ threadIdx, blockIdx, blockDim, gridDim;
 static std::vector<Fiber> emu_fibers;
 static std::vector<Barrier> emu_warps;
 static std::vector<unsigned> emu_lanes;  // what the lanes of each warp exchange
+static std::vector<std::vector<std::vector<Copy>>> emu_copies;  // of each fiber, in groups, those not waited for yet
 static Barrier emu_block;
 static ucontext_t emu_scheduler;
 static int emu_current, emu_running;
@@ -115,12 +117,19 @@ template <class T> static inline T min(T a, T b) { return a < b ? a : b; }
 template <class T> static inline T max(T a, T b) { return a > b ? a : b; }
 static inline void let_next_begin() {}
 static inline void wait_for_previous() {}
+// Copies happen as late as they may, when they are waited for: who waits for too little reads poison, or what was there before.
 static inline void copy_async(void* to, const void* from) {
     if (((uintptr_t)to | (uintptr_t)from) & 15) { fprintf(stderr, "copy_async: not aligned to 16 bytes\n"); abort(); }
-    memcpy(to, from, 16);
+    emu_copies[emu_current].back().push_back({to, from});
 }
-static inline void copies_end_group() {}
-template <int N> static inline void copies_wait() {}
+static inline void copies_end_group() { emu_copies[emu_current].emplace_back(); }
+template <int N> static inline void copies_wait() {
+    auto& groups = emu_copies[emu_current];  // the last of them has not ended
+    while ((int)groups.size() - 1 > N) {
+        for (Copy& copy : groups.front()) memcpy(copy.to, copy.from, 16);
+        groups.erase(groups.begin());
+    }
+}
 static inline float half_to_float(unsigned bits) { _Float16 h; unsigned short s = (unsigned short)bits; memcpy(&h, &s, 2); return (float)h; }
 static inline unsigned float_to_half(float value) { _Float16 h = (_Float16)value; unsigned short s; memcpy(&s, &h, 2); return s; }
 
@@ -145,7 +154,7 @@ template <class... A> int emulate(void (*kernel)(A...), int gx, int gy, int bloc
         blockIdx.x = bx; blockIdx.y = by;
         memset(emu_shared, 0xff, sizeof emu_shared);
         emu_fibers.assign(block, Fiber{}); emu_warps.assign((block + 31) / 32, Barrier{}); emu_lanes.assign(((block + 31) / 32) * 32, 0);
-        emu_block = Barrier{}; emu_running = block;
+        emu_block = Barrier{}; emu_running = block; emu_copies.assign(block, {{}});
         for (int t = 0; t < block; t++) {
             getcontext(&emu_fibers[t].context);
             emu_fibers[t].context.uc_stack.ss_sp = stacks.data() + stack * t;

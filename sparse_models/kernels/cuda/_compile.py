@@ -6,6 +6,7 @@ NVRTC and the launches go through NVIDIA's cuda-core, the optional extra [gpu]: 
 import ctypes
 import hashlib
 import importlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor
 from sparse_models.kernels._kept import cache_folder, read_whole, write_whole
 
 PRELUDE = "prelude.cuh"
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)  # ours; a card's compiler is given one text
 Macros = tuple[tuple[str, str | int], ...]
 
 
@@ -33,10 +35,11 @@ class Launch(NamedTuple):
 
 
 def source_of(file: str, macros: Macros) -> str:
-    """Return the text of a kernel, the prelude and the macros before it."""
+    """Return the text of a kernel, the prelude and the macros before it, and the headers that it includes in their places."""
     folder = Path(__file__).parent
     defined = "".join(f"#define {name} {value}\n" for name, value in macros)
-    return defined + (folder / PRELUDE).read_text(encoding="utf-8") + (folder / file).read_text(encoding="utf-8")
+    text = (folder / PRELUDE).read_text(encoding="utf-8") + (folder / file).read_text(encoding="utf-8")
+    return defined + _INCLUDE.sub(lambda found: (folder / found[1]).read_text(encoding="utf-8"), text)
 
 
 def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | None) -> None:

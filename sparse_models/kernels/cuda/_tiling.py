@@ -1,0 +1,137 @@
+"""How the sparse products cut their work into blocks, and which cut is estimated to be fastest for a shape."""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparse_models.kernels.cuda._compile import Macros
+from sparse_models.kernels.structure import Structure
+
+SHARED_BYTES = 227 * 1024  # of a multiprocessor of sm_90, that blocks share
+RESERVED_BYTES = 1024  # of it, for each block
+PIECE_BYTES = 16  # what a lane loads at once
+NAMES = {torch.float32: "Float32", torch.float16: "Float16", torch.bfloat16: "Bfloat16"}
+
+# For the estimate, in clocks of a multiprocessor: what shared memory, the second cache and memory give it, and what is lost.
+SHARED_RATE = 128  # bytes a clock
+COPY_RATE = 24  # bytes a clock, with all multiprocessors at it
+MEMORY_RATE = 14  # bytes a clock, with all multiprocessors at it
+SEGMENT_CLOCKS = 24  # for a row's non-zeros in a slab: exchanges, staging, what fills up the last load
+LATENCY_CLOCKS = 3000  # before the first product of a block, and after its last
+
+
+MOST_PARTS = 512
+
+
+class Work(NamedTuple):
+    """What a product's time depends on: its sizes, the bytes of a number, and the multiprocessors that share it."""
+
+    rows: int
+    columns: int
+    nnz: int
+    batch: int
+    number_bytes: int
+    multiprocessors: int
+
+
+class Tiling(NamedTuple):
+    """A block's share: its threads, the rows of each warp, its tile of the batch, and the slabs that x comes in.
+
+    A tile is as wide as `group` lanes of `pieces` 16-byte pieces each; x [columns, tile] comes in at least `cuts` slabs;
+    `blocks` are at a multiprocessor at once; `unroll` is how many steps of the innermost loop are one.
+    """
+
+    group: int = 16
+    pieces: int = 1
+    rows: int = 8
+    threads: int = 512
+    cuts: int = 1
+    blocks: int = 1
+    unroll: int = 2
+
+    @property
+    def warps(self) -> int:
+        """The warps of a block."""
+        return self.threads // 32
+
+    @property
+    def column_bytes(self) -> int:
+        """The bytes of a tile of one column."""
+        return self.group * self.pieces * PIECE_BYTES
+
+    def tiles(self, work: Work) -> int:
+        """Return into how many tiles a batch is cut."""
+        return -(-work.batch * work.number_bytes // self.column_bytes)
+
+    def tiles_each(self, work: Work, parts: int) -> int:
+        """Return how many tiles a block takes where the batch is cut into parts."""
+        return -(-self.tiles(work) // parts)
+
+    def most_parts(self, work: Work) -> int:
+        """Return into how many parts a batch may be worth to be cut."""
+        return min(self.tiles(work), MOST_PARTS)
+
+    def row_blocks(self, rows: int) -> int:
+        """Return into how many blocks so many rows are cut."""
+        return -(-rows // (self.warps * self.rows))
+
+    def slab(self, columns: int, staged: int, *, turns: bool = False) -> tuple[int, int]:
+        """Return the columns of a slab and a block's bytes of shared memory, `staged` of them for each warp.
+
+        Two slabs take turns in it where there is more than one, or where the one is followed by those of other tiles (`turns`).
+        """
+        room = SHARED_BYTES // self.blocks - RESERVED_BYTES - self.warps * staged
+        room = room // self.column_bytes - 1  # a column of zeros
+        cuts = max(1, min(self.cuts, columns))
+        if cuts > 1 or turns or columns > room:
+            turns, cuts = True, max(cuts, -(-columns // (room // 2)))
+        slab = max(1, -(-columns // cuts))
+        return slab, (1 + (2 if turns else 1) * slab) * self.column_bytes + self.warps * staged
+
+    def macros(self, structure: Structure, x: Tensor, *, aligned: bool) -> Macros:
+        """Return what the kernels are compiled with."""
+        return (
+            ("NUMBER", NAMES[x.dtype]),
+            ("INDEX", "u16" if structure.indices.dtype == torch.int16 else "int"),
+            ("GROUP", self.group),
+            ("PIECES", self.pieces),
+            ("ROWS", self.rows),
+            ("THREADS", self.threads),
+            ("BLOCKS", self.blocks),
+            ("UNROLL", self.unroll),
+            ("ALIGNED", int(aligned)),
+        )
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Return how many multiprocessors a card has."""
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def aligned(batch: int, *tensors: Tensor | None) -> bool:
+    """Tell whether rows of a batch so long can be read 16 bytes at a time."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    return batch * present[0].element_size() % PIECE_BYTES == 0 and all(one.data_ptr() % PIECE_BYTES == 0 for one in present)
+
+
+def work_of(structure: Structure, x: Tensor) -> Work:
+    """Return the work of a product of a structure and x [columns, batch]."""
+    sizes = structure.rows, structure.columns, len(structure.indices), x.shape[1], x.element_size()
+    return Work(*sizes, multiprocessors(x.device))
+
+
+def estimated(tiling: Tiling, work: Work, staged: int, parts: int) -> float:
+    """Return the clocks that a product may take for which the batch is cut into parts."""
+    tiles_each = tiling.tiles_each(work, parts)
+    slab, _ = tiling.slab(work.columns, staged, turns=tiles_each > 1)
+    blocks = tiling.row_blocks(work.rows) * -(-tiling.tiles(work) // tiles_each)
+    rows = min(work.rows, tiling.warps * tiling.rows)
+    loads = work.nnz / work.rows * tiling.column_bytes / SHARED_RATE * (1 + 1 / (8 * tiling.pieces))
+    multiplied = rows * (loads + -(-work.columns // slab) * SEGMENT_CLOCKS) * tiles_each
+    copied = work.columns * tiling.column_bytes / COPY_RATE * tiles_each
+    exposed = slab * tiling.column_bytes / COPY_RATE + LATENCY_CLOCKS
+    each = -(-blocks // work.multiprocessors)  # of the multiprocessor that has most
+    return each * max(multiplied, copied) + exposed * -(-each // tiling.blocks)

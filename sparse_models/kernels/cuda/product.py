@@ -1,0 +1,63 @@
+"""A sparse matrix times feature-major activations on a GPU: what sparse_models.kernels.tiled.product means."""
+
+from functools import lru_cache
+
+from torch import Tensor
+
+from sparse_models.kernels.cuda import _compile
+from sparse_models.kernels.cuda._compile import Launch
+from sparse_models.kernels.cuda._tiling import Tiling, Work, aligned, estimated, work_of
+from sparse_models.kernels.structure import Structure
+
+STAGED_BYTES = 2 * 32 * 8  # of a warp: two times 32 pairs of a value and a place
+CANDIDATES = [
+    Tiling(group, pieces, rows, cuts=cuts)
+    for group, pieces in ((16, 1), (32, 1), (8, 1))
+    for rows in (16, 8, 4, 2, 1)
+    for cuts in (1, 2, 4)
+]
+
+
+def product(
+    structure: Structure,
+    values: Tensor,
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    relu: bool = False,
+    passed: Tensor | None = None,
+    tiling: Tiling | None = None,
+    parts: int | None = None,
+) -> Tensor:
+    """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch], all contiguous.
+
+    With `relu`, what is below 0 becomes 0; with `passed` [rows, batch], ReLU's results, so does what ReLU's gradient stops.
+    The batch is cut into parts, whose tiles a block takes one after the other.
+    """
+    rows, (columns, batch) = structure.rows, x.shape
+    result = x.new_empty(rows, batch)
+    if rows == 0 or batch == 0:
+        return result
+    work = work_of(structure, x)
+    tiling = tiling or default_tiling(work)
+    tiles_each = tiling.tiles_each(work, parts or default_parts(tiling, work))
+    slab, shared_bytes = tiling.slab(columns, STAGED_BYTES, turns=tiles_each > 1)
+    macros = tiling.macros(structure, x, aligned=aligned(batch, x, result, passed))
+    launch = Launch((tiling.row_blocks(rows), -(-tiling.tiles(work) // tiles_each)), tiling.threads, shared_bytes)
+    tensors = (structure.pointers, structure.indices, values, x, bias, passed, result)
+    _compile.run("product.cu", macros, launch, *tensors, rows, columns, batch, slab, tiles_each, int(relu))
+    return result
+
+
+@lru_cache(maxsize=1024)
+def default_tiling(work: Work) -> Tiling:
+    """Return the tiling that is estimated to be fastest."""
+    wide = 4 // work.number_bytes  # a lane has as many sums of a row as numbers fit into 16 bytes
+    fitting = [one for one in CANDIDATES if one.rows * wide <= 16]
+    return min(fitting, key=lambda one: estimated(one, work, STAGED_BYTES, default_parts(one, work)))
+
+
+@lru_cache(maxsize=1024)
+def default_parts(tiling: Tiling, work: Work) -> int:
+    """Return into how many parts the batch is best cut: blocks for all multiprocessors, each with as many tiles."""
+    return min(range(1, tiling.most_parts(work) + 1), key=lambda parts: estimated(tiling, work, STAGED_BYTES, parts))

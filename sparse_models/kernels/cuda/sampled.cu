@@ -1,0 +1,111 @@
+// grad [rows, batch] times x [columns, batch] transposed, at the non-zeros of a matrix [rows, columns] alone. A block takes rows and
+// a part of the batch, tile after tile, and of each tile slab after slab of x, the next one copied meanwhile.
+//
+// A row's tile of grad stays in registers. A warp takes 32 non-zeros at a time, a group every GROUPS-th of them, GROUP in all: so each
+// lane has GROUP sums over its own batch columns, and GROUP - 1 exchanges leave each lane with one whole sum. What earlier tiles gave
+// is added by the lane that wrote it: nothing is atomic, and the order of additions is always the same.
+#include "slabs.cuh"
+typedef float Sums[GROUP];
+
+__device__ __forceinline__ void read_tile(Piece (&tile)[PIECES], const Stored* grad, int row, int rows, int start, int batch) {
+#pragma unroll
+    for (int piece = 0; piece < PIECES; piece++)
+        tile[piece] = read<WIDE>(grad + (long long)row * batch, start + batch_of(piece), row < rows ? batch : 0);
+}
+
+// What the lane's batch columns give for the group's non-zeros; all of them where WHOLE.
+template <bool WHOLE>
+__device__ __forceinline__ void multiply(Sums& sums, const float (&g)[OWN], const unsigned char* own, const u32* places, int count) {
+#pragma unroll
+    for (int i = 0; i < GROUP; i++) {
+        sums[i] = 0.f;
+        if (WHOLE || i * GROUPS < count) {
+            const u32 place = ((const Several<u32, 4>*)places)[i / 4].at[i % 4];
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++) {
+                const Piece numbers = *(const Piece*)(own + place + piece * GROUP * 16);
+#pragma unroll
+                for (int k = 0; k < WIDE; k++) sums[i] += g[piece * WIDE + k] * NUMBER::load(numbers.at[k]);
+            }
+        }
+    }
+}
+
+// Adds up what the lanes of a group have summed apart: each is left, in sums[0], with the sum of its own number.
+__device__ __forceinline__ void add_lanes(Sums& sums) {
+#pragma unroll
+    for (int step = GROUP / 2; step; step /= 2) {
+        const bool upper = threadIdx.x & step;
+#pragma unroll
+        for (int i = 0; i < step; i++) {
+            const float kept = upper ? sums[i + step] : sums[i], sent = upper ? sums[i] : sums[i + step];
+            sums[i] = kept + __shfl_xor_sync(ALL, sent, step);
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
+    const int* __restrict__ pointers, const INDEX* __restrict__ indices, const Stored* __restrict__ grad,
+    const Stored* __restrict__ x, float* result, int rows, int columns, int batch, int slab, int tiles_each, int count_all) {
+    DYNAMIC_SHARED(shared);  // one slab or two that take turns, places
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / GROUP;
+    const int slabs = (columns + slab - 1) / slab, first = (blockIdx.x * WARPS + warp) * ROWS;
+    const int tile = blockIdx.y * tiles_each, tiles = min(tiles_each, (batch + TILE - 1) / TILE - tile), steps = tiles * slabs;
+    const unsigned char* own = shared + lane % GROUP * 16;
+    u32* places = (u32*)(shared + (steps > 1 ? 2 : 1) * slab * TILE_BYTES) + warp * 64;
+    float* sums_of = result + (long long)blockIdx.y * count_all;
+    const int number = lane % GROUP * GROUPS + group;               // of the 32 non-zeros, the one whose sum the lane is left with
+    const int staged_at = lane % GROUPS * GROUP + lane / GROUPS;  // so that a group's places lie one after the other
+    // Lane r holds where row r is and where it ends.
+    const bool mine = lane < ROWS && first + lane < rows;
+    const int begin = mine ? pointers[first + lane] : 0, end = mine ? pointers[first + lane + 1] : 0;
+    int place = begin, turn = 0;
+    begin_slab(shared, x, 0, min(slab, columns), tile * TILE, batch);
+    copies_end_group();
+    for (int step = 0; step < steps; step++) {
+        const int s = step % slabs, start = (tile + step / slabs) * TILE, next = (s + 1) % slabs * slab;
+        if (step + 1 < steps) {
+            unsigned char* to = shared + (step + 1) % 2 * slab * TILE_BYTES;
+            begin_slab(to, x, next, min(slab, columns - next), (tile + (step + 1) / slabs) * TILE, batch);
+        }
+        copies_end_group();
+        if (s == 0) place = begin;
+        int at = __shfl_sync(ALL, place, 0), stop = __shfl_sync(ALL, end, 0);
+        int ahead = at + lane < stop ? (int)indices[at + lane] : NO_COLUMN;
+        Piece tile_ahead[PIECES];
+        read_tile(tile_ahead, grad, first, rows, start, batch);
+        copies_wait<1>();
+        __syncthreads();
+        const u32 base = (u32)TILE_BYTES * (step % 2 * slab - s * slab);  // below 0 maybe: what is added to it makes up for that
+        for (int r = 0; r < ROWS && first + r < rows; r++) {
+            float g[OWN];
+#pragma unroll
+            for (int k = 0; k < OWN; k++) g[k] = NUMBER::load(tile_ahead[k / WIDE].at[k % WIDE]);
+            const int after = (r + 1) % ROWS, after_at = __shfl_sync(ALL, place, after), after_stop = __shfl_sync(ALL, end, after);
+            if (r + 1 < ROWS) read_tile(tile_ahead, grad, first + r + 1, rows, start, batch);
+            while (true) {
+                const int count = before(ahead, (s + 1) * slab);
+                places[turn + staged_at] = lane < count ? base + ahead * TILE_BYTES : base + s * slab * TILE_BYTES;
+                __syncwarp();
+                float sum = 0.f;
+                if (step >= slabs && number < count) sum = sums_of[at + number];
+                const bool ended = count < 32;
+                const int from = (ended ? after_at : at + 32) + lane;
+                ahead = from < (ended ? after_stop : stop) ? (int)indices[from] : NO_COLUMN;
+                if (count) {
+                    Sums sums;
+                    if (ended) multiply<false>(sums, g, own, places + turn + group * GROUP, count);
+                    else multiply<true>(sums, g, own, places + turn + group * GROUP, count);
+                    add_lanes(sums);
+                    if (number < count) sums_of[at + number] = sum + sums[0];
+                }
+                at += count;
+                turn ^= 32;
+                if (ended) break;
+            }
+            if (lane == r) place = at;
+            at = after_at, stop = after_stop;
+        }
+        __syncthreads();
+    }
+}

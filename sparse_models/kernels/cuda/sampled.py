@@ -1,0 +1,54 @@
+"""The gradient of a sparse matrix's values on a GPU: what sparse_models.kernels.tiled.sampled means."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from sparse_models.kernels.cuda import _compile
+from sparse_models.kernels.cuda._compile import Launch
+from sparse_models.kernels.cuda._tiling import MEMORY_RATE, Tiling, Work, aligned, estimated, work_of
+from sparse_models.kernels.structure import Structure
+
+ADDING_CLOCKS = 4000  # of a kernel that adds the parts, however few they are
+STAGED_BYTES = 2 * 32 * 4  # of a warp: two times 32 places
+CANDIDATES = [Tiling(8, pieces, rows, cuts=cuts) for pieces in (2, 4, 1) for rows in (16, 8, 4, 2, 1) for cuts in (1, 2, 4)]
+
+
+def sampled(structure: Structure, grad: Tensor, x: Tensor, *, tiling: Tiling | None = None, parts: int | None = None) -> Tensor:
+    """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed, all contiguous.
+
+    The batch is cut into parts, added in their order: for a tiling and a number of parts the result is always the same.
+    """
+    (columns, batch), nnz = x.shape, len(structure.indices)
+    if batch == 0 or nnz == 0:
+        return x.new_zeros(nnz)
+    work = work_of(structure, x)
+    tiling = tiling or default_tiling(work)
+    tiles_each = tiling.tiles_each(work, parts or default_parts(tiling, work))
+    parts = -(-tiling.tiles(work) // tiles_each)
+    slab, shared_bytes = tiling.slab(columns, STAGED_BYTES, turns=tiles_each > 1)
+    macros = tiling.macros(structure, x, aligned=aligned(batch, x, grad))
+    launch = Launch((tiling.row_blocks(structure.rows), parts), tiling.threads, shared_bytes)
+    sums = x.new_empty(parts, nnz, dtype=torch.float32)
+    tensors = (structure.pointers, structure.indices, grad, x, sums)
+    _compile.run("sampled.cu", macros, launch, *tensors, structure.rows, columns, batch, slab, tiles_each, nnz)
+    return (sums[0] if parts == 1 else sums.sum(0)).to(x.dtype)
+
+
+@lru_cache(maxsize=1024)
+def default_tiling(work: Work) -> Tiling:
+    """Return the tiling that is estimated to be fastest, with as many parts of the batch as are best for it."""
+    return min(CANDIDATES, key=lambda one: _clocks(one, work, default_parts(one, work)))
+
+
+@lru_cache(maxsize=1024)
+def default_parts(tiling: Tiling, work: Work) -> int:
+    """Return into how many parts the batch is best cut: blocks for all multiprocessors, and few sums to be added."""
+    return min(range(1, tiling.most_parts(work) + 1), key=lambda parts: _clocks(tiling, work, parts))
+
+
+def _clocks(tiling: Tiling, work: Work, parts: int) -> float:
+    clocks = estimated(tiling, work, STAGED_BYTES, parts)
+    written = parts * work.nnz * 8 / (MEMORY_RATE * work.multiprocessors)  # and read again
+    return clocks if parts == 1 else clocks + written + ADDING_CLOCKS

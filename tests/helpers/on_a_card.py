@@ -1,0 +1,27 @@
+"""CUDA kernels on a card where there is one, and in the emulator everywhere: a test that takes `device` runs on both."""
+
+import shutil
+
+import pytest
+import torch
+
+from sparse_models.kernels.cuda import _compile, _tiling
+from tests.helpers import cuda_emulator
+
+MULTIPROCESSORS = 3  # of the emulated card
+
+
+@pytest.fixture(params=["emulated", "cuda"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the device on which tensors of a test are to be."""
+    if request.param == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device on this machine")
+        if _compile.why_absent():
+            pytest.skip(str(_compile.why_absent()))
+        return "cuda"
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ on this machine, which the emulator needs")
+    monkeypatch.setattr(_compile, "run", cuda_emulator.run)
+    monkeypatch.setattr(_tiling, "multiprocessors", lambda _: MULTIPROCESSORS)
+    return "cpu"
