@@ -40,8 +40,10 @@ class CsrStorage(SparseLinear):
         number = torch.full((mask.numel(),), nnz, device=mask.device)
         number[self._positions()] = torch.arange(nnz, device=mask.device)
         self.index(mask)
-        source = number[self._positions()]  # nnz, where the appended 0 stands, for what is grown
-        return [torch.cat([tensor, tensor.new_zeros(1)])[source] for tensor in tensors]
+        source = number.index_select(0, self._positions())  # nnz, where the appended 0 stands, for what is grown
+        one_dtype = len({tensor.dtype for tensor in tensors}) == 1
+        groups = [tensors] if one_dtype else [[tensor] for tensor in tensors]
+        return [gathered for group in groups for gathered in _gathered(group, source)]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take a saved structure of any number of non-zeros; refuse, before anything is copied, one of another shape."""
@@ -107,7 +109,7 @@ class CsrBothWays(CsrStorage):
         number[self._positions()] = torch.arange(self.columns.numel(), dtype=number.dtype, device=mask.device)
         self.register_buffer("column_pointers", column_pointers)
         self.register_buffer("rows", rows)
-        self.register_buffer("transposition", number.index_select(0, rows.long() * self.in_features + columns))
+        self.register_buffer("transposition", number.index_select(0, torch.add(columns, rows.long(), alpha=self.in_features)))
 
     @staticmethod
     def multiply(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -183,6 +185,13 @@ class _Product(torch.autograd.Function):
         x_grad = ctx.layer.multiply(columns, ctx.layer.permuted(values, transposition), grad_t).t() if x_needed else None
         values_grad = ctx.layer.sample(rows, grad_t, x_t) if values_needed else None
         return x_grad, values_grad, grad_t.sum(1) if bias_needed else None, None, None, None, None
+
+
+def _gathered(tensors: list[Tensor], source: Tensor) -> list[Tensor]:
+    """Return `tensors` [nnz], of one dtype, at `source`, 0 where that is nnz: two kernels, and one for each tensor."""
+    zero = tensors[0].new_zeros(1)
+    joined = torch.cat([part for tensor in tensors for part in (tensor, zero)])
+    return [part.index_select(0, source) for part in joined.split(len(tensors[0]) + 1)]
 
 
 def _positions(row_pointers: Tensor, columns: Tensor, in_features: int) -> Tensor:

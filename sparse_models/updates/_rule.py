@@ -60,7 +60,7 @@ def _without_asking(
     mask: Tensor, keep_score: Tensor, grow_score: Tensor, surviving: int, growing: int, *, regrow_dropped: bool
 ) -> Tensor:
     """Return the next mask as a host would choose it, by indices whose number is known; on a CPU it takes longer."""
-    chosen = torch.zeros_like(mask)
+    chosen = torch.zeros_like(mask, memory_format=torch.contiguous_format)
     chosen.view(-1).index_fill_(0, highest_places(keep_score, surviving, ~mask), True)  # noqa: FBT003  # the value filled in
     taken = chosen if regrow_dropped else mask
     chosen.view(-1).index_fill_(0, highest_places(grow_score, growing, taken), True)  # noqa: FBT003

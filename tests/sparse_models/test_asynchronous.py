@@ -194,3 +194,15 @@ def test_the_number_as_set_follows_the_mask(layer: str) -> None:
     assert part.nnz_as_set == part.nnz
     if isinstance(part, CsrStorage):
         assert part.nnz_as_set == part.columns.numel()
+
+
+@pytest.mark.parametrize("layer", ["csr", "masked"])
+def test_moments_of_another_dtype_follow_their_mask(layer: str) -> None:
+    part = next(iter(trained(layer, 0)[0]))
+    moments = [torch.rand_like(part.values, dtype=dtype) + 1 for dtype in (torch.float64, torch.float32)]
+    dense = [part.unpack(moment) for moment in moments]
+    mask = random_mask((7, 6), 0.6, generator(5))
+    moved = part.move(mask, moments)
+    for whole, moment, own in zip(dense, moved, moments, strict=True):
+        assert torch.equal(part.unpack(moment), whole * mask)
+        assert moment.dtype == own.dtype or layer == "masked"
