@@ -97,8 +97,12 @@ class Arm:
         next(self._train(model_of(self.case), Split(*(part[few] for part in self.data.train))))
 
     def epoch(self) -> None:
-        """Train for one epoch."""
-        next(self._epochs)
+        """Train for one epoch; raises RuntimeError when there is none left: a training cannot be repeated as a work can."""
+        if next(self._epochs, None) is None:
+            raise RuntimeError(
+                f"{self.case.model} {self.case.layer}: expected at most {self.settings.epochs} epochs, got a call for one "
+                "more; time a training only as often as it has epochs"
+            )
 
 
 NO_SEARCH = Search(cases.SEED_LEARNING_RATE, 0, 0.0)

@@ -35,8 +35,7 @@ def top_k_mask(score: Tensor, kept: int, among: Tensor | None = None) -> Tensor:
 
     `score` may have any shape; the mask has the same. Raises InputError for NaN scores and for more kept than there are.
     """
-    if score.isnan().any():
-        raise InputError("expected scores without NaN, got NaN; look for a training that diverged (a lower learning rate)")
+    refuse_nan(score.isnan())
     flat = score.reshape(-1)
     places = None if among is None else among.reshape(-1).nonzero().squeeze(1)
     available = flat.numel() if places is None else places.numel()
@@ -49,10 +48,38 @@ def top_k_mask(score: Tensor, kept: int, among: Tensor | None = None) -> Tensor:
     return mask.reshape(score.shape)
 
 
-def random_score(shape: Sequence[int], generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
-    """Return uniform random scores of `shape`, in float64 so that ties do not happen, the same on every device."""
-    on = "cpu" if generator is None else generator.device
-    return torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device=on).to(device)
+def refuse_nan(found: Tensor) -> None:
+    """Raise InputError where any of `found`, whether scores are NaN, is True."""
+    if found.any():
+        raise InputError("expected scores without NaN, got NaN; look for a training that diverged (a lower learning rate)")
+
+
+def highest_places(score: Tensor, kept: int, excluded: Tensor) -> Tensor:
+    """Return where in the flattened score the `kept` highest outside `excluded` stand [kept], as `top_k_mask` chooses them.
+
+    Nothing is asked of the device, so nothing is refused: NaN counts as the highest, and there must be `kept` to choose from.
+    """
+    score = score if score.is_floating_point() else score.double()
+    # What is excluded alone is -inf, lest a score of -inf ties with it.
+    outside = score.clamp(min=torch.finfo(score.dtype).min).masked_fill_(excluded, -math.inf)
+    return torch.topk(outside.reshape(-1), kept, sorted=False).indices
+
+
+def random_score(
+    shape: Sequence[int], generator: torch.Generator | None = None, device: torch.device | str | None = None
+) -> Tensor:
+    """Return uniform random scores of `shape` on a device, in float64 so that ties do not happen.
+
+    They are drawn where the generator is: one on the CPU gives the same on every device, and copies them there; one on a GPU
+    gives others, at once. Without a generator the device's own draws; without a device they stay where they were drawn.
+    """
+    on = _drawn_on(generator, device)
+    scores = torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device=on)
+    return scores if device is None else scores.to(device)
+
+
+def _drawn_on(generator: torch.Generator | None, device: torch.device | str | None) -> torch.device | str:
+    return (device or "cpu") if generator is None else generator.device
 
 
 def skewed_score(
@@ -60,17 +87,19 @@ def skewed_score(
     sparsity: float,
     skew: float,
     generator: torch.Generator | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """Return random scores [out, in] by which rows keep numbers of weights whose coefficient of variation is about `skew`.
 
     Densities of rows are log-normal around that of the whole, cut at 1; within a row every weight is equally likely. Layers
-    pruned by magnitude to .9 have about .25.
+    pruned by magnitude to .9 have about .25. Drawn where `random_score` draws.
     """
     sigma = math.sqrt(math.log1p(skew**2))
-    normal = torch.special.ndtri(random_score((shape[0], 1), generator).clamp(min=1e-12))
+    on = _drawn_on(generator, device)
+    normal = torch.special.ndtri(random_score((shape[0], 1), generator, on).clamp(min=1e-12))
     density = (1 - check_sparsity(sparsity)) * torch.exp(sigma * normal - sigma**2 / 2)
-    return (random_score(shape, generator) + density.clamp(max=1.0)).to(device)
+    score = random_score(shape, generator, on) + density.clamp(max=1.0)
+    return score if device is None else score.to(device)
 
 
 def random_mask(shape: Sequence[int], sparsity: float, generator: torch.Generator | None = None) -> Tensor:

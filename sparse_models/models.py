@@ -50,7 +50,8 @@ class MLP(nn.Module):
 def draw(sizes: Sequence[int], generator: torch.Generator | None = None) -> Drawn:
     """Draw weights and biases for layer `sizes` (in, hidden ..., out) by PyTorch's own rule for nn.Linear, in float64.
 
-    Raises InputError for fewer than two sizes or a size below 1.
+    They are where the generator is, and others on a GPU than on a CPU. Raises InputError for fewer than two sizes or one below
+    1.
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise InputError(f"expected at least two layer sizes, each at least 1, got {list(sizes)}; for example 100 256 10")

@@ -87,7 +87,7 @@ def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definiti
     held = layer.to_dense()
     density = int(problem.mask.sum()) / problem.mask.numel()
     for seed in range(10):  # drawn until it is another one; where every weight is kept, there is none
-        score = random_score(held.shape, torch.Generator().manual_seed(seed), held.device) + ~problem.mask / 2
+        score = random_score(held.shape, torch.Generator(held.device).manual_seed(seed)) + ~problem.mask / 2
         mask = layer.pattern.from_score(score, 1 - density)
         if not torch.equal(mask, problem.mask):
             break

@@ -1,8 +1,9 @@
 """The one training loop, the same for every arm, and the one search for a learning rate."""
 
+import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -21,6 +22,16 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": partial(torch.optim.Adam, fused=True),
     "adamw": partial(torch.optim.AdamW, fused=True),
 }
+
+
+def optimizer_for(name: str, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    """Return an optimizer of OPTIMIZERS over `parameters`; on a GPU it is one whose step a CUDA graph can hold."""
+    build, owned = OPTIMIZERS[name], list(parameters)
+    options: dict[str, bool] = {}
+    # SGD has no such option: it keeps no count of its steps that could stand on the host.
+    if any(parameter.is_cuda for parameter in owned) and "capturable" in inspect.signature(build).parameters:
+        options["capturable"] = True
+    return build(owned, lr=learning_rate, **options)
 
 
 # Added to a seed, so that its order of samples and its choice of grown weights come from numbers of their own.
@@ -61,14 +72,16 @@ def training_step(
 def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update | None = None) -> Iterator[Tensor]:
     """Train `model` in place, yielding after each epoch the losses of its steps [steps].
 
-    `seed` alone decides the order of the samples, so that every arm sees the same batches in the same order. A mask
+    `seed` alone decides the order of the samples, so that every arm sees the same batches in the same order, whatever the
+    device; weights that are grown at random are drawn on the layers' device, and are others on a GPU than on a CPU. A mask
     update comes after the optimizer step whose gradient it uses; every arm takes the same number of steps. Raises
     DivergedError where a mask would be chosen by weights that are no longer numbers.
     """
     check_settings(settings)
     update = UPDATES["static"] if update is None else update
-    optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
-    order, choice = (torch.Generator().manual_seed(seed + stream) for stream in (ORDER_STREAM, CHOICE_STREAM))
+    optimizer = optimizer_for(settings.optimizer, model.parameters(), settings.learning_rate)
+    order = torch.Generator().manual_seed(seed + ORDER_STREAM)
+    choice = torch.Generator(next(model.parameters()).device).manual_seed(seed + CHOICE_STREAM)
     fractions = drop_fractions(len(data.labels), settings, update)
     for _ in range(settings.epochs):
         losses = []

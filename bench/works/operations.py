@@ -8,7 +8,7 @@ from torch import Tensor
 from bench.works.problems import as_layout, labels_of
 from sparse_models.models import MLP
 from sparse_models.testing import Problem
-from sparse_models.training import OPTIMIZERS, training_step
+from sparse_models.training import optimizer_for, training_step
 
 
 def operation(op: str, model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
@@ -115,7 +115,7 @@ def _optimizer_step(model: MLP, parts: list[Problem], layout: str) -> Callable[[
 def optimizer_of(model: MLP) -> torch.optim.Optimizer:
     """Return the optimizer of every timed step: Adam, fused."""
     # So small a learning rate that thousands of steps on one gradient leave the weights in the range they came from.
-    return OPTIMIZERS["adam"](model.parameters(), lr=1e-6)
+    return optimizer_for("adam", model.parameters(), 1e-6)
 
 
 OPERATIONS = {

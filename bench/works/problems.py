@@ -39,25 +39,28 @@ def keys(case: Case, layer: str, most_rows: int | None = None) -> list[Key]:
 def problem(
     pattern: Pattern, inputs: int, outputs: int, batch: int, sparsity: float, skew: float, device: str, dtype: str
 ) -> Problem:
-    """Return random weights, a mask of the pattern, inputs and output gradients: the same for the same arguments."""
+    """Return random weights, a mask of the pattern, inputs and output gradients: the same for the same arguments.
+
+    They are drawn on the device itself, where drawing and copying the largest weights would take seconds on the host.
+    """
     weight, bias, x, output_grad = _tensors(inputs, outputs, batch, device, dtype)
     return Problem(weight, _mask(pattern, inputs, outputs, sparsity, skew, device), bias, x, output_grad)
 
 
 @lru_cache(maxsize=8)  # the layers of one shape, and its gate's smaller batches: cases of one shape follow one another
 def _tensors(inputs: int, outputs: int, batch: int, device: str, dtype: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     number_type = getattr(torch, dtype)
     [(weight, bias)] = convert(draw((inputs, outputs), generator), device, number_type)
-    x = torch.randn(batch, inputs, generator=generator).to(device, number_type)
-    output_grad = torch.randn(batch, outputs, generator=generator).to(device, number_type)
+    x = torch.randn(batch, inputs, generator=generator, device=device).to(number_type)
+    output_grad = torch.randn(batch, outputs, generator=generator, device=device).to(number_type)
     return weight, bias, x, output_grad
 
 
 @lru_cache(maxsize=32)  # as many sparsities; a mask is small beside what it masks
 def _mask(pattern: Pattern, inputs: int, outputs: int, sparsity: float, skew: float, device: str) -> Tensor:
-    generator, shape = torch.Generator().manual_seed(1), torch.Size((outputs, inputs))
-    score = skewed_score(shape, sparsity, skew, generator, device) if skew else random_score(shape, generator, device)
+    generator, shape = torch.Generator(device).manual_seed(1), torch.Size((outputs, inputs))
+    score = skewed_score(shape, sparsity, skew, generator) if skew else random_score(shape, generator)
     return pattern.from_score(score, sparsity)
 
 
@@ -87,5 +90,5 @@ def layout_of(layer: type[SparseLinear], dense_layout: str) -> str:
 
 def labels_of(parts: list[Problem]) -> Tensor:
     """Return a random class [batch] for each sample of a network."""
-    batch, classes = parts[-1].output_grad.shape
-    return torch.randint(classes, (batch,), generator=torch.Generator().manual_seed(2)).to(parts[0].x.device)
+    (batch, classes), device = parts[-1].output_grad.shape, parts[0].x.device
+    return torch.randint(classes, (batch,), generator=torch.Generator(device).manual_seed(2), device=device)

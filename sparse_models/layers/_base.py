@@ -1,13 +1,14 @@
 """What every sparse layer is: y = x (W * M)^T + b with a fixed number of stored weights."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
 
+from sparse_models.asynchronous import is_captured, refill
 from sparse_models.errors import InputError
 from sparse_models.masks import UNSTRUCTURED, Pattern
 from sparse_models.table import Table
@@ -44,6 +45,7 @@ class SparseLinear(nn.Module):
     absent: ClassVar[Mapping[str, str]] = {}
 
     values: nn.Parameter  # the stored weights, in whatever shape the layer likes
+    _nnz_as_set: int | None = None
 
     def __init__(self, weight: Tensor, mask: Tensor, bias: Tensor | None = None) -> None:
         """Build from weight [out, in], mask [out, in] (True = kept) and bias [out] or None.
@@ -106,6 +108,13 @@ class SparseLinear(nn.Module):
         return int(self.mask.sum())
 
     @property
+    def nnz_as_set(self) -> int:
+        """The number of kept weights as counted when the mask was last set: a GPU is asked for it only once."""
+        if self._nnz_as_set is None:
+            self._nnz_as_set = self.nnz
+        return self._nnz_as_set
+
+    @property
     def multiply_adds(self) -> MultiplyAdds:
         """Multiply-adds per sample that the layer executes; override where a product touches more than the non-zeros."""
         return MultiplyAdds(self.nnz, self.nnz, self.nnz)
@@ -141,18 +150,55 @@ class SparseLinear(nn.Module):
         self.move(mask)
 
     @torch.no_grad()
-    def move(self, mask: Tensor, moments: Sequence[Tensor] = ()) -> list[Tensor]:
-        """Move to another mask [out, in], and return `moments`, tensors in the shape of `values`, moved likewise."""
+    def move(
+        self, mask: Tensor, moments: Sequence[Tensor] = (), *, nnz: int | None = None, in_place: bool = False
+    ) -> list[Tensor]:
+        """Move to another mask [out, in], and return `moments`, tensors in the shape of `values`, moved likewise.
+
+        `nnz` is how many weights `mask` keeps, where that is known, so that a GPU is not asked. With `in_place`, and always
+        while a CUDA graph is captured, values, structure and moments stay where they are in memory, which takes a mask that
+        keeps as many weights as before; raises InputError for another number.
+        """
         self._check_mask(mask, self.values.device)
-        self.values.data, *moments = self.repack(mask, [self.values.detach(), *moments])
+        in_place = in_place or is_captured(mask)
+        if in_place:
+            before = self.nnz_as_set
+            if nnz is None:
+                nnz = before if is_captured(mask) else int(mask.sum())
+            if nnz != before:
+                raise InputError(
+                    f"expected a mask of {before} weights to move to in place, got one of {nnz}; do without in_place"
+                )
+        self._nnz_as_set = nnz
+        held = dict(self._buffers)
+        values, *moved = self.repack(mask, [self.values.detach(), *moments])
+        if in_place:
+            self._refill(held, [*moments], values, moved)
+            return [*moments]
+        # New tensors, and not the old ones refilled: a graph of autograd holds on to those for its backward pass.
+        self.values.data = values
         self.values.grad = None  # it belongs to the old structure
-        return moments
+        return moved
+
+    def _refill(self, held: dict[str, Tensor | None], moments: list[Tensor], values: Tensor, moved: list[Tensor]) -> None:
+        """Copy what a move made into the memory that was there before; autograd sees it, and refuses older graphs."""
+        made = {name: new for name, new in self._buffers.items() if new is not None and new is not held[name]}
+        old = [buffer for name, buffer in held.items() if name in made and buffer is not None]
+        refill([*old, self.values.detach(), *moments], [*made.values(), values, *moved])
+        self._buffers.update({name: held[name] for name in made})
+        if self.values.grad is not None:
+            self.values.grad.zero_()  # it belongs to the old structure, and its memory may be a captured step's
 
     def repack(self, mask: Tensor, tensors: list[Tensor]) -> list[Tensor]:
         """Call `index(mask)` and return `tensors` in its structure, 0 where grown; override where there is a shorter way."""
         dense = [self.unpack(tensor) for tensor in tensors]
         self.index(mask)
         return [self.pack(tensor) for tensor in dense]
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """Take a saved state, whose mask may be of another number."""
+        self._nnz_as_set = None
+        super()._load_from_state_dict(*arguments)
 
     def extra_repr(self) -> str:
         """Return the sizes and the number of kept weights, as printed by PyTorch."""
@@ -185,7 +231,7 @@ class SparseLinear(nn.Module):
                 f"{name}: expected a bool mask of shape {shape} on {device}, True = kept, "
                 f"got {mask.dtype} of shape {list(mask.shape)} on {mask.device}; convert it"
             )
-        if not self.pattern.accepts(mask):
+        if not is_captured(mask) and not self.pattern.accepts(mask):
             raise InputError(f"{name}: expected a mask of pattern {self.pattern.name!r}, got another; build it by the pattern")
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparse_models.asynchronous import is_asynchronous
 from sparse_models.errors import InputError
 from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import SparseLinear
@@ -19,7 +20,7 @@ class CsrStorage(SparseLinear):
 
     def index(self, mask: Tensor) -> None:
         """Store the CSR structure of `mask` [out, in]."""
-        row_pointers, _, columns = compress(mask)
+        row_pointers, _, columns = self._compressed(mask)
         self.register_buffer("row_pointers", row_pointers)
         self.register_buffer("columns", columns)
 
@@ -39,8 +40,10 @@ class CsrStorage(SparseLinear):
         number = torch.full((mask.numel(),), nnz, device=mask.device)
         number[self._positions()] = torch.arange(nnz, device=mask.device)
         self.index(mask)
-        source = number[self._positions()]  # nnz, where the appended 0 stands, for what is grown
-        return [torch.cat([tensor, tensor.new_zeros(1)])[source] for tensor in tensors]
+        source = number.index_select(0, self._positions())  # nnz, where the appended 0 stands, for what is grown
+        one_dtype = len({tensor.dtype for tensor in tensors}) == 1
+        groups = [tensors] if one_dtype else [[tensor] for tensor in tensors]
+        return [gathered for group in groups for gathered in _gathered(group, source)]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take a saved structure of any number of non-zeros; refuse, before anything is copied, one of another shape."""
@@ -58,6 +61,7 @@ class CsrStorage(SparseLinear):
                     f"{pointers.numel() - 1} rows with {values.numel()} values; build the layer in the saved one's sizes"
                 )
             device = self.columns.device
+            self._nnz_as_set = None
             self.index(self._mask_of(_positions(pointers.to(device), columns.to(device), self.in_features)))
             self.values.data = self.values.new_empty(values.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
@@ -72,12 +76,16 @@ class CsrStorage(SparseLinear):
         """The number of kept weights."""
         return self.columns.numel()
 
+    def _compressed(self, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        known = self._nnz_as_set
+        return compress(mask) if known is None or not is_asynchronous(mask) else compress_known(mask, known)
+
     def _positions(self) -> Tensor:
         return _positions(self.row_pointers, self.columns, self.in_features)
 
     def _mask_of(self, positions: Tensor) -> Tensor:
         mask = torch.zeros(self.out_features, self.in_features, dtype=torch.bool, device=positions.device)
-        mask.view(-1)[positions] = True
+        mask.view(-1).index_fill_(0, positions, True)  # noqa: FBT003  # the value filled in
         return mask
 
 
@@ -95,13 +103,13 @@ class CsrBothWays(CsrStorage):
     def index(self, mask: Tensor) -> None:
         """Store the CSR structure of `mask` [out, in], that of its transpose, and the permutation between their values."""
         super().index(mask)
-        column_pointers, columns, rows = compress(mask.t())
+        column_pointers, columns, rows = self._compressed(mask.t())
         # Number the values in row order, and read the numbers off in column order.
         number = torch.empty(mask.numel(), dtype=self.columns.dtype, device=mask.device)
         number[self._positions()] = torch.arange(self.columns.numel(), dtype=number.dtype, device=mask.device)
         self.register_buffer("column_pointers", column_pointers)
         self.register_buffer("rows", rows)
-        self.register_buffer("transposition", number.index_select(0, rows.long() * self.in_features + columns))
+        self.register_buffer("transposition", number.index_select(0, torch.add(columns, rows.long(), alpha=self.in_features)))
 
     @staticmethod
     def multiply(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -179,16 +187,39 @@ class _Product(torch.autograd.Function):
         return x_grad, values_grad, grad_t.sum(1) if bias_needed else None, None, None, None, None
 
 
+def _gathered(tensors: list[Tensor], source: Tensor) -> list[Tensor]:
+    """Return `tensors` [nnz], of one dtype, at `source`, 0 where that is nnz: two kernels, and one for each tensor."""
+    zero = tensors[0].new_zeros(1)
+    joined = torch.cat([part for tensor in tensors for part in (tensor, zero)])
+    return [part.index_select(0, source) for part in joined.split(len(tensors[0]) + 1)]
+
+
 def _positions(row_pointers: Tensor, columns: Tensor, in_features: int) -> Tensor:
     """Return where in the flattened [out, in] weight each value stands [nnz], int64."""
+    if is_asynchronous(columns):  # the row of each value is found by bisection, in one kernel
+        numbers = torch.arange(columns.numel(), dtype=row_pointers.dtype, device=columns.device)
+        rows = torch.searchsorted(row_pointers[1:], numbers, right=True)
+        return torch.add(columns, rows, alpha=in_features)
     row_starts = torch.arange(len(row_pointers) - 1, device=columns.device) * in_features
-    return torch.repeat_interleave(row_starts, row_pointers.diff()) + columns
+    return torch.repeat_interleave(row_starts, row_pointers.diff(), output_size=columns.numel()) + columns
+
+
+def compress_known(mask: Tensor, nnz: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `compress` does of a mask with `nnz` kept weights, asking the device nothing; on a CPU it takes longer."""
+    integer = _integer(nnz, mask)
+    rows, columns = (part.to(integer).contiguous() for part in torch.nonzero_static(mask, size=nnz).unbind(1))
+    numbers = torch.arange(mask.shape[0] + 1, dtype=integer, device=mask.device)
+    return torch.searchsorted(rows, numbers, out_int32=integer == torch.int32), rows, columns
+
+
+def _integer(nnz: int, mask: Tensor) -> torch.dtype:
+    return torch.int32 if max(nnz, *mask.shape) < 2**31 else torch.int64
 
 
 def compress(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return row pointers [rows + 1], rows [nnz] and columns [nnz] of `mask` [rows, columns], in row order."""
     rows, columns = mask.nonzero(as_tuple=True)
-    integer = torch.int32 if max(rows.numel(), *mask.shape) < 2**31 else torch.int64
+    integer = _integer(rows.numel(), mask)
     pointers = torch.zeros(mask.shape[0] + 1, dtype=torch.int64, device=mask.device)
     torch.cumsum(mask.sum(1), 0, out=pointers[1:])
     return pointers.to(integer), rows.to(integer), columns.to(integer)

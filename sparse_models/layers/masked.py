@@ -33,6 +33,11 @@ class Masked(SparseLinear):
         return dense_product(x, self.values * self.kept, self.bias)
 
     @property
+    def mask(self) -> Tensor:
+        """The mask [out, in], True = kept."""
+        return self.kept != 0
+
+    @property
     def multiply_adds(self) -> MultiplyAdds:
         """All three products are dense."""
         size = self.values.numel()

@@ -37,11 +37,21 @@ def dense_gradients(layers: Iterable[SparseLinear]) -> Iterator[dict[SparseLinea
 
 
 @torch.no_grad()
-def move_mask(layer: SparseLinear, mask: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Move `layer` to `mask` [out, in]; weights under both masks keep value and optimizer state, grown ones start at 0."""
+def move_mask(
+    layer: SparseLinear,
+    mask: Tensor,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    nnz: int | None = None,
+    in_place: bool = False,
+) -> None:
+    """Move `layer` to `mask` [out, in]; weights under both masks keep value and optimizer state, grown ones start at 0.
+
+    `nnz` and `in_place` are those of `SparseLinear.move`.
+    """
     state = {} if optimizer is None else optimizer.state.get(layer.values, {})
     names = [name for name, value in state.items() if isinstance(value, Tensor) and value.shape == layer.values.shape]
-    moved = layer.move(mask, [state[name] for name in names])
+    moved = layer.move(mask, [state[name] for name in names], nnz=nnz, in_place=in_place)
     state.update(zip(names, moved, strict=True))
 
 
@@ -54,8 +64,16 @@ def update_masks(
     optimizer: torch.optim.Optimizer | None = None,
     gradients: Mapping[SparseLinear, Tensor] | None = None,
     generator: torch.Generator | None = None,
+    in_place: bool = False,
 ) -> None:
-    """Let `update` choose the next mask of each layer and move the layer and its optimizer state there."""
+    """Let `update` choose the next mask of each layer and move the layer and its optimizer state there.
+
+    On a GPU weights are grown at random by the generator given, or by the device's own: other weights than a CPU's generator
+    of the same seed would choose. A CUDA graph may hold the whole update, one of its generators included where it is the
+    device's own or registered with the graph; it then always moves the same number of weights, and no NaN is refused. While
+    it is captured, and with `in_place`, layers and optimizer state keep their memory, so that a captured step stays valid.
+    """
     for layer in layers:
-        grad = None if gradients is None else gradients.get(layer)
-        move_mask(layer, update(layer.mask, layer.to_dense(), grad, drop_fraction, generator), optimizer)
+        grad, nnz = None if gradients is None else gradients.get(layer), layer.nnz_as_set
+        mask = update(layer.mask, layer.to_dense(), grad, drop_fraction, generator, nnz)
+        move_mask(layer, mask, optimizer, nnz=nnz, in_place=in_place)

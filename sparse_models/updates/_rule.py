@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparse_models.asynchronous import is_asynchronous, is_captured
 from sparse_models.errors import InputError
-from sparse_models.masks import count_kept, top_k_mask
+from sparse_models.masks import count_kept, highest_places, refuse_nan, top_k_mask
 from sparse_models.table import Table
 
 # weight [out, in], its gradient at every position [out, in] or None, generator -> score [out, in]
@@ -18,13 +19,22 @@ Schedule = Callable[[float], float]
 
 
 def prune_and_regrow(
-    mask: Tensor, keep_score: Tensor, grow_score: Tensor, drop_fraction: float, *, regrow_dropped: bool = True
+    mask: Tensor,
+    keep_score: Tensor,
+    grow_score: Tensor,
+    drop_fraction: float,
+    *,
+    regrow_dropped: bool = True,
+    kept: int | None = None,
 ) -> Tensor:
     """Return a mask [out, in] with as many kept weights as `mask`, of which a `drop_fraction` was chosen anew.
 
     Of the kept weights those of highest `keep_score` survive; as many as were dropped are grown by highest `grow_score`
     among all that did not survive or, without `regrow_dropped`, among those that `mask` did not keep (then no more is
     dropped than there is room for). Raises InputError for a fraction outside [0, 1], other shapes, or NaN.
+
+    `kept` is the number of kept weights, where it is known: a GPU is then asked for nothing but whether there are NaN, and
+    while a CUDA graph is captured not even that: a NaN then counts as the highest score.
     """
     if not 0 <= drop_fraction <= 1:
         raise InputError(f"expected a drop fraction between 0 and 1, got {drop_fraction}; RigL and SET use 0.3")
@@ -33,13 +43,28 @@ def prune_and_regrow(
             f"expected a mask and two scores of one shape, got {list(mask.shape)}, {list(keep_score.shape)} and "
             f"{list(grow_score.shape)}; pass the layer's own"
         )
-    kept = int(mask.sum())
+    kept = int(mask.sum()) if kept is None else kept
     moved = kept - count_kept(kept, drop_fraction)
     if not regrow_dropped:
         moved = min(moved, mask.numel() - kept)
+    if is_asynchronous(mask):
+        if not is_captured(mask):
+            refuse_nan(keep_score.isnan() | grow_score.isnan())
+        return _without_asking(mask, keep_score, grow_score, kept - moved, moved, regrow_dropped=regrow_dropped)
     survivors = top_k_mask(keep_score, kept - moved, among=mask)
     grown = top_k_mask(grow_score, moved, among=~survivors if regrow_dropped else ~mask)
     return survivors | grown
+
+
+def _without_asking(
+    mask: Tensor, keep_score: Tensor, grow_score: Tensor, surviving: int, growing: int, *, regrow_dropped: bool
+) -> Tensor:
+    """Return the next mask as a host would choose it, by indices whose number is known; on a CPU it takes longer."""
+    chosen = torch.zeros_like(mask, memory_format=torch.contiguous_format)
+    chosen.view(-1).index_fill_(0, highest_places(keep_score, surviving, ~mask), True)  # noqa: FBT003  # the value filled in
+    taken = chosen if regrow_dropped else mask
+    chosen.view(-1).index_fill_(0, highest_places(grow_score, growing, taken), True)  # noqa: FBT003
+    return chosen
 
 
 def constant(fraction: float, until: float = 1.0) -> Schedule:
@@ -79,10 +104,12 @@ class Update:
         grad: Tensor | None,
         drop_fraction: float,
         generator: torch.Generator | None = None,
+        kept: int | None = None,
     ) -> Tensor:
         """Return the next mask [out, in] from mask, weight and gradient at every position, all [out, in].
 
-        Raises InputError when the rule needs a gradient and gets none, and as `prune_and_regrow` does.
+        `kept` is the number of kept weights, where it is known; with a generator on a CPU, random scores for a GPU are drawn
+        there and copied. Raises InputError when the rule needs a gradient and gets none, and as `prune_and_regrow` does.
         """
         if self.needs_gradient and grad is None:
             raise InputError(f"{self.name}: expected the gradient of every weight, got None; collect it by `dense_gradients`")
@@ -92,6 +119,7 @@ class Update:
             self.grow_score(weight, grad, generator),
             drop_fraction,
             regrow_dropped=self.regrow_dropped,
+            kept=kept,
         )
 
 

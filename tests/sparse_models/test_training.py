@@ -11,7 +11,15 @@ from sparse_models import training
 from sparse_models.data import Data, Split
 from sparse_models.errors import InputError
 from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
-from sparse_models.training import OPTIMIZERS, Settings, drop_fractions, evaluate, search_learning_rate, train
+from sparse_models.training import (
+    OPTIMIZERS,
+    Settings,
+    drop_fractions,
+    evaluate,
+    optimizer_for,
+    search_learning_rate,
+    train,
+)
 from sparse_models.updates import UPDATES
 from tests.strategies import DEVICES, FLOAT64_LAYERS, SPARSE_LAYERS, drawn, generator, normal, seeds, widest
 
@@ -209,3 +217,17 @@ def test_the_learning_rate_is_used(seed: int) -> None:
     slow, fast = (losses(dense_mlp(drawn), samples(seed), SETTINGS._replace(learning_rate=rate)) for rate in (1e-4, 1e-2))
     assert float(slow[0]) == float(fast[0])
     assert not torch.equal(slow, fast)
+
+
+class OnCard(torch.nn.Parameter):
+    """A parameter that says that it is on a GPU."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_on_a_gpu_can_be_captured_and_one_on_a_cpu_is_as_before(name: str) -> None:
+    host, card = (optimizer_for(name, iter([kind(torch.ones(2))]), 0.5) for kind in (torch.nn.Parameter, OnCard))
+    assert host.defaults == OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(2))], lr=0.5).defaults
+    assert card.defaults == host.defaults | ({"capturable": True} if "capturable" in host.defaults else {})
+    assert "capturable" in host.defaults or name == "sgd"
