@@ -74,9 +74,6 @@ def captured(works: Sequence[Work]) -> Replay:
     seconds = _seconds_of(works)
     rounds = min(max(1, math.ceil(GRAPH_SECONDS / seconds / len(works))), max(1, MOST_CALLS // len(works)))
     graph = torch.cuda.CUDAGraph()
-    for work in works:
-        for generator in getattr(work, "generators", ()):
-            graph.register_generator_state(generator)
     torch.cuda.synchronize()
     graph.capture_begin()
     try:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import llvmlite
 from llvmlite import binding
 
-from sparse_models.kernels._kept import cache_folder, read_whole, write_whole
+from sparse_models.kept_code import cache_folder, read_whole, write_whole
 
 Kernel = Callable[..., int]
 KERNELS: list[Any] = []  # every kernel, so that tests can have all of them compiled anew

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from sparse_models.kernels._kept import cache_folder
+from sparse_models.kept_code import cache_folder
 from sparse_models.kernels.cuda import _compile
 from sparse_models.kernels.cuda._compile import Launch, Macros
 

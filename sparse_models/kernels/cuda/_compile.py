@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_models.kernels._kept import cache_folder, read_whole, write_whole
+from sparse_models.kept_code import cache_folder, read_whole, write_whole
 
 PRELUDE = "prelude.cuh"
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)  # ours; a card's compiler is given one text
