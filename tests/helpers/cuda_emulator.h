@@ -163,10 +163,12 @@ template <class... A> int emulate(void (*kernel)(A...), int gx, int gy, int bloc
             makecontext(&emu_fibers[t].context, emu_entry, 0);
             order[t] = t;
         }
-        long rounds = 0;
+        long rounds = 0; int held_up = -1;
         while (emu_running) {
             for (int i = block - 1; i > 0; i--) { seed = seed * 1664525u + 1013904223u; int j = (int)((seed >> 8) % (unsigned)(i + 1)); int k = order[i]; order[i] = order[j]; order[j] = k; }
-            for (int t : order) if (!emu_fibers[t].done) { emu_current = t; threadIdx.x = t; swapcontext(&emu_scheduler, &emu_fibers[t].context); }
+            // A warp is held up for a while, now and then: it is no excuse for a missing barrier that all go on at one pace.
+            if (rounds % 8 == 0) { seed = seed * 1664525u + 1013904223u; held_up = block > 32 ? (int)((seed >> 8) % (block / 16)) : -1; }
+            for (int t : order) if (!emu_fibers[t].done && t / 32 != held_up) { emu_current = t; threadIdx.x = t; swapcontext(&emu_scheduler, &emu_fibers[t].context); }
             if (++rounds > 50000000) return 2;  // threads that wait for one another for ever
         }
         for (size_t i = (size_t)shared_bytes; i < sizeof emu_shared; i++) if (emu_shared[i] != 0xff) { fprintf(stderr, "shared memory written past its %d bytes\n", shared_bytes); return 3; }

@@ -1,10 +1,10 @@
-// A sparse matrix [rows, columns] times x [columns, batch]. A block takes WARPS * ROWS rows and some tiles of the batch, one after the
-// other; a warp takes ROWS rows, whose sums stay in registers while slab after slab of x passes through shared memory. The next slab,
-// of this tile or of the one after it, is copied meanwhile.
+// A sparse matrix [rows, columns] times x [columns, batch]. A block takes WARPS * ROWS rows and some tiles of the batch, one
+// after the other; a warp takes ROWS rows, whose sums stay in registers while slab after slab of x passes through shared
+// memory. The next slab, of this tile or of the one after it, is copied meanwhile.
 //
-// The bound is shared memory: a load of 16 bytes for 4 multiply-adds. So a row's non-zeros are staged 32 at a time, as pairs of a
-// value and a place in shared memory: two of them are one load for a whole group. They are filled up with a value of 0 at a place
-// that holds zeros, so that whatever x holds elsewhere, infinities and NaN too, is no part of a sum that it does not belong to.
+// The bound is shared memory: a load of 16 bytes for 4 multiply-adds. So a row's non-zeros are staged 32 at a time, as pairs of
+// a value and a place in shared memory: two of them are one load for a whole group. They are filled up with a value of 0 at a
+// place that holds zeros, so that what x holds elsewhere, infinities and NaN too, is no part of a sum that it is not to be in.
 #include "slabs.cuh"
 constexpr int STEPS = UNROLL;  // a pragma takes no macro
 struct Pair {
@@ -36,8 +36,8 @@ __device__ __forceinline__ void add_groups(float (&sums)[OWN]) {
 
 // Ends a tile: writes what was summed for each of the warp's rows, with bias and ReLU; the sums begin anew.
 __device__ __forceinline__ void write_sums(
-    float (&sums)[ROWS][OWN], const Stored* bias, const Stored* passed, Stored* result, int first, int rows, int start, int batch,
-    int relu) {
+    float (&sums)[ROWS][OWN], const Stored* bias, const Stored* passed, Stored* result, int first, int rows, int start,
+    int batch, int relu) {
     const int group = threadIdx.x % 32 / GROUP;
     constexpr int LEFT = OWN / GROUPS, RUN = LEFT < WIDE ? LEFT : WIDE;
 #pragma unroll
@@ -73,8 +73,8 @@ __device__ __forceinline__ void write_sums(
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) product(
     const int* __restrict__ pointers, const INDEX* __restrict__ indices, const Stored* __restrict__ values,
-    const Stored* __restrict__ x, const Stored* __restrict__ bias, const Stored* __restrict__ passed, Stored* __restrict__ result,
-    int rows, int columns, int batch, int slab, int tiles_each, int relu) {
+    const Stored* __restrict__ x, const Stored* __restrict__ bias, const Stored* __restrict__ passed,
+    Stored* __restrict__ result, int rows, int columns, int batch, int slab, int tiles_each, int relu) {
     DYNAMIC_SHARED(shared);  // zeros, one slab or two that take turns, pairs
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / GROUP;
     const int slabs = (columns + slab - 1) / slab, first = (blockIdx.x * WARPS + warp) * ROWS;
@@ -101,10 +101,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) product(
         copies_end_group();
         copies_wait<1>();
         __syncthreads();
-        const u32 base = (u32)TILE_BYTES * (1 + step % 2 * slab - s * slab);  // below 0 maybe: what is added to it makes up for that
+        const u32 base = (u32)TILE_BYTES * (1 + step % 2 * slab - s * slab);  // below 0 maybe, until a column is added
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            const int after = (r + 1) % ROWS, after_at = __shfl_sync(ALL, place, after), after_stop = __shfl_sync(ALL, end, after);
+            const int after = (r + 1) % ROWS;
+            const int after_at = __shfl_sync(ALL, place, after), after_stop = __shfl_sync(ALL, end, after);
             while (true) {
                 const int count = before(ahead.column, (s + 1) * slab);
                 pairs[turn + lane] = lane < count ? Pair{ahead.value, base + ahead.column * TILE_BYTES} : Pair{0.f, 0};

@@ -1,9 +1,9 @@
-// grad [rows, batch] times x [columns, batch] transposed, at the non-zeros of a matrix [rows, columns] alone. A block takes rows and
-// a part of the batch, tile after tile, and of each tile slab after slab of x, the next one copied meanwhile.
+// grad [rows, batch] times x [columns, batch] transposed, at the non-zeros of a matrix [rows, columns] alone. A block takes
+// rows and a part of the batch, tile after tile, and of each tile slab after slab of x, the next one copied meanwhile.
 //
-// A row's tile of grad stays in registers. A warp takes 32 non-zeros at a time, a group every GROUPS-th of them, GROUP in all: so each
-// lane has GROUP sums over its own batch columns, and GROUP - 1 exchanges leave each lane with one whole sum. What earlier tiles gave
-// is added by the lane that wrote it: nothing is atomic, and the order of additions is always the same.
+// A row's tile of grad stays in registers. A warp takes 32 non-zeros at a time, a group every GROUPS-th of them, GROUP in all:
+// so each lane has GROUP sums over its own batch columns, and GROUP - 1 exchanges leave each lane with one whole sum. What
+// earlier tiles gave is added by the lane that wrote it: nothing is atomic, and the order of additions is always the same.
 #include "slabs.cuh"
 typedef float Sums[GROUP];
 
@@ -15,7 +15,8 @@ __device__ __forceinline__ void read_tile(Piece (&tile)[PIECES], const Stored* g
 
 // What the lane's batch columns give for the group's non-zeros; all of them where WHOLE.
 template <bool WHOLE>
-__device__ __forceinline__ void multiply(Sums& sums, const float (&g)[OWN], const unsigned char* own, const u32* places, int count) {
+__device__ __forceinline__ void multiply(
+    Sums& sums, const float (&g)[OWN], const unsigned char* own, const u32* places, int count) {
 #pragma unroll
     for (int i = 0; i < GROUP; i++) {
         sums[i] = 0.f;
@@ -54,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
     const unsigned char* own = shared + lane % GROUP * 16;
     u32* places = (u32*)(shared + (steps > 1 ? 2 : 1) * slab * TILE_BYTES) + warp * 64;
     float* sums_of = result + (long long)blockIdx.y * count_all;
-    const int number = lane % GROUP * GROUPS + group;               // of the 32 non-zeros, the one whose sum the lane is left with
+    const int number = lane % GROUP * GROUPS + group;             // of 32 non-zeros, the one whose sum the lane is left with
     const int staged_at = lane % GROUPS * GROUP + lane / GROUPS;  // so that a group's places lie one after the other
     // Lane r holds where row r is and where it ends.
     const bool mine = lane < ROWS && first + lane < rows;
@@ -76,12 +77,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
         read_tile(tile_ahead, grad, first, rows, start, batch);
         copies_wait<1>();
         __syncthreads();
-        const u32 base = (u32)TILE_BYTES * (step % 2 * slab - s * slab);  // below 0 maybe: what is added to it makes up for that
+        const u32 base = (u32)TILE_BYTES * (step % 2 * slab - s * slab);  // below 0 maybe, until a column is added
         for (int r = 0; r < ROWS && first + r < rows; r++) {
             float g[OWN];
 #pragma unroll
             for (int k = 0; k < OWN; k++) g[k] = NUMBER::load(tile_ahead[k / WIDE].at[k % WIDE]);
-            const int after = (r + 1) % ROWS, after_at = __shfl_sync(ALL, place, after), after_stop = __shfl_sync(ALL, end, after);
+            const int after = (r + 1) % ROWS;
+            const int after_at = __shfl_sync(ALL, place, after), after_stop = __shfl_sync(ALL, end, after);
             if (r + 1 < ROWS) read_tile(tile_ahead, grad, first + r + 1, rows, start, batch);
             while (true) {
                 const int count = before(ahead, (s + 1) * slab);

@@ -1,9 +1,9 @@
-// What the products of sparse matrices share: x [columns, batch], a slab of columns and a tile of the batch at a time, in shared
-// memory as [column][tile], and the non-zeros of a row, 32 at a time, a lane each.
+// What the products of sparse matrices share: x [columns, batch], a slab of columns and a tile of the batch at a time, in
+// shared memory as [column][tile], and the non-zeros of a row, 32 at a time, a lane each.
 //
-// A load of 16 bytes by each of 8 neighbouring lanes covers all banks, so a group of GROUP >= 8 lanes reads a column's tile without
-// conflicts wherever the column stands: GROUP lanes have PIECES pieces of 16 bytes each, and a warp's groups take different
-// non-zeros of one row.
+// A load of 16 bytes by each of 8 neighbouring lanes covers all banks, so a group of GROUP >= 8 lanes reads a column's tile
+// without conflicts wherever the column stands: GROUP lanes have PIECES pieces of 16 bytes each, and a warp's groups take
+// different non-zeros of one row.
 typedef NUMBER::Stored Stored;
 constexpr int WIDE = 16 / sizeof(Stored);               // numbers in a piece
 constexpr int OWN = WIDE * PIECES;                      // numbers of a tile that a lane has
@@ -33,7 +33,7 @@ template <int N> __device__ __forceinline__ Several<Stored, N> read(const Stored
     return several;
 }
 
-// Begins to copy the tile from batch column `start` on of `count` columns from `first` on; the end of the batch is filled with 0.
+// Begins to copy the tile from batch column `start` on of `count` columns from `first` on; past the batch's end stand zeros.
 __device__ __forceinline__ void begin_slab(unsigned char* to, const Stored* x, int first, int count, int start, int batch) {
     constexpr int ACROSS = GROUP * PIECES;
     for (int i = threadIdx.x; i < count * ACROSS; i += THREADS) {
