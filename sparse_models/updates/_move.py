@@ -68,10 +68,11 @@ def update_masks(
 ) -> None:
     """Let `update` choose the next mask of each layer and move the layer and its optimizer state there.
 
-    On a GPU weights are grown at random by the generator given, or by the device's own: other weights than a CPU's generator
-    of the same seed would choose. A CUDA graph may hold the whole update, one of its generators included where it is the
-    device's own or registered with the graph; it then always moves the same number of weights, and no NaN is refused. While
-    it is captured, and with `in_place`, layers and optimizer state keep their memory, so that a captured step stays valid.
+    On a GPU weights are grown at random by the generator given, or by the device's own: others than a CPU's generator of the
+    same seed would choose. A CUDA graph may hold the whole update, called once before, with a generator that is the device's
+    own or registered with the graph: each replay moves as many weights as the first, and no NaN is refused, as it cannot be
+    asked for. While it is captured, and with `in_place`, layers and optimizer state keep their memory, so that a captured
+    training step stays valid; a graph of autograd from before then refuses its backward pass.
     """
     for layer in layers:
         grad, nnz = None if gradients is None else gradients.get(layer), layer.nnz_as_set
