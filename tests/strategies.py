@@ -1,10 +1,11 @@
 """Every random input of the tests: hypothesis draws sizes, levels and a seed; torch's generator draws the numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,10 +14,21 @@ from sparse_models.masks import FULL, random_score
 from sparse_models.models import Drawn, convert, draw
 from sparse_models.testing import Problem
 
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")),
-]
+
+def places(names: Iterable[str]) -> list[ParameterSet]:
+    """The layers, each on each device: one that this machine or the layer lacks is skipped, with the reason."""
+    cuda = torch.cuda.is_available()
+    reasons = {name: "no CUDA device on this machine" for name in names if not cuda}
+    for name in names:
+        layer = LAYERS[name]
+        if cuda and "cuda" not in layer.devices:
+            reasons[name] = (
+                f"{name} runs on {', '.join(layer.devices)}{': ' * bool(layer.absent)}{layer.absent.get('cuda', '')}"
+            )
+    on_cuda = [pytest.param(name, "cuda", marks=[pytest.mark.skip(reason=reasons[name])] * (name in reasons)) for name in names]
+    return [pytest.param(name, "cpu") for name in names] + on_cuda
+
+
 SPARSE_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern is not FULL)
 OWN_LAYERS = {name: layer for name, layer in LAYERS.items() if not layer.optional}
 # Those that run in float64, for what rounding would decide in float32.
@@ -38,14 +50,14 @@ def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor
     return torch.randn(*shape, generator=generator(seed), dtype=torch.float64).to(dtype)
 
 
-def widest(layer: str) -> torch.dtype:
+def widest(layer: str, device: str = "cpu") -> torch.dtype:
     """The dtype in which a layer can be held to its properties most closely."""
-    return torch.float64 if layer in FLOAT64_LAYERS else torch.float32
+    return torch.float64 if "float64" in LAYERS[layer].dtypes_on(device) else torch.float32
 
 
-def drawn(layer: str, sizes: Sequence[int], seed: int) -> Drawn:
-    """Weights and biases of an MLP in the widest dtype of the layer."""
-    return convert(draw(sizes, generator(seed)), dtype=widest(layer))
+def drawn(layer: str, sizes: Sequence[int], seed: int, device: str = "cpu") -> Drawn:
+    """Weights and biases of an MLP on a device in the widest dtype of the layer."""
+    return convert(draw(sizes, generator(seed)), device, widest(layer, device))
 
 
 def coarse(seed: int, *shape: int) -> Tensor:
@@ -66,7 +78,7 @@ def masks(draw: st.DrawFn, shape: Sequence[int] | None = None) -> Tensor:
 @st.composite
 def problems(draw: st.DrawFn, layer: str, dtype: torch.dtype | None = None, device: str = "cpu") -> Problem:
     """What a layer is built from and fed, of any size down to 1 x 1 and batch 1, bias or none, in either layout."""
-    dtype = dtype or widest(layer)
+    dtype = dtype or widest(layer, device)
     outputs, inputs, batch, seed = draw(sizes), draw(sizes), draw(sizes), draw(seeds)
     pattern = LAYERS[layer].pattern
     sparsity = 0.0 if pattern is FULL else draw(sparsities)

@@ -80,6 +80,12 @@ class CsrStorage(SparseLinear):
         known = self._nnz_as_set
         return compress(mask) if known is None or not is_asynchronous(mask) else compress_known(mask, known)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights and structure that one forward pass reads: not those of the transpose."""
+        own = (self.values, self.bias, self.row_pointers, self.columns)
+        return sum(tensor.nbytes for tensor in own if tensor is not None)
+
     def _positions(self) -> Tensor:
         return _positions(self.row_pointers, self.columns, self.in_features)
 

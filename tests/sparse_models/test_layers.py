@@ -13,19 +13,18 @@ from sparse_models.layers import SparseLinear
 from sparse_models.masks import random_mask
 from sparse_models.registry import ABSENT, LAYERS, register_layer
 from sparse_models.testing import Problem, gate
-from tests.strategies import DEVICES, FLOAT64_LAYERS, generator, normal, problems, widest
+from tests.strategies import FLOAT64_LAYERS, generator, normal, places, problems, widest
 
 
 def build(layer: str, problem: Problem) -> SparseLinear:
     return LAYERS[layer](problem.weight, problem.mask, problem.bias)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    ("layer", "dtype"), [(layer, dtype) for layer in LAYERS for dtype in {torch.float32: 0, widest(layer): 0}], ids=str
-)
+@pytest.mark.parametrize("precision", ["float32", "widest"])
+@pytest.mark.parametrize(("layer", "device"), places(LAYERS))
 @given(st.data())
-def test_layer_passes_the_gate(layer: str, dtype: torch.dtype, device: str, data: st.DataObject) -> None:
+def test_layer_passes_the_gate(layer: str, device: str, precision: str, data: st.DataObject) -> None:
+    dtype = torch.float32 if precision == "float32" else widest(layer, device)
     gate(LAYERS[layer], data.draw(problems(layer, dtype, device)))
 
 
@@ -39,10 +38,13 @@ def test_layer_passes_the_gate_at_odd_sizes_that_fill_several_tiles(layer: str, 
     gate(LAYERS[layer], Problem(numbers[0], mask, numbers[1], numbers[2], numbers[3]))
 
 
-@pytest.mark.parametrize("layer", [name for name, layer in LAYERS.items() if "bfloat16" in layer.dtypes])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("layer", "device"), places(LAYERS))
 @given(st.data())
-def test_layer_passes_the_gate_in_bfloat16(layer: str, data: st.DataObject) -> None:
-    gate(LAYERS[layer], data.draw(problems(layer, torch.bfloat16)))
+def test_layer_passes_the_gate_in_16_bit(layer: str, device: str, dtype: str, data: st.DataObject) -> None:
+    if dtype not in LAYERS[layer].dtypes_on(device):
+        pytest.skip(f"{layer} runs in {', '.join(LAYERS[layer].dtypes_on(device))} on {device}")
+    gate(LAYERS[layer], data.draw(problems(layer, getattr(torch, dtype), device)))
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -21,7 +21,7 @@ from sparse_models.training import (
     train,
 )
 from sparse_models.updates import UPDATES
-from tests.strategies import DEVICES, FLOAT64_LAYERS, SPARSE_LAYERS, drawn, generator, normal, seeds, widest
+from tests.strategies import FLOAT64_LAYERS, SPARSE_LAYERS, drawn, generator, normal, places, seeds, widest
 
 SIZES = (6, 8, 7, 4)
 SETTINGS = Settings(epochs=3, batch=8, learning_rate=0.01, update_interval=2)
@@ -38,19 +38,21 @@ def losses(model: MLP, data: Split, settings: Settings = SETTINGS, seed: int = 0
     return torch.cat(list(train(model, data, settings, seed, UPDATES[update])))
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("layer", TRAJECTORIES)
+@pytest.mark.parametrize(("layer", "device"), places(TRAJECTORIES))
 def test_at_sparsity_0_every_arm_follows_dense_step_by_step(
     layer: str, update: str, scaled: bool, optimizer: str, device: str
 ) -> None:
-    drawn = [(weight.to(device), bias.to(device)) for weight, bias in draw(SIZES, generator(0))]
+    weights, dtype = drawn(layer, SIZES, 0, device), widest(layer, device)
     settings = SETTINGS._replace(optimizer=optimizer)
-    data = samples(1, device=device)
-    sparse = sparse_mlp(drawn, layer, 0.0, generator(2), scaled=scaled)
-    torch.testing.assert_close(losses(sparse, data, settings, update=update), losses(dense_mlp(drawn), data, settings))
+    data = samples(1, device=device, dtype=dtype)
+    sparse = sparse_mlp(weights, layer, 0.0, generator(2), scaled=scaled)
+    found, expected = (losses(*what) for what in ((sparse, data, settings, 0, update), (dense_mlp(weights), data, settings)))
+    # Steps of Adam enlarge what rounding did.
+    rtol, atol = (None, None) if dtype == torch.float64 else (1e-3, 1e-3)
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

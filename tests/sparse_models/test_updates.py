@@ -12,7 +12,7 @@ from sparse_models.masks import count_kept
 from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
 from sparse_models.training import OPTIMIZERS, training_step
 from sparse_models.updates import UPDATES, constant, cosine, dense_gradients, move_mask, prune_and_regrow, update_masks
-from tests.strategies import DEVICES, SPARSE_LAYERS, coarse, drawn, fractions, generator, masks, normal, seeds, widest
+from tests.strategies import SPARSE_LAYERS, coarse, drawn, fractions, generator, masks, normal, places, seeds, widest
 
 MOVING = sorted(name for name, update in UPDATES.items() if update.moves)
 
@@ -115,8 +115,7 @@ def test_constant_stops_at_its_end() -> None:
 
 def trained(layer: str, optimizer: str, seed: int, device: str, **options: float) -> tuple[MLP, torch.optim.Optimizer]:
     """A small sparse model two steps into training, so that every optimizer has state, with that optimizer."""
-    weights = [(weight.to(device), bias.to(device)) for weight, bias in drawn(layer, (6, 5, 4), seed)]
-    model = sparse_mlp(weights, layer, 0.6, generator(seed))
+    model = sparse_mlp(drawn(layer, (6, 5, 4), seed, device), layer, 0.6, generator(seed))
     chosen = OPTIMIZERS[optimizer](model.parameters(), lr=0.1, **options)
     steps(model, chosen, seed, device)
     return model, chosen
@@ -129,9 +128,8 @@ def steps(model: MLP, optimizer: torch.optim.Optimizer, seed: int, device: str) 
         training_step(model, x, labels, optimizer)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize(("layer", "device"), places(SPARSE_LAYERS))
 @given(seeds, st.data())
 def test_weights_and_optimizer_state_follow_their_mask(
     layer: str, optimizer: str, device: str, seed: int, data: st.DataObject
