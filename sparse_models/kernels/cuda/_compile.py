@@ -6,6 +6,7 @@ NVRTC and the launches go through NVIDIA's cuda-core, the optional extra [gpu]: 
 import ctypes
 import hashlib
 import importlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +34,12 @@ class Launch(NamedTuple):
 
 
 def source_of(file: str, macros: Macros) -> str:
-    """Return the text of a kernel, the prelude and the macros before it."""
+    """Return the text of a kernel, the prelude and the macros before it, and the files that it includes in their places."""
     folder = Path(__file__).parent
     defined = "".join(f"#define {name} {value}\n" for name, value in macros)
-    return defined + (folder / PRELUDE).read_text(encoding="utf-8") + (folder / file).read_text(encoding="utf-8")
+    prelude, text = ((folder / name).read_text(encoding="utf-8") for name in (PRELUDE, file))
+    included = re.sub(r'^#include "(\w+\.cuh)"$', lambda line: (folder / line[1]).read_text(encoding="utf-8"), text, flags=re.M)
+    return defined + prelude + included
 
 
 def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | None) -> None:
