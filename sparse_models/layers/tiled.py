@@ -1,7 +1,7 @@
-"""Kernels of our own: CSR weights, a tile of the batch at a time, sums in registers, and nothing done outside the non-zeros."""
+"""Kernels of our own: CSR weights, a tile of the batch at a time, and nothing done outside the non-zeros; on CPU and GPU."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,31 +9,65 @@ from torch.autograd.function import once_differentiable
 
 from sparse_models.errors import InputError
 from sparse_models.kernels import chain, tiled
+from sparse_models.kernels.cuda import product as on_gpu
+from sparse_models.kernels.cuda import sampled as sampled_on_gpu
+from sparse_models.kernels.cuda import small_batch
+from sparse_models.kernels.cuda._compile import why_absent
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.permute import permuted
+from sparse_models.kernels.structure import Structure
 from sparse_models.kernels.transpose import transposed
 from sparse_models.layers._base import INPUT_GRADIENT, SparseLinear, register_layer
 from sparse_models.layers._csr_storage import CsrBothWays
 
 SHORT = 2**15  # up to so many rows or columns 16 bits number them
-NUMBERS = (torch.float32, torch.float64)
+NUMBERS = {"cpu": ("float32", "float64"), "cuda": ("float32", "float16", "bfloat16")}
+MISSING = why_absent()
+
+
+class Frozen(NamedTuple):
+    """Weights as the kernel for few samples reads them, and what they were made from, held so that no other takes its place."""
+
+    packed: small_batch.Packed
+    columns: Tensor
+    values: Tensor
+    versions: tuple[int, int]
+
+    def is_of(self, columns: Tensor, values: Tensor) -> bool:
+        """Tell whether these are still the weights, as far as can be told: a CUDA graph's replay changes them unseen."""
+        same = self.has_structure_of(columns) and self.values.data_ptr() == values.data_ptr()
+        return same and self.versions[1] == values._version  # noqa: SLF001  # PyTorch has no public name for it
+
+    def has_structure_of(self, columns: Tensor) -> bool:
+        """Tell whether this is still the structure."""
+        return self.columns.data_ptr() == columns.data_ptr() and self.versions[0] == columns._version  # noqa: SLF001
 
 
 @register_layer("tiled")
 class Tiled(CsrBothWays):
-    """CSR weights multiplied by compiled kernels on torch's own threads (sparse_models.kernels.tiled).
+    """CSR weights multiplied by compiled kernels: on torch's own threads (sparse_models.kernels.tiled), or on a GPU.
 
     Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that
-    in a chain of such layers nothing is transposed.
+    in a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples are multiplied by another
+    kernel where the layer is in `eval()` and no gradient is wanted: it holds a second copy of the weights, in the order in
+    which it reads them, made at the first call and made anew when weights or mask change. What replays a captured training
+    step changes weights unseen: call `train()` before it and `eval()` after, as one does.
     """
 
-    devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    dtypes: ClassVar[tuple[str, ...]] = tuple(str(number).removeprefix("torch.") for number in NUMBERS)
+    devices: ClassVar[tuple[str, ...]] = tuple(NUMBERS) if MISSING is None else ("cpu",)
+    dtypes: ClassVar[tuple[str, ...]] = NUMBERS["cpu"]
+    absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
+    _frozen: Frozen | None = None
+
+    @classmethod
+    def dtypes_on(cls, device: str) -> tuple[str, ...]:
+        """Return the number types that the kernels are compiled for on a device."""
+        return NUMBERS[device] if device in cls.devices else ()
 
     def index(self, mask: Tensor) -> None:
         """Store the structure of `mask` [out, in]; raises InputError where 32-bit indices do not hold it."""
         super().index(mask)
-        if self.columns.dtype != torch.int32:
+        if self.columns.dtype not in (torch.int32, torch.int16):
             raise InputError(
                 f"Tiled: expected fewer than {2**31} rows, columns and non-zeros, got {mask.numel()} weights with "
                 f"{self.columns.numel()} non-zeros; split the layer"
@@ -48,9 +82,10 @@ class Tiled(CsrBothWays):
         """Return x W^T + b [batch, out], feature-major; raises InputError for x of another dtype or device than the weights."""
         if not self.takes(x):
             values, bias = self.own("values"), self.own("bias")
-            if x.dtype != values.dtype or x.device != values.device or x.dtype not in NUMBERS:
+            if x.dtype != values.dtype or x.device != values.device or not _has_kernels(x):
+                able = "; ".join(f"{' or '.join(self.dtypes_on(device))} on {device}" for device in self.devices)
                 raise InputError(
-                    f"Tiled: expected an input of {' or '.join(self.dtypes)} on cpu, as the weights are ({values.dtype} on "
+                    f"Tiled: expected an input of {able}, as the weights are ({values.dtype} on "
                     f"{values.device}), got {x.dtype} on {x.device}; convert it"
                 )
             held = "no bias" if bias is None else f"a bias of shape {list(bias.shape)}, {bias.dtype}"
@@ -58,17 +93,44 @@ class Tiled(CsrBothWays):
                 f"Tiled: expected values of shape [{self.nnz}], a bias of shape [{self.out_features}] or none, contiguous, of "
                 f"one dtype, and an input that is no negated view; got values of shape {list(values.shape)}, {held}; copy them"
             )
+        if self.is_for_few(x):
+            return small_batch.product(self.frozen().packed, x.contiguous(), self.own("bias"))
         return super().product(x)
+
+    def is_for_few(self, x: Tensor) -> bool:
+        """Tell whether the kernel for few samples multiplies x [batch, in]."""
+        frozen = not self.training and not torch.is_grad_enabled()
+        return frozen and on_a_gpu(x) and 0 < len(x) <= small_batch.LARGEST_BATCH and self._buffers["columns"].numel() > 0  # type: ignore[union-attr]
+
+    def frozen(self) -> Frozen:
+        """Return the weights as the kernel for few samples reads them, made anew where they changed."""
+        values, columns = self.own("values").detach(), self._buffers["columns"]
+        assert columns is not None
+        if self._frozen is None or not self._frozen.is_of(columns, values):
+            if self._frozen is not None and self._frozen.has_structure_of(columns):
+                packed = self._frozen.packed
+                small_batch.refill(packed, values)
+            else:
+                packed = small_batch.pack(self.structures[0], values)
+            self._frozen = Frozen(packed, columns, values, (columns._version, values._version))  # noqa: SLF001
+        return self._frozen
+
+    def train(self, mode: bool = True) -> "Tiled":  # noqa: FBT001, FBT002  # as nn.Module has it
+        """Set the mode, as nn.Module does; the copy of the weights for few samples is given up."""
+        self._frozen = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_frozen"}  # it is made anew where needed
 
     def takes(self, x: Tensor) -> bool:
         """Tell whether the kernels, which see addresses alone, read x as it is meant."""
         values, bias = self.own("values"), self.own("bias")
         return (
-            x.dtype in NUMBERS
-            and x.is_cpu
+            _has_kernels(x)
             and not x.is_neg()
-            and _is_plain(values, self._buffers["columns"].numel(), x.dtype)  # type: ignore[union-attr]  # never None
-            and (bias is None or _is_plain(bias, self.out_features, x.dtype))
+            and _is_plain(values, self._buffers["columns"].numel(), x)  # type: ignore[union-attr]  # never None
+            and (bias is None or _is_plain(bias, self.out_features, x))
         )
 
     @classmethod
@@ -77,14 +139,29 @@ class Tiled(CsrBothWays):
         return cls.forward is Tiled.forward and cls.product is Tiled.product
 
     def tile_bytes(self, product: int, batch: int) -> int | None:
-        """Return the bytes of a thread's tile; a batch of 1 has none."""
+        """Return the bytes of a thread's tile on a CPU; a batch of 1 has none."""
         features = self.out_features if product == INPUT_GRADIENT else self.in_features
-        return None if batch == 1 else tiled.tile_bytes(features, batch, self.values.dtype)
+        return None if batch == 1 or self.values.is_cuda else tiled.tile_bytes(features, batch, self.values.dtype)
 
-    turned = staticmethod(transposed)
-    permuted = staticmethod(permuted)
-    multiply = staticmethod(tiled.product)
-    sample = staticmethod(tiled.sampled)
+    @staticmethod
+    def turned(x: Tensor) -> Tensor:
+        """Return x [batch, features], in any strides, as [features, batch], contiguous."""
+        return x.t().contiguous() if on_a_gpu(x) else transposed(x)
+
+    @staticmethod
+    def permuted(values: Tensor, order: Tensor) -> Tensor:
+        """Return values[order] [nnz]."""
+        return values.index_select(0, order) if on_a_gpu(values) else permuted(values, order)
+
+    @staticmethod
+    def multiply(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch]."""
+        return on_gpu.product(structure, values, x, bias) if on_a_gpu(x) else tiled.product(structure, values, x, bias)
+
+    @staticmethod
+    def sample(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
+        """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed."""
+        return sampled_on_gpu.sampled(structure, grad, x) if on_a_gpu(x) else tiled.sampled(structure, grad, x)
 
     @classmethod
     def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
@@ -96,9 +173,10 @@ class Tiled(CsrBothWays):
         plain = fits and x.dim() == 2 and x.shape[1] == sizes[0] and len(x) > 0 and not x.requires_grad
         if not plain or (labels.shape, labels.dtype, labels.device) != (x.shape[:1], torch.int64, x.device):
             return None
-        lowest, highest = labels.aminmax()
-        if int(lowest) < 0 or int(highest) >= sizes[-1]:
-            return None
+        if not on_a_gpu(x):  # there it would wait for the device, and PyTorch's own loss asserts it on the device
+            lowest, highest = labels.aminmax()
+            if int(lowest) < 0 or int(highest) >= sizes[-1]:
+                return None
         links = [layer.link() for layer in chained]
         parameters = [*(layer.values for layer in layers), *(layer.bias for layer in layers)]
         result: Tensor = _ChainCrossEntropy.apply(links, x, labels, *parameters)  # type: ignore[no-untyped-call]
@@ -110,9 +188,18 @@ class Tiled(CsrBothWays):
         return Link(*self.structures, self.own("values").detach(), self.transposition, None if bias is None else bias.detach())
 
 
-def _is_plain(tensor: Tensor, length: int, dtype: torch.dtype) -> bool:
+def on_a_gpu(x: Tensor) -> bool:
+    """Tell whether the kernels of a GPU multiply x; tests let an emulator do that."""
+    return x.is_cuda
+
+
+def _has_kernels(x: Tensor) -> bool:
+    return str(x.dtype).removeprefix("torch.") in Tiled.dtypes_on("cuda" if on_a_gpu(x) else x.device.type)
+
+
+def _is_plain(tensor: Tensor, length: int, x: Tensor) -> bool:
     flat = tensor.dim() == 1 and tensor.numel() == length and tensor.is_contiguous()
-    return flat and tensor.dtype == dtype and tensor.is_cpu and not tensor.is_neg()
+    return flat and tensor.dtype == x.dtype and tensor.device == x.device and not tensor.is_neg()
 
 
 class _ChainCrossEntropy(torch.autograd.Function):
@@ -134,6 +221,10 @@ class _ChainCrossEntropy(torch.autograd.Function):
             raise RuntimeError("expected one backward pass through a fused step, got a second; use fused=False")
         # Handed over, so that the parameters take them as they are and copy nothing.
         gradients, ctx.gradients = ctx.gradients, None
+        if on_a_gpu(grad):  # to look at the factor would be to wait for the device
+            held = [gradient for gradient in gradients if gradient is not None]
+            torch._foreach_mul_(held, grad)  # one launch for all, as PyTorch's optimizers have it
+            return None, None, None, *gradients
         # In a training the loss is what is differentiated, and its own gradient 1: six small products less.
         factor = float(grad)
         scaled = (gradient if gradient is None or factor == 1 else gradient * factor for gradient in gradients)

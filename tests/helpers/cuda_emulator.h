@@ -95,6 +95,13 @@ static inline unsigned __ballot_sync(unsigned mask, bool predicate) {
 }
 static inline bool __any_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) != 0; }
 static inline bool __all_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) == mask; }
+static inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
+    unsigned* lanes = &emu_lanes[(emu_current >> 5) * 32];
+    lanes[emu_lane()] = value; emu_converge(mask);
+    unsigned result = 0;
+    for (int lane = 0; lane < 32; lane++) if (mask >> lane & 1 && lanes[lane] > result) result = lanes[lane];
+    emu_converge(mask); return result;
+}
 static inline int __popc(unsigned v) { return __builtin_popcount(v); }
 static inline int __clz(int v) { return v ? __builtin_clz((unsigned)v) : 32; }
 static inline int __ffs(int v) { return __builtin_ffs(v); }
@@ -132,6 +139,34 @@ template <int N> static inline void copies_wait() {
 }
 static inline float half_to_float(unsigned bits) { _Float16 h; unsigned short s = (unsigned short)bits; memcpy(&h, &s, 2); return (float)h; }
 static inline unsigned float_to_half(float value) { _Float16 h = (_Float16)value; unsigned short s; memcpy(&s, &h, 2); return s; }
+static inline uint4 read_once(const uint4* from) { return *from; }
+// ldmatrix x4, transposed: lane 8 m + i names row i of matrix m; a lane is given rows 2 (lane % 4) and one more, column lane / 4.
+static inline void gather(unsigned (&out)[4], const unsigned char* shared, unsigned at) {
+    if (at & 15) { fprintf(stderr, "gather: not aligned to 16 bytes\n"); abort(); }
+    unsigned* lanes = &emu_lanes[(emu_current >> 5) * 32];
+    lanes[emu_lane()] = at; emu_converge(0xffffffffu);
+    for (int m = 0; m < 4; m++) {
+        unsigned short pair[2];
+        for (int i = 0; i < 2; i++) memcpy(&pair[i], shared + lanes[8 * m + emu_lane() % 4 * 2 + i] + emu_lane() / 4 * 2, 2);
+        out[m] = pair[0] | (unsigned)pair[1] << 16;
+    }
+    emu_converge(0xffffffffu);
+}
+// The upper half of mma m16n8k16: sums 0 and 1 are of row lane / 4, `first` and `second` matrices of 8 by 8. The rest is poisoned.
+template <class T> static inline void multiply(float (&sums)[4], unsigned even, unsigned odd, unsigned first, unsigned second) {
+    static unsigned all[32][32][4];
+    unsigned (*lanes)[4] = all[emu_current >> 5], *own = lanes[emu_lane()];
+    own[0] = even; own[1] = odd; own[2] = first; own[3] = second;
+    emu_converge(0xffffffffu);
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 16; k++) {
+            unsigned value = lanes[emu_lane() / 4 * 4 + k % 8 / 2][k / 8];
+            unsigned x = lanes[(emu_lane() % 4 * 2 + i) * 4 + k % 8 / 2][2 + k / 8];
+            sums[i] += T::load((unsigned short)(value >> 16 * (k & 1))) * T::load((unsigned short)(x >> 16 * (k & 1)));
+        }
+    sums[2] = sums[3] = NAN;
+    emu_converge(0xffffffffu);
+}
 
 // Calls a kernel with arguments by address, in every block and thread.
 template <class... A> struct Caller {

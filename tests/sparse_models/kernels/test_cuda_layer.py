@@ -1,0 +1,119 @@
+"""The layer `tiled` by its kernels for a GPU: emulated on CPU tensors everywhere, on a card where there is one."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparse_models.kernels.cuda import small_batch
+from sparse_models.layers import tiled
+from sparse_models.layers.tiled import Tiled
+from sparse_models.models import MLP
+from sparse_models.testing import Problem, gate, gate_chain
+from tests.helpers.on_a_card import MULTIPROCESSORS, device
+
+__all__ = ["device"]
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.fixture(autouse=True)
+def _kernels_of_a_gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if device == "cpu":
+        monkeypatch.setattr(tiled, "on_a_gpu", lambda _: True)
+        monkeypatch.setattr(tiled, "NUMBERS", tiled.NUMBERS | {"cpu": (*tiled.NUMBERS["cpu"], *tiled.NUMBERS["cuda"])})
+        monkeypatch.setattr(Tiled, "devices", ("cpu", "cuda"))
+        monkeypatch.setattr(small_batch, "multiprocessors", lambda _: MULTIPROCESSORS)
+
+
+def drawn(device: str, outputs: int, inputs: int, batch: int, dtype: torch.dtype) -> Problem:
+    generator = torch.Generator().manual_seed(outputs)
+    shapes = ((outputs, inputs), (outputs,), (batch, inputs), (batch, outputs))
+    weight, bias, x, grad = (torch.randn(*shape, generator=generator).to(device, dtype) for shape in shapes)
+    mask = (torch.rand(outputs, inputs, generator=generator) < 0.3).to(device)
+    return Problem(weight, mask, bias, x, grad)
+
+
+def exact(layer: Tiled, x: Tensor) -> Tensor:
+    assert layer.bias is not None
+    return x.double() @ layer.to_dense().double().t() + layer.bias.double()
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    error = float((found.detach().double() - expected.detach()).norm() / expected.detach().norm())
+    return error < 2 * torch.finfo(found.dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("outputs", "inputs", "batch"), [(13, 203, 5), (40, 64, 33), (7, 5, 1)])
+def test_the_layer_passes_the_gate(device: str, outputs: int, inputs: int, batch: int, dtype: torch.dtype) -> None:
+    gate(Tiled, drawn(device, outputs, inputs, batch, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_frozen_layer_follows_its_weights_and_its_mask(device: str, dtype: torch.dtype) -> None:
+    problem = drawn(device, 13, 203, 3, dtype)
+    layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
+    with torch.no_grad():
+        assert layer._frozen is None
+        assert close(layer(problem.x), exact(layer, problem.x))
+        packed = layer.frozen().packed
+        layer.values.mul_(-2)
+        assert close(layer(problem.x), exact(layer, problem.x))
+        assert layer.frozen().packed is packed  # the structure is the same: only its values were gathered anew
+        layer.values.data = layer.values.data * 3
+        assert close(layer(problem.x), exact(layer, problem.x))
+        layer.set_mask(problem.mask.flip(0))
+        assert close(layer(problem.x), exact(layer, problem.x))
+        assert layer.frozen().packed is not packed
+
+
+def test_what_changes_weights_unseen_is_seen_after_train_and_eval(device: str) -> None:
+    problem = drawn(device, 13, 203, 3, torch.float32)
+    layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
+    with torch.no_grad():
+        layer(problem.x)
+        layer.values.data.mul_(2)  # as a graph's replay: no version is counted
+        layer.train().eval()
+        assert close(layer(problem.x), exact(layer, problem.x))
+
+
+def test_a_copy_and_a_saved_layer_have_no_second_copy_of_their_weights(device: str) -> None:
+    problem = drawn(device, 13, 203, 3, torch.float32)
+    layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
+    with torch.no_grad():
+        expected = layer(problem.x)
+        for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301  # our own
+            assert other._frozen is None
+            assert torch.equal(other(problem.x), expected)
+
+
+def test_few_samples_are_multiplied_otherwise_only_where_nothing_is_to_be_learned(device: str) -> None:
+    problem = drawn(device, 13, 203, 3, torch.float32)
+    layer = Tiled(problem.weight, problem.mask, problem.bias)
+    many = problem.x.repeat(small_batch.LARGEST_BATCH, 1)
+    for x, training, learning, few in (
+        (problem.x, False, False, True),
+        (problem.x, True, False, False),
+        (problem.x, False, True, False),
+        (many, False, False, False),
+        (many[:0], False, False, False),
+    ):
+        layer.train(training)
+        with torch.set_grad_enabled(learning):
+            assert layer.is_for_few(x) == few
+            assert close(layer(x), exact(layer, x)) or len(x) == 0
+
+
+def test_a_chain_passes_the_gate(device: str) -> None:
+    first, second = (drawn(device, outputs, inputs, 33, torch.float32) for outputs, inputs in ((24, 17), (5, 24)))
+    layers = [Tiled(part.weight, part.mask, part.bias) for part in (first, second)]
+    labels = torch.randint(5, (33,), generator=torch.Generator().manual_seed(0)).to(first.x.device)
+    assert Tiled.chain_cross_entropy(layers, first.x, labels) is not None
+    gate_chain(layers, first.x, labels)
+    loss = MLP(layers).cross_entropy(first.x, labels)
+    (2 * loss).backward()
+    assert layers[0].values.grad is not None
+    once = torch.autograd.grad(MLP(layers).cross_entropy(first.x, labels), layers[0].values)[0]
+    assert torch.allclose(layers[0].values.grad, 2 * once)
