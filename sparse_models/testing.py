@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sparse_models.errors import GateError
 from sparse_models.layers import SparseLinear
@@ -118,17 +119,25 @@ def gate_loss(layers: Sequence[SparseLinear], loss: Tensor, x: Tensor, labels: T
     on which side of ReLU's corner a number lies, single entries may differ by a sample's share.
     """
     model = MLP(layers)
-    exact = MLP(
-        type(layer)(layer.to_dense().double(), layer.mask, None if layer.bias is None else layer.bias.detach().double())
-        for layer in layers
-    )
-    defined = exact.cross_entropy(x.double(), labels, fused=False)
+    weights = [layer.to_dense().double().requires_grad_() for layer in layers]
+    biases = [None if layer.bias is None else layer.bias.detach().double().requires_grad_() for layer in layers]
+    hidden = x.double()
+    for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        hidden = functional.linear(torch.relu(hidden) if number else hidden, weight, bias)
+    defined = functional.cross_entropy(hidden, labels)
+    expected = [defined]
+    for layer, weight, bias in zip(layers, weights, biases, strict=True):
+        expected.append(layer.pack(_gradient(defined, weight).to(x.dtype)))
+        expected += [] if bias is None else [_gradient(defined, bias)]
     found = [loss, *torch.autograd.grad(loss, list(model.parameters()))]
-    expected = [defined, *torch.autograd.grad(defined, list(exact.parameters()))]
     for what, own, its in zip(["loss", *(key for key, _ in model.named_parameters())], found, expected, strict=True):
         error = float((own.detach().double() - its.detach()).norm())
         allowed = math.sqrt(torch.finfo(x.dtype).eps) * float(its.detach().norm())
         _require(type(layers[0]), f"{what} of the fused step", holds=error <= allowed)
+
+
+def _gradient(loss: Tensor, of: Tensor) -> Tensor:
+    return torch.autograd.grad(loss, of, retain_graph=True)[0]
 
 
 def _check_step(layer: SparseLinear, problem: Problem, definition: Definition, *, input_gradient: bool) -> None:

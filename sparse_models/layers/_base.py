@@ -5,7 +5,6 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.module import _has_any_global_hook
 
 from sparse_models.asynchronous import is_captured, refill
@@ -248,10 +247,3 @@ def register_layer(name: str) -> Callable[[_LayerClass], _LayerClass]:
         return layer
 
     return register
-
-
-def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return x weight^T + bias [batch, out] by one dense product that keeps the layout of x [batch, in]."""
-    if bias is not None and x.t().is_contiguous() and not x.is_contiguous():
-        return torch.addmm(bias[:, None], weight, x.t()).t()
-    return functional.linear(x, weight, bias)

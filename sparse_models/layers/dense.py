@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sparse_models.layers._base import SparseLinear, dense_product, register_layer
+from sparse_models.layers._base import SparseLinear, register_layer
+from sparse_models.layers._dense_product import dense_product
 from sparse_models.masks import FULL, Pattern
 
 

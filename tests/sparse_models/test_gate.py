@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparse_models.errors import GateError
 from sparse_models.layers import SparseLinear
-from sparse_models.layers._base import dense_product
+from sparse_models.layers._dense_product import dense_product
 from sparse_models.layers.masked import Masked
 from sparse_models.masks import random_mask
 from sparse_models.testing import Problem, gate
