@@ -6,6 +6,7 @@ NVRTC and the launches go through NVIDIA's cuda-core, the optional extra [gpu]: 
 import ctypes
 import hashlib
 import importlib
+import importlib.util
 import re
 from functools import cache
 from pathlib import Path
@@ -70,12 +71,11 @@ def _core() -> Any:
 @cache
 def why_absent() -> str | None:
     """Return what is missing for kernels to be compiled, with what to install; None where nothing is."""
-    try:
-        importlib.import_module("cuda.core")
-        importlib.import_module("cuda.bindings.nvrtc")
-    except ImportError as error:
-        return f"expected NVIDIA's cuda-core for kernels on a GPU, got none ({error}); pip install 'sparse-models[gpu]'"
-    return None
+    # They are found, not imported: CUDA must not be touched before a process forks.
+    found = (
+        importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.core") and importlib.util.find_spec("cuda.bindings")
+    )
+    return None if found else "its kernels there need NVIDIA's cuda-core: pip install 'sparse-models[gpu]'"
 
 
 @cache
