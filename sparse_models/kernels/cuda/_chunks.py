@@ -105,7 +105,9 @@ def pack(structure: Structure, values: Tensor, form: Form | None = None) -> Pack
         if packed is not None:
             refill(packed, values)
             return packed
-    raise InputError(f"expected rows with columns about evenly spaced for steps of {form.width} bits, got others; leave out width")
+    raise InputError(
+        f"expected rows with columns about evenly spaced for steps of {form.width} bits, got others; leave out width"
+    )
 
 
 def refill(packed: Packed, values: Tensor) -> None:
@@ -186,7 +188,9 @@ def _ordered(chunk_line: Tensor, lines: int) -> tuple[Tensor, Tensor]:
     return pointers, number
 
 
-def _words(units: Tensor, bucket: Tensor, pointers: Tensor, width: int, slab_columns: int) -> tuple[Tensor, Tensor | None] | None:
+def _words(
+    units: Tensor, bucket: Tensor, pointers: Tensor, width: int, slab_columns: int
+) -> tuple[Tensor, Tensor | None] | None:
     """Return the words of chunks whose non-zeros stand at `units` [chunks, 8], -1 behind the last, and int16 first columns."""
     steps = (units.diff(dim=1) - 1).masked_fill(units[:, 1:] < 0, 0)
     first = units[:, 0].clamp(min=0)

@@ -38,7 +38,7 @@ def source_of(file: str, macros: Macros) -> str:
     folder = Path(__file__).parent
     defined = "".join(f"#define {name} {value}\n" for name, value in macros)
     prelude, text = ((folder / name).read_text(encoding="utf-8") for name in (PRELUDE, file))
-    included = re.sub(r'^#include "(\w+\.cuh)"$', lambda line: (folder / line[1]).read_text(encoding="utf-8"), text, flags=re.M)
+    included = re.sub(r'(?m)^#include "(\w+\.cuh)"$', lambda line: (folder / line[1]).read_text(encoding="utf-8"), text)
     return defined + prelude + included
 
 

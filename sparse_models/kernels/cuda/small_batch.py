@@ -75,8 +75,8 @@ def product(packed: Packed, x: Tensor, bias: Tensor | None = None, plan: Plan | 
 def macros(packed: Packed, plan: Plan) -> _compile.Macros:
     """Return what the kernel is compiled for."""
     return (
-        ("VALUE", TYPES[packed.values.dtype]), ("MATRIX", int(packed.matrix)), ("WIDTH", packed.width), ("COLUMNS", plan.columns),
-        ("LANES", plan.lanes), ("DEPTH", plan.depth), ("THREADS", plan.threads), ("BLOCKS", plan.fit),
+        ("VALUE", TYPES[packed.values.dtype]), ("MATRIX", int(packed.matrix)), ("WIDTH", packed.width),
+        ("COLUMNS", plan.columns), ("LANES", plan.lanes), ("DEPTH", plan.depth), ("THREADS", plan.threads), ("BLOCKS", plan.fit),
     )  # fmt: skip
 
 
@@ -90,7 +90,9 @@ def _launch(packed: Packed, batch: int, plan: Plan, multiprocessors: int) -> tup
     passes = -(-batch // plan.columns)
     shared = shared_bytes(packed, plan.columns)
     if shared > MOST_SHARED:
-        raise InputError(f"expected a slab of x within {MOST_SHARED} bytes, got {shared}; pack in more slabs or plan fewer columns")
+        raise InputError(
+            f"expected a slab of x within {MOST_SHARED} bytes, got {shared}; pack in more slabs or plan fewer columns"
+        )
     rows_a_block = plan.threads // plan.lanes
     blocks = min(-(-packed.rows // rows_a_block), max(1, multiprocessors * plan.blocks // (packed.slabs * passes)))
     if packed.slabs > 1 and blocks * passes > COUNTERS:
