@@ -140,7 +140,7 @@ template <int N> static inline void copies_wait() {
 static inline float half_to_float(unsigned bits) { _Float16 h; unsigned short s = (unsigned short)bits; memcpy(&h, &s, 2); return (float)h; }
 static inline unsigned float_to_half(float value) { _Float16 h = (_Float16)value; unsigned short s; memcpy(&s, &h, 2); return s; }
 static inline uint4 read_once(const uint4* from) { return *from; }
-// ldmatrix x4, transposed: lane 8 m + i names row i of matrix m; a lane is given rows 2 (lane % 4) and one more, column lane / 4.
+// ldmatrix x4, transposed: lane 8 m + i names row i of matrix m; a lane is given column lane / 4 of rows 2 (lane % 4) and + 1.
 static inline void gather(unsigned (&out)[4], const unsigned char* shared, unsigned at) {
     if (at & 15) { fprintf(stderr, "gather: not aligned to 16 bytes\n"); abort(); }
     unsigned* lanes = &emu_lanes[(emu_current >> 5) * 32];
@@ -152,7 +152,7 @@ static inline void gather(unsigned (&out)[4], const unsigned char* shared, unsig
     }
     emu_converge(0xffffffffu);
 }
-// The upper half of mma m16n8k16: sums 0 and 1 are of row lane / 4, `first` and `second` matrices of 8 by 8. The rest is poisoned.
+// The upper half of mma m16n8k16: sums 0 and 1 are of row lane / 4, `first` and `second` matrices of 8 by 8; the rest, poison.
 template <class T> static inline void multiply(float (&sums)[4], unsigned even, unsigned odd, unsigned first, unsigned second) {
     static unsigned all[32][32][4];
     unsigned (*lanes)[4] = all[emu_current >> 5], *own = lanes[emu_lane()];
@@ -181,7 +181,7 @@ static void emu_entry() {
 }
 template <class... A> int emulate(void (*kernel)(A...), int gx, int gy, int block, int shared_bytes, void** arguments, unsigned seed) {
     const size_t stack = 256 * 1024;
-    std::vector<char> stacks(stack * block);
+    static char* stacks = (char*)malloc(stack * 1024);  // once, and only the pages that are touched
     gridDim.x = gx; gridDim.y = gy; blockDim.x = block; gridDim.z = blockDim.y = blockDim.z = 1;
     emu_call = {[](void* k, void** a) { Caller<A...>::call((void (*)(A...))k, a, std::index_sequence_for<A...>{}); }, (void*)kernel, arguments};
     std::vector<int> order(block);
@@ -192,7 +192,7 @@ template <class... A> int emulate(void (*kernel)(A...), int gx, int gy, int bloc
         emu_block = Barrier{}; emu_running = block; emu_copies.assign(block, {{}});
         for (int t = 0; t < block; t++) {
             getcontext(&emu_fibers[t].context);
-            emu_fibers[t].context.uc_stack.ss_sp = stacks.data() + stack * t;
+            emu_fibers[t].context.uc_stack.ss_sp = stacks + stack * t;
             emu_fibers[t].context.uc_stack.ss_size = stack;
             emu_fibers[t].context.uc_link = nullptr;
             makecontext(&emu_fibers[t].context, emu_entry, 0);

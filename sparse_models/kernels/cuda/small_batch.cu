@@ -1,8 +1,8 @@
 // y[batch, rows] = x[batch, columns] W^T + bias for a sparse W at small batches: bound by the bytes of W that are read.
 // W lies in chunks of 8 non-zeros of one row (see _chunks.py); LANES neighbouring lanes take a row, a chunk each in turn, and
 // gather from x in shared memory, [column][batch column], where the 8 lanes of a phase hold columns of different banks.
-// MATRIX 0: x in float32, CUDA cores. MATRIX 1: x in 16 bit, gathered by ldmatrix into the tensor cores' second operand; the first
-// is the lanes' values. Of the sums only those are right, and read, whose values and x are of the same 8 lanes.
+// MATRIX 0: x in float32, CUDA cores. MATRIX 1: x in 16 bit, gathered by ldmatrix into the tensor cores' second operand; the
+// first is the lanes' values. Of the sums only those are right, and read, whose values and x are of the same 8 lanes.
 // Macros: VALUE, MATRIX, WIDTH of a step in bits, COLUMNS of the batch a pass, LANES, DEPTH (chunks in flight), THREADS, and
 // BLOCKS, how many are to fit a multiprocessor.
 typedef VALUE::Stored Stored;
