@@ -25,7 +25,8 @@ def places(names: Iterable[str]) -> list[ParameterSet]:
             reasons[name] = (
                 f"{name} runs on {', '.join(layer.devices)}{': ' * bool(layer.absent)}{layer.absent.get('cuda', '')}"
             )
-    on_cuda = [pytest.param(name, "cuda", marks=[pytest.mark.skip(reason=reasons[name])] * (name in reasons)) for name in names]
+    skips = {name: [pytest.mark.skip(reason=reason)] for name, reason in reasons.items()}
+    on_cuda = [pytest.param(name, "cuda", marks=skips.get(name, [])) for name in names]
     return [pytest.param(name, "cpu") for name in names] + on_cuda
 
 

@@ -130,10 +130,11 @@ class _Run:
     def process(self, process: int, jobs: list[Job], seconds: float, deadline: float | None) -> tuple[list[Job], Spent]:
         """Measure jobs in one fresh process, once each and for `seconds` all those again that are not narrow.
 
-        Return the jobs left over where it died, but for the one it died in, and the time.
+        Return the jobs left over where it died, but for the one it died in, or ended as what it did spoiled it; and the time.
         """
         cases = [(job.module, job.function, job.case) for job in jobs]
         left, current, ready, spent, began = dict(enumerate(jobs)), None, False, Spent(), time.monotonic()
+        is_spoiled = False
         fresh = self.fork_server.run({**self.asked, "cases": cases, "known": self.known, "seconds": seconds})
         while True:
             try:
@@ -150,11 +151,12 @@ class _Run:
                 if self.journal:
                     self.journal.add(process, jobs[said["case"]].name, said)
                 left.pop(said["case"], None)
+                is_spoiled = said.get("spoiled", False)
             if deadline is not None and time.monotonic() > deadline:
                 fresh.close()
                 return [], spent
         if death is None:
-            return [], spent
+            return list(left.values()) if is_spoiled else [], spent
         # Between two cases it is the next that pays, so that a process that always dies there comes to an end.
         died_in = jobs if not ready else [jobs[current]] if current is not None else list(left.values())[:1]
         for job in died_in:

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class Timed:
         self.race = Race([], [])
         self.raced = 0.0
         self.facts: Facts = {}  # how the works were launched
+        self.is_spoiled = False  # whether the process should end: see `captured`
 
     def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
         """Time both works in interleaved pairs."""
@@ -72,13 +74,14 @@ class Timed:
 
     def _replayed(self, arm: str, works: list[Work]) -> list[Work]:
         """Return the works as one replay where they can be captured, as they are where not; the facts say which, and why."""
-        key = f"not captured {arm}{self.case}"
+        # What stands against it lies in the code of a layer, and not in its size.
+        key = f"not captured {arm or self.case.layer} {self.case.update} {self.case.op} {self.case.dtype}"
         replay = None
         if key not in KNOWN and not isinstance(works[0], AsLaunched):
             try:
                 replay = captured(works)
             except InputError as error:
-                KNOWN[key] = str(error)  # no later process tries again
+                KNOWN[key], self.is_spoiled = str(error), True  # no later process tries again
         self.facts[f"{arm}launched"] = "as a graph" if replay else "by the host"
         if key in KNOWN:
             self.facts[f"{arm}not_captured"] = KNOWN[key]
@@ -101,17 +104,18 @@ def precision_of(dtype: str) -> Iterator[None]:
         products.fp32_precision = before
 
 
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()
+
+
 @contextlib.contextmanager
 def own_stream(device: str) -> Iterator[None]:
-    """Have all that a case does on a GPU queued on a stream of its own.
-
-    A graph is captured on it, forward passes that were built before included; and a capture that failed leaves its stream
-    unfit for another, which the next case does not meet.
-    """
+    """Have all that a case does on a GPU queued on a stream beside the default one, on which nothing can be captured."""
     if torch.device(device).type != "cuda":
         yield
         return
     torch.cuda.synchronize()
-    with torch.cuda.stream(torch.cuda.Stream()):
+    with torch.cuda.stream(_side_stream()):
         yield
     torch.cuda.synchronize()

@@ -58,7 +58,8 @@ def measure(
     except Exception as error:  # one failing case never takes the others down
         return {"failure": failure_of(error)}
     seconds = {"whole": time.perf_counter() - start, "raced": timed.raced, "timed": timed.race.timed}
-    return {"race": timed.race, "facts": {**facts, **timed.facts, "pools": pools}, "spent": seconds}
+    told = {"race": timed.race, "facts": {**facts, **timed.facts, "pools": pools}, "spent": seconds}
+    return {**told, "spoiled": True} if timed.is_spoiled else told
 
 
 def failure_of(error: Exception) -> str:
@@ -132,6 +133,8 @@ def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
             known={key: value for key, value in KNOWN.items() if key not in before or before[key] != value},
             **result,
         )
+        if result.get("spoiled"):
+            return
 
 
 def main() -> None:

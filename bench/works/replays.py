@@ -9,6 +9,8 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 import torch
 
@@ -65,17 +67,24 @@ def in_turn(works: Sequence[Work]) -> Work:
     return call_next
 
 
+@cache
+def _pool() -> Any:
+    """Return the memory that all graphs of a process share: none needs what another's replay leaves behind."""
+    return torch.cuda.graph_pool_handle()
+
+
 def captured(works: Sequence[Work]) -> Replay:
     """Return the replay of works, called in turn, as a CUDA graph; raises InputError where one cannot be captured.
 
     They are captured on the current stream, which must not be the default one: the backward pass of a graph that was built
-    before runs on the stream of its forward pass.
+    before runs on the stream of its forward pass. After a capture that failed the process should end: PyTorch's allocator and
+    its generators then go on as if it lasted.
     """
     seconds = _seconds_of(works)
     rounds = min(max(1, math.ceil(GRAPH_SECONDS / seconds / len(works))), max(1, MOST_CALLS // len(works)))
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
-    graph.capture_begin()
+    graph.capture_begin(pool=_pool())
     try:
         for work in [*works] * rounds:
             work()

@@ -50,7 +50,6 @@ def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | 
     """
     device = torch.cuda.current_device()
     function = _function(file, macros, device)
-    _raise_shared(file, macros, device, launch.shared_bytes)
     converted = [_converted(argument) for argument in arguments]
     _core().launch(_stream(torch.cuda.current_stream().cuda_stream), _config(launch), function, *converted)
 
@@ -98,18 +97,20 @@ def _function(file: str, macros: Macros, device: int) -> Any:
     major, minor = torch.cuda.get_device_capability(device)
     _core().Device(device).set_current()
     code = _core().ObjectCode.from_cubin(compiled(file, macros, f"sm_{major}{minor}"))
-    return code.get_kernel(Path(file).stem)
-
-
-@cache
-def _raise_shared(file: str, macros: Macros, device: int, shared_bytes: int) -> None:
-    """Let the kernel have so much shared memory; beyond 48 KiB a card wants to be asked."""
+    kernel = code.get_kernel(Path(file).stem)
+    # Beyond 48 KiB of shared memory a card wants to be asked: for all that it has, as launches of one kernel differ in it.
     driver: Any = importlib.import_module("cuda.bindings.driver")
-    most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    handle = driver.CUkernel(int(_function(file, macros, device).handle))
-    (error,) = driver.cuKernelSetAttribute(most, shared_bytes, handle, driver.CUdevice(device))
-    if int(error):
-        raise RuntimeError(f"expected a kernel with {shared_bytes} bytes of shared memory, got CUDA's error {int(error)}")
+    handle, limit = driver.CUkernel(int(kernel.handle)), driver.CUdevice_attribute
+    most = _checked(driver.cuDeviceGetAttribute(limit.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, device))
+    dynamic = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    _checked(driver.cuKernelSetAttribute(dynamic, most, handle, driver.CUdevice(device)))
+    return kernel
+
+
+def _checked(answer: tuple[Any, ...]) -> Any:
+    if int(answer[0]):
+        raise RuntimeError(f"expected a card that tells and sets its shared memory, got CUDA's error {int(answer[0])}")
+    return answer[1] if len(answer) > 1 else None
 
 
 def compiled(file: str, macros: Macros, architecture: str) -> bytes:

@@ -74,11 +74,9 @@ def product(packed: Packed, x: Tensor, bias: Tensor | None = None, plan: Plan | 
 
 def macros(packed: Packed, plan: Plan) -> _compile.Macros:
     """Return what the kernel is compiled for."""
-    return (
-        ("VALUE", TYPES[packed.values.dtype]), ("MATRIX", int(packed.matrix)), ("WIDTH", packed.width),
-        ("COLUMNS", plan.columns), ("LANES", plan.lanes), ("DEPTH", plan.depth), ("THREADS", plan.threads),
-        ("BLOCKS", plan.fit),
-    )  # fmt: skip
+    form = (("VALUE", TYPES[packed.values.dtype]), ("MATRIX", int(packed.matrix)), ("WIDTH", packed.width))
+    size = (("COLUMNS", plan.columns), ("LANES", plan.lanes), ("DEPTH", plan.depth))
+    return (*form, *size, ("THREADS", plan.threads), ("BLOCKS", plan.fit))
 
 
 def shared_bytes(packed: Packed, columns: int) -> int:
