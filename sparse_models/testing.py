@@ -1,8 +1,9 @@
 """The definition of a sparse layer, and the gate that every layer must pass before anything is timed with it."""
 
+import contextlib
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,6 +75,26 @@ def _term(left: Tensor, right: Tensor, dtype: torch.dtype, plus: Tensor | None =
     return Term(value, allowed, dtype) if mask is None else Term(value * mask, allowed * mask, dtype)
 
 
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Have a GPU's dense products computed from all bits of their factors, and summed in float32.
+
+    As PyTorch comes, cuBLAS may add up parts of a 16-bit product in 16 bits, which is no definition to hold anything against.
+    """
+    products: Any = torch.backends.cuda.matmul
+    exact = {"fp32_precision": "ieee"}
+    exact |= dict.fromkeys(("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction"), False)  # type: ignore[arg-type]
+    before = {name: getattr(products, name) for name in exact}
+    for name, value in exact.items():
+        setattr(products, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(products, name, value)
+
+
+@exact_products()
 def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definition | None = None) -> None:
     """Raise GateError unless a layer of `layer_class` does on `problem` what the definition says.
 
@@ -112,6 +133,7 @@ def gate_chain(layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Non
         gate_loss(layers, loss, x, labels)
 
 
+@exact_products()
 def gate_loss(layers: Sequence[SparseLinear], loss: Tensor, x: Tensor, labels: Tensor) -> None:
     """Raise GateError unless a loss of the layers, with its graph, is their cross-entropy layer by layer in float64.
 

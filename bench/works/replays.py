@@ -68,9 +68,17 @@ def in_turn(works: Sequence[Work]) -> Work:
 
 
 @cache
-def _pool() -> Any:
-    """Return the memory that all graphs of a process share: none needs what another's replay leaves behind."""
-    return torch.cuda.graph_pool_handle()
+def _pool() -> tuple[torch.cuda.CUDAGraph, Any]:
+    """Return the memory that all graphs of a process share, and a graph that keeps it: none needs what another's replay leaves.
+
+    Each with memory of its own, what one has freed would be lost to the others.
+    """
+    number, graph = torch.zeros(1, device="cuda"), torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    graph.capture_begin()
+    number.add_(1)
+    graph.capture_end()
+    return graph, graph.pool()
 
 
 def captured(works: Sequence[Work]) -> Replay:
@@ -80,11 +88,11 @@ def captured(works: Sequence[Work]) -> Replay:
     before runs on the stream of its forward pass. After a capture that failed the process should end: PyTorch's allocator and
     its generators then go on as if it lasted.
     """
-    seconds = _seconds_of(works)
+    seconds, (_, pool) = _seconds_of(works), _pool()
     rounds = min(max(1, math.ceil(GRAPH_SECONDS / seconds / len(works))), max(1, MOST_CALLS // len(works)))
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
-    graph.capture_begin(pool=_pool())
+    graph.capture_begin(pool=pool)
     try:
         for work in [*works] * rounds:
             work()

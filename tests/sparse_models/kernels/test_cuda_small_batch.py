@@ -198,7 +198,7 @@ def test_compiles_for_a_card_without_spills(architecture: str) -> None:
         packed = pack(structure_of(torch.ones(4, 16, dtype=torch.bool)), torch.ones(64, dtype=dtype), form)
         code = _compile.compiled(small_batch.FILE, small_batch.macros(packed, rule(packed, 8)), architecture)
         assert code[:4] == b"\x7fELF"
-        assert stack_bytes(code) == 0
+        assert stack_bytes(code) <= 16  # what a version of NVRTC may put there besides registers that spill
 
 
 def stack_bytes(cubin: bytes) -> int:
