@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from bench.machine.energy import joules
 from bench.runs.outcome import Race
 from bench.runs.row import Facts
 from bench.works.once_per_run import KNOWN, find_once
-from bench.works.replays import AsLaunched, Work, Works, captured, in_turn, listed
+from bench.works.replays import AsLaunched, Replay, Work, Works, captured, in_turn, listed
 from sparse_models.errors import InputError
 
 FILLING = 20  # calls in a replay, beside which it does not matter what the first of them finds in the caches
@@ -79,13 +79,19 @@ class Timed:
         replay = None
         if key not in KNOWN and not isinstance(works[0], AsLaunched):
             try:
-                replay = captured(works)
+                replay = captured_once(tuple(works)) if arm else captured(works)
             except InputError as error:
                 KNOWN[key], self.is_spoiled = str(error), True  # no later process tries again
         self.facts[f"{arm}launched"] = "as a graph" if replay else "by the host"
         if key in KNOWN:
             self.facts[f"{arm}not_captured"] = KNOWN[key]
         return [replay] if replay else works
+
+
+@lru_cache(maxsize=8)
+def captured_once(works: tuple[Work, ...]) -> Replay:
+    """Return the replay of these very works, captured when they are first raced: those of dense come again and again."""
+    return captured(works)
 
 
 def as_regime(works: Works, regime: str) -> list[Work]:

@@ -24,7 +24,7 @@ import torch
 import torch._dynamo  # which an optimizer imports when it is first built, and which takes as long as all of torch
 from threadpoolctl import ThreadpoolController
 
-from bench.cases import Case
+from bench.cases import Case, is_gpu
 from bench.engine.pairing import Patience
 from bench.engine.rounds import Timer
 from bench.engine.timed import Timed, own_stream
@@ -55,8 +55,8 @@ def measure(
         pools = find_once(f"pools {case.threads}", lambda: thread_pools(case.threads))
     except (GateError, InputError) as error:
         return {"failure": str(error)}
-    except Exception as error:  # one failing case never takes the others down
-        return {"failure": failure_of(error)}
+    except Exception as error:  # one failing case never takes the others down: a GPU's error may stay with the process
+        return {"failure": failure_of(error), "spoiled": is_gpu(case.device)}
     seconds = {"whole": time.perf_counter() - start, "raced": timed.raced, "timed": timed.race.timed}
     told = {"race": timed.race, "facts": {**facts, **timed.facts, "pools": pools}, "spent": seconds}
     return {**told, "spoiled": True} if timed.is_spoiled else told

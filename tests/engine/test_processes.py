@@ -4,16 +4,18 @@ import os
 import signal
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.cases import Case
+from bench.engine import worker
 from bench.engine.jobs import Effort, Job, Results
-from bench.engine.pairing import Plan, Racer
+from bench.engine.pairing import Patience, Plan, Racer
 from bench.engine.processes import Means, fork_server_for, measure_all
+from bench.engine.timed import Timed
 from bench.works.once_per_run import KNOWN, once_per_run
 from sparse_models.errors import GateError
 
@@ -37,6 +39,12 @@ def red_gate(case: Case, race: Racer) -> dict[str, Any]:
 
 def broken(case: Case, race: Racer) -> dict[str, Any]:
     raise ZeroDivisionError("no such number")
+
+
+def spoils(case: Case, race: Racer) -> dict[str, Any]:
+    assert isinstance(race, Timed)
+    race.is_spoiled = True
+    return fine(case, race)
 
 
 def killed(case: Case, race: Racer) -> dict[str, Any]:
@@ -111,6 +119,24 @@ def test_a_case_that_fails_or_dies_takes_no_other_down() -> None:
     for other in others:
         assert failures[other.name] is None
         assert len(results.outcomes[other.name].races) == 1
+
+
+def test_a_process_that_a_case_spoiled_ends_after_it_and_another_goes_on() -> None:
+    results, _ = measured(*(job(spoils, number) for number in range(3)), processes=2)
+    for outcome in results.outcomes.values():
+        assert outcome.failure is None
+        assert len(outcome.races) == 2
+    first = {outcome.facts["pid"] for outcome in results.outcomes.values()}
+    assert len(first) == 3
+
+
+def test_a_failure_on_a_gpu_ends_the_process_that_it_may_have_broken() -> None:
+    on_gpu = Case("forward", "sparse", "csr", "static", "8x8b1", 0.5, "cuda", "float32", 1)
+    for case in (on_gpu, on_gpu._replace(device="cpu")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(worker, "own_stream", lambda _: nullcontext())
+            said = worker.measure(__name__, "broken", case, time.perf_counter, Patience())
+        assert said == {"failure": "ZeroDivisionError: no such number", "spoiled": case.device == "cuda"}
 
 
 def test_a_process_that_cannot_start_fails_all_cases_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

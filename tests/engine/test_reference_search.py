@@ -22,7 +22,7 @@ from bench.works import reference
 from bench.works.compiled import COMPILED
 from bench.works.once_per_run import KNOWN
 from bench.works.problems import LAYOUTS
-from bench.works.reference import LAUNCHED, dense_case, variant_key
+from bench.works.reference import LAUNCHED, VECTOR, dense_case, variant_key
 from bench.works.replays import Works, listed
 from tests.engine.test_jobs import outcome_of
 from tests.engine.test_processes import broken, fine
@@ -99,6 +99,8 @@ def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() 
         TRAINING._replace(shape="6x8x4b1"),
         TRAINING._replace(device="cuda"),
         STEP._replace(device="cuda", regime="graph"),
+        TRAINING._replace(device="cuda", regime="graph"),
+        STEP._replace(device="cuda", op="forward", shape="6x8b1", regime="graph-cold"),
         TRAINING._replace(op="train", data="digits"),
     ]
     searched = variant_jobs(jobs_of(*cases))
@@ -113,7 +115,10 @@ def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() 
         (FEATURE_MAJOR, "training_step", "6x8x4b16", "cuda", "warm"),
         (COMPILED, "training_step", "6x8x4b16", "cuda", "warm"),
         (FEATURE_MAJOR, "step", "6x8b4", "cuda", "graph"),
-        (LAUNCHED, "step", "6x8b4", "cuda", "graph"),
+        (FEATURE_MAJOR, "training_step", "6x8x4b16", "cuda", "graph"),
+        (COMPILED, "training_step", "6x8x4b16", "cuda", "graph"),
+        (LAUNCHED, "training_step", "6x8x4b16", "cuda", "graph"),
+        (VECTOR, "forward", "6x8b1", "cuda", "graph-cold"),
     ]
     assert len({job.name for job in searched}) == len(found)
 

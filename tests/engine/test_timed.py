@@ -41,6 +41,7 @@ def raced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any, Plan]]:
     monkeypatch.setattr(timed, "race", race)
     monkeypatch.setattr(timed, "captured", Replayed)
     monkeypatch.setattr(timed, "KNOWN", {})
+    timed.captured_once.cache_clear()
     return kept
 
 
@@ -55,6 +56,15 @@ def test_a_case_is_replayed_with_all_copies_of_its_weights(raced: list[tuple[Any
     assert (len(own.works), len(dense.works)) == (3, 2)
     assert (plan.settle, plan.dense_settle) == (0, 0)
     assert race.facts == {"launched": "as a graph", "dense_launched": "as a graph"}
+
+
+def test_dense_is_captured_once_for_all_candidates(raced: list[tuple[Any, Any, Plan]]) -> None:
+    dense = [work, print]
+    for _ in range(2):
+        Timed(CASE, work, Patience())([work], dense, "cpu")  # type: ignore[arg-type]
+    [(one, first, _), (other, second, _)] = raced
+    assert first is second
+    assert one is not other
 
 
 def test_warm_weights_are_one_copy() -> None:
