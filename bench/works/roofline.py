@@ -1,11 +1,14 @@
 """How near a layer's kernel comes to what bounds it on this machine."""
 
-from bench.cases import COLD_REPLAY, Case
+import torch
+
+from bench.cases import COLD_REPLAY, Case, is_gpu
 from bench.machine.bounds import memory_gb_per_s
 from bench.runs.row import Facts
 from bench.works.once_per_run import once_per_run
 from sparse_models.costs import PRODUCTS
 from sparse_models.kernels import roofline
+from sparse_models.kernels.cuda.shared_rate import shared_gflops
 from sparse_models.layers import SparseLinear
 
 
@@ -31,8 +34,14 @@ def bounds(layer: SparseLinear, op: str, batch: int, threads: int) -> Facts:
     tile_bytes = layer.tile_bytes(products[0], batch) if len(products) == 1 else None
     if tile_bytes is None:
         return {}
-    dtype = str(layer.values.dtype).removeprefix("torch.")
-    return {"tile_bytes": tile_bytes, "bound_gflops": _bound_gflops(tile_bytes, dtype, threads)}
+    device, dtype = str(layer.values.device), str(layer.values.dtype).removeprefix("torch.")
+    bound = _shared_gflops(device, dtype) if is_gpu(device) else _bound_gflops(tile_bytes, dtype, threads)
+    return {"tile_bytes": tile_bytes, "bound_gflops": bound}
+
+
+@once_per_run
+def _shared_gflops(device: str, dtype: str) -> float:
+    return shared_gflops(device, getattr(torch, dtype).itemsize)
 
 
 @once_per_run
