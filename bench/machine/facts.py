@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from llvmlite import binding
 
-PACKAGES = ["numpy", "numba", "pytest-benchmark", "scipy", "triton"]
+PACKAGES = ["cuda-bindings", "cuda-core", "numpy", "numba", "pytest-benchmark", "scipy", "triton"]
 VARIABLES = ["CUDA_VISIBLE_DEVICES", "GOMP_CPU_AFFINITY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "MKL_NUM_THREADS"]
 VARIABLES += ["OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTORCH_CUDA_ALLOC_CONF"]
 SMI = ["driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem"]
