@@ -139,7 +139,39 @@ def test_the_seed_protocol_shares_its_learning_rate_and_search_seeds_are_never_r
     assert not set(cases.SEARCH_SEEDS) & set(range(100))
 
 
-def test_the_experiment_is_run_by_the_best_layer_of_the_device() -> None:
-    for device, layer in (("cpu", "tiled"), ("cuda", "csr")):
-        found = cases.cases("train", DEFAULT._replace(devices=(device,)))
-        assert {case.layer for case in found if case.model == "sparse"} == {layer}
+@pytest.mark.parametrize(
+    ("device", "on_gpu", "layer"), [("cpu", True, "tiled"), ("cuda", True, "tiled"), ("cuda", False, "csr")]
+)
+def test_the_experiment_is_run_by_the_best_layer_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, on_gpu: bool, layer: str
+) -> None:
+    monkeypatch.setattr(LAYERS["tiled"], "devices", ("cpu", "cuda") if on_gpu else ("cpu",))
+    found = cases.cases("train", DEFAULT._replace(devices=(device,)))
+    assert {case.layer for case in found if case.model == "sparse"} == {layer}
+
+
+ON_GPU = DEFAULT._replace(devices=("cuda",), dtypes=None, regimes=None)
+
+
+def test_a_cpu_is_warm_and_a_gpu_replays_with_cold_weights_where_a_model_has_them_cold() -> None:
+    assert {case.regime for case in grid(DEFAULT._replace(regimes=None))} == {"warm"}
+    for case in grid(ON_GPU):
+        few = case.op == "forward" and Shape.parse(case.shape).batch <= cases.COLD_BATCH
+        assert case.regime == ("warm" if case.op == "train" else "graph-cold" if few else "graph"), case
+    assert {case.regime for case in grid(ON_GPU._replace(ops=("step",), regimes=("warm", "graph")))} == {"warm", "graph"}
+
+
+def test_precisions_are_rivals_on_a_gpu_alone() -> None:
+    assert {case.dtype for case in grid(DEFAULT._replace(dtypes=None))} == {"float32"}
+    whole = [case for case in grid(ON_GPU) if case.op in cases.WHOLE]
+    assert {case.dtype for case in whole if case.model == "sparse"} == {"float32", "bfloat16"}
+    assert {case.dtype for case in whole if case.model == "dense"} == {"float32", "bfloat16", "tf32"}
+    assert {case.dtype for case in grid(ON_GPU) if case.op not in cases.WHOLE} == {"float32"}
+    asked = grid(ON_GPU._replace(ops=("forward",), dtypes=("tf32",)))
+    assert {(case.dtype, case.model) for case in asked} == {("tf32", "sparse"), ("tf32", "dense")}
+
+
+def test_a_layer_that_does_not_care_is_timed_on_a_gpu_at_one_sparsity_unless_asked() -> None:
+    forward = ON_GPU._replace(ops=("forward",), shapes=("64x64b4",), dtypes=("float32",))
+    assert [case.sparsity for case in grid(forward) if case.layer == "masked"] == [0.9]
+    assert len([case for case in grid(forward._replace(sparsities=(0.5, 0.8))) if case.layer == "masked"]) == 2
