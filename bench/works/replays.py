@@ -41,6 +41,8 @@ class Replay:
     def __init__(self, graph: torch.cuda.CUDAGraph, calls: int) -> None:
         """Keep the graph."""
         self.graph, self.calls = graph, calls
+        self()  # the first takes longer: the graph is brought onto the device
+        torch.cuda.synchronize()
         begin = time.perf_counter()
         self()
         self.queueing = time.perf_counter() - begin  # seconds for which the host is busy with a replay
