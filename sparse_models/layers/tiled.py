@@ -1,6 +1,7 @@
 """Kernels of our own: CSR weights, a tile of the batch at a time, and nothing done outside the non-zeros; on CPU and GPU."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -35,12 +36,13 @@ class Frozen(NamedTuple):
 
     def is_of(self, columns: Tensor, values: Tensor) -> bool:
         """Tell whether these are still the weights, as far as can be told: a CUDA graph's replay changes them unseen."""
-        same = self.has_structure_of(columns) and self.values.data_ptr() == values.data_ptr()
+        same = self.can_hold(columns, values) and self.values.data_ptr() == values.data_ptr()
         return same and self.versions[1] == values._version  # noqa: SLF001  # PyTorch has no public name for it
 
-    def has_structure_of(self, columns: Tensor) -> bool:
-        """Tell whether this is still the structure."""
-        return self.columns.data_ptr() == columns.data_ptr() and self.versions[0] == columns._version  # noqa: SLF001
+    def can_hold(self, columns: Tensor, values: Tensor) -> bool:
+        """Tell whether this is still the structure, and the dtype: other values then take the place of these."""
+        same = self.columns.data_ptr() == columns.data_ptr() and self.versions[0] == columns._version  # noqa: SLF001
+        return same and self.values.dtype == values.dtype
 
 
 @register_layer("tiled")
@@ -49,15 +51,16 @@ class Tiled(CsrBothWays):
 
     Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that
     in a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples are multiplied by another
-    kernel where the layer is in `eval()` and no gradient is wanted: it holds a second copy of the weights, in the order in
-    which it reads them, made at the first call and made anew when weights or mask change. What replays a captured training
-    step changes weights unseen: call `train()` before it and `eval()` after, as one does.
+    kernel where the layer is in `eval()` and no gradient is wanted: it holds another copy of the weights for each form in
+    which that kernel wants them (one or two; three where x is wide), made by the first call with such a batch and made anew
+    when weights or mask change. What replays a captured training step changes weights unseen: call `train()` before it and
+    `eval()` after, as one does.
     """
 
     devices: ClassVar[tuple[str, ...]] = tuple(NUMBERS) if MISSING is None else ("cpu",)
     dtypes: ClassVar[tuple[str, ...]] = NUMBERS["cpu"]
     absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
-    _frozen: Frozen | None = None
+    _frozen: Mapping[small_batch.Form, Frozen] = MappingProxyType({})
 
     @classmethod
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
@@ -94,7 +97,7 @@ class Tiled(CsrBothWays):
                 f"one dtype, and an input that is no negated view; got values of shape {list(values.shape)}, {held}; copy them"
             )
         if self.is_for_few(x):
-            return small_batch.product(self.frozen().packed, x.contiguous(), self.own("bias"))
+            return small_batch.product(self.frozen(len(x)).packed, x.contiguous(), self.own("bias"))
         return super().product(x)
 
     def is_for_few(self, x: Tensor) -> bool:
@@ -102,26 +105,31 @@ class Tiled(CsrBothWays):
         frozen = not self.training and not torch.is_grad_enabled()
         return frozen and on_a_gpu(x) and 0 < len(x) <= small_batch.LARGEST_BATCH and self._buffers["columns"].numel() > 0  # type: ignore[union-attr]
 
-    def frozen(self) -> Frozen:
-        """Return the weights as the kernel for few samples reads them, made anew where they changed."""
+    def frozen(self, batch: int) -> Frozen:
+        """Return the weights as the kernel for few samples reads them for a batch, made anew where they changed."""
         values, columns = self.own("values").detach(), self._buffers["columns"]
         assert columns is not None
-        if self._frozen is None or not self._frozen.is_of(columns, values):
-            if self._frozen is not None and self._frozen.has_structure_of(columns):
-                packed = self._frozen.packed
-                small_batch.refill(packed, values)
-            else:
-                packed = small_batch.pack(self.structures[0], values)
-            self._frozen = Frozen(packed, columns, values, (columns._version, values._version))  # noqa: SLF001
-        return self._frozen
+        form = small_batch.form_for(self.in_features, values.dtype, batch)
+        frozen = self._frozen.get(form)
+        if frozen is not None and frozen.is_of(columns, values):
+            return frozen
+        if frozen is not None and frozen.can_hold(columns, values):
+            packed = frozen.packed
+            small_batch.refill(packed, values)
+        else:
+            packed = small_batch.pack(self.structures[0], values, form)
+        frozen = Frozen(packed, columns, values, (columns._version, values._version))  # noqa: SLF001
+        others = {other: held for other, held in self._frozen.items() if held.can_hold(columns, values)}
+        self._frozen = {**others, form: frozen}
+        return frozen
 
     def train(self, mode: bool = True) -> "Tiled":  # noqa: FBT001, FBT002  # as nn.Module has it
-        """Set the mode, as nn.Module does; the copy of the weights for few samples is given up."""
-        self._frozen = None
+        """Set the mode, as nn.Module does; the copies of the weights for few samples are given up."""
+        self._frozen = MappingProxyType({})
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_frozen"}  # it is made anew where needed
+        return {name: value for name, value in self.__dict__.items() if name != "_frozen"}  # made anew where needed
 
     def takes(self, x: Tensor) -> bool:
         """Tell whether the kernels, which see addresses alone, read x as it is meant."""

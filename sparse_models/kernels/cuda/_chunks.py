@@ -32,7 +32,10 @@ WIDTHS = {3: Width(3, 4), 4: Width(4, 6), 6: Width(6, 8), 16: Width(16, 16)}
 
 
 class Form(NamedTuple):
-    """What is chosen at packing: values in the tensor cores' order (16 bit alone), slabs, and bits of a step; None: by rule."""
+    """What is chosen at packing: values in the tensor cores' order (16 bit alone), slabs, and bits of a step.
+
+    None: that order where it can be, slabs in which every batch has a plan, and the fewest bytes.
+    """
 
     matrix: bool | None = None
     slabs: int | None = None
@@ -89,7 +92,7 @@ class _Cut(NamedTuple):
 
 
 def pack(structure: Structure, values: Tensor, form: Form | None = None) -> Packed:
-    """Return the matrix with `values` [nnz] at the columns of `structure`, in the fewest bytes where `form` leaves a choice."""
+    """Return the matrix with `values` [nnz] at the columns of `structure` in a form, as small_batch.form_for chooses it."""
     form = form or Form()
     matrix = values.element_size() == 2 if form.matrix is None else form.matrix
     if matrix and values.element_size() != 2:

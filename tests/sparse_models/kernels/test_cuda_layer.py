@@ -56,17 +56,43 @@ def test_a_frozen_layer_follows_its_weights_and_its_mask(device: str, dtype: tor
     problem = drawn(device, 13, 203, 3, dtype)
     layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
     with torch.no_grad():
-        assert layer._frozen is None
+        assert not layer._frozen
         assert close(layer(problem.x), exact(layer, problem.x))
-        packed = layer.frozen().packed
+        packed = layer.frozen(3).packed
         layer.values.mul_(-2)
         assert close(layer(problem.x), exact(layer, problem.x))
-        assert layer.frozen().packed is packed  # the structure is the same: only its values were gathered anew
+        assert layer.frozen(3).packed is packed  # the structure is the same: only its values were gathered anew
         layer.values.data = layer.values.data * 3
         assert close(layer(problem.x), exact(layer, problem.x))
         layer.set_mask(problem.mask.flip(0))
         assert close(layer(problem.x), exact(layer, problem.x))
-        assert layer.frozen().packed is not packed
+        assert layer.frozen(3).packed is not packed
+        layer.to(torch.float16 if dtype == torch.bfloat16 else torch.bfloat16)
+        x = problem.x.to(layer.values.dtype)
+        assert close(layer(x), exact(layer, x))
+
+
+@pytest.mark.parametrize(("dtype", "forms"), [(torch.float32, 1), (torch.bfloat16, 2)])
+def test_a_layer_holds_one_copy_of_its_weights_for_each_form(device: str, dtype: torch.dtype, forms: int) -> None:
+    problem = drawn(device, 13, 203, 16, dtype)
+    layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
+    batches = (8, 1, 2, 5, 16)
+    with torch.no_grad():
+        for batch in batches:
+            assert close(layer(problem.x[:batch]), exact(layer, problem.x[:batch]))
+        assert len(layer._frozen) == forms
+        held = [layer.frozen(batch).packed for batch in batches]
+        layer.values.mul_(-2)
+        for batch, packed in zip(batches, held, strict=True):  # each is filled anew
+            assert close(layer(problem.x[:batch]), exact(layer, problem.x[:batch]))
+            assert layer.frozen(batch).packed is packed
+        layer.set_mask(problem.mask.flip(0))
+        layer(problem.x)
+        assert len(layer._frozen) == 1  # those of the other mask are given up
+        for batch in batches:
+            assert close(layer(problem.x[:batch]), exact(layer, problem.x[:batch]))
+        assert len(layer._frozen) == forms
+        assert not layer.train()._frozen
 
 
 def test_what_changes_weights_unseen_is_seen_after_train_and_eval(device: str) -> None:
@@ -85,7 +111,7 @@ def test_a_copy_and_a_saved_layer_have_no_second_copy_of_their_weights(device: s
     with torch.no_grad():
         expected = layer(problem.x)
         for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301  # our own
-            assert other._frozen is None
+            assert not other._frozen
             assert torch.equal(other(problem.x), expected)
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.cuda import _compile, small_batch
+from sparse_models.kernels.cuda._chunks import COUNTERS
 from sparse_models.kernels.cuda._compile import Launch, Macros
-from sparse_models.kernels.cuda.small_batch import Form, Packed, Plan, pack, product, refill, rule
+from sparse_models.kernels.cuda.small_batch import Form, Packed, Plan, form_for, pack, product, refill, rule
 from sparse_models.kernels.structure import Structure
 from sparse_models.layers._csr_storage import compress
 from tests.helpers import cuda_emulator
@@ -164,17 +165,53 @@ def test_an_unaligned_view_of_x(device: str, dtype: torch.dtype, form: Form, pla
     assert torch.allclose(y.cpu().double(), x[1:].view(2, 64).double() @ dense.t(), 1e-2, 1e-2)
 
 
-@pytest.mark.parametrize("batch", [1, 8, 16])
+def sized(dtype: torch.dtype, rows: int, columns: int, chunks_a_row: int, form: Form) -> Packed:
+    """What the rule sees of a packed matrix, without its memory."""
+    slabs = form.slabs or 1
+    chunks = rows * slabs * chunks_a_row
+    values, words, pointers = (
+        torch.empty(size, dtype=kind, device="meta")
+        for size, kind in ((8 * chunks, dtype), (2 * chunks, torch.int32), (rows * slabs + 1, torch.int32))
+    )
+    slab_columns = -(-columns // slabs // 16) * 16
+    return Packed(values, words, None, pointers, pointers, pointers, rows, columns, slabs, slab_columns, 6, bool(form.matrix))
+
+
+@given(
+    st.sampled_from([F32, F16, BF16]), st.integers(1, 2**18), st.integers(1, 2**18), st.integers(0, 2000), st.integers(1, 16),
+    st.integers(1, 16),
+)  # fmt: skip
+def test_every_plan_by_rule_can_be_launched(
+    dtype: torch.dtype, rows: int, columns: int, chunks_a_row: int, packed_for: int, batch: int
+) -> None:
+    packed = sized(dtype, rows, columns, chunks_a_row, form_for(columns, dtype, packed_for))
+    plan = rule(packed, batch)
+    assert plan.threads % 32 == 0
+    assert plan.fit * plan.threads <= 1024  # 64 registers a thread at least
+    launch, passes = small_batch._launch(packed, batch, plan, 132)
+    assert min(plan.blocks, plan.fit) * (launch.shared_bytes + 1024) <= small_batch.MOST_SHARED + 1024
+    assert launch.grid[0] * passes <= COUNTERS
+    assert passes * plan.columns >= batch
+
+
+@pytest.mark.parametrize(("columns", "batch"), [(16, 16), (203, 3), (4096, 5), (14336, 8), (40000, 1)])
 @pytest.mark.parametrize("dtype", [F32, BF16])
-def test_the_rules_fit_a_card(device: str, dtype: torch.dtype, batch: int) -> None:
-    for columns in (16, 4096, 14336, 65536):
-        mask = torch.zeros(8, columns, dtype=torch.bool)
-        mask[:, ::5] = True
-        packed, dense = case(device, mask, dtype, Form())
-        plan = rule(packed, batch)
-        assert small_batch.shared_bytes(packed, plan.columns) <= small_batch.MOST_SHARED
-        if device == "cuda":
-            check(packed, dense, batch, plan)
+def test_what_the_rules_choose_is_right(device: str, dtype: torch.dtype, columns: int, batch: int) -> None:
+    mask = torch.zeros(8, columns, dtype=torch.bool)
+    mask[:, ::5] = True
+    form = form_for(columns, dtype, batch)
+    packed, dense = case(device, mask, dtype, form)
+    assert (packed.matrix, packed.slabs) == (form.matrix, form.slabs)
+    plan = rule(packed, batch)
+    if device == "cpu":  # whose threads are slow; each number of columns and lanes is a kernel of its own all the same
+        plan = plan._replace(threads=64)
+    check(packed, dense, batch, plan)
+
+
+def test_forms_are_few() -> None:
+    """Layers pack their weights once for each form."""
+    for dtype, columns, most in ((F32, 7168, 1), (BF16, 7168, 2), (F32, 14336, 2), (BF16, 14336, 3)):
+        assert len({form_for(columns, dtype, batch) for batch in range(1, 17)}) == most
 
 
 def test_refusals(device: str) -> None:
@@ -196,9 +233,10 @@ def test_refusals(device: str) -> None:
 def test_compiles_for_a_card_without_spills(architecture: str) -> None:
     for dtype, form in ((BF16, MATRIX), (F16, LANES), (F32, LANES)):
         packed = pack(structure_of(torch.ones(4, 16, dtype=torch.bool)), torch.ones(64, dtype=dtype), form)
-        code = _compile.compiled(small_batch.FILE, small_batch.macros(packed, rule(packed, 8)), architecture)
-        assert code[:4] == b"\x7fELF"
-        assert stack_bytes(code) <= 16  # what a version of NVRTC may put there besides registers that spill
+        for batch in (1, 8, 16):
+            code = _compile.compiled(small_batch.FILE, small_batch.macros(packed, rule(packed, batch)), architecture)
+            assert code[:4] == b"\x7fELF"
+            assert stack_bytes(code) <= 16  # what a version of NVRTC may put there besides registers that spill
 
 
 def stack_bytes(cubin: bytes) -> int:
