@@ -22,10 +22,19 @@ class Kernels(NamedTuple):
     product: Callable[..., Tensor]
     sampled: Callable[[Structure, Tensor, Tensor], Tensor]
     transposed: Callable[[Tensor], Tensor]
+    multiply_transposed: Callable[[Link, Tensor, Tensor], Tensor]  # a link, a gradient, and what ReLU gave where it came from
 
 
-CPU = Kernels(product, sampled, transposed)
-CUDA = Kernels(cuda_product.product, cuda_sampled.sampled, lambda x: x.t().contiguous())
+def _on_cpu(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
+    return product(link.columns, link.transposed_values, slope, passed=passed)
+
+
+def _on_cuda(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
+    return cuda_product.product(link.columns, link.values, slope, passed=passed, order=link.transposition)
+
+
+CPU = Kernels(product, sampled, transposed, _on_cpu)
+CUDA = Kernels(cuda_product.product, cuda_sampled.sampled, lambda x: x.t().contiguous(), _on_cuda)
 
 
 def kernels_for(x: Tensor) -> Kernels:
@@ -82,5 +91,5 @@ def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradient
         values.append(kernels.sampled(link.rows, slope, held[number]))
         biases.append(slope.sum(1))
         if number:
-            slope = kernels.product(link.columns, link.transposed_values, slope, passed=held[number])
+            slope = kernels.multiply_transposed(link, slope, held[number])
     return Gradients(loss, values[::-1], biases[::-1])

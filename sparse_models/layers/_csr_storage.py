@@ -122,6 +122,11 @@ class CsrBothWays(CsrStorage):
         """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch]."""
         raise NotImplementedError
 
+    @classmethod
+    def multiply_transposed(cls, structure: Structure, values: Tensor, order: Tensor, x: Tensor) -> Tensor:
+        """Return the matrix that holds values[order] [nnz] times x [columns, batch]: [rows, batch]."""
+        return cls.multiply(structure, cls.permuted(values, order), x)
+
     @staticmethod
     def sample(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
         """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed."""
@@ -188,7 +193,7 @@ class _Product(torch.autograd.Function):
         rows, columns, transposition = ctx.structures
         grad_t = ctx.layer.turned(grad)  # [out, batch]
         x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
-        x_grad = ctx.layer.multiply(columns, ctx.layer.permuted(values, transposition), grad_t).t() if x_needed else None
+        x_grad = ctx.layer.multiply_transposed(columns, values, transposition, grad_t).t() if x_needed else None
         values_grad = ctx.layer.sample(rows, grad_t, x_t) if values_needed else None
         return x_grad, values_grad, grad_t.sum(1) if bias_needed else None, None, None, None, None
 

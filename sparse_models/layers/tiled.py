@@ -166,6 +166,13 @@ class Tiled(CsrBothWays):
         """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch]."""
         return on_gpu.product(structure, values, x, bias) if on_a_gpu(x) else tiled.product(structure, values, x, bias)
 
+    @classmethod
+    def multiply_transposed(cls, structure: Structure, values: Tensor, order: Tensor, x: Tensor) -> Tensor:
+        """Return the matrix that holds values[order] [nnz] times x [columns, batch]: [rows, batch]."""
+        if on_a_gpu(x):
+            return on_gpu.product(structure, values, x, order=order)
+        return super().multiply_transposed(structure, values, order, x)
+
     @staticmethod
     def sample(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
         """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed."""

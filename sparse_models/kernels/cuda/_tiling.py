@@ -40,7 +40,8 @@ class Tiling(NamedTuple):
     """A block's share: its threads, the rows of each warp, its tile of the batch, and the slabs that x comes in.
 
     A tile is as wide as `group` lanes of `pieces` 16-byte pieces each; x [columns, tile] comes in at least `cuts` slabs;
-    `blocks` are at a multiprocessor at once; `unroll` is how many steps of the innermost loop are one.
+    `blocks` are at a multiprocessor at once; `unroll` is how many steps of the innermost loop are one. Of two `buffers` one is
+    copied while the other is multiplied; with one, slabs are as wide as shared memory, and copies are waited for.
     """
 
     group: int = 16
@@ -50,6 +51,7 @@ class Tiling(NamedTuple):
     cuts: int = 1
     blocks: int = 1
     unroll: int = 2
+    buffers: int = 2
 
     @property
     def warps(self) -> int:
@@ -80,15 +82,15 @@ class Tiling(NamedTuple):
     def slab(self, columns: int, staged: int, *, turns: bool = False) -> tuple[int, int]:
         """Return the columns of a slab and a block's bytes of shared memory, `staged` of them for each warp.
 
-        Two slabs take turns in it where there is more than one, or where the one is followed by those of other tiles (`turns`).
+        Two slabs take turns in it where there is more than one, or where the one is followed by those of other tiles (`turns`),
+        and where there are two buffers.
         """
         room = SHARED_BYTES // self.blocks - RESERVED_BYTES - self.warps * staged
         room = room // self.column_bytes - 1  # a column of zeros
         cuts = max(1, min(self.cuts, columns))
-        if cuts > 1 or turns or columns > room:
-            turns, cuts = True, max(cuts, -(-columns // (room // 2)))
-        slab = max(1, -(-columns // cuts))
-        return slab, (1 + (2 if turns else 1) * slab) * self.column_bytes + self.warps * staged
+        two = self.buffers == 2 and (cuts > 1 or turns or columns > room)
+        slab = max(1, -(-columns // max(cuts, -(-columns // (room // 2 if two else room)))))
+        return slab, (1 + (2 if two else 1) * slab) * self.column_bytes + self.warps * staged
 
     def macros(self, structure: Structure, x: Tensor, *, aligned: bool) -> Macros:
         """Return what the kernels are compiled with."""
@@ -101,6 +103,7 @@ class Tiling(NamedTuple):
             ("THREADS", self.threads),
             ("BLOCKS", self.blocks),
             ("UNROLL", self.unroll),
+            ("BUFFERS", self.buffers),
             ("ALIGNED", int(aligned)),
         )
 

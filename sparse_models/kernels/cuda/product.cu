@@ -1,6 +1,7 @@
 // A sparse matrix [rows, columns] times x [columns, batch]. A block takes WARPS * ROWS rows and some tiles of the batch, one
 // after the other; a warp takes ROWS rows, whose sums stay in registers while slab after slab of x passes through shared
-// memory. The next slab, of this tile or of the one after it, is copied meanwhile.
+// memory. With BUFFERS 2 the next slab, of this tile or of the one after it, is copied meanwhile; with 1 it is waited for, but
+// slabs are twice as wide: what each row of each slab costs is then paid half as often, which is more where rows are sparse.
 //
 // The bound is shared memory: a load of 16 bytes for 4 multiply-adds. So a row's non-zeros are staged 32 at a time, as pairs of
 // a value and a place in shared memory: two of them are one load for a whole group. They are filled up with a value of 0 at a
@@ -72,15 +73,15 @@ __device__ __forceinline__ void write_sums(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) product(
-    const int* __restrict__ pointers, const INDEX* __restrict__ indices, const Stored* __restrict__ values,
+    const int* __restrict__ pointers, const INDEX* __restrict__ indices, const Stored* values,
     const Stored* __restrict__ x, const Stored* __restrict__ bias, const Stored* __restrict__ passed,
     Stored* __restrict__ result, int rows, int columns, int batch, int slab, int tiles_each, int relu) {
-    DYNAMIC_SHARED(shared);  // zeros, one slab or two that take turns, pairs
+    DYNAMIC_SHARED(shared);  // zeros, a slab or two that take turns, pairs
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / GROUP;
     const int slabs = (columns + slab - 1) / slab, first = (blockIdx.x * WARPS + warp) * ROWS;
     const int tile = blockIdx.y * tiles_each, steps = min(tiles_each, (batch + TILE - 1) / TILE - tile) * slabs;
     const unsigned char* own = shared + lane % GROUP * 16;
-    Pair* pairs = (Pair*)(shared + (1 + (steps > 1 ? 2 : 1) * slab) * TILE_BYTES) + warp * 64;
+    Pair* pairs = (Pair*)(shared + (1 + (TURNS && steps > 1 ? 2 : 1) * slab) * TILE_BYTES) + warp * 64;
     for (int i = threadIdx.x; i < GROUP * PIECES; i += THREADS) ((Piece*)shared)[i] = Piece{};
     // Lane r holds where row r is and where it ends.
     const bool mine = lane < ROWS && first + lane < rows;
@@ -90,18 +91,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) product(
     begin_slab(shared + TILE_BYTES, x, 0, min(slab, columns), tile * TILE, batch);
     copies_end_group();
     int at = __shfl_sync(ALL, place, 0), stop = __shfl_sync(ALL, end, 0), turn = 0;
+    wait_for_previous();  // which may still be gathering the values: they are no __restrict__, so that no load is before this
     NonZero ahead = non_zero(indices, values, at + lane, stop);
     for (int step = 0; step < steps; step++) {
         const int s = step % slabs, next = (s + 1) % slabs * slab, start = (tile + step / slabs) * TILE;
         const bool last = s == slabs - 1;
-        if (step + 1 < steps) {
-            unsigned char* to = shared + TILE_BYTES * (1 + (step + 1) % 2 * slab);
-            begin_slab(to, x, next, min(slab, columns - next), start + last * TILE, batch);
+        unsigned char* to = shared + TILE_BYTES * (1 + (TURNS ? (step + 1) % 2 * slab : 0));
+        if (TURNS) {
+            if (step + 1 < steps) begin_slab(to, x, next, min(slab, columns - next), start + last * TILE, batch);
+            copies_end_group();
         }
-        copies_end_group();
-        copies_wait<1>();
+        copies_wait<TURNS>();
         __syncthreads();
-        const u32 base = (u32)TILE_BYTES * (1 + step % 2 * slab - s * slab);  // below 0 maybe, until a column is added
+        // Below 0 maybe, until a column is added.
+        const u32 base = (u32)TILE_BYTES * (1 + (TURNS ? step % 2 * slab : 0) - s * slab);
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
             const int after = (r + 1) % ROWS;
@@ -139,8 +142,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) product(
                 ahead = non_zero(indices, values, at + lane, stop);
             }
         }
-        if (last) write_sums(sums, bias, passed, result, first, rows, start, batch, relu);
         __syncthreads();
+        if (!TURNS && step + 1 < steps) {
+            begin_slab(to, x, next, min(slab, columns - next), start + last * TILE, batch);
+            copies_end_group();
+        }
+        if (last) write_sums(sums, bias, passed, result, first, rows, start, batch, relu);
     }
     if (slabs == 0)  // a matrix without columns
         for (int start = tile * TILE; start < min(batch, (tile + tiles_each) * TILE); start += TILE)

@@ -7,6 +7,7 @@ from torch import Tensor
 from sparse_models.kernels.cuda import _compile
 from sparse_models.kernels.cuda._compile import Launch
 from sparse_models.kernels.cuda._tiling import Tiling, Work, aligned, estimated, work_of
+from sparse_models.kernels.cuda.gathered import gathered
 from sparse_models.kernels.structure import Structure
 
 STAGED_BYTES = 2 * 32 * 8  # of a warp: two times 32 pairs of a value and a place
@@ -26,13 +27,15 @@ def product(
     *,
     relu: bool = False,
     passed: Tensor | None = None,
+    order: Tensor | None = None,
     tiling: Tiling | None = None,
     parts: int | None = None,
 ) -> Tensor:
     """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch], all contiguous.
 
     With `relu`, what is below 0 becomes 0; with `passed` [rows, batch], ReLU's results, so does what ReLU's gradient stops.
-    The batch is cut into parts, whose tiles a block takes one after the other.
+    With `order` [nnz], the matrix holds values[order], as a transpose does. The batch is cut into parts, whose tiles a block
+    takes one after the other.
     """
     rows, (columns, batch) = structure.rows, x.shape
     result = x.new_empty(rows, batch)
@@ -43,7 +46,13 @@ def product(
     tiles_each = tiling.tiles_each(work, parts or default_parts(tiling, work))
     slab, shared_bytes = tiling.slab(columns, STAGED_BYTES, turns=tiles_each > 1)
     macros = tiling.macros(structure, x, aligned=aligned(batch, x, result, passed))
-    launch = Launch((tiling.row_blocks(rows), -(-tiling.tiles(work) // tiles_each)), tiling.threads, shared_bytes)
+    overlaps = order is not None and len(order) > 0  # what comes before is then the gathering, behind all that wrote x
+    if order is not None and overlaps:
+        # In the kernel a value would be gathered anew for each tile, and 32 places of a warp are 32 sectors of the second
+        # cache: about what multiplying them takes. So it is once, before, in the shade of the first slab's copies.
+        values = gathered(values, order)
+    grid = tiling.row_blocks(rows), -(-tiling.tiles(work) // tiles_each)
+    launch = Launch(grid, tiling.threads, shared_bytes, overlapped=overlaps)
     tensors = (structure.pointers, structure.indices, values, x, bias, passed, result)
     _compile.run("product.cu", macros, launch, *tensors, rows, columns, batch, slab, tiles_each, int(relu))
     return result

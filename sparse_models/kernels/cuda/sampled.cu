@@ -1,5 +1,6 @@
 // grad [rows, batch] times x [columns, batch] transposed, at the non-zeros of a matrix [rows, columns] alone. A block takes
-// rows and a part of the batch, tile after tile, and of each tile slab after slab of x, the next one copied meanwhile.
+// rows and a part of the batch, tile after tile, and of each tile slab after slab of x: with BUFFERS 2 the next one is copied
+// meanwhile, with 1 it is waited for, but twice as wide.
 //
 // A row's tile of grad stays in registers. A warp takes 32 non-zeros at a time, a group every GROUPS-th of them, GROUP in all:
 // so each lane has GROUP sums over its own batch columns, and GROUP - 1 exchanges leave each lane with one whole sum. What
@@ -13,12 +14,12 @@ __device__ __forceinline__ void read_tile(Piece (&tile)[PIECES], const Stored* g
         tile[piece] = read<WIDE>(grad + (long long)row * batch, start + batch_of(piece), row < rows ? batch : 0);
 }
 
-// What the lane's batch columns give for the group's non-zeros; all of them where WHOLE.
-template <bool WHOLE>
+// What the lane's batch columns give for the first N of the group's non-zeros; all of them where WHOLE.
+template <int N, bool WHOLE>
 __device__ __forceinline__ void multiply(
     Sums& sums, const float (&g)[OWN], const unsigned char* own, const u32* places, int count) {
 #pragma unroll
-    for (int i = 0; i < GROUP; i++) {
+    for (int i = 0; i < N; i++) {
         sums[i] = 0.f;
         if (WHOLE || i * GROUPS < count) {
             const u32 place = ((const Several<u32, 4>*)places)[i / 4].at[i % 4];
@@ -32,10 +33,10 @@ __device__ __forceinline__ void multiply(
     }
 }
 
-// Adds up what the lanes of a group have summed apart: each is left, in sums[0], with the sum of its own number.
-__device__ __forceinline__ void add_lanes(Sums& sums) {
+// Adds up what the lanes of a group have summed apart: each is left, in sums[0], with the sum of its own number below N.
+template <int N> __device__ __forceinline__ void add_lanes(Sums& sums) {
 #pragma unroll
-    for (int step = GROUP / 2; step; step /= 2) {
+    for (int step = N / 2; step; step /= 2) {
         const bool upper = threadIdx.x & step;
 #pragma unroll
         for (int i = 0; i < step; i++) {
@@ -43,6 +44,8 @@ __device__ __forceinline__ void add_lanes(Sums& sums) {
             sums[i] = kept + __shfl_xor_sync(ALL, sent, step);
         }
     }
+#pragma unroll
+    for (int step = N; step < GROUP; step *= 2) sums[0] += __shfl_xor_sync(ALL, sums[0], step);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
@@ -53,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
     const int slabs = (columns + slab - 1) / slab, first = (blockIdx.x * WARPS + warp) * ROWS;
     const int tile = blockIdx.y * tiles_each, tiles = min(tiles_each, (batch + TILE - 1) / TILE - tile), steps = tiles * slabs;
     const unsigned char* own = shared + lane % GROUP * 16;
-    u32* places = (u32*)(shared + (steps > 1 ? 2 : 1) * slab * TILE_BYTES) + warp * 64;
+    u32* places = (u32*)(shared + (TURNS && steps > 1 ? 2 : 1) * slab * TILE_BYTES) + warp * 64;
     float* sums_of = result + (long long)blockIdx.y * count_all;
     const int number = lane % GROUP * GROUPS + group;             // of 32 non-zeros, the one whose sum the lane is left with
     const int staged_at = lane % GROUPS * GROUP + lane / GROUPS;  // so that a group's places lie one after the other
@@ -65,19 +68,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
     copies_end_group();
     for (int step = 0; step < steps; step++) {
         const int s = step % slabs, start = (tile + step / slabs) * TILE, next = (s + 1) % slabs * slab;
-        if (step + 1 < steps) {
-            unsigned char* to = shared + (step + 1) % 2 * slab * TILE_BYTES;
-            begin_slab(to, x, next, min(slab, columns - next), (tile + (step + 1) / slabs) * TILE, batch);
+        const int next_start = (tile + (step + 1) / slabs) * TILE;
+        unsigned char* to = shared + (TURNS ? (step + 1) % 2 * slab * TILE_BYTES : 0);
+        if (TURNS) {
+            if (step + 1 < steps) begin_slab(to, x, next, min(slab, columns - next), next_start, batch);
+            copies_end_group();
         }
-        copies_end_group();
         if (s == 0) place = begin;
         int at = __shfl_sync(ALL, place, 0), stop = __shfl_sync(ALL, end, 0);
         int ahead = at + lane < stop ? (int)indices[at + lane] : NO_COLUMN;
         Piece tile_ahead[PIECES];
         read_tile(tile_ahead, grad, first, rows, start, batch);
-        copies_wait<1>();
+        copies_wait<TURNS>();
         __syncthreads();
-        const u32 base = (u32)TILE_BYTES * (step % 2 * slab - s * slab);  // below 0 maybe, until a column is added
+        // Below 0 maybe, until a column is added.
+        const u32 base = (u32)TILE_BYTES * ((TURNS ? step % 2 * slab : 0) - s * slab);
         for (int r = 0; r < ROWS && first + r < rows; r++) {
             float g[OWN];
 #pragma unroll
@@ -96,9 +101,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
                 ahead = from < (ended ? after_stop : stop) ? (int)indices[from] : NO_COLUMN;
                 if (count) {
                     Sums sums;
-                    if (ended) multiply<false>(sums, g, own, places + turn + group * GROUP, count);
-                    else multiply<true>(sums, g, own, places + turn + group * GROUP, count);
-                    add_lanes(sums);
+                    const u32* of = places + turn + group * GROUP;
+                    if (count <= 16) {  // half as many, with half of the exchanges
+                        multiply<GROUP / 2, false>(sums, g, own, of, count);
+                        add_lanes<GROUP / 2>(sums);
+                    } else {
+                        if (ended) multiply<GROUP, false>(sums, g, own, of, count);
+                        else multiply<GROUP, true>(sums, g, own, of, count);
+                        add_lanes<GROUP>(sums);
+                    }
                     if (number < count) sums_of[at + number] = sum + sums[0];
                 }
                 at += count;
@@ -109,5 +120,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
             at = after_at, stop = after_stop;
         }
         __syncthreads();
+        if (!TURNS && step + 1 < steps) {
+            begin_slab(to, x, next, min(slab, columns - next), next_start, batch);
+            copies_end_group();
+        }
     }
 }

@@ -11,6 +11,7 @@ constexpr int GROUPS = 32 / GROUP;                      // non-zeros that a warp
 constexpr int TILE = GROUP * OWN;                       // batch columns of a tile
 constexpr int TILE_BYTES = TILE * (int)sizeof(Stored);  // of one column
 constexpr int WARPS = THREADS / 32;
+constexpr bool TURNS = BUFFERS == 2;                    // a slab is copied while another one is multiplied
 constexpr u32 ALL = 0xffffffffu;
 constexpr int NO_COLUMN = 0x7fffffff;
 

@@ -32,10 +32,11 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 KERNELS = [
     (Tiling(8, 1, rows=2, threads=64), torch.float32, torch.int16),
     (Tiling(16, 1, rows=1, threads=32, cuts=3), torch.bfloat16, torch.int32),
-    (Tiling(32, 1, rows=4, threads=64, cuts=2), torch.float16, torch.int16),
+    (Tiling(32, 1, rows=4, threads=64, cuts=2, buffers=1), torch.float16, torch.int16),
     (Tiling(8, 2, rows=3, threads=96, cuts=40, unroll=4), torch.float32, torch.int32),
+    (Tiling(8, 4, rows=5, threads=64, cuts=3, buffers=1), torch.float32, torch.int16),
 ]
-TILINGS = [KERNELS[0][0], KERNELS[3][0]]
+TILINGS = [KERNELS[0][0], KERNELS[3][0], KERNELS[4][0]]
 
 
 class Numbers(NamedTuple):
@@ -216,6 +217,30 @@ def test_a_chain_is_trained_layer_by_layer(device: str, monkeypatch: pytest.Monk
         [found.loss, *found.values, *found.biases], [expected.loss, *expected.values, *expected.biases], strict=True
     ):
         torch.testing.assert_close(own.cpu(), defined, rtol=1e-4, atol=1e-5)
+
+
+def test_values_are_gathered_for_a_transpose(device: str) -> None:
+    for seed, (nnz_of, dtype) in enumerate([((40, 70), torch.float32), ((1, 3), torch.bfloat16)]):
+        numbers = problem(seed, *nnz_of, 68, 0.9, dtype, device)
+        nnz = len(numbers.values)
+        order = torch.randperm(nnz, generator=torch.Generator().manual_seed(seed)).to(device)
+        placed = numbers.values.new_empty(nnz)
+        placed[order] = numbers.values
+        expected = product(numbers.structure, numbers.values, numbers.x, passed=numbers.grad, tiling=TILINGS[0])
+        for places in (order.int(), order):
+            found = product(numbers.structure, placed, numbers.x, passed=numbers.grad, order=places, tiling=TILINGS[0])
+            assert torch.equal(found, expected)
+    empty = problem(0, 3, 4, 20, 0.0, torch.float32, device)
+    none = torch.zeros(0, dtype=torch.int32, device=device)
+    assert not product(empty.structure, empty.values, empty.x, order=none).any()
+
+
+@pytest.mark.parametrize("density", [0.02, 0.2, 0.45, 0.55])
+def test_rows_with_few_and_many_weights_in_a_slab(device: str, density: float) -> None:
+    """Chunks of a gradient with up to 16 non-zeros are added up in another way than those with more."""
+    numbers = problem(7, 11, 70, 150, density, torch.float32, device)
+    for tiling in TILINGS:
+        check_sampled(numbers, tiling)
 
 
 def test_slabs_fit_into_shared_memory() -> None:
