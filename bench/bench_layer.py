@@ -73,7 +73,7 @@ def measure(case: Case, race: Racer) -> Facts:
     if case.layer == "dense" and reference.layout not in LAYOUTS:  # the control is a clone of the reference
         works, model = dense_works(reference.layout, dense_case(case), is_clone=True)
     else:
-        works = [operation(case.op, each, parts, layout) for each in copies(model, case)]
+        works = [operation(case.op, each, parts, layout) for each in copies(model, case, parts)]
     candidate, dense = works[0], reference.works[0]
     race(works, reference.works, case.device)
 

@@ -69,10 +69,13 @@ def build(layer: str, parts: list[Problem]) -> MLP:
     return MLP(LAYERS[layer](part.weight, part.mask, part.bias) for part in parts)
 
 
-def copies(model: MLP, case: Case) -> list[MLP]:
+def copies(model: MLP, case: Case, parts: list[Problem]) -> list[MLP]:
     """Return the model alone or, where its weights are to be cold, with as many copies as the last cache cannot hold."""
     if case.regime != COLD_REPLAY:
         return [model]
+    if case.op == "forward":  # so that what a layer makes at the first call is copied, and not made in every copy
+        with torch.no_grad():
+            model.eval()(parts[0].x)
     held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     count = min(MOST_COPIES, max(2, -(-CACHES * cache_bytes(case.device) // held)))
     return [model, *(copy.deepcopy(model) for _ in range(count - 1))]

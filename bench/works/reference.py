@@ -82,7 +82,7 @@ def dense_works(variant: str, reference: Case, *, is_clone: bool = False) -> tup
     layout = variant if variant in LAYOUTS else LAYOUTS[0]
     works = [
         matrix_vector(each, parts) if variant == VECTOR else operation(reference.op, each, parts, layout)
-        for each in copies(model, reference)
+        for each in copies(model, reference, parts)
     ]
     return [AsLaunched(work) for work in works] if variant == LAUNCHED else works, model
 

@@ -1,8 +1,8 @@
 """Kernels of our own: CSR weights, a tile of the batch at a time, and nothing done outside the non-zeros; on CPU and GPU."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from sparse_models.kernels.cuda import product as on_gpu
 from sparse_models.kernels.cuda import sampled as sampled_on_gpu
 from sparse_models.kernels.cuda import small_batch
 from sparse_models.kernels.cuda._compile import why_absent
+from sparse_models.kernels.cuda.frozen import Frozen, Source
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.permute import permuted
 from sparse_models.kernels.structure import Structure
@@ -24,25 +25,6 @@ from sparse_models.layers._csr_storage import CsrBothWays
 SHORT = 2**15  # up to so many rows or columns 16 bits number them
 NUMBERS = {"cpu": ("float32", "float64"), "cuda": ("float32", "float16", "bfloat16")}
 MISSING = why_absent()
-
-
-class Frozen(NamedTuple):
-    """Weights as the kernel for few samples reads them, and what they were made from, held so that no other takes its place."""
-
-    packed: small_batch.Packed
-    columns: Tensor
-    values: Tensor
-    versions: tuple[int, int]
-
-    def is_of(self, columns: Tensor, values: Tensor) -> bool:
-        """Tell whether these are still the weights, as far as can be told: a CUDA graph's replay changes them unseen."""
-        same = self.can_hold(columns, values) and self.values.data_ptr() == values.data_ptr()
-        return same and self.versions[1] == values._version  # noqa: SLF001  # PyTorch has no public name for it
-
-    def can_hold(self, columns: Tensor, values: Tensor) -> bool:
-        """Tell whether this is still the structure, and the dtype: other values then take the place of these."""
-        same = self.columns.data_ptr() == columns.data_ptr() and self.versions[0] == columns._version  # noqa: SLF001
-        return same and self.values.dtype == values.dtype
 
 
 @register_layer("tiled")
@@ -60,7 +42,7 @@ class Tiled(CsrBothWays):
     devices: ClassVar[tuple[str, ...]] = tuple(NUMBERS) if MISSING is None else ("cpu",)
     dtypes: ClassVar[tuple[str, ...]] = NUMBERS["cpu"]
     absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
-    _frozen: Mapping[small_batch.Form, Frozen] = MappingProxyType({})
+    _frozen: Frozen | None = None
 
     @classmethod
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
@@ -97,7 +79,7 @@ class Tiled(CsrBothWays):
                 f"one dtype, and an input that is no negated view; got values of shape {list(values.shape)}, {held}; copy them"
             )
         if self.is_for_few(x):
-            return small_batch.product(self.frozen(len(x)).packed, x.contiguous(), self.own("bias"))
+            return self.frozen.product(self.structures[0], self.own("values").detach(), x, self.own("bias"))
         return super().product(x)
 
     def is_for_few(self, x: Tensor) -> bool:
@@ -105,31 +87,39 @@ class Tiled(CsrBothWays):
         frozen = not self.training and not torch.is_grad_enabled()
         return frozen and on_a_gpu(x) and 0 < len(x) <= small_batch.LARGEST_BATCH and self._buffers["columns"].numel() > 0  # type: ignore[union-attr]
 
-    def frozen(self, batch: int) -> Frozen:
-        """Return the weights as the kernel for few samples reads them for a batch, made anew where they changed."""
-        values, columns = self.own("values").detach(), self._buffers["columns"]
-        assert columns is not None
-        form = small_batch.form_for(self.in_features, values.dtype, batch)
-        frozen = self._frozen.get(form)
-        if frozen is not None and frozen.is_of(columns, values):
-            return frozen
-        if frozen is not None and frozen.can_hold(columns, values):
-            packed = frozen.packed
-            small_batch.refill(packed, values)
-        else:
-            packed = small_batch.pack(self.structures[0], values, form)
-        frozen = Frozen(packed, columns, values, (columns._version, values._version))  # noqa: SLF001
-        others = {other: held for other, held in self._frozen.items() if held.can_hold(columns, values)}
-        self._frozen = {**others, form: frozen}
-        return frozen
+    @property
+    def frozen(self) -> Frozen:
+        """The weights as the kernel for few samples reads them."""
+        if self._frozen is None:
+            self._frozen = Frozen()
+        return self._frozen
 
     def train(self, mode: bool = True) -> "Tiled":  # noqa: FBT001, FBT002  # as nn.Module has it
         """Set the mode, as nn.Module does; the copies of the weights for few samples are given up."""
-        self._frozen = MappingProxyType({})
+        self._frozen = None
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_frozen"}  # made anew where needed
+        return self.__dict__ | {"_frozen": None}  # made anew where needed
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Tiled":
+        own = type(self).__new__(type(self))
+        memo[id(self)] = own
+        own.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
+        if self._frozen is not None:
+            own._frozen = self._frozen.copied(self.source, own.source)  # noqa: SLF001
+        return own
+
+    @property
+    def source(self) -> Source:
+        """What copies of the weights are made from."""
+        return Source.of(self.structures[0].indices, self.own("values").detach())
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights and structure that one forward pass reads, for few samples where it last was for such."""
+        held = None if self._frozen is None else self._frozen.bytes_read
+        return super().weight_bytes if held is None else held
 
     def takes(self, x: Tensor) -> bool:
         """Tell whether the kernels, which see addresses alone, read x as it is meant."""
@@ -147,9 +137,11 @@ class Tiled(CsrBothWays):
         return cls.forward is Tiled.forward and cls.product is Tiled.product
 
     def tile_bytes(self, product: int, batch: int) -> int | None:
-        """Return the bytes of a thread's tile on a CPU; a batch of 1 has none."""
+        """Return the bytes of a thread's tile, on a GPU of a multiprocessor's shared memory; few samples have none."""
+        if self.values.is_cuda:
+            return small_batch.MOST_SHARED if batch > small_batch.LARGEST_BATCH else None
         features = self.out_features if product == INPUT_GRADIENT else self.in_features
-        return None if batch == 1 or self.values.is_cuda else tiled.tile_bytes(features, batch, self.values.dtype)
+        return None if batch == 1 else tiled.tile_bytes(features, batch, self.values.dtype)
 
     @staticmethod
     def turned(x: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_models.kernels.cuda import small_batch
+from sparse_models.kernels.cuda import _compile, small_batch
+from sparse_models.kernels.cuda._compile import Launch, Macros
 from sparse_models.layers import tiled
 from sparse_models.layers.tiled import Tiled
 from sparse_models.models import MLP
@@ -40,6 +41,10 @@ def exact(layer: Tiled, x: Tensor) -> Tensor:
     return x.double() @ layer.to_dense().double().t() + layer.bias.double()
 
 
+def packed_of(layer: Tiled, batch: int) -> small_batch.Packed:
+    return layer.frozen.held[small_batch.form_for(layer.in_features, layer.values.dtype, batch)][0]
+
+
 def close(found: Tensor, expected: Tensor) -> bool:
     error = float((found.detach().double() - expected.detach()).norm() / expected.detach().norm())
     return error < 2 * torch.finfo(found.dtype).eps
@@ -56,17 +61,17 @@ def test_a_frozen_layer_follows_its_weights_and_its_mask(device: str, dtype: tor
     problem = drawn(device, 13, 203, 3, dtype)
     layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
     with torch.no_grad():
-        assert not layer._frozen
+        assert not layer.frozen.held
         assert close(layer(problem.x), exact(layer, problem.x))
-        packed = layer.frozen(3).packed
+        packed = packed_of(layer, 3)
         layer.values.mul_(-2)
         assert close(layer(problem.x), exact(layer, problem.x))
-        assert layer.frozen(3).packed is packed  # the structure is the same: only its values were gathered anew
+        assert packed_of(layer, 3) is packed  # the structure is the same: only its values were gathered anew
         layer.values.data = layer.values.data * 3
         assert close(layer(problem.x), exact(layer, problem.x))
         layer.set_mask(problem.mask.flip(0))
         assert close(layer(problem.x), exact(layer, problem.x))
-        assert layer.frozen(3).packed is not packed
+        assert packed_of(layer, 3) is not packed
         layer.to(torch.float16 if dtype == torch.bfloat16 else torch.bfloat16)
         x = problem.x.to(layer.values.dtype)
         assert close(layer(x), exact(layer, x))
@@ -80,19 +85,19 @@ def test_a_layer_holds_one_copy_of_its_weights_for_each_form(device: str, dtype:
     with torch.no_grad():
         for batch in batches:
             assert close(layer(problem.x[:batch]), exact(layer, problem.x[:batch]))
-        assert len(layer._frozen) == forms
-        held = [layer.frozen(batch).packed for batch in batches]
+        assert len(layer.frozen.held) == forms
+        held = [packed_of(layer, batch) for batch in batches]
         layer.values.mul_(-2)
         for batch, packed in zip(batches, held, strict=True):  # each is filled anew
             assert close(layer(problem.x[:batch]), exact(layer, problem.x[:batch]))
-            assert layer.frozen(batch).packed is packed
+            assert packed_of(layer, batch) is packed
         layer.set_mask(problem.mask.flip(0))
         layer(problem.x)
-        assert len(layer._frozen) == 1  # those of the other mask are given up
+        assert len(layer.frozen.held) == 1  # those of the other mask are given up
         for batch in batches:
             assert close(layer(problem.x[:batch]), exact(layer, problem.x[:batch]))
-        assert len(layer._frozen) == forms
-        assert not layer.train()._frozen
+        assert len(layer.frozen.held) == forms
+        assert not layer.train().frozen.held
 
 
 def test_what_changes_weights_unseen_is_seen_after_train_and_eval(device: str) -> None:
@@ -105,14 +110,49 @@ def test_what_changes_weights_unseen_is_seen_after_train_and_eval(device: str) -
         assert close(layer(problem.x), exact(layer, problem.x))
 
 
-def test_a_copy_and_a_saved_layer_have_no_second_copy_of_their_weights(device: str) -> None:
+def test_a_saved_layer_has_no_second_copy_of_its_weights_and_a_copied_one_has_its_own(device: str) -> None:
     problem = drawn(device, 13, 203, 3, torch.float32)
     layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
     with torch.no_grad():
         expected = layer(problem.x)
-        for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301  # our own
-            assert not other._frozen
+        for other, copies in ((copy.deepcopy(layer), 1), (pickle.loads(pickle.dumps(layer)), 0)):  # noqa: S301  # our own
+            assert len(other.frozen.held) == copies
+            held = [packed_of(other, 3)] if copies else []
             assert torch.equal(other(problem.x), expected)
+            assert all(packed_of(other, 3) is packed for packed in held)
+            other.values.mul_(2)
+            assert close(other(problem.x), exact(other, problem.x))
+        assert torch.equal(layer(problem.x), expected)
+
+
+def test_a_copy_of_a_layer_whose_weights_changed_since_is_made_anew(device: str) -> None:
+    problem = drawn(device, 13, 203, 3, torch.float32)
+    layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
+    with torch.no_grad():
+        layer(problem.x)
+        layer.values.mul_(2)
+        other = copy.deepcopy(layer)
+        assert close(other(problem.x), exact(layer, problem.x))
+
+
+def test_a_kernel_begins_early_only_where_the_one_before_did_not_write_its_weights(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = drawn(device, 13, 203, 3, torch.float32)
+    layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
+    run, early = _compile.run, list[bool]()
+
+    def noted(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | None) -> None:
+        early.append(launch.overlapped)
+        run(file, macros, launch, *arguments)
+
+    monkeypatch.setattr(_compile, "run", noted)
+    with torch.no_grad():
+        layer(problem.x)
+        layer(problem.x)
+        layer.values.mul_(2)
+        layer(problem.x)
+    assert early == [False, True, False]
 
 
 def test_few_samples_are_multiplied_otherwise_only_where_nothing_is_to_be_learned(device: str) -> None:

@@ -1,0 +1,70 @@
+"""A layer's weights as the kernel for few samples reads them: kept beside the layer, made anew where they changed."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from sparse_models.kernels.cuda import small_batch
+from sparse_models.kernels.cuda.small_batch import Form, Packed
+from sparse_models.kernels.structure import Structure
+
+
+class Source(NamedTuple):
+    """What weights were made from, held so that nothing else takes its place in memory, and how often each was changed."""
+
+    columns: Tensor
+    values: Tensor
+    versions: tuple[int, int]
+
+    @classmethod
+    def of(cls, columns: Tensor, values: Tensor) -> "Source":
+        """Return the two as they are now."""
+        return cls(columns, values, (columns._version, values._version))  # noqa: SLF001  # PyTorch has no public name for it
+
+    def has_values_of(self, now: "Source") -> bool:
+        """Tell whether these are still the weights, as far as can be told: a CUDA graph's replay changes them unseen."""
+        same = self.values.data_ptr() == now.values.data_ptr() and self.versions[1] == now.versions[1]
+        return same and self.has_structure_of(now)
+
+    def has_structure_of(self, now: "Source") -> bool:
+        """Tell whether this is still the structure, and the dtype: other values then take the place of these."""
+        same = self.columns.data_ptr() == now.columns.data_ptr() and self.versions[0] == now.versions[0]
+        return same and self.values.dtype == now.values.dtype
+
+
+class Frozen:
+    """One packed copy of the weights for each form in which the kernel wants them, made by the first batch that needs it."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.held: dict[Form, tuple[Packed, Source]] = {}
+
+    def product(self, structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return x [batch, in] times the matrix that holds `values` [nnz] transposed, plus bias [out]: [batch, out]."""
+        form = small_batch.form_for(structure.columns, values.dtype, len(x))
+        now = Source.of(structure.indices, values)
+        packed, source = self.held.get(form, (None, None))
+        plan = None
+        if packed is None or source is None or not source.has_values_of(now):
+            if packed is not None and source is not None and source.has_structure_of(now):
+                small_batch.refill(packed, values)
+            else:
+                packed = small_batch.pack(structure, values, form)
+            self.held = {other: one for other, one in self.held.items() if one[1].has_structure_of(now)}
+            self.held[form] = packed, now
+            # An overlapped kernel reads weights before the one that wrote them is known to have ended.
+            plan = small_batch.rule(packed, len(x))._replace(overlapped=False)
+        return small_batch.product(packed, x.contiguous(), bias, plan)
+
+    def copied(self, before: Source, now: Source) -> "Frozen":
+        """Return copies for a copy of the layer, of whose weights `now` says what `before` says of this one's."""
+        other = Frozen()
+        for form, (packed, source) in self.held.items():
+            if source.has_values_of(before):
+                other.held[form] = Packed(*(part.clone() if isinstance(part, Tensor) else part for part in packed)), now
+        return other
+
+    @property
+    def bytes_read(self) -> int | None:
+        """The bytes of weights and structure that a product reads of the last copy made; None where there is none."""
+        return next(reversed(self.held.values()))[0].bytes_read if self.held else None
