@@ -76,8 +76,8 @@ def copies(model: MLP, case: Case, parts: list[Problem]) -> list[MLP]:
     if case.op == "forward":  # so that what a layer makes at the first call is copied, and not made in every copy
         with torch.no_grad():
             model.eval()(parts[0].x)
-    held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    count = min(MOST_COPIES, max(2, -(-CACHES * cache_bytes(case.device) // held)))
+    read = sum(layer.weight_bytes for layer in model)
+    count = min(MOST_COPIES, max(2, -(-CACHES * cache_bytes(case.device) // read)))
     return [model, *(copy.deepcopy(model) for _ in range(count - 1))]
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.cases import Case
 from bench.works import problems
 from sparse_models.masks import UNSTRUCTURED, random_mask, random_score, skewed_score
 from sparse_models.models import draw
@@ -76,3 +77,15 @@ def test_a_problem_is_drawn_on_its_device(skew: float, far: FarGenerator) -> Non
     assert all(part is not None and part.is_meta for part in (made.weight, made.bias, made.x, made.output_grad, *given))
     assert [score.shape for score in given] == [(4, 5)]
     assert problems.labels_of([made]).is_meta
+
+
+def test_cold_weights_are_so_many_copies_that_no_cache_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problems, "cache_bytes", lambda _: 1000)
+    case = Case("forward", "sparse", "csr", "static", "16x16b1", 0.5, "cpu", "float32", 1, regime="graph-cold")
+    parts = problems.problems(case, "csr")
+    made = problems.copies(problems.build("csr", parts), case, parts)
+    [layer] = made[0]
+    assert len(made) * layer.weight_bytes >= 4 * 1000 > (len(made) - 1) * layer.weight_bytes
+    assert len({next(iter(model)).values.data_ptr() for model in made}) == len(made)
+    assert all(torch.equal(model(parts[0].x), made[0](parts[0].x)) for model in made)
+    assert len(problems.copies(made[0], case._replace(regime="graph"), parts)) == 1

@@ -1,6 +1,6 @@
 """A layer's weights as the kernel for few samples reads them: kept beside the layer, made anew where they changed."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -61,10 +61,15 @@ class Frozen:
         other = Frozen()
         for form, (packed, source) in self.held.items():
             if source.has_values_of(before):
-                other.held[form] = Packed(*(part.clone() if isinstance(part, Tensor) else part for part in packed)), now
+                other.held[form] = _clone(packed), now
         return other
 
     @property
     def bytes_read(self) -> int | None:
         """The bytes of weights and structure that a product reads of the last copy made; None where there is none."""
         return next(reversed(self.held.values()))[0].bytes_read if self.held else None
+
+
+def _clone(packed: Packed) -> Packed:
+    parts: list[Any] = [part.clone() if isinstance(part, Tensor) else part for part in packed]
+    return Packed(*parts)
