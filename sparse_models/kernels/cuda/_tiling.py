@@ -146,7 +146,7 @@ def estimated(tiling: Tiling, work: Work, staged: int, parts: int, costs: Costs)
     """Return the clocks that a product may take for which the batch is cut into parts."""
     tiles_each = tiling.tiles_each(work, parts)
     slab, _ = tiling.slab(work.columns, staged, turns=tiles_each > 1)
-    slabs, blocks = -(-work.columns // slab), tiling.row_blocks(work.rows) * -(-tiling.tiles(work) // tiles_each)
+    slabs, blocks = max(1, -(-work.columns // slab)), tiling.row_blocks(work.rows) * -(-tiling.tiles(work) // tiles_each)
     each = -(-blocks // work.multiprocessors)  # of the multiprocessor that has most
     at_once = min(tiling.blocks, each)
     rate = SHARED_RATE * (costs.half if work.number_bytes == 2 else 1)
