@@ -14,14 +14,7 @@ RESERVED_BYTES = 1024  # of it, for each block
 PIECE_BYTES = 16  # what a lane loads at once
 NAMES = {torch.float32: "Float32", torch.float16: "Float16", torch.bfloat16: "Bfloat16"}
 
-# For the estimate, in clocks of a multiprocessor: what shared memory, the second cache and memory give it, and what is lost.
-SHARED_RATE = 128  # bytes a clock
-COPY_RATE = 24  # bytes a clock, with all multiprocessors at it
-MEMORY_RATE = 14  # bytes a clock, with all multiprocessors at it
-SEGMENT_CLOCKS = 24  # for a row's non-zeros in a slab: exchanges, staging, what fills up the last load
-LATENCY_CLOCKS = 3000  # before the first product of a block, and after its last
-
-
+SHARED_RATE = 128  # bytes that shared memory gives a multiprocessor in a clock
 MOST_PARTS = 512
 
 
@@ -126,15 +119,44 @@ def work_of(structure: Structure, x: Tensor) -> Work:
     return Work(*sizes, multiprocessors(x.device))
 
 
-def estimated(tiling: Tiling, work: Work, staged: int, parts: int) -> float:
+class Costs(NamedTuple):
+    """What a kernel costs, in clocks of a multiprocessor; fitted to the times of 36 tilings of 5 shapes on an H100.
+
+    A row's non-zeros in a slab cost the loads of their columns' tiles, `unfilled` of a warp's groups without a non-zero,
+    `segment`, and `chunk` for each further 32 of them; a single warp takes `latency` for them, and `chunk_latency`. Of a slab,
+    `copied` bytes are brought in a clock. Numbers of 2 bytes are used at `half` of the rate that shared memory gives them at.
+    """
+
+    segment: float
+    chunk: float
+    latency: float
+    chunk_latency: float
+    unfilled: float
+    copied: float
+    begun: float
+    half: float
+
+
+# Not measured: all bytes of the one slab that is copied while nothing is multiplied, when all multiprocessors copy.
+WAITED_RATE = 24
+WAITED_CLOCKS = 700
+
+
+def estimated(tiling: Tiling, work: Work, staged: int, parts: int, costs: Costs) -> float:
     """Return the clocks that a product may take for which the batch is cut into parts."""
     tiles_each = tiling.tiles_each(work, parts)
     slab, _ = tiling.slab(work.columns, staged, turns=tiles_each > 1)
-    blocks = tiling.row_blocks(work.rows) * -(-tiling.tiles(work) // tiles_each)
-    rows = min(work.rows, tiling.warps * tiling.rows)
-    loads = work.nnz / work.rows * tiling.column_bytes / SHARED_RATE * (1 + 1 / (8 * tiling.pieces))
-    multiplied = rows * (loads + -(-work.columns // slab) * SEGMENT_CLOCKS) * tiles_each
-    copied = work.columns * tiling.column_bytes / COPY_RATE * tiles_each
-    exposed = slab * tiling.column_bytes / COPY_RATE + LATENCY_CLOCKS
+    slabs, blocks = max(1, -(-work.columns // slab)), tiling.row_blocks(work.rows) * -(-tiling.tiles(work) // tiles_each)
     each = -(-blocks // work.multiprocessors)  # of the multiprocessor that has most
-    return each * max(multiplied, copied) + exposed * -(-each // tiling.blocks)
+    at_once = min(tiling.blocks, each)
+    rate = SHARED_RATE * (costs.half if work.number_bytes == 2 else 1)
+    held = work.nnz / work.rows / slabs  # non-zeros of a row in a slab
+    loads = (held + costs.unfilled * 16 / tiling.group) * tiling.column_bytes / rate
+    row = loads + costs.segment + costs.chunk * held / 32
+    alone = min(tiling.rows, work.rows) * (loads + costs.latency + costs.chunk_latency * held / 32)
+    multiplied = max(min(work.rows, tiling.warps * tiling.rows) * row * at_once, alone)
+    slab_bytes = slab * tiling.column_bytes * at_once
+    copied = slab_bytes / costs.copied
+    if tiling.buffers == 1 and slabs * tiles_each > 1:
+        copied = max(copied, slab_bytes / WAITED_RATE) + WAITED_CLOCKS
+    return -(-each // tiling.blocks) * (tiles_each * slabs * (multiplied + copied) + costs.begun)

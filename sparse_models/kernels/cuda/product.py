@@ -6,17 +6,23 @@ from torch import Tensor
 
 from sparse_models.kernels.cuda import _compile
 from sparse_models.kernels.cuda._compile import Launch
-from sparse_models.kernels.cuda._tiling import Tiling, Work, aligned, estimated, work_of
+from sparse_models.kernels.cuda._tiling import Costs, Tiling, Work, aligned, estimated, work_of
 from sparse_models.kernels.cuda.gathered import gathered
 from sparse_models.kernels.structure import Structure
 
 STAGED_BYTES = 2 * 32 * 8  # of a warp: two times 32 pairs of a value and a place
-CANDIDATES = [
-    Tiling(group, pieces, rows, cuts=cuts)
-    for group, pieces in ((16, 1), (32, 1), (8, 1))
-    for rows in (16, 8, 4, 2, 1)
-    for cuts in (1, 2, 4)
+COSTS = Costs(segment=15, chunk=12.5, latency=573, chunk_latency=28, unfilled=5.7, copied=71, begun=1743, half=0.53)
+FEW_ROWS = 64  # that are worth fewer than 4 rows for each warp: above, those were slower on an H100 than is estimated
+_SHAPES = [
+    *(Tiling(16, 1, rows) for rows in (16, 8, 2, 1)),
+    *(Tiling(32, 1, rows) for rows in (16, 8, 4, 2, 1)),
+    *(Tiling(8, 1, rows) for rows in (8, 4, 2, 1)),
+    *(Tiling(group, 2, 4) for group in (16, 8)),
+    *(Tiling(group, 2, 8, threads=384) for group in (16, 8)),
+    *(Tiling(group, 1, rows, blocks=2) for group in (16, 32, 8) for rows in (8, 4)),
+    Tiling(16, 1, 8, threads=1024),
 ]
+CANDIDATES = [shape._replace(cuts=cuts) for shape in _SHAPES for cuts in (1, 2, 4)]
 
 
 def product(
@@ -62,11 +68,13 @@ def product(
 def default_tiling(work: Work) -> Tiling:
     """Return the tiling that is estimated to be fastest."""
     wide = 4 // work.number_bytes  # a lane has as many sums of a row as numbers fit into 16 bytes
-    fitting = [one for one in CANDIDATES if one.rows * wide <= 16]
-    return min(fitting, key=lambda one: estimated(one, work, STAGED_BYTES, default_parts(one, work)))
+    few = work.rows < FEW_ROWS
+    fitting = [one for one in CANDIDATES if one.rows * one.pieces * wide <= 16 and (few or one.rows >= 4)]
+    return min(fitting, key=lambda one: estimated(one, work, STAGED_BYTES, default_parts(one, work), COSTS))
 
 
 @lru_cache(maxsize=1024)
 def default_parts(tiling: Tiling, work: Work) -> int:
     """Return into how many parts the batch is best cut: blocks for all multiprocessors, each with as many tiles."""
-    return min(range(1, tiling.most_parts(work) + 1), key=lambda parts: estimated(tiling, work, STAGED_BYTES, parts))
+    options = range(1, tiling.most_parts(work) + 1)
+    return min(options, key=lambda parts: estimated(tiling, work, STAGED_BYTES, parts, COSTS))

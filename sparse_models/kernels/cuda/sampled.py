@@ -7,12 +7,20 @@ from torch import Tensor
 
 from sparse_models.kernels.cuda import _compile
 from sparse_models.kernels.cuda._compile import Launch
-from sparse_models.kernels.cuda._tiling import MEMORY_RATE, Tiling, Work, aligned, estimated, work_of
+from sparse_models.kernels.cuda._tiling import Costs, Tiling, Work, aligned, estimated, work_of
 from sparse_models.kernels.structure import Structure
 
-ADDING_CLOCKS = 4000  # of a kernel that adds the parts, however few they are
 STAGED_BYTES = 2 * 32 * 4  # of a warp: two times 32 places
-CANDIDATES = [Tiling(8, pieces, rows, cuts=cuts) for pieces in (2, 4, 1) for rows in (16, 8, 4, 2, 1) for cuts in (1, 2, 4)]
+COSTS = Costs(segment=59, chunk=13.7, latency=150, chunk_latency=30, unfilled=0.7, copied=33, begun=448, half=0.59)
+ADDING_CLOCKS = 5230  # of a kernel that adds the parts, however few they are, on an H100
+ADDED_RATE = 42  # bytes of them, written and read, that a multiprocessor has a clock
+_SHAPES = [
+    *(Tiling(8, pieces, rows) for pieces in (2, 4) for rows in (16, 8, 4, 2, 1)),
+    *(Tiling(8, 1, rows) for rows in (16, 4, 1)),
+    *(Tiling(8, pieces, 8, threads=384) for pieces in (2, 4)),
+    *(Tiling(8, pieces, rows, buffers=1) for pieces in (2, 4) for rows in (32, 16, 8)),
+]
+CANDIDATES = [shape._replace(cuts=cuts) for shape in _SHAPES for cuts in (1, 2, 4)]
 
 
 def sampled(structure: Structure, grad: Tensor, x: Tensor, *, tiling: Tiling | None = None, parts: int | None = None) -> Tensor:
@@ -39,7 +47,8 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, *, tiling: Tiling | N
 @lru_cache(maxsize=1024)
 def default_tiling(work: Work) -> Tiling:
     """Return the tiling that is estimated to be fastest, with as many parts of the batch as are best for it."""
-    return min(CANDIDATES, key=lambda one: _clocks(one, work, default_parts(one, work)))
+    fitting = [one for one in CANDIDATES if one.pieces * 4 // work.number_bytes <= 4]  # numbers of a lane, which are registers
+    return min(fitting, key=lambda one: _clocks(one, work, default_parts(one, work)))
 
 
 @lru_cache(maxsize=1024)
@@ -49,6 +58,6 @@ def default_parts(tiling: Tiling, work: Work) -> int:
 
 
 def _clocks(tiling: Tiling, work: Work, parts: int) -> float:
-    clocks = estimated(tiling, work, STAGED_BYTES, parts)
-    written = parts * work.nnz * 8 / (MEMORY_RATE * work.multiprocessors)  # and read again
+    clocks = estimated(tiling, work, STAGED_BYTES, parts, COSTS)
+    written = parts * work.nnz * 8 / (ADDED_RATE * work.multiprocessors)  # and read again
     return clocks if parts == 1 else clocks + written + ADDING_CLOCKS

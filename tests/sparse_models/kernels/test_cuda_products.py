@@ -12,7 +12,9 @@ from torch import Tensor
 from sparse_models.kernels import chain
 from sparse_models.kernels.cuda import _compile, _tiling
 from sparse_models.kernels.cuda._tiling import Tiling
+from sparse_models.kernels.cuda.product import CANDIDATES as PRODUCT_CANDIDATES
 from sparse_models.kernels.cuda.product import STAGED_BYTES, default_parts, default_tiling, product
+from sparse_models.kernels.cuda.sampled import CANDIDATES as SAMPLED_CANDIDATES
 from sparse_models.kernels.cuda.sampled import default_parts as default_sampled_parts
 from sparse_models.kernels.cuda.sampled import default_tiling as default_sampled_tiling
 from sparse_models.kernels.cuda.sampled import sampled
@@ -116,7 +118,7 @@ def test_products_are_what_their_definitions_say(device: str, tiling: Tiling, dt
         check_sampled(numbers, tiling, parts=1)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seeds,
     st.tuples(st.integers(1, 40), st.integers(1, 70), st.integers(1, 200)),
@@ -238,18 +240,19 @@ def test_values_are_gathered_for_a_transpose(device: str) -> None:
 @pytest.mark.parametrize("density", [0.02, 0.2, 0.45, 0.55])
 def test_rows_with_few_and_many_weights_in_a_slab(device: str, density: float) -> None:
     """Chunks of a gradient with up to 16 non-zeros are added up in another way than those with more."""
-    numbers = problem(7, 11, 70, 150, density, torch.float32, device)
+    numbers = problem(7, 11, 70, 152, density, torch.float32, device)
     for tiling in TILINGS:
         check_sampled(numbers, tiling)
 
 
 def test_slabs_fit_into_shared_memory() -> None:
-    for columns in (1, 300, 5000):
-        for tiling in TILINGS:
-            slab, shared = tiling.slab(columns, STAGED_BYTES)
+    for columns, turns in itertools.product((1, 300, 5000), (False, True)):
+        for tiling in (*TILINGS, *PRODUCT_CANDIDATES, *SAMPLED_CANDIDATES):
+            slab, shared = tiling.slab(columns, STAGED_BYTES, turns=turns)
             assert 1 <= slab <= columns
             assert -(-columns // slab) >= min(tiling.cuts, columns) // 2
             assert tiling.blocks * (shared + _tiling.RESERVED_BYTES) <= _tiling.SHARED_BYTES
+            assert tiling._replace(buffers=1).slab(columns, STAGED_BYTES, turns=turns)[0] >= slab
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
