@@ -66,9 +66,10 @@ def _term(left: Tensor, right: Tensor, dtype: torch.dtype, plus: Tensor | None =
     to the norms of its factors, and by a few units of the result's own dtype.
     """
     accumulator = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    last_place = torch.finfo(dtype).tiny * torch.finfo(dtype).eps  # below the smallest normal number, of which float16 has many
     norms = left.norm(dim=1, keepdim=True) * right.norm(dim=0, keepdim=True)
     value = left @ right
-    allowed = 8 * math.sqrt(left.shape[1]) * accumulator * norms + 4 * torch.finfo(dtype).eps * value.abs()
+    allowed = 8 * math.sqrt(left.shape[1]) * accumulator * norms + 4 * torch.finfo(dtype).eps * value.abs() + 4 * last_place
     if plus is not None:
         value = value + plus
         allowed = allowed + 4 * torch.finfo(dtype).eps * plus.abs()
