@@ -14,21 +14,20 @@ __device__ __forceinline__ void read_tile(Piece (&tile)[PIECES], const Stored* g
         tile[piece] = read<WIDE>(grad + (long long)row * batch, start + batch_of(piece), row < rows ? batch : 0);
 }
 
-// What the lane's batch columns give for the first N of the group's non-zeros; all of them where WHOLE.
-template <int N, bool WHOLE>
-__device__ __forceinline__ void multiply(
-    Sums& sums, const float (&g)[OWN], const unsigned char* own, const u32* places, int count) {
+// What the lane's batch columns give for the first N of the group's non-zeros. There is no branch between them, so that all
+// loads are on their way at once: with one, a step of 4 non-zeros would wait for its loads before the next one begins its own.
+template <int N>
+__device__ __forceinline__ void multiply(Sums& sums, const float (&g)[OWN], const unsigned char* own, const u32* places) {
 #pragma unroll
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < GROUP; i++) {
         sums[i] = 0.f;
-        if (WHOLE || i * GROUPS < count) {
-            const u32 place = ((const Several<u32, 4>*)places)[i / 4].at[i % 4];
+        if (i >= N) continue;
+        const u32 place = ((const Several<u32, 4>*)places)[i / 4].at[i % 4];
 #pragma unroll
-            for (int piece = 0; piece < PIECES; piece++) {
-                const Piece numbers = *(const Piece*)(own + place + piece * GROUP * 16);
+        for (int piece = 0; piece < PIECES; piece++) {
+            const Piece numbers = *(const Piece*)(own + place + piece * GROUP * 16);
 #pragma unroll
-                for (int k = 0; k < WIDE; k++) sums[i] += g[piece * WIDE + k] * NUMBER::load(numbers.at[k]);
-            }
+            for (int k = 0; k < WIDE; k++) sums[i] += g[piece * WIDE + k] * NUMBER::load(numbers.at[k]);
         }
     }
 }
@@ -102,12 +101,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
                 if (count) {
                     Sums sums;
                     const u32* of = places + turn + group * GROUP;
-                    if (count <= 16) {  // half as many, with half of the exchanges
-                        multiply<GROUP / 2, false>(sums, g, own, of, count);
+                    if (count <= 8) {  // few are added up with few exchanges
+                        multiply<GROUP / 4>(sums, g, own, of);
+                        add_lanes<GROUP / 4>(sums);
+                    } else if (count <= 16) {
+                        multiply<GROUP / 2>(sums, g, own, of);
                         add_lanes<GROUP / 2>(sums);
                     } else {
-                        if (ended) multiply<GROUP, false>(sums, g, own, of, count);
-                        else multiply<GROUP, true>(sums, g, own, of, count);
+                        if (count <= 24) multiply<GROUP / 4 * 3>(sums, g, own, of);
+                        else multiply<GROUP>(sums, g, own, of);
                         add_lanes<GROUP>(sums);
                     }
                     if (number < count) sums_of[at + number] = sum + sums[0];
