@@ -120,7 +120,7 @@ def work_of(structure: Structure, x: Tensor) -> Work:
 
 
 class Costs(NamedTuple):
-    """What a kernel costs, in clocks of a multiprocessor; fitted to the times of 36 tilings of 5 shapes on an H100.
+    """What a kernel costs, in clocks of a multiprocessor; fitted to times of 5 shapes at 4 sparsities on an H100.
 
     A row's non-zeros in a slab cost the loads of their columns' tiles, `unfilled` of a warp's groups without a non-zero,
     `segment`, and `chunk` for each further 32 of them; a single warp takes `latency` for them, and `chunk_latency`. Of a slab,
