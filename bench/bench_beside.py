@@ -12,7 +12,6 @@ from bench.works.operations import operation
 from bench.works.problems import build, layout_of, problems
 from bench.works.reference import dense_reference
 from sparse_models.costs import counted_flops, executed_flops, size
-from sparse_models.layers import LAYERS
 
 TURNS = 8
 
@@ -20,7 +19,7 @@ TURNS = 8
 def bench_beside(case: Case, race: Racer) -> Facts:
     """Forward passes of the layer and of dense: one after the other in turns, or all of the one before all of the other."""
     reference = dense_reference(case)
-    dense, layout = reference.works[0], layout_of(LAYERS[case.layer], reference.strides)
+    dense, layout = reference.works[0], layout_of(case, case.layer, reference.strides)
     pass_gate(case, case.layer, layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)

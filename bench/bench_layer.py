@@ -16,7 +16,7 @@ from bench.works.replays import Work, captured
 from bench.works.roofline import bounds, moved
 from sparse_models.costs import Size, counted_flops, executed_flops, size
 from sparse_models.errors import InputError
-from sparse_models.layers import LAYERS, SparseLinear
+from sparse_models.layers import SparseLinear
 
 OTHER_LAYOUT_CALLS = 5
 
@@ -65,7 +65,7 @@ def measure(case: Case, race: Racer) -> Facts:
     """Gate the case's layer, time it against dense, and return its facts."""
     reference = dense_reference(case)
     # A training's samples are gathered from a data set, and come batch-major.
-    layout = "batch-major" if case.op == "training_step" else layout_of(LAYERS[case.layer], reference.strides)
+    layout = "batch-major" if case.op == "training_step" else layout_of(case, case.layer, reference.strides)
     pass_gate(case, case.layer, layout)
     parts = problems(case, case.layer)
     model = build(case.layer, parts)

@@ -14,7 +14,6 @@ from bench.works.once_per_run import once_per_run
 from bench.works.problems import layout_of
 from sparse_models.costs import counted_training_flops, executed_flops, size
 from sparse_models.data import DATA, Data, Split
-from sparse_models.layers import LAYERS
 from sparse_models.models import MLP, convert, dense_mlp, draw, narrow_mlp, sparse_mlp
 from sparse_models.training import (
     Search,
@@ -29,7 +28,7 @@ from sparse_models.updates import UPDATES
 
 def bench_train(case: Case, race: Racer) -> Facts:
     """One training of one arm and of dense beside it; a round is an epoch."""
-    pass_gate(case, case.layer, layout_of(LAYERS[case.layer], "batch-major"))
+    pass_gate(case, case.layer, layout_of(case, case.layer, "batch-major"))
     data, settings = load(case.data, case.device, case.dtype), settings_of(case)
     dense_case = case._replace(model="dense", layer="dense", update="static", sparsity=0.0)
     if race.once:

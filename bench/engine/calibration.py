@@ -45,7 +45,7 @@ def jobs_of(device: str, threads: int) -> list[Job]:
 
 def clone_race(case: Case, race: Racer) -> Facts:
     """Time a work with planted extra calls against its clone without."""
-    layout = layout_of(LAYERS[case.layer], "batch-major")
+    layout = layout_of(case, case.layer, "batch-major")
     pass_gate(case, case.layer, layout)
     parts = problems(case, case.layer)
     works = [operation(case.op, build(case.layer, parts), parts, layout) for _ in range(2)]

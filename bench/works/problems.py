@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.cases import COLD_REPLAY, Case, Shape, stored
 from bench.machine.bounds import cache_bytes
-from sparse_models.layers import LAYERS, SparseLinear
+from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL, Pattern, random_score, skewed_score
 from sparse_models.models import MLP, convert, draw
 from sparse_models.testing import Problem
@@ -86,9 +86,11 @@ def as_layout(x: Tensor, layout: str) -> Tensor:
     return x.t().contiguous().t() if layout == "feature-major" else x.contiguous()
 
 
-def layout_of(layer: type[SparseLinear], dense_layout: str) -> str:
-    """Return the layout that `layer` prefers; one that takes any gets the one in which dense is fastest."""
-    return dense_layout if layer.layout == "any" else layer.layout
+def layout_of(case: Case, layer: str, dense_layout: str) -> str:
+    """Return the layout that `layer` prefers for a case; one that takes any gets the one in which dense is fastest."""
+    kind, batch = torch.device(case.device).type, Shape.parse(case.shape).batch
+    layout = LAYERS[layer].layout_for(kind, batch, learning=case.op not in ("forward", "beside"))
+    return dense_layout if layout == "any" else layout
 
 
 def labels_of(parts: list[Problem]) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from sparse_models.asynchronous import is_captured, refill
 from sparse_models.errors import InputError
+from sparse_models.layers._checks import check_mask, check_weight
 from sparse_models.masks import UNSTRUCTURED, Pattern
 from sparse_models.table import Table
 
@@ -52,9 +53,9 @@ class SparseLinear(nn.Module):
         Raises InputError for other shapes, NaN, a mask outside the pattern, or a device or dtype the layer does not run on.
         """
         super().__init__()
-        self._check_weight(weight, bias)
+        check_weight(self, weight, bias)
         self.out_features, self.in_features = weight.shape
-        self._check_mask(mask, weight.device)
+        check_mask(self, mask, weight.device)
         kept = torch.where(mask, weight.detach(), 0.0).contiguous()
         self.values = nn.Parameter(kept)  # so that `index` can ask for device and dtype
         self.index(mask)
@@ -65,6 +66,11 @@ class SparseLinear(nn.Module):
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
         """Return the number types that the layer runs in on a device, as "cpu"; none where it does not run there."""
         return cls.dtypes if device in cls.devices else ()
+
+    @classmethod
+    def layout_for(cls, device: str, batch: int, *, learning: bool) -> str:  # noqa: ARG003
+        """Return the layout that the layer prefers for so many samples; override where it is not always the same."""
+        return cls.layout
 
     def index(self, mask: Tensor) -> None:
         """Store, as buffers, the structure that `mask` [out, in] needs."""
@@ -158,7 +164,7 @@ class SparseLinear(nn.Module):
         while a CUDA graph is captured, values, structure and moments stay where they are in memory, which takes a mask that
         keeps as many weights as before; raises InputError for another number.
         """
-        self._check_mask(mask, self.values.device)
+        check_mask(self, mask, self.values.device)
         in_place = in_place or is_captured(mask)
         if in_place:
             before = self.nnz_as_set
@@ -202,36 +208,6 @@ class SparseLinear(nn.Module):
     def extra_repr(self) -> str:
         """Return the sizes and the number of kept weights, as printed by PyTorch."""
         return f"in_features={self.in_features}, out_features={self.out_features}, nnz={self.nnz}, bias={self.bias is not None}"
-
-    def _check_weight(self, weight: Tensor, bias: Tensor | None) -> None:
-        name = type(self).__name__
-        if weight.dim() != 2 or 0 in weight.shape:
-            raise InputError(
-                f"{name}: expected a weight of shape [out, in], both at least 1, got {list(weight.shape)}; reshape it"
-            )
-        if bias is not None and (bias.shape, bias.dtype, bias.device) != (weight.shape[:1], weight.dtype, weight.device):
-            raise InputError(
-                f"{name}: expected a bias of shape [{weight.shape[0]}], {weight.dtype} on {weight.device}, "
-                f"got {list(bias.shape)}, {bias.dtype} on {bias.device}; one per output, as the weight is"
-            )
-        dtype = str(weight.dtype).removeprefix("torch.")
-        device = weight.device.type
-        if dtype not in self.dtypes_on(device):
-            able = "; ".join(f"{' or '.join(self.dtypes_on(one))} on {one}" for one in self.devices)
-            do = self.absent.get(device, "convert the weight")
-            raise InputError(f"{name}: expected {able}, got {dtype} on {device}; {do}")
-        if weight.isnan().any() or (bias is not None and bias.isnan().any()):
-            raise InputError(f"{name}: expected weights without NaN, got NaN; look for a training that diverged")
-
-    def _check_mask(self, mask: Tensor, device: torch.device) -> None:
-        name, shape = type(self).__name__, [self.out_features, self.in_features]
-        if mask.dtype != torch.bool or list(mask.shape) != shape or mask.device != device:
-            raise InputError(
-                f"{name}: expected a bool mask of shape {shape} on {device}, True = kept, "
-                f"got {mask.dtype} of shape {list(mask.shape)} on {mask.device}; convert it"
-            )
-        if not is_captured(mask) and not self.pattern.accepts(mask):
-            raise InputError(f"{name}: expected a mask of pattern {self.pattern.name!r}, got another; build it by the pattern")
 
 
 LAYERS: Table[type[SparseLinear]] = Table("layer")

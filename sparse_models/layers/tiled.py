@@ -49,6 +49,12 @@ class Tiled(CsrBothWays):
         """Return the number types that the kernels are compiled for on a device."""
         return NUMBERS[device] if device in cls.devices else ()
 
+    @classmethod
+    def layout_for(cls, device: str, batch: int, *, learning: bool) -> str:
+        """Return the layout for so many samples: a GPU's kernel for few takes and returns them as they come."""
+        few = batch <= small_batch.LARGEST_BATCH and not learning
+        return "batch-major" if few and device in cls.devices and device != "cpu" else cls.layout
+
     def index(self, mask: Tensor) -> None:
         """Store the structure of `mask` [out, in]; raises InputError where 32-bit indices do not hold it."""
         super().index(mask)

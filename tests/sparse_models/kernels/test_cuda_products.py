@@ -10,13 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_models.kernels import chain
-from sparse_models.kernels.cuda import _compile, _tiling
+from sparse_models.kernels.cuda import _tiling
 from sparse_models.kernels.cuda._tiling import Tiling
-from sparse_models.kernels.cuda.product import CANDIDATES as PRODUCT_CANDIDATES
-from sparse_models.kernels.cuda.product import STAGED_BYTES, default_parts, default_tiling, product
-from sparse_models.kernels.cuda.sampled import CANDIDATES as SAMPLED_CANDIDATES
-from sparse_models.kernels.cuda.sampled import default_parts as default_sampled_parts
-from sparse_models.kernels.cuda.sampled import default_tiling as default_sampled_tiling
+from sparse_models.kernels.cuda.product import product
 from sparse_models.kernels.cuda.sampled import sampled
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import Structure
@@ -243,30 +239,3 @@ def test_rows_with_few_and_many_weights_in_a_slab(device: str, density: float) -
     numbers = problem(7, 11, 70, 152, density, torch.float32, device)
     for tiling in TILINGS:
         check_sampled(numbers, tiling)
-
-
-def test_slabs_fit_into_shared_memory() -> None:
-    for columns, turns in itertools.product((1, 300, 5000), (False, True)):
-        for tiling in (*TILINGS, *PRODUCT_CANDIDATES, *SAMPLED_CANDIDATES):
-            slab, shared = tiling.slab(columns, STAGED_BYTES, turns=turns)
-            assert 1 <= slab <= columns
-            assert -(-columns // slab) >= min(tiling.cuts, columns) // 2
-            assert tiling.blocks * (shared + _tiling.RESERVED_BYTES) <= _tiling.SHARED_BYTES
-            assert tiling._replace(buffers=1).slab(columns, STAGED_BYTES, turns=turns)[0] >= slab
-
-
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("file", ["product.cu", "sampled.cu"])
-def test_nvrtc_compiles_them(file: str, architecture: str) -> None:
-    if _compile.why_absent():
-        pytest.skip(str(_compile.why_absent()))
-    numbers = problem(1, 3, 4, 4, 0.5, torch.bfloat16, "cpu")
-    assert _compile.compiled(file, TILINGS[0].macros(numbers.structure, numbers.x, aligned=True), architecture)
-
-
-@pytest.mark.parametrize(("rows", "columns", "batch"), [(256, 256, 4096), (4096, 4096, 64), (10, 256, 4096)])
-def test_the_default_keeps_all_multiprocessors_busy(rows: int, columns: int, batch: int) -> None:
-    work = _tiling.Work(rows, columns, rows * columns // 5, batch, 4, 132)
-    tiling, sampling = default_tiling(work), default_sampled_tiling(work)
-    assert tiling.row_blocks(rows) * default_parts(tiling, work) >= 64
-    assert sampling.row_blocks(rows) * default_sampled_parts(sampling, work) >= 64

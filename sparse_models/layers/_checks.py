@@ -1,0 +1,44 @@
+"""What a layer refuses to be built from, each in one sentence."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sparse_models.asynchronous import is_captured
+from sparse_models.errors import InputError
+
+if TYPE_CHECKING:
+    from sparse_models.layers._base import SparseLinear
+
+
+def check_weight(layer: "SparseLinear", weight: Tensor, bias: Tensor | None) -> None:
+    """Raise InputError unless a layer can be built from weight [out, in] and bias [out] or None."""
+    name = type(layer).__name__
+    if weight.dim() != 2 or 0 in weight.shape:
+        raise InputError(f"{name}: expected a weight of shape [out, in], both at least 1, got {list(weight.shape)}; reshape it")
+    if bias is not None and (bias.shape, bias.dtype, bias.device) != (weight.shape[:1], weight.dtype, weight.device):
+        raise InputError(
+            f"{name}: expected a bias of shape [{weight.shape[0]}], {weight.dtype} on {weight.device}, "
+            f"got {list(bias.shape)}, {bias.dtype} on {bias.device}; one per output, as the weight is"
+        )
+    dtype = str(weight.dtype).removeprefix("torch.")
+    device = weight.device.type
+    if dtype not in layer.dtypes_on(device):
+        able = "; ".join(f"{' or '.join(layer.dtypes_on(one))} on {one}" for one in layer.devices)
+        do = layer.absent.get(device, "convert the weight")
+        raise InputError(f"{name}: expected {able}, got {dtype} on {device}; {do}")
+    if weight.isnan().any() or (bias is not None and bias.isnan().any()):
+        raise InputError(f"{name}: expected weights without NaN, got NaN; look for a training that diverged")
+
+
+def check_mask(layer: "SparseLinear", mask: Tensor, device: torch.device) -> None:
+    """Raise InputError unless a layer can hold a mask [out, in], on the device of its weights."""
+    name, shape = type(layer).__name__, [layer.out_features, layer.in_features]
+    if mask.dtype != torch.bool or list(mask.shape) != shape or mask.device != device:
+        raise InputError(
+            f"{name}: expected a bool mask of shape {shape} on {device}, True = kept, "
+            f"got {mask.dtype} of shape {list(mask.shape)} on {mask.device}; convert it"
+        )
+    if not is_captured(mask) and not layer.pattern.accepts(mask):
+        raise InputError(f"{name}: expected a mask of pattern {layer.pattern.name!r}, got another; build it by the pattern")
