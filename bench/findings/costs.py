@@ -21,11 +21,11 @@ class Roofline(NamedTuple):
 
 
 class Bandwidth(NamedTuple):
-    """GB/s that forward passes with cold weights move, by layer and sparsity, and what a copy reaches on the machine."""
+    """GB/s that forward passes with cold weights move, by layer and sparsity, and the most that the machine's memory gives."""
 
     place: Place
     sparsities: list[float]
-    copy_gb_per_s: float
+    bound_gb_per_s: float
     dense_gb_per_s: float | None
     layers: dict[str, dict[float, float]]
 
@@ -105,7 +105,7 @@ def bandwidths(rows: Sequence[Row]) -> list[Bandwidth]:
         }
         dense = next((_gb_per_s(row) for row in group if row["model"] == "dense"), None)
         if layers:
-            found.append(Bandwidth(place, sparsities_of(sparse), group[0]["copy_gb_per_s"], dense, layers))
+            found.append(Bandwidth(place, sparsities_of(sparse), group[0]["bound_gb_per_s"], dense, layers))
     return found
 
 
@@ -122,7 +122,8 @@ def memories(rows: Sequence[Row]) -> list[Memory]:
             layer: {row["sparsity"]: _bytes(row) for row in of_layer} for (layer,), of_layer in by_fields(sparse, "layer")
         }
         dense = next(((row["bytes_stored"], row["peak_bytes"]) for row in group if row["model"] == "dense"), None)
-        found.append(Memory(place, sparsities_of(sparse), layers, dense))
+        if layers:
+            found.append(Memory(place, sparsities_of(sparse), layers, dense))
     return found
 
 

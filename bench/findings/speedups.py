@@ -50,8 +50,10 @@ class Fractions(NamedTuple):
 
 
 def speed_ups(rows: Sequence[Row]) -> list[SpeedUps]:
-    """Return the speed-ups of whole operations, place by place."""
-    return [_at(place, group) for place, group in by_place(rows)]
+    """Return the speed-ups of whole operations, place by place; dense alone is told only where there is nothing else."""
+    places = list(by_place(rows))
+    sparse = [(place, group) for place, group in places if any(row["model"] != "dense" for row in group)]
+    return [_at(place, group) for place, group in sparse or places]
 
 
 def _at(place: Place, rows: list[Row]) -> SpeedUps:

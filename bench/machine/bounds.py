@@ -11,6 +11,7 @@ import torch
 from bench.machine.facts import cache_of, find, read_text
 
 MEASURE_SECONDS, MIN_REPETITIONS, MAX_BYTES, DEFAULT_CACHE_BYTES = 0.1, 3, 2**28, 2**26
+GPU_CALLS = 20  # between two looks at the clock: to wait for a GPU takes longer than what it is asked for here
 
 
 def dense_gflops(device: str, dtype: str = "float32", threads: int | None = None) -> float:
@@ -37,6 +38,12 @@ def memory_gb_per_s(device: str) -> float:
     return 2 * source.nbytes / _best_seconds(lambda: target.copy_(source), device) / 1e9
 
 
+def read_gb_per_s(device: str) -> float:
+    """Return the GB/s (1e9 bytes) of reading a buffer that no cache holds: weights are read, and nothing is written back."""
+    held = torch.ones(max(MAX_BYTES, 4 * cache_bytes(device)) // 4, device=device)
+    return held.nbytes / _best_seconds(held.sum, device) / 1e9
+
+
 def cache_bytes(device: str) -> int:
     """Return the bytes of all the caches of the last level together; where they are not told, enough for any (64 MiB)."""
     if device != "cpu":
@@ -51,13 +58,15 @@ def _best_seconds(work: Callable[[], object], device: str, threads: int | None =
     before, times = torch.get_num_threads(), list[float]()
     torch.set_num_threads(threads or before)
     try:
+        calls = 1 if device == "cpu" else GPU_CALLS
         work()
-        while len(times) < MIN_REPETITIONS or sum(times) < MEASURE_SECONDS:
+        while len(times) < MIN_REPETITIONS or calls * sum(times) < MEASURE_SECONDS:
             start = time.perf_counter()
-            work()
+            for _ in range(calls):
+                work()
             if device != "cpu":
                 torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
+            times.append((time.perf_counter() - start) / calls)
     finally:
         torch.set_num_threads(before)
     return min(times)  # a bound is sought, and noise only ever adds

@@ -126,12 +126,12 @@ def _rooflines(found: Sequence[Roofline]) -> tuple[str, Table]:
 
 
 def _bandwidth(found: Bandwidth) -> tuple[str, Table]:
-    title = f"GB/s moved, weights from memory, and the part of the {found.copy_gb_per_s:.0f} that a copy reaches, {found.place}"
+    title = f"GB/s moved, weights from memory, and the part of the {found.bound_gb_per_s:.0f} that it gives, {found.place}"
     if found.dense_gb_per_s:
-        title += f"\n(dense: {found.dense_gb_per_s:.0f} = {found.dense_gb_per_s / found.copy_gb_per_s:.0%})"
+        title += f"\n(dense: {found.dense_gb_per_s:.0f} = {found.dense_gb_per_s / found.bound_gb_per_s:.0%})"
     table = new_table(["layer", *_named(found.sparsities)])
     for layer, points in found.layers.items():
-        cells = {at: f"{rate:.0f} = {rate / found.copy_gb_per_s:.0%}" for at, rate in points.items()}
+        cells = {at: f"{rate:.0f} = {rate / found.bound_gb_per_s:.0%}" for at, rate in points.items()}
         table.add_row(layer, *_cells(cells, found.sparsities))
     return title, table
 

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import pytest
+
 from bench.findings.answer import answer_of
-from bench.findings.costs import memories, update_costs
+from bench.findings.costs import bandwidths, energies, memories, update_costs
 from bench.tables.answer import lines
 from tests.helpers.rows import row
 
@@ -27,3 +29,20 @@ def test_updates_are_told_by_rule_and_layer() -> None:
     both = [(rule, layer) for rule in ("set", "rigl") for layer in ("csr", "tiled")]
     [found] = update_costs([row(op="update", update=rule, layer=layer) for rule, layer in both])
     assert [(one.rule, one.layer) for one in found.costs] == both
+
+
+COLD = {"regime": "graph-cold", "bytes_moved": 4e6, "bound_gb_per_s": 4000.0}
+DENSE_FIELDS = {"model": "dense", "layer": "dense", "sparsity": 0.0}
+
+
+def test_bytes_moved_are_told_by_the_second_where_a_layer_was_measured() -> None:
+    [found] = bandwidths([row(**COLD, seconds=2e-6), row(**COLD | DENSE_FIELDS, seconds=1e-6), row()])
+    assert found.layers == {"csr": {0.5: pytest.approx(2000)}}
+    assert (found.bound_gb_per_s, found.dense_gb_per_s) == (4000.0, pytest.approx(4000))
+    assert bandwidths([row(**COLD | DENSE_FIELDS)]) == []
+
+
+def test_joules_are_told_as_a_fraction_of_denses_where_both_are_known() -> None:
+    [found] = energies([row(joules=1.0, dense_joules=4.0), row(op="step", joules=1.0), row()])
+    assert found.dense == {"forward": 4.0}
+    assert found.layers == [("forward", "csr", {0.5: 0.25})]

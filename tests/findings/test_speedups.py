@@ -31,6 +31,16 @@ def test_dense_is_shown_where_nothing_else_was_measured() -> None:
     assert (both.sparsities, len(both.controls)) == ([0.5], 1)
 
 
+def test_dense_that_is_but_a_rival_has_no_table_of_its_own() -> None:
+    found = speed_ups([row(**DENSE), row(), row(**DENSE | {"dtype": "tf32"})])
+    assert [one.place.dtype for one in found] == ["float32"]
+
+
+def test_what_no_graph_holds_is_named() -> None:
+    [found] = speed_ups([row(op="step", not_captured="it waits"), row(op="step", sparsity=0.9, not_captured="it waits"), row()])
+    assert found.launched == ["step csr"]
+
+
 def test_one_sparsity_has_no_break_even() -> None:
     [[one], [two]] = ([*speed_ups(rows)[0].curves] for rows in ([row()], [row(), row(sparsity=0.9)]))
     assert one.break_even == ""

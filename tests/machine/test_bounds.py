@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.machine import bounds, facts
-from bench.machine.bounds import dense_gflops, memory_gb_per_s
+from bench.machine.bounds import dense_gflops, memory_gb_per_s, read_gb_per_s
 from tests.machine.test_facts import nothing
 
 
@@ -49,11 +49,13 @@ def test_gb_per_s_is_positive_and_its_buffers_outgrow_the_caches(monkeypatch: py
     monkeypatch.setattr(bounds, "cache_of", lambda name: {"bytes": 2**21, "shared_by_cores": os.cpu_count()})
     assert memory_gb_per_s("cpu") > 0
     assert [buffer.nbytes for buffer in buffers] == [2**23]
+    assert read_gb_per_s("cpu") > 0
+    assert buffers[1].nbytes >= 2**28
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_the_bounds_of_a_gpu_are_measured() -> None:
     assert dense_gflops("cuda") > 100
-    assert memory_gb_per_s("cuda") > 10
+    assert read_gb_per_s("cuda") > memory_gb_per_s("cuda") / 2 > 10
     assert facts.facts(["cuda"])["gpu"]["name"] == torch.cuda.get_device_name()

@@ -160,3 +160,18 @@ def test_a_step_whose_parts_make_it_up_says_so(low: float, adds_up: bool) -> Non
     text = lines([row(op="step", **rest, adds_up=adds_up, process_seconds=[1.0]), row(op="optimizer")])
     assert f"10% [{low:.0%} 20%]" in text
     assert ("adds up" in text.replace("added up", "")) == adds_up
+
+
+def test_what_a_gpu_adds_is_told() -> None:
+    eight = {"process_numbers": list(range(8)), "process_seconds": [1e-3] * 8, "process_dense_seconds": [4e-3] * 8}
+    dense: dict[str, Any] = {"model": "dense", "layer": "dense", "sparsity": 0.0}
+    cold = {"bytes_moved": 4e6, "bound_gb_per_s": 8.0, "joules": 0.5, "dense_joules": 2.0, "not_captured": "it waits"}
+    rival = eight | {"process_dense_seconds": [2e-3] * 8, "dtype": "tf32"}
+    text = lines([row(**eight | cold), row(**eight | dense), row(**rival | dense)])
+    assert "Launched by the host, as no graph holds them: forward csr." in text
+    assert "(dense itself gains: forward in tf32 2.00 [2.00 2.00])" in text
+    assert "dense tf32   2.00 [2.00 2.00]" in text
+    assert "4 = 50%" in text
+    assert "Energy of the whole card" in text
+    assert "0.25" in text
+    assert text.count("Speed-up over dense by sparsity") == 1

@@ -183,3 +183,15 @@ def test_a_chain_passes_the_gate(device: str) -> None:
     assert layers[0].values.grad is not None
     once = torch.autograd.grad(MLP(layers).cross_entropy(first.x, labels), layers[0].values)[0]
     assert torch.allclose(layers[0].values.grad, 2 * once)
+
+
+@pytest.mark.parametrize(
+    ("on", "batch", "learning", "layout"),
+    [("cuda", 8, False, "batch-major"), ("cuda", 8, True, "feature-major"), ("cuda", 17, False, "feature-major"),
+     ("cpu", 8, False, "feature-major")],
+)  # fmt: skip
+def test_few_samples_are_taken_on_a_gpu_as_they_come(
+    monkeypatch: pytest.MonkeyPatch, on: str, batch: int, learning: bool, layout: str
+) -> None:
+    monkeypatch.setattr(Tiled, "devices", ("cpu", "cuda"))
+    assert Tiled.layout_for(on, batch, learning=learning) == layout
