@@ -114,12 +114,14 @@ def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definiti
         mask = layer.pattern.from_score(score, 1 - density)
         if not torch.equal(mask, problem.mask):
             break
+    # Moving a mask has nothing to do with the batch; but a GPU's kernels are compiled for one, and another would be another's.
+    rows = len(problem.x) if problem.x.is_cuda else 64
     moved = Problem(
         weight=held,
         mask=mask,
         bias=None if layer.bias is None else layer.bias.detach().clone(),
-        x=_other_layout(problem.x[:64]),  # moving a mask has nothing to do with the batch
-        output_grad=_other_layout(problem.output_grad[:64]),
+        x=_other_layout(problem.x[:rows]),
+        output_grad=_other_layout(problem.output_grad[:rows]),
     )
     layer.set_mask(moved.mask)
     # Grown weights start at 0: what the layer holds now is what it held under both masks.
@@ -186,7 +188,8 @@ def _check_step(layer: SparseLinear, problem: Problem, definition: Definition, *
     _require(layer_class, "nothing outside the mask", holds=torch.equal(layer.pack(held), layer.values.detach()))
     _require(layer_class, "mask", holds=torch.equal(layer.mask, problem.mask))
     with torch.no_grad():  # as inference runs it
-        output = layer(problem.x)
+        output = layer.eval()(problem.x)
+    layer.train()
     _require_close(layer_class, "output after one step, without gradients", output, _output(problem.x, held, bias))
 
 

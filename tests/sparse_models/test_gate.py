@@ -164,6 +164,23 @@ class BatchMajorGradient(torch.autograd.Function):
         return grad if grad.is_contiguous() else grad.t().reshape(grad.shape)
 
 
+class WrongInInferenceOnly(Masked):
+    """Right wherever something is to be learned."""
+
+    def product(self, x: Tensor) -> Tensor:
+        return super().product(x) if self.training else super().product(x) * 1.01
+
+
+class KeepsItsFirstWeightsForInference(Masked):
+    first: Tensor | None = None
+
+    def product(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().product(x)
+        self.first = self.to_dense() if self.first is None else self.first
+        return dense_product(x, self.first, self.bias)
+
+
 class AnotherDtype(Masked):
     def product(self, x: Tensor) -> Tensor:
         return super().product(x).double() if x.dtype == torch.float32 else super().product(x).float()
