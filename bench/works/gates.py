@@ -10,8 +10,8 @@ from sparse_models.layers import LAYERS
 from sparse_models.masks import Pattern
 from sparse_models.testing import Definition, define, gate, gate_chain
 
-# Of the batch, if it is larger: the definition is computed in float64, in several passes over memory. Not on a GPU, where that is
-# quick, and where another kernel is compiled for another batch: what is timed is what was gated.
+# Of the batch, if it is larger: the definition is computed in float64, in several passes over memory. Not on a GPU, where that
+# is quick, and where another kernel is compiled for another batch: what is timed is what was gated.
 GATE_ROWS = 1024
 
 
