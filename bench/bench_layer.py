@@ -1,10 +1,9 @@
 """One layer or one MLP: forward, backward, and a whole step, against the dense reference of the same shape."""
 
-import contextlib
-
-from bench.cases import REPLAYED, Case, Shape
+from bench.cases import Case, Shape
 from bench.engine.pairing import Racer
 from bench.engine.rounds import time_round
+from bench.engine.timed import REPLAYED_AS, precision_of
 from bench.runs.row import Facts
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import find_once
@@ -15,7 +14,6 @@ from bench.works.reference import dense_case, dense_reference, dense_works
 from bench.works.replays import Work, captured
 from bench.works.roofline import bounds, moved
 from sparse_models.costs import Size, counted_flops, executed_flops, size
-from sparse_models.errors import InputError
 from sparse_models.layers import SparseLinear
 
 OTHER_LAYOUT_CALLS = 5
@@ -82,7 +80,7 @@ def measure(case: Case, race: Racer) -> Facts:
         if case.op == "step" and not race.once:  # apart from all timing
             peaks = {"peak_bytes": peak_bytes(candidate, case.device), "dense_peak_bytes": peak_bytes(dense, case.device)}
             other = operation(case.op, model, parts, next(each for each in LAYOUTS if each != layout))
-            peaks["other_layout_cost"] = _fastest(other, case) / _fastest(candidate, case)
+            peaks["other_layout_cost"] = _fastest(other, case, race) / _fastest(candidate, case, race)
         layers, dense_layers, batch = list(model), list(reference.layers), Shape.parse(case.shape).batch
         computed, total = _computed_size(layers, case.op), size(layers)
         return {
@@ -102,12 +100,12 @@ def measure(case: Case, race: Racer) -> Facts:
     return find_once(f"facts {case}", find_facts)  # the same in every process
 
 
-def _fastest(work: Work, case: Case) -> float:
-    """Return the least seconds of a few calls, the first of which warms up, replayed where the case is."""
-    if case.regime in REPLAYED:
-        with contextlib.suppress(InputError):
+def _fastest(work: Work, case: Case, race: Racer) -> float:
+    """Return the least seconds of a few calls, the first of which warms up, replayed where the case was."""
+    with precision_of(case.dtype):
+        if getattr(race, "facts", {}).get("launched") == REPLAYED_AS:
             work = captured([work])
-    return min(time_round(work, 1, case.device).seconds for _ in range(OTHER_LAYOUT_CALLS + 1))
+        return min(time_round(work, 1, case.device).seconds for _ in range(OTHER_LAYOUT_CALLS + 1))
 
 
 def _computed_size(layers: list[SparseLinear], op: str) -> Size:

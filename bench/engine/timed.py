@@ -18,6 +18,7 @@ from bench.works.once_per_run import KNOWN, find_once
 from bench.works.replays import AsLaunched, Replay, Work, Works, captured, in_turn, listed
 from sparse_models.errors import InputError
 
+REPLAYED_AS = "as a graph"  # what the facts say of a work that is replayed
 FILLING = 20  # calls in a replay, beside which it does not matter what the first of them finds in the caches
 
 
@@ -82,7 +83,7 @@ class Timed:
                 replay = captured_once(tuple(works)) if arm else captured(works)
             except InputError as error:
                 KNOWN[key], self.is_spoiled = str(error), True  # no later process tries again
-        self.facts[f"{arm}launched"] = "as a graph" if replay else "by the host"
+        self.facts[f"{arm}launched"] = REPLAYED_AS if replay else "by the host"
         if key in KNOWN:
             self.facts[f"{arm}not_captured"] = KNOWN[key]
         return [replay] if replay else works

@@ -54,7 +54,7 @@ def measure(
             facts = body_of(module, function)(case, timed)
         pools = find_once(f"pools {case.threads}", lambda: thread_pools(case.threads))
     except (GateError, InputError) as error:
-        return {"failure": str(error)}
+        return {"failure": str(error), "spoiled": timed.is_spoiled or is_gpu(case.device)}
     except Exception as error:  # one failing case never takes the others down: a GPU's error may stay with the process
         return {"failure": failure_of(error), "spoiled": is_gpu(case.device)}
     seconds = {"whole": time.perf_counter() - start, "raced": timed.raced, "timed": timed.race.timed}

@@ -101,6 +101,8 @@ def captured(works: Sequence[Work]) -> Replay:
     except Exception as error:
         with contextlib.suppress(RuntimeError):  # it says once more that the capture failed
             graph.capture_end()
+        if isinstance(error, torch.OutOfMemoryError):  # what is too large says nothing of what is smaller
+            raise
         raise _refused(error) from None
     try:
         graph.capture_end()

@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sparse_models.errors import InputError
-from sparse_models.kernels import chain, tiled
+from sparse_models.kernels import tiled
 from sparse_models.kernels.cuda import product as on_gpu
 from sparse_models.kernels.cuda import sampled as sampled_on_gpu
 from sparse_models.kernels.cuda import small_batch
@@ -20,6 +19,7 @@ from sparse_models.kernels.permute import permuted
 from sparse_models.kernels.structure import Structure
 from sparse_models.kernels.transpose import transposed
 from sparse_models.layers._base import INPUT_GRADIENT, SparseLinear, register_layer
+from sparse_models.layers._chain_loss import ChainCrossEntropy
 from sparse_models.layers._csr_storage import CsrBothWays
 
 SHORT = 2**15  # up to so many rows or columns 16 bits number them
@@ -35,8 +35,9 @@ class Tiled(CsrBothWays):
     in a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples are multiplied by another
     kernel where the layer is in `eval()` and no gradient is wanted: it holds another copy of the weights for each form in
     which that kernel wants them (one or two; three where x is wide), made by the first call with such a batch and made anew
-    when weights or mask change. What replays a captured training step changes weights unseen: call `train()` before it and
-    `eval()` after, as one does.
+    when weights or mask change. Two things change weights unseen, `values.data` and the replay of a captured training step:
+    call `train()` before and `eval()` after, as one does. A captured forward pass is captured anew after a move to another
+    mask; and one layer multiplies few samples on one stream at a time.
     """
 
     devices: ClassVar[tuple[str, ...]] = tuple(NUMBERS) if MISSING is None else ("cpu",)
@@ -86,12 +87,22 @@ class Tiled(CsrBothWays):
             )
         if self.is_for_few(x):
             return self.frozen.product(self.structures[0], self.own("values").detach(), x, self.own("bias"))
+        if torch.is_grad_enabled():
+            self.outdate()
         return super().product(x)
+
+    def outdate(self) -> None:
+        """Have copies of the weights made anew when they are next needed: these are about to be trained."""
+        if self._frozen is not None:
+            self._frozen.outdate()
 
     def is_for_few(self, x: Tensor) -> bool:
         """Tell whether the kernel for few samples multiplies x [batch, in]."""
-        frozen = not self.training and not torch.is_grad_enabled()
-        return frozen and on_a_gpu(x) and 0 < len(x) <= small_batch.LARGEST_BATCH and self._buffers["columns"].numel() > 0  # type: ignore[union-attr]
+        columns, frozen = self._buffers["columns"], not self.training and not torch.is_grad_enabled()
+        assert columns is not None
+        few = frozen and on_a_gpu(x) and 0 < len(x) <= small_batch.LARGEST_BATCH and columns.numel() > 0
+        # Tensors of inference_mode count no changes, by which it would be seen that a copy is no longer one.
+        return few and not columns.is_inference() and not self.own("values").is_inference()
 
     @property
     def frozen(self) -> Frozen:
@@ -101,8 +112,9 @@ class Tiled(CsrBothWays):
         return self._frozen
 
     def train(self, mode: bool = True) -> "Tiled":  # noqa: FBT001, FBT002  # as nn.Module has it
-        """Set the mode, as nn.Module does; the copies of the weights for few samples are given up."""
-        self._frozen = None
+        """Set the mode, as nn.Module does; before and after a training, copies of the weights are out of date."""
+        if mode or self.training:
+            self.outdate()
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,7 +124,7 @@ class Tiled(CsrBothWays):
         own = type(self).__new__(type(self))
         memo[id(self)] = own
         own.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
-        if self._frozen is not None:
+        if self._frozen is not None and not self.own("values").is_inference():
             own._frozen = self._frozen.copied(self.source, own.source)  # noqa: SLF001
         return own
 
@@ -192,11 +204,12 @@ class Tiled(CsrBothWays):
                 return None
         links = [layer.link() for layer in chained]
         parameters = [*(layer.values for layer in layers), *(layer.bias for layer in layers)]
-        result: Tensor = _ChainCrossEntropy.apply(links, x, labels, *parameters)  # type: ignore[no-untyped-call]
+        result: Tensor = ChainCrossEntropy.apply(links, x, labels, *parameters)  # type: ignore[no-untyped-call]
         return result
 
     def link(self) -> Link:
         """Return the layer as a fused kernel takes it."""
+        self.outdate()
         bias = self.own("bias")
         return Link(*self.structures, self.own("values").detach(), self.transposition, None if bias is None else bias.detach())
 
@@ -213,32 +226,3 @@ def _has_kernels(x: Tensor) -> bool:
 def _is_plain(tensor: Tensor, length: int, x: Tensor) -> bool:
     flat = tensor.dim() == 1 and tensor.numel() == length and tensor.is_contiguous()
     return flat and tensor.dtype == x.dtype and tensor.device == x.device and not tensor.is_neg()
-
-
-class _ChainCrossEntropy(torch.autograd.Function):
-    """Loss and gradients in one pass, so that there is nothing left to do on the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, links: list[Link], x: Tensor, labels: Tensor, *parameters: Tensor | None) -> Tensor:
-        found = chain.gradients(links, x, labels)
-        ctx.gradients = [
-            None if parameter is None else gradient
-            for parameter, gradient in zip(parameters, [*found.values, *found.biases], strict=True)
-        ]
-        return found.loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.gradients is None:
-            raise RuntimeError("expected one backward pass through a fused step, got a second; use fused=False")
-        # Handed over, so that the parameters take them as they are and copy nothing.
-        gradients, ctx.gradients = ctx.gradients, None
-        if on_a_gpu(grad):  # to look at the factor would be to wait for the device
-            held = [gradient for gradient in gradients if gradient is not None]
-            torch._foreach_mul_(held, grad)  # one launch for all, as PyTorch's optimizers have it
-            return None, None, None, *gradients
-        # In a training the loss is what is differentiated, and its own gradient 1: six small products less.
-        factor = float(grad)
-        scaled = (gradient if gradient is None or factor == 1 else gradient * factor for gradient in gradients)
-        return None, None, None, *scaled

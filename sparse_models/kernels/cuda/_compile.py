@@ -8,13 +8,16 @@ import hashlib
 import importlib
 import importlib.util
 import re
+import threading
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sparse_models.errors import InputError
 from sparse_models.kept_code import cache_folder, read_whole, write_whole
 
 PRELUDE = "prelude.cuh"
@@ -44,14 +47,34 @@ def source_of(file: str, macros: Macros) -> str:
 
 
 def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | None) -> None:
-    """Launch the kernel of a file, whose name is the file's, on torch's current stream.
+    """Launch the kernel of a file, whose name is the file's, on the current stream of its tensors' device.
 
-    Tensors are passed by address (None as a null), whole numbers as 32-bit ints, others as floats.
+    Tensors are passed by address (None as a null), whole numbers as 32-bit ints, others as floats. Raises InputError where a
+    block is to have more shared memory than the card has for one.
     """
-    device = torch.cuda.current_device()
-    function = _function(file, macros, device)
-    converted = [_converted(argument) for argument in arguments]
-    _core().launch(_stream(torch.cuda.current_stream().cuda_stream), _config(launch), function, *converted)
+    device = next(argument.device.index for argument in arguments if isinstance(argument, Tensor))
+    with torch.cuda.device(device):
+        _set_current(device)
+        function, most = _function(file, macros, device)
+        if launch.shared_bytes > most:
+            raise InputError(
+                f"expected a card with {launch.shared_bytes} bytes of shared memory for a block, got one with {most}; these "
+                "kernels are made for cards of compute capability 9.0: use another layer, or smaller ones"
+            )
+        converted = [_converted(argument) for argument in arguments]
+        stream = _stream(device, torch.cuda.current_stream().cuda_stream)
+        _core().launch(stream, _config(launch), function, *converted)
+
+
+_THREAD = threading.local()
+
+
+def _set_current(device: int) -> None:
+    """Give a thread that has used no card yet a context; where it has one, torch sets it with the device."""
+    known = _THREAD.__dict__.setdefault("devices", set())
+    if device not in known:
+        _core().Device(device).set_current()
+        known.add(device)
 
 
 def _converted(argument: Tensor | float | None) -> Any:
@@ -71,14 +94,18 @@ def _core() -> Any:
 def why_absent() -> str | None:
     """Return what is missing for kernels to be compiled, with what to install; None where nothing is."""
     # They are found, not imported: CUDA must not be touched before a process forks.
-    found = (
-        importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.core") and importlib.util.find_spec("cuda.bindings")
-    )
-    return None if found else "its kernels there need NVIDIA's cuda-core: pip install 'sparse-models[gpu]'"
+    try:
+        found = importlib.util.find_spec("cuda.core") and importlib.util.find_spec("cuda.bindings")
+        is_new = int(version("cuda-core").partition(".")[0]) >= 1
+    except (ImportError, ValueError):  # also where something else is called cuda
+        found, is_new = None, False
+    if found and is_new:
+        return None
+    return "its kernels there need NVIDIA's cuda-core from 1.0 on, for Python 3.11 or later: pip install 'sparse-models[gpu]'"
 
 
 @cache
-def _stream(handle: int) -> Any:
+def _stream(device: int, handle: int) -> Any:  # noqa: ARG001  # the default stream has the same handle on all of them
     return _core().Stream.from_handle(handle)
 
 
@@ -93,9 +120,9 @@ def _config(launch: Launch) -> Any:
 
 
 @cache
-def _function(file: str, macros: Macros, device: int) -> Any:
+def _function(file: str, macros: Macros, device: int) -> tuple[Any, int]:
+    """Return a kernel on a device, and the bytes of shared memory that a block can have there."""
     major, minor = torch.cuda.get_device_capability(device)
-    _core().Device(device).set_current()
     code = _core().ObjectCode.from_cubin(compiled(file, macros, f"sm_{major}{minor}"))
     kernel = code.get_kernel(Path(file).stem)
     # Beyond 48 KiB of shared memory a card wants to be asked: for all that it has, as launches of one kernel differ in it.
@@ -104,7 +131,7 @@ def _function(file: str, macros: Macros, device: int) -> Any:
     most = _checked(driver.cuDeviceGetAttribute(limit.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, device))
     dynamic = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     _checked(driver.cuKernelSetAttribute(dynamic, most, handle, driver.CUdevice(device)))
-    return kernel
+    return kernel, most
 
 
 def _checked(answer: tuple[Any, ...]) -> Any:
@@ -116,8 +143,8 @@ def _checked(answer: tuple[Any, ...]) -> Any:
 def compiled(file: str, macros: Macros, architecture: str) -> bytes:
     """Return the code of a kernel for an architecture as sm_90, from the cache or by NVRTC."""
     text = source_of(file, macros)
-    version: tuple[Any, ...] = importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
-    name = hashlib.sha256(f"{version} {architecture} {text}".encode()).hexdigest()
+    compiler: tuple[Any, ...] = importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
+    name = hashlib.sha256(f"{compiler} {architecture} {text}".encode()).hexdigest()
     path = cache_folder() / f"{name}.cubin"
     known = read_whole(path)
     if known is not None:

@@ -2,8 +2,10 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from sparse_models.asynchronous import is_asynchronous, is_captured
 from sparse_models.kernels.cuda import small_batch
 from sparse_models.kernels.cuda.small_batch import Form, Packed
 from sparse_models.kernels.structure import Structure
@@ -20,6 +22,10 @@ class Source(NamedTuple):
     def of(cls, columns: Tensor, values: Tensor) -> "Source":
         """Return the two as they are now."""
         return cls(columns, values, (columns._version, values._version))  # noqa: SLF001  # PyTorch has no public name for it
+
+    def outdated(self) -> "Source":
+        """Return the same with values that are none's."""
+        return self._replace(versions=(self.versions[0], -1))
 
     def has_values_of(self, now: "Source") -> bool:
         """Tell whether these are still the weights, as far as can be told: a CUDA graph's replay changes them unseen."""
@@ -39,6 +45,13 @@ class Frozen:
         """Begin with none."""
         self.held: dict[Form, tuple[Packed, Source]] = {}
 
+    def outdate(self) -> None:
+        """Have all copies made anew from the next weights: optimizers of one kernel change weights without counting it.
+
+        They keep their memory, which a captured graph may read.
+        """
+        self.held = {form: (packed, source.outdated()) for form, (packed, source) in self.held.items()}
+
     def product(self, structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return x [batch, in] times the matrix that holds `values` [nnz] transposed, plus bias [out]: [batch, out]."""
         form = small_batch.form_for(structure.columns, values.dtype, len(x))
@@ -52,8 +65,10 @@ class Frozen:
                 packed = small_batch.pack(structure, values, form)
             self.held = {other: one for other, one in self.held.items() if one[1].has_structure_of(now)}
             self.held[form] = packed, now
-            # An overlapped kernel reads weights before the one that wrote them is known to have ended.
+            # An overlapped kernel reads weights before the one that wrote them is known to have ended; so may another stream.
             plan = small_batch.rule(packed, len(x))._replace(overlapped=False)
+            if is_asynchronous(values) and not is_captured(values):
+                torch.cuda.current_stream(values.device).synchronize()
         return small_batch.product(packed, x.contiguous(), bias, plan)
 
     def copied(self, before: Source, now: Source) -> "Frozen":

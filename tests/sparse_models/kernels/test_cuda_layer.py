@@ -13,6 +13,7 @@ from sparse_models.layers import tiled
 from sparse_models.layers.tiled import Tiled
 from sparse_models.models import MLP
 from sparse_models.testing import Problem, gate, gate_chain
+from sparse_models.training import OPTIMIZERS, optimizer_for, training_step
 from tests.helpers.on_a_card import MULTIPROCESSORS, device
 
 __all__ = ["device"]
@@ -97,7 +98,7 @@ def test_a_layer_holds_one_copy_of_its_weights_for_each_form(device: str, dtype:
         for batch in batches:
             assert close(layer(problem.x[:batch]), exact(layer, problem.x[:batch]))
         assert len(layer.frozen.held) == forms
-        assert not layer.train().frozen.held
+        assert len(layer.train().frozen.held) == forms  # out of date, in the memory that a captured graph may read
 
 
 def test_what_changes_weights_unseen_is_seen_after_train_and_eval(device: str) -> None:
@@ -108,6 +109,37 @@ def test_what_changes_weights_unseen_is_seen_after_train_and_eval(device: str) -
         layer.values.data.mul_(2)  # as a graph's replay: no version is counted
         layer.train().eval()
         assert close(layer(problem.x), exact(layer, problem.x))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_in_eval_mode_is_seen_though_optimizers_of_one_kernel_count_no_change(
+    device: str, optimizer: str, fused: bool
+) -> None:
+    problem = drawn(device, 13, 203, 3, torch.float32)
+    model = MLP([Tiled(problem.weight, problem.mask, problem.bias)]).eval()
+    [layer] = model
+    assert isinstance(layer, Tiled)
+    with torch.no_grad():
+        layer(problem.x)
+        packed = packed_of(layer, 3)
+    labels = torch.zeros(3, dtype=torch.int64, device=problem.x.device)
+    training_step(model, problem.x, labels, optimizer_for(optimizer, model.parameters(), 0.1), fused=fused)
+    with torch.no_grad():
+        assert close(layer(problem.x), exact(layer, problem.x))
+        assert packed_of(layer, 3) is packed  # in the memory that a captured graph may read
+
+
+def test_a_layer_of_inference_mode_takes_the_way_that_needs_no_count_of_changes(device: str) -> None:
+    problem = drawn(device, 13, 203, 3, torch.float32)
+    with torch.inference_mode():
+        layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
+        assert not layer.is_for_few(problem.x)
+        assert close(layer(problem.x), exact(layer, problem.x))
+    usual = Tiled(problem.weight, problem.mask, problem.bias).eval()
+    with torch.inference_mode():
+        assert usual.is_for_few(problem.x)
+        assert close(usual(problem.x), exact(usual, problem.x))
 
 
 def test_a_saved_layer_has_no_second_copy_of_its_weights_and_a_copied_one_has_its_own(device: str) -> None:
