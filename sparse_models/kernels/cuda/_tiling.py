@@ -104,7 +104,7 @@ class Tiling(NamedTuple):
 @cache
 def multiprocessors(device: torch.device) -> int:
     """Return how many multiprocessors a card has."""
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def aligned(batch: int, *tensors: Tensor | None) -> bool:

@@ -1,6 +1,5 @@
 """A sparse matrix in chunks and activations of 1 to 16 in, their product out, on a GPU; bound by the matrix's bytes."""
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from sparse_models.errors import InputError
 from sparse_models.kernels.cuda import _compile
 from sparse_models.kernels.cuda._chunks import COUNTERS, Form, Packed, pack, refill
 from sparse_models.kernels.cuda._compile import Launch
+from sparse_models.kernels.cuda._tiling import multiprocessors
 
 __all__ = ["LARGEST_BATCH", "Form", "Packed", "Plan", "form_for", "pack", "product", "refill", "rule"]
 
@@ -128,9 +128,3 @@ def _launch(packed: Packed, batch: int, plan: Plan, multiprocessors: int) -> tup
     if packed.slabs > 1 and blocks * passes > COUNTERS:
         raise InputError(f"expected at most {COUNTERS} blocks for each slab, got {blocks * passes}; plan fewer")
     return Launch((blocks, packed.slabs * passes), plan.threads, shared, plan.overlapped), passes
-
-
-@cache
-def multiprocessors(device: torch.device) -> int:
-    """Return how many multiprocessors a card has."""
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
