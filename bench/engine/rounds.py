@@ -2,7 +2,7 @@
 
 Regimes: `warm` calls a work over and over, its data where the caches keep it; `cold` pushes everything out of the caches before
 each call and times each call by itself; `graph` replays the work as a captured CUDA graph, which leaves out the launches
-(bench.engine.replays), and `graph-cold` replays it on copies of its weights in turn, more than the last cache holds.
+(bench.works.replays), and `graph-cold` replays it on copies of its weights in turn, more than the last cache holds.
 """
 
 import time

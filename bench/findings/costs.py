@@ -1,12 +1,13 @@
 """Rows in, what sparsity costs beside time out: memory, mask updates, the other layout; and what bounds a kernel."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from bench.findings.grouping import Place, Told, by_fields, by_place, sparsities_of, speedup_of
-from bench.findings.speedups import points
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
+
+_T = TypeVar("_T")
 
 
 class Roofline(NamedTuple):
@@ -95,14 +96,17 @@ def rooflines(rows: Sequence[Row]) -> list[Roofline]:
     ]
 
 
+def _by_layer(rows: Sequence[Row], tell: Callable[[Row], _T]) -> dict[str, dict[float, _T]]:
+    """Return what is told of each row, by layer and sparsity."""
+    return {layer: {row["sparsity"]: tell(row) for row in group} for (layer,), group in by_fields(rows, "layer")}
+
+
 def bandwidths(rows: Sequence[Row]) -> list[Bandwidth]:
     """Return what the rows tell that know the bytes they move, place by place."""
     found = []
     for place, group in by_place(row for row in rows if "bytes_moved" in row):
         sparse = [row for row in group if row["model"] != "dense"]
-        layers = {
-            layer: {row["sparsity"]: _gb_per_s(row) for row in of_layer} for (layer,), of_layer in by_fields(sparse, "layer")
-        }
+        layers = _by_layer(sparse, _gb_per_s)
         dense = next((_gb_per_s(row) for row in group if row["model"] == "dense"), None)
         if layers:
             found.append(Bandwidth(place, sparsities_of(sparse), group[0]["bound_gb_per_s"], dense, layers))
@@ -118,9 +122,7 @@ def memories(rows: Sequence[Row]) -> list[Memory]:
     found = []
     for place, group in by_place(row for row in rows if "peak_bytes" in row):
         sparse = [row for row in group if row["model"] != "dense"]
-        layers = {
-            layer: {row["sparsity"]: _bytes(row) for row in of_layer} for (layer,), of_layer in by_fields(sparse, "layer")
-        }
+        layers = _by_layer(sparse, _bytes)
         dense = next(((row["bytes_stored"], row["peak_bytes"]) for row in group if row["model"] == "dense"), None)
         if layers:
             found.append(Memory(place, sparsities_of(sparse), layers, dense))
@@ -160,7 +162,4 @@ def update_costs(rows: Sequence[Row]) -> list[UpdateCosts]:
 
 def interferences(rows: Sequence[Row]) -> list[Interference]:
     """Return what the rows of a layer in turns with PyTorch's own products tell, place by place."""
-    return [
-        Interference(place, sparsities_of(group), {layer: points(of_layer) for (layer,), of_layer in by_fields(group, "layer")})
-        for place, group in by_place(rows)
-    ]
+    return [Interference(place, sparsities_of(group), _by_layer(group, Told.of)) for place, group in by_place(rows)]

@@ -18,7 +18,6 @@ from sparse_models.kernels.cuda._compile import Launch, Macros
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ on this machine, which the emulator needs")
 HEADER = Path(__file__).with_name("cuda_emulator.h")
-RAN: list[str] = []  # the files whose kernels were run, so that a test can tell that its own was
 
 
 def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | None) -> None:
@@ -30,7 +29,6 @@ def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | 
     seed = int.from_bytes(os.urandom(3), "little")
     code = _library(file, macros).emulated(*launch.grid, launch.block, launch.shared_bytes, addresses, seed)
     assert code == 0, f"{file}: the emulator ended with {code} (seed {seed})"
-    RAN.append(file)
 
 
 def _held(argument: Tensor | float | None) -> Any:
@@ -56,9 +54,3 @@ def _library(file: str, macros: Macros) -> Any:
         subprocess.run(command, input=text, text=True, check=True)
         aside.replace(library)
     return ctypes.CDLL(str(library))
-
-
-@pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every CUDA kernel of the suite run on CPU tensors."""
-    monkeypatch.setattr(_compile, "run", run)
