@@ -9,7 +9,7 @@ from bench.works.gates import pass_gate
 from bench.works.once_per_run import find_once
 from bench.works.operations import operation
 from bench.works.peak_memory import peak_bytes
-from bench.works.problems import LAYOUTS, build, copies, layout_of, problems
+from bench.works.problems import LAYOUTS, build, copies, layout_of, narrowed, problems
 from bench.works.reference import dense_case, dense_reference, dense_works
 from bench.works.replays import Work, captured
 from bench.works.roofline import bounds, moved
@@ -62,6 +62,7 @@ def bench_optimizer(case: Case, race: Racer) -> Facts:
 def measure(case: Case, race: Racer) -> Facts:
     """Gate the case's layer, time it against dense, and return its facts."""
     reference = dense_reference(case)
+    case, asked = (narrowed(case), case) if case.model == "narrow" else (case, case)
     # A training's samples are gathered from a data set, and come batch-major.
     layout = "batch-major" if case.op == "training_step" else layout_of(case, case.layer, reference.strides)
     pass_gate(case, case.layer, layout)
@@ -93,11 +94,11 @@ def measure(case: Case, race: Racer) -> Facts:
             **reference.facts,
             "flops_counted": counted_flops(computed.nnz, batch, case.op),
             "flops_executed": executed_flops(layers, batch, case.op, input_gradient=len(layers) == 1),
-            "dense_flops_counted": counted_flops(computed.weights, batch, case.op),
+            "dense_flops_counted": counted_flops(_computed_size(dense_layers, case.op).weights, batch, case.op),
             "dense_flops_executed": executed_flops(dense_layers, batch, case.op, input_gradient=len(layers) == 1),
         }
 
-    return find_once(f"facts {case}", find_facts)  # the same in every process
+    return find_once(f"facts {asked}", find_facts)  # the same in every process
 
 
 def _fastest(work: Work, case: Case, race: Racer) -> float:

@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from bench import cases
+from bench import grids
 from bench.cases import Case, Shape, stored
 from bench.engine.pairing import Plan, Racer
 from bench.runs.row import Facts
@@ -104,7 +104,7 @@ class Arm:
             )
 
 
-NO_SEARCH = Search(cases.SEED_LEARNING_RATE, 0, 0.0)
+NO_SEARCH = Search(grids.SEED_LEARNING_RATE, 0, 0.0)
 
 
 def model_of(case: Case) -> MLP:
@@ -122,8 +122,8 @@ def model_of(case: Case) -> MLP:
 
 def settings_of(case: Case) -> Settings:
     """Return the settings that all arms on a data set share."""
-    epochs, _ = cases.EPOCHS_AND_BATCH[case.data]
-    return Settings(epochs, Shape.parse(case.shape).batch, cases.SEED_LEARNING_RATE, update_interval=cases.UPDATE_INTERVAL)
+    epochs, _ = grids.EPOCHS_AND_BATCH[case.data]
+    return Settings(epochs, Shape.parse(case.shape).batch, grids.SEED_LEARNING_RATE, update_interval=grids.UPDATE_INTERVAL)
 
 
 @cache
@@ -141,8 +141,8 @@ def search(case: Case, settings: Settings) -> list[float]:
             lambda seed: model_of(case._replace(seed=seed)),
             data,
             settings,
-            rates=cases.LEARNING_RATES,
-            seeds=cases.SEARCH_SEEDS,
+            rates=grids.LEARNING_RATES,
+            seeds=grids.SEARCH_SEEDS,
             update=UPDATES[case.update],
         )
     )

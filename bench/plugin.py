@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cases import REPLAYED, STORED, Case, cases, stored
+from bench.cases import Case, cases, stored
 from bench.engine.pairing import Plan
 from bench.findings.answer import answer_of
 from bench.findings.break_even import break_evens
+from bench.grids import REPLAYED, STORED
 from bench.hooks.options import add_options, read_effort, read_options
 from bench.hooks.state import EFFORT, MACHINE, NOTES, OUTCOMES, REPORTED, ROWS, SELECTION
 from bench.tables.answer import lines

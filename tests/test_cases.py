@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import cases
-from bench.cases import OPS, Case, Selection, Shape
+from bench import cases, grids
+from bench.cases import Case, Selection, Shape
+from bench.grids import DEFAULT_OPS, OPS
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
@@ -21,10 +22,12 @@ DEFAULT = Selection(
     dtypes=("float32",),
     threads=(2,),
     regimes=("warm",),
-    data=tuple(DATA),
+    data=None,
     protocols=None,
     seeds=3,
+    is_full=True,
 )
+SHORT = DEFAULT._replace(ops=DEFAULT_OPS, is_full=False, dtypes=None, data=None)
 
 
 def grid(selection: Selection = DEFAULT) -> list[Case]:
@@ -58,7 +61,7 @@ def test_ids_tell_all_cases_of_an_operation_apart() -> None:
 
 
 def test_every_layer_is_timed_in_every_operation_of_one_layer() -> None:
-    for op in cases.OF_A_LAYER:
+    for op in grids.OF_A_LAYER:
         assert {case.layer for case in cases.cases(op, DEFAULT)} == set(OWN_LAYERS)
     updated = {case.layer for case in cases.cases("update", DEFAULT)}
     assert updated == {name for name, layer in OWN_LAYERS.items() if layer.pattern is not FULL}
@@ -78,7 +81,7 @@ def test_every_update_rule_is_trained_and_every_moving_one_is_timed() -> None:
 
 def test_where_parts_and_updates_are_timed_the_step_is_too() -> None:
     steps = set(cases.cases("step", DEFAULT))
-    for op in (*cases.PARTS, "update"):
+    for op in (*grids.PARTS, "update"):
         assert {case._replace(op="step", update="static") for case in cases.cases(op, DEFAULT)} <= steps
 
 
@@ -103,10 +106,10 @@ def test_every_run_has_its_control_whatever_layer_is_asked_for() -> None:
 
 
 def test_the_control_is_dense_at_sparsity_0() -> None:
-    for op in cases.OF_A_LAYER:
-        grids = cases.GRIDS.get(op, cases.GRID)
+    for op in grids.OF_A_LAYER:
+        grid = grids.GRIDS.get(op, grids.GRID)
         controls = [case for case in cases.cases(op, DEFAULT) if case.model == "dense"]
-        assert {case.shape for case in controls} == {shape for shapes, _ in grids for shape in shapes}
+        assert {case.shape for case in controls} == {shape for shapes, _ in grid for shape in shapes}
         assert all((case.layer, case.sparsity) == ("dense", 0.0) for case in controls)
 
 
@@ -115,20 +118,20 @@ def test_the_experiment_has_every_arm_data_set_protocol_and_seed() -> None:
     assert arms == {("dense", "static"), ("narrow", "static"), *(("sparse", update) for update in UPDATES)}
     runs = [(case.data, case.protocol, case.seed, case.model, case.update) for case in cases.cases("train", DEFAULT)]
     assert len(runs) == len(set(runs)) == (len(DATA) * 2 - 1) * 3 * len(arms)
-    asked = DEFAULT._replace(protocols=cases.PROTOCOLS)
+    asked = DEFAULT._replace(protocols=grids.PROTOCOLS)
     assert len(list(cases.cases("train", asked))) == len(DATA) * 2 * 3 * len(arms)
 
 
 def test_every_data_set_has_its_settings() -> None:
-    assert set(cases.EPOCHS_AND_BATCH) == set(cases.FEATURES) == set(DATA)
+    assert set(grids.EPOCHS_AND_BATCH) == set(grids.FEATURES) == set(DATA)
 
 
 def test_each_arm_of_a_training_goes_first_as_often_as_the_other() -> None:
-    assert all(epochs % 2 == 0 for epochs, _ in cases.EPOCHS_AND_BATCH.values())
+    assert all(epochs % 2 == 0 for epochs, _ in grids.EPOCHS_AND_BATCH.values())
 
 
 def test_features_are_those_of_the_data() -> None:
-    assert {name: DATA[name]().train.inputs.shape[1] for name in DATA} == cases.FEATURES
+    assert {name: DATA[name]().train.inputs.shape[1] for name in DATA} == grids.FEATURES
 
 
 def test_default_sparsities_are_the_fields() -> None:
@@ -136,7 +139,7 @@ def test_default_sparsities_are_the_fields() -> None:
 
 
 def test_the_seed_protocol_shares_its_learning_rate_and_search_seeds_are_never_reported() -> None:
-    assert not set(cases.SEARCH_SEEDS) & set(range(100))
+    assert not set(grids.SEARCH_SEEDS) & set(range(100))
 
 
 @pytest.mark.parametrize(
@@ -156,19 +159,50 @@ ON_GPU = DEFAULT._replace(devices=("cuda",), dtypes=None, regimes=None)
 def test_a_cpu_is_warm_and_a_gpu_replays_with_cold_weights_where_a_model_has_them_cold() -> None:
     assert {case.regime for case in grid(DEFAULT._replace(regimes=None))} == {"warm"}
     for case in grid(ON_GPU):
-        few = case.op == "forward" and Shape.parse(case.shape).batch <= cases.COLD_BATCH
+        few = case.op == "forward" and Shape.parse(case.shape).batch <= grids.COLD_BATCH
         assert case.regime == ("warm" if case.op == "train" else "graph-cold" if few else "graph"), case
     assert {case.regime for case in grid(ON_GPU._replace(ops=("step",), regimes=("warm", "graph")))} == {"warm", "graph"}
 
 
+def test_dense_is_timed_in_the_precisions_of_a_cpu_where_no_layer_is_asked_for_alone() -> None:
+    rivals = SHORT._replace(rivals=("bfloat16",))
+    found = {(case.op, case.model) for case in grid(rivals) if case.dtype == "bfloat16"}
+    assert found == {(op, "dense") for op in ("forward", "step", "training_step")}
+    assert {case.dtype for case in grid(rivals._replace(layers=("csr",)))} == {"float32"}
+    assert {case.dtype for case in grid(rivals._replace(layers=("csr", "dense")))} == {"float32", "bfloat16"}
+    assert {case.dtype for case in grid(rivals._replace(dtypes=("float64",)))} == {"float64"}
+
+
+def test_the_default_grid_is_a_part_of_the_full_one_that_has_every_layer_and_what_saves_time_without_one() -> None:
+    found, everything = set(grid(SHORT)), set(grid(DEFAULT))
+    assert found < everything
+    for op in ("forward", "step", "training_step"):
+        assert {case.layer for case in found if case.op == op} == set(OWN_LAYERS)
+        assert {case.sparsity for case in found if (case.op, case.layer) == (op, "tiled")} == set(grids.SPARSITIES)
+        assert {case.sparsity for case in found if (case.op, case.layer) == (op, "masked")} == {0.9}
+        assert {case.sparsity for case in found if (case.op, case.model) == (op, "narrow")} == {0.9}
+    assert {(case.data, case.protocol) for case in found if case.op == "train"} == {("random", "seed"), ("digits", "tuned")}
+
+
+def test_what_is_asked_for_by_name_is_there_as_in_the_full_grid() -> None:
+    assert {case.sparsity for case in grid(SHORT._replace(layers=("csr", "masked"))) if case.model == "sparse"} == {
+        *grids.SPARSITIES, *grids.TRAINING_SPARSITIES
+    }  # fmt: skip
+    assert {case.op for case in grid(SHORT._replace(ops=("backward",)))} == {"backward"}
+    teacher = grid(SHORT._replace(ops=("train",), data=("teacher",)))
+    assert {case.protocol for case in teacher} == set(grids.PROTOCOLS)
+    parts = grid(SHORT._replace(ops=("step", "optimizer")))
+    assert {case.shape for case in parts if case.op == "optimizer"} < {case.shape for case in parts if case.op == "step"}
+
+
 def test_precisions_are_rivals_on_a_gpu_alone() -> None:
     assert {case.dtype for case in grid(DEFAULT._replace(dtypes=None))} == {"float32"}
-    whole = [case for case in grid(ON_GPU) if case.op in cases.WHOLE]
+    whole = [case for case in grid(ON_GPU) if case.op in grids.WHOLE]
     assert {case.dtype for case in whole if case.model == "sparse"} == {"float32", "bfloat16"}
     assert {case.dtype for case in whole if case.model == "dense"} == {"float32", "bfloat16", "tf32"}
-    assert {case.dtype for case in grid(ON_GPU) if case.op not in cases.WHOLE} == {"float32"}
+    assert {case.dtype for case in grid(ON_GPU) if case.op not in grids.WHOLE} == {"float32"}
     asked = grid(ON_GPU._replace(ops=("forward",), dtypes=("tf32",)))
-    assert {(case.dtype, case.model) for case in asked} == {("tf32", "sparse"), ("tf32", "dense")}
+    assert {(case.dtype, case.model) for case in asked} == {("tf32", model) for model in ("sparse", "dense", "narrow")}
 
 
 def test_a_layer_that_does_not_care_is_timed_on_a_gpu_at_one_sparsity_unless_asked() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cases import OF_A_LAYER, OPS, PARTS
+from bench.grids import OF_A_LAYER, OPS, PARTS
 from bench.runs.row import SCHEMA
 from sparse_models.masks import FULL
 from sparse_models.updates import UPDATES

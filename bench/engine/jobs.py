@@ -1,6 +1,6 @@
 """What is asked of the engine and what it gives back: cases to measure, how thoroughly, what came of them, and the time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.cases import Case
@@ -47,6 +47,29 @@ class Effort(NamedTuple):
     budget: float
     visit: float = PATIENCE.seconds
     energy: bool = False
+
+
+def decidable(
+    jobs: Sequence[Job], outcomes: Mapping[str, Outcome], seconds: Mapping[str, float], left: float, effort: Effort
+) -> list[Job]:
+    """Return the jobs for which the `left` seconds suffice by the `seconds` that a visit to each one takes; at least one.
+
+    First come those that need the fewest processes more, and of these the shortest: as many cases as can be are decided. Those
+    that are left out have their turn again when others are done sooner than expected.
+    """
+    enough = min(MIN_PROCESSES, effort.processes)
+
+    def needed(job: Job) -> tuple[int, float]:
+        processes = max(1, enough - len(outcomes[job.name].races))
+        return processes, processes * seconds.get(job.name, 0.0)
+
+    found, total = list[Job](), 0.0
+    for job in sorted(jobs, key=needed):
+        total += needed(job)[1]
+        if found and total > left:
+            break
+        found.append(job)
+    return found
 
 
 class Spent(NamedTuple):

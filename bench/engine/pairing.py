@@ -16,10 +16,9 @@ ROUND_SECONDS = 1e-3  # a round is this long at least: 5,000 times the resolutio
 MIN_PAIRS, MAX_PAIRS = 2, 256
 WARM_UP_SECONDS = 0.01
 # Whenever the other arm ran last, the caches are full of its data, so an arm is then called untimed before its clock starts: up
-# to three times where a call is short. Else the arm that follows itself, which in A B B A is not the same for each in a visit
-# of two pairs, would look faster: by 4 % was seen where the weights fill the last cache. A call of SETTLED_SECONDS refills any
-# cache in a small part of its own time.
-SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 1e-3, 5e-2
+# to three times where a call is short. A call of SETTLED_SECONDS refills the caches in a small part of its own time, and does
+# without. What is left is the same for both: of two pairs A B B A each arm follows itself once, if the first has run before.
+SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 5e-4, 1e-2
 ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
 
 
@@ -36,7 +35,7 @@ class Plan(NamedTuple):
 class Patience(NamedTuple):
     """When a visit to a case ends: its pairs agree within this half-width of their interval, or this many seconds are spent."""
 
-    seconds: float = 0.02
+    seconds: float = 0.05
     precision: float = 0.025
 
     def is_satisfied(self, pairs: Race) -> bool:
@@ -85,11 +84,13 @@ def warm_up(candidate: Work, reference: Work, device: str) -> Plan:
 def plan_for(own: float, dense: float) -> Plan:
     """Return the plan for works of `own` and `dense` seconds a call: alike for works alike, or the plan itself would differ."""
     loops, dense_loops = (max(1, math.ceil(ROUND_SECONDS / max(one, 1e-9))) for one in (own, dense))
+    settles = [
+        0 if one > SETTLED_SECONDS else min(SETTLE_CALLS, math.ceil(SETTLE_SECONDS / max(one, 1e-9))) for one in (own, dense)
+    ]
     if max(own, dense) < ALIKE * min(own, dense):
         loops = dense_loops = max(loops, dense_loops)
-    settle, dense_settle = (min(SETTLE_CALLS, math.ceil(SETTLE_SECONDS / max(one, 1e-9))) for one in (own, dense))
-    if min(own, dense) > SETTLED_SECONDS:
-        settle = dense_settle = 0
+        settles = [max(settles)] * 2
+    settle, dense_settle = settles
     return Plan(loops, dense_loops, settle, dense_settle)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bench.engine.forkserver import ForkServer
 from bench.engine.interleaving import Interleaving
-from bench.engine.jobs import STARTING_SECONDS, Effort, Job, Results, Spent
+from bench.engine.jobs import STARTING_SECONDS, Effort, Job, Results, Spent, decidable
 from bench.engine.journal import Journal
 from bench.engine.pairing import Patience
 from bench.runs.outcome import Outcome, Race
@@ -29,6 +29,7 @@ class Means(NamedTuple):
     fork_server: ForkServer
     timer: str = "time.perf_counter"
     disable_gc: bool = False
+    progress: Callable[[str], None] = lambda _: None  # told over and over where the run is
     journal: Journal | None = None
     turns: Interleaving | None = None
 
@@ -41,59 +42,53 @@ def fork_server_for(jobs: Sequence[Job]) -> ForkServer:
 
 
 def measure_all(
-    jobs: Sequence[Job],
-    effort: Effort,
-    tell: Callable[[str], None],
-    means: Means,
-    known: Mapping[str, Any] | None = None,
-    label: str = "",
+    jobs: Sequence[Job], effort: Effort, means: Means, known: Mapping[str, Any] | None = None, label: str = ""
 ) -> Results:
     """Measure the jobs in fresh processes one after another, until each is done, the budget is spent or Ctrl-C comes.
 
     What a journal holds from before counts, and what is measured is added to it. With turns, each process waits for its own.
-    What is `known`, every process knows; `label` stands before what is told.
+    What is `known`, every process knows; `label` stands before what is told of the progress.
 
-    The first process measures every case but the trainings of other seeds even past the budget: a case without a result
-    is no result. A process that dies is replaced; the case it died in has failed, no other.
+    The budget is a bound: the case whose turn it is when the time is over is the last. Where it does not suffice for a verdict
+    on every case, it goes to those on which it does. A process that dies is replaced; the case it died in has failed, no other.
     """
     outcomes = {job.name: Outcome() for job in jobs}
     asked = {"patience": Patience(effort.visit, effort.precision / 2), "timer": means.timer, "disable_gc": means.disable_gc}
     asked["energy"] = effort.energy
-    run = _Run(outcomes, means, asked, dict(known or {}))
-    run.take_up({job.name: job for job in jobs})
+    run = _Run(jobs, outcomes, means, asked, dict(known or {}))
+    run.take_up()
     deadline = time.monotonic() + effort.budget
     starting = STARTING_SECONDS
     spent = Spent()
     interrupted = out_of_time = False
     try:
         for process in range(effort.processes):
-            waiting = _in_random_order(
+            waiting = [
                 job
                 for job in jobs
                 if not job.is_done(outcomes[job.name], effort)
                 and _due(job, process, effort)
                 and process not in outcomes[job.name].processes
-            )
+            ]
             if not waiting:
                 continue
             if means.turns:
                 deadline += means.turns.take(f"{label}process {process + 1} of {effort.processes}")
-            began, total = time.monotonic(), len(waiting)
+            began = time.monotonic()
+            waiting = _in_random_order(decidable(waiting, outcomes, run.seconds, deadline - began, effort))
             # Its share of the time left; the processes that come after have the same, if this one needs no more.
             end = began + (deadline - began) / (effort.processes - process)
             one = Spent()
             while waiting:
-                seconds = end - time.monotonic() - starting
-                waiting, some = run.process(process, waiting, seconds, deadline if process else None)
+                done = sum(job.is_done(outcomes[job.name], effort) for job in jobs)
+                which = f"{label}process {process + 1} of {effort.processes}"
+                progress = Progress(means.progress, which, len(waiting), done, len(jobs), deadline)
+                waiting, some = run.process(process, waiting, end - time.monotonic() - starting, progress)
                 one += some
             starting = one.starting
             now = time.monotonic()
-            one = one._replace(bookkeeping=max(0.0, now - began - sum(one)))
-            spent += one
-            left = sum(not job.is_done(outcomes[job.name], effort) for job in jobs)
-            done = f"{total} case{'s' * (total != 1)} in {now - began:.0f} s, {left} left to measure further"
-            tell(f"{label}process {process + 1} of {effort.processes}: {done}")
-            out_of_time = now > deadline and left > 0
+            spent += one._replace(bookkeeping=max(0.0, now - began - sum(one)))
+            out_of_time = now > deadline and not all(job.is_done(outcomes[job.name], effort) for job in jobs)
             if out_of_time:
                 break
     except KeyboardInterrupt:
@@ -114,20 +109,46 @@ def _due(job: Job, process: int, effort: Effort) -> bool:
     return job.case.op != "train" or job.case.seed % effort.processes == process
 
 
+class Progress(NamedTuple):
+    """What is told of a run while one of its processes measures; counted before, so that to tell it disturbs nothing."""
+
+    show: Callable[[str], None]
+    which: str  # of the processes
+    cases: int  # in it
+    done: int  # cases of the run that need no further process
+    of: int
+    deadline: float
+
+    def tell(self, left: int) -> None:
+        """Tell how many cases of the process are behind it, how many of the run are done, and how much time is left."""
+        seconds = max(0.0, self.deadline - time.monotonic())
+        here = f"{self.cases - left} of {self.cases} case{'s' * (self.cases != 1)}"
+        self.show(f"{self.which}: {here}; {self.done} of {self.of} are done, at most {seconds:.0f} s left")
+
+
 class _Run:
     """What stays the same from one process of a run to the next."""
 
-    def __init__(self, outcomes: dict[str, Outcome], means: Means, asked: dict[str, Any], known: dict[str, Any]) -> None:
-        self.outcomes, self.fork_server, self.asked, self.known = outcomes, means.fork_server, asked, known
-        self.journal = means.journal
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        outcomes: dict[str, Outcome],
+        means: Means,
+        asked: dict[str, Any],
+        known: dict[str, Any],
+    ) -> None:
+        self.jobs, self.outcomes, self.asked, self.known = jobs, outcomes, asked, known
+        self.fork_server, self.journal = means.fork_server, means.journal
+        self.seconds: dict[str, float] = {}  # that the shortest visit to each case took
 
-    def take_up(self, jobs: Mapping[str, Job]) -> None:
+    def take_up(self) -> None:
         """Take from the journal what a broken run has measured."""
+        jobs = {job.name: job for job in self.jobs}
         for process, name, said in self.journal.said if self.journal else ():
             if name in jobs:
                 self._take(said, jobs[name], process)
 
-    def process(self, process: int, jobs: list[Job], seconds: float, deadline: float | None) -> tuple[list[Job], Spent]:
+    def process(self, process: int, jobs: list[Job], seconds: float, progress: Progress) -> tuple[list[Job], Spent]:
         """Measure jobs in one fresh process, once each and for `seconds` all those again that are not narrow.
 
         Return the jobs left over where it died, but for the one it died in, or ended as what it did spoiled it; and the time.
@@ -152,7 +173,8 @@ class _Run:
                     self.journal.add(process, jobs[said["case"]].name, said)
                 left.pop(said["case"], None)
                 is_spoiled = said.get("spoiled", False)
-            if deadline is not None and time.monotonic() > deadline:
+            progress.tell(len(left))
+            if time.monotonic() > progress.deadline:
                 fresh.close()
                 return [], spent
         if death is None:
@@ -171,4 +193,6 @@ class _Run:
             return Spent()
         outcome.add(process, Race(*said["race"]), said["facts"])
         whole, raced, timed = (said["spent"][name] for name in ("whole", "raced", "timed"))
+        # Of the first visit, which gates and compiles as well, the rounds tell what the next will take.
+        self.seconds[job.name] = min(self.seconds.get(job.name, 2 * raced), whole)
         return Spent(timed, raced - timed, whole - raced)

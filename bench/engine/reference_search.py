@@ -7,6 +7,7 @@ are measured as cases are, in pairs and in several fresh processes, before anyth
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.cases import Case
@@ -77,18 +78,22 @@ def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[st
 
     A broken run that is gone on with keeps the variants by which it measured.
     """
+    start = time.monotonic()
     variants, names = variant_jobs(jobs), {job.name for job in jobs}
     has_chosen = means.journal is not None and any(visit.name in names for visit in means.journal.said)
     search = search_effort(effort)
     if has_chosen:
         search = search._replace(processes=0)
-    found = measure_all(variants, search, tell, means, label="dense's layouts, ")
+    found = measure_all(variants, search, means, label="dense's layouts, ")
     for job in variants:
         failure = found.outcomes[job.name].failure
         if failure is not None:
             tell(f"{job.name}: {failure}; dense is timed in another way")
     if found.interrupted:
         return found._replace(outcomes={job.name: Outcome() for job in jobs})
-    left = effort._replace(budget=effort.budget - sum(found.spent))
-    results = measure_all(jobs, left, tell, means, fastest(variants, found.outcomes))
+    if found.out_of_time:
+        unknown = sum(not found.outcomes[job.name].races for job in variants)
+        tell(f"dense's layouts: the time was over before {unknown} of {len(variants)} were tried; ask for more with --budget")
+    left = effort._replace(budget=max(0.0, effort.budget - (time.monotonic() - start)))
+    results = measure_all(jobs, left, means, fastest(variants, found.outcomes))
     return results._replace(spent=found.spent + results.spent)

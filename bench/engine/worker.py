@@ -29,6 +29,7 @@ from bench.engine.pairing import Patience
 from bench.engine.rounds import Timer
 from bench.engine.timed import Timed, own_stream
 from bench.runs.outcome import Race
+from bench.works.compiled import can_compile, load_compiler
 from bench.works.once_per_run import KNOWN, find_once
 from sparse_models.errors import GateError, InputError
 
@@ -156,6 +157,9 @@ def main() -> None:
         for module in {case[0] for case in asked["cases"]}:
             with contextlib.suppress(Exception):  # it is met again, and told, in the first of the module's cases
                 importlib.import_module(module)
+        kinds = {(case.op, case.device) for case in (Case(*values) for _, _, values in asked["cases"])}
+        if ("training_step", "cpu") in kinds and can_compile("cpu"):
+            load_compiler()
         process = os.fork() if FORKS else 0
         if process == 0:
             # As much as a fresh layout of addresses would, on the heap and where large tensors are mapped.

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.cases import PARTS, WHOLE
 from bench.findings.costs import (
     Bandwidth,
     Energy,
@@ -22,6 +21,7 @@ from bench.findings.precisions import Precisions, precisions
 from bench.findings.speedups import Fractions, SpeedUps, Verdicts, realised, speed_ups, verdict_counts
 from bench.findings.step_split import StepSplits, step_splits
 from bench.findings.trainings import Trainings, trainings
+from bench.grids import PARTS, WHOLE
 from bench.runs.row import Row
 
 

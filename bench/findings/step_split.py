@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from bench.cases import PARTS, Case
+from bench.cases import Case
 from bench.findings.grouping import Place, Told, by_fields, by_place
+from bench.grids import PARTS
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval, median_interval
 

@@ -1,5 +1,6 @@
 """The part of the plugin that measures: all cases in fresh processes, before pytest reports them one by one."""
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
@@ -13,6 +14,7 @@ from bench.engine.journal import Journal, broken, identity
 from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
 from bench.findings.step_split import add_splits
+from bench.hooks.progress import Progress
 from bench.hooks.state import EFFORT, FOLDER, INTERRUPTED, JOURNAL, MACHINE, OUTCOMES, ROWS, SELECTION
 from bench.machine.bounds import dense_gflops, memory_gb_per_s
 from bench.machine.facts import facts
@@ -32,13 +34,17 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
     effort = config.stash[EFFORT]
 
+    progress = Progress(terminal, is_quiet=config.get_verbosity() < 0)
+
     def tell(text: str) -> None:
+        progress.clear()
         if config.get_verbosity() >= 0:
             terminal.ensure_newline()
             terminal.write_line(text)
 
     turns = Interleaving()
     turns.take("start")
+    began = time.monotonic()
     journal = _journal(config, jobs, tell)
     if journal is not None:
         config.stash[JOURNAL] = journal
@@ -53,12 +59,21 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     tell(plan_text(jobs, effort, expected_seconds(jobs, effort)))
     with closing(fork_server_for(jobs)) as fork_server:
         means = Means(
-            fork_server, str(config.option.benchmark_timer), config.option.benchmark_disable_gc, journal=journal, turns=turns
+            fork_server,
+            str(config.option.benchmark_timer),
+            config.option.benchmark_disable_gc,
+            progress=progress.show,
+            journal=journal,
+            turns=turns,
         )
-        results = measure_against_best(jobs, effort, tell, means)
+        left = effort._replace(budget=max(1.0, effort.budget - (time.monotonic() - began)))
+        results = measure_against_best(jobs, left, tell, means)
+    progress.clear()
     config.stash[INTERRUPTED] = results.interrupted
     if results.out_of_time:
-        tell(f"stopped at the budget of {effort.budget:g} s (--budget): what is not narrow enough yet stays as it is")
+        never = sum(not (outcome.races or outcome.failure) for outcome in results.outcomes.values())
+        left_out = f", and {never} of {len(jobs)} cases had no turn" if never else ""
+        tell(f"stopped at the budget of {effort.budget:g} s (--budget): what is not narrow enough yet stays as it is{left_out}")
     tell(f"time: {results.spent}")
     after = facts(devices)  # what the machine did meanwhile: its load, and a GPU's clocks under load
     config.stash[MACHINE]["run"] = {

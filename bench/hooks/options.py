@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from bench import cases
+from bench import cases, grids
 from bench.cases import Selection, Shape
 from bench.comparisons.gate import TABLE, Limits, read_limits
 from bench.engine.jobs import BUDGET, PRECISION, PROCESSES, Effort
-from bench.machine.facts import quota_cores
+from bench.machine.facts import has_bfloat16, quota_cores
 from bench.runs.saved import MAX_PROCESSES
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
@@ -30,21 +30,26 @@ OF_LAYERS = ("--shape", "--regime", "--skew")  # an epoch of a training is what 
 def add_options(group: Any) -> None:
     """Add the suite's options to a pytest option group."""
     for name, text in {
-        "--op": f"operations ({', '.join(cases.OPS)}); default: all",
-        "--layer": f"layers ({', '.join(LAYERS)}); default: the suite's own, for train {' or '.join(cases.TRAINING_LAYERS)}",
+        "--op": f"operations ({', '.join(grids.OPS)}); default: {', '.join(grids.DEFAULT_OPS)}",
+        "--layer": f"layers ({', '.join(LAYERS)}); default: the suite's own, for train {' or '.join(grids.BEST_LAYERS)}",
         "--update": f"update rules ({', '.join(UPDATES)}); default: all",
-        "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {', '.join(cases.SHAPES)}, and an MLP",
-        "--sparsity": f"fractions of zeros; default: {','.join(map(str, cases.SPARSITIES))}",
+        "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {', '.join(grids.SHAPES)}, and an MLP",
+        "--sparsity": f"fractions of zeros; default: {','.join(map(str, grids.SPARSITIES))}",
         "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
-        "--dtype": f"number types ({', '.join(cases.DTYPES)}); default: float32, on a GPU bfloat16 and dense in tf32 too",
+        "--dtype": f"number types ({', '.join(grids.DTYPES)}); default: float32, and dense in bfloat16 if the machine has it",
         "--threads": "numbers of CPU threads; default: PyTorch's own, or fewer where a quota of CPU time is",
-        "--regime": f"regimes ({', '.join(cases.REGIMES)}): warm caches, cold ones, a CUDA graph replayed, with cold weights; "
+        "--regime": f"regimes ({', '.join(grids.REGIMES)}): warm caches, cold ones, a CUDA graph replayed, with cold weights; "
         "default: warm, on a GPU graph, or graph-cold for the forward pass of few samples",
         "--skew": "variation of the rows' non-zeros, as 0.25 (pruned layers have about that); default: 0, masks at random",
-        "--data": f"data sets for train ({', '.join(DATA)}); default: all",
-        "--protocol": f"protocols for train ({', '.join(cases.PROTOCOLS)}); default: all, and seed for random data",
+        "--data": f"data sets for train ({', '.join(DATA)}); default: {', '.join(grids.DEFAULT_PROTOCOLS)}",
+        "--protocol": f"protocols for train ({', '.join(grids.PROTOCOLS)}); default: what says most of each data set",
     }.items():
         group.addoption(name, metavar="LIST", help=text)
+    group.addoption(
+        "--grid",
+        metavar="EXTENT",
+        help="default: what the answer needs; full: every operation, layer, sparsity, data set and protocol",
+    )
     group.addoption("--processes", metavar="N", help=f"fresh processes for each case, at most; default: {PROCESSES}")
     group.addoption(
         "--precision", metavar="FRACTION", help=f"half-width of the interval at which a case is done; default: {PRECISION:g}"
@@ -58,7 +63,7 @@ def add_options(group: Any) -> None:
         help="with --benchmark-compare: fail where a case is slower beyond doubt and by as much (10%%), or cannot be compared; "
         f"others by pattern in pyproject.toml, [{TABLE}]",
     )
-    group.addoption("--seeds", metavar="N", help=f"trainings of each arm for train; default: {cases.SEEDS}")
+    group.addoption("--seeds", metavar="N", help=f"trainings of each arm for train; default: {grids.SEEDS}")
 
 
 def read_options(config: pytest.Config) -> Selection:
@@ -71,20 +76,23 @@ def read_options(config: pytest.Config) -> Selection:
         return _given(config, option, listed)
 
     device = given("--device", _device)
+    is_full = _given(config, "--grid", _one_of("grid", grids.EXTENTS)) == "full"
     selection = Selection(
-        ops=given("--op", _one_of("operation", cases.OPS)) or cases.OPS,
+        ops=given("--op", _one_of("operation", grids.OPS)) or (grids.OPS if is_full else grids.DEFAULT_OPS),
         layers=given("--layer", _one_of("layer", LAYERS)),
         updates=given("--update", _one_of("update rule", UPDATES)),
         shapes=given("--shape", lambda text: str(Shape.parse(text))),
         sparsities=given("--sparsity", check_sparsity),  # type: ignore[arg-type]  # takes text as well
         devices=device or (_device("auto"),),
-        dtypes=given("--dtype", _one_of("dtype", cases.DTYPES)),
+        dtypes=given("--dtype", _one_of("dtype", grids.DTYPES)),
         threads=given("--threads", threads) or (threads(None),),
-        regimes=given("--regime", _one_of("regime", cases.REGIMES)),
-        data=given("--data", _one_of("data set", DATA)) or tuple(DATA),
-        protocols=given("--protocol", _one_of("protocol", cases.PROTOCOLS)),
-        seeds=_given(config, "--seeds", _replications) or cases.SEEDS,
+        regimes=given("--regime", _one_of("regime", grids.REGIMES)),
+        data=given("--data", _one_of("data set", DATA)),
+        protocols=given("--protocol", _one_of("protocol", grids.PROTOCOLS)),
+        seeds=_given(config, "--seeds", _replications) or grids.SEEDS,
         skews=given("--skew", _skew) or (0.0,),
+        is_full=is_full,
+        rivals=("bfloat16",) if has_bfloat16() else (),
     )
     for option in not_for_train(config, selection):
         if selection.ops == ("train",):

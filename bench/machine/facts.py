@@ -56,6 +56,11 @@ def facts(devices: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def has_bfloat16() -> bool:
+    """Tell whether the CPU has instructions that multiply bfloat16: AVX512-BF16, AMX, or Arm's."""
+    return find(r"^(?:flags|Features)\s*:.*\b(avx512_bf16|amx_bf16|bf16)\b", read_text("/proc/cpuinfo")) is not None
+
+
 def _gpu() -> dict[str, Any]:
     gpu = torch.cuda.get_device_properties()  # raises where there is none
     told = {"name": gpu.name, "capability": f"{gpu.major}.{gpu.minor}", "memory_bytes": gpu.total_memory}

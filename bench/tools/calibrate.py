@@ -70,7 +70,7 @@ def calibrate(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], 
             break
         with closing(fork_server_for(jobs)) as fork_server:
             own = effort._replace(budget=left / (runs - run))
-            results = measure_all(jobs, own, lambda text: tell(f"  {text}"), Means(fork_server))
+            results = measure_all(jobs, own, Means(fork_server))
         if results.interrupted:
             tell(f"interrupted: {run} complete runs are kept")
             break

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import cases
+from bench import grids
 from bench.comparisons.comparison import Comparison, compare
 from bench.comparisons.gate import SHOWN, failures, read_limits
 from bench.engine.two_commits import measure_in_turns
@@ -21,9 +21,9 @@ from bench.tables.comparison import markdown, text
 from sparse_models.errors import InputError
 
 HELP = "gate a change: measure two commits in turns"
-LIMIT, BUDGET = "10%", 540.0
-# What a change is judged by, unless asked for: trainings have three seeds, which decide nothing, and take most of the time.
-OPS = ",".join(op for op in cases.OPS if op != "train")
+LIMIT, BUDGET = "10%", 360.0
+# What a change is judged by, unless asked for: trainings have three seeds, which decide nothing.
+OPS = ",".join(op for op in grids.DEFAULT_OPS if op != "train")
 
 
 def add_arguments(tool: argparse.ArgumentParser) -> None:

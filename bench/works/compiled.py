@@ -1,5 +1,6 @@
 """Dense's whole training step, compiled by torch.compile: one of the variants of the reference."""
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -27,6 +28,17 @@ def can_compile(device: str) -> bool:
     found = any(map(shutil.which, [os.environ.get("CXX", "g++"), "clang++"]))
     able = found and (device == "cpu" or importlib.util.find_spec("triton") is not None)
     return os.environ.get("TORCH_COMPILE_DISABLE") != "1" and able
+
+
+def load_compiler() -> None:
+    """Import PyTorch's compiler and let it find out which vector instructions there are, once for all processes forked later.
+
+    To load code that lies compiled on disk takes it two seconds a process otherwise, most of them in programs that it starts to
+    try each kind of instruction. All of it is private to PyTorch: where a version has it elsewhere, each process does it anew.
+    """
+    with contextlib.suppress(Exception):
+        importlib.import_module("torch._inductor.compile_fx")
+        importlib.import_module("torch._inductor.cpu_vec_isa").pick_vec_isa()
 
 
 @lru_cache(maxsize=2)  # compiled code is loaded in a second or two, and cases of one shape follow one another

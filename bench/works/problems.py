@@ -1,21 +1,40 @@
 """From a case to tensors: weights, masks, inputs and output gradients of each layer of its shape, in a memory layout."""
 
 import copy
+import math
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from bench.cases import COLD_REPLAY, Case, Shape, stored
+from bench.cases import Case, Shape, stored
+from bench.grids import COLD_REPLAY
 from bench.machine.bounds import cache_bytes
 from sparse_models.layers import LAYERS
-from sparse_models.masks import FULL, Pattern, random_score, skewed_score
-from sparse_models.models import MLP, convert, draw
+from sparse_models.masks import FULL, Pattern, count_kept, random_score, skewed_score
+from sparse_models.models import MLP, convert, draw, narrow_sizes
 from sparse_models.testing import Problem
 
 LAYOUTS = ("batch-major", "feature-major")
 # Of cold weights so many copies are used in turn that each is read again only after four times what the last cache holds.
 CACHES, MOST_COPIES = 4, 64
+
+
+def narrowed(case: Case) -> Case:
+    """Return the dense case of as many weights as a sparse layer of the case's sparsity keeps, in narrower layers.
+
+    A network keeps its inputs and outputs, and has narrower hidden layers. A single layer stands for one inside a network: both
+    its sides are hidden.
+    """
+    shape = Shape.parse(case.shape)
+    weights = [inputs * outputs for inputs, outputs in pairwise(shape.sizes)]
+    nnz = sum(count_kept(size, case.sparsity) for size in weights)
+    if len(weights) == 1:
+        sizes = tuple(max(1, int(size * math.sqrt(nnz / weights[0]))) for size in shape.sizes)
+    else:
+        sizes = narrow_sizes(shape.sizes, nnz)
+    return case._replace(model="dense", sparsity=0.0, shape=str(Shape(sizes, shape.batch)))
 
 
 def problems(case: Case, layer: str) -> list[Problem]:
@@ -32,8 +51,8 @@ def keys(case: Case, layer: str, most_rows: int | None = None) -> list[Key]:
     shape = Shape.parse(case.shape)
     batch = min(shape.batch, most_rows or shape.batch)
     sparsity, skew = (0.0, 0.0) if LAYERS[layer].pattern is FULL else (case.sparsity, case.skew)
-    pairs = zip(shape.sizes, shape.sizes[1:], strict=False)
-    return [(inputs, outputs, batch, sparsity, skew, case.device, stored(case.dtype)) for inputs, outputs in pairs]
+    kind = case.device, stored(case.dtype)
+    return [(inputs, outputs, batch, sparsity, skew, *kind) for inputs, outputs in pairwise(shape.sizes)]
 
 
 def problem(

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.cases import REPLAYED, Case, Shape, is_gpu, stored
+from bench.cases import Case, Shape, is_gpu, stored
+from bench.grids import REPLAYED
 from bench.works.compiled import COMPILED, can_compile, compiled_step
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import KNOWN

@@ -2,7 +2,8 @@
 
 import torch
 
-from bench.cases import COLD_REPLAY, Case, is_gpu
+from bench.cases import Case, is_gpu
+from bench.grids import COLD_REPLAY
 from bench.machine.bounds import memory_gb_per_s, read_gb_per_s
 from bench.runs.row import Facts
 from bench.works.once_per_run import once_per_run

@@ -12,10 +12,11 @@ import pytest
 
 from bench.cases import Case
 from bench.engine import worker
-from bench.engine.jobs import Effort, Job, Results
+from bench.engine.jobs import Effort, Job, Results, decidable
 from bench.engine.pairing import Patience, Plan, Racer
 from bench.engine.processes import Means, fork_server_for, measure_all
 from bench.engine.timed import Timed
+from bench.runs.outcome import Outcome, Race
 from bench.works.once_per_run import KNOWN, once_per_run
 from sparse_models.errors import GateError
 
@@ -87,7 +88,7 @@ def job(function: Any, number: int = 0, op: str = "forward", seed: int = 0) -> J
 def measured(*jobs: Job, processes: int = 2, precision: float = 1e9, budget: float = 120.0) -> tuple[Results, list[str]]:
     told: list[str] = []
     with closing(fork_server_for(jobs)) as fork_server:
-        return measure_all(jobs, Effort(processes, precision, budget), told.append, Means(fork_server)), told
+        return measure_all(jobs, Effort(processes, precision, budget), Means(fork_server, progress=told.append)), told
 
 
 def test_every_case_is_measured_once_in_every_process_each_a_fresh_one() -> None:
@@ -102,8 +103,8 @@ def test_every_case_is_measured_once_in_every_process_each_a_fresh_one() -> None
         assert {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"} <= set(outcome.facts["environment"])
         assert set(outcome.facts["environment"].values()) == {"1"}
         assert all(part.endswith(" 1") for part in outcome.facts["pools"].split(", "))
-    assert len(told) == 3
-    assert told[0].startswith("process 1 of 3: 2 cases in ")
+    assert told[0].startswith("process 1 of 3: 0 of 2 cases; 0 of 2 are done, at most ")
+    assert [text[:27] for text in told].count("process 3 of 3: 2 of 2 case") == 1
 
 
 def test_a_case_that_fails_or_dies_takes_no_other_down() -> None:
@@ -176,10 +177,37 @@ def test_trainings_run_once_each_in_the_process_of_their_seed() -> None:
     assert len({results.outcomes[f"fine0-{seed}"].facts["pid"] for seed in range(3)}) == 3
 
 
-def test_the_budget_ends_the_run_but_every_case_has_a_result() -> None:
-    results, _ = measured(job(fine), job(fine, 1), processes=9, budget=1e-3)
+def lasting(case: Case, race: Racer) -> dict[str, Any]:
+    time.sleep(0.5)
+    return fine(case, race)
+
+
+def test_the_budget_is_a_bound_past_which_one_case_at_most_is_measured() -> None:
+    results, _ = measured(*(job(lasting, number) for number in range(9)), processes=9, budget=4.0)
     assert results.out_of_time
-    assert [len(outcome.races) for outcome in results.outcomes.values()] == [1, 1]
+    processes = sorted(len(outcome.races) for outcome in results.outcomes.values())
+    assert processes[0] == 0  # the first process, which goes through all, has no more time than the budget
+    assert processes[-1] == 1
+
+
+def test_time_that_does_not_suffice_for_all_goes_to_cases_that_can_be_decided() -> None:
+    jobs = [job(fine, number) for number in range(4)]
+    outcomes = {one.name: Outcome() for one in jobs}
+    for one, processes in zip(jobs, (7, 1, 1, 1), strict=True):
+        for process in range(processes):
+            outcomes[one.name].add(process, Race([1.0], [1.0]), {})
+    seconds = dict(zip(outcomes, (9.0, 2.0, 1.0, 3.0), strict=True))
+    effort = Effort(12, 0.05, 60.0)
+
+    def chosen(left: float) -> list[str]:
+        return [one.name.partition("-")[0] for one in decidable(jobs, outcomes, seconds, left, effort)]
+
+    assert chosen(9.0) == ["fine0"]  # one process more
+    assert chosen(16.0) == ["fine0", "fine2"]  # and seven of one second
+    assert chosen(29.9) == ["fine0", "fine2"]
+    assert chosen(30.0) == ["fine0", "fine2", "fine1"]
+    assert len(chosen(1e9)) == 4
+    assert chosen(0.0) == ["fine0"]  # what is due has its turn, however late
 
 
 def test_ctrl_c_keeps_what_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from bench.cases import Case
-from bench.engine.pairing import Racer
-from bench.engine.worker import failure_of
+from bench.engine.pairing import Patience, Racer
+from bench.engine.worker import failure_of, visits
 from bench.runs.outcome import Race
 from bench.works.once_per_run import KNOWN
 from tests.engine.test_processes import fine, job, measured
@@ -46,9 +46,19 @@ def test_a_case_whose_pairs_disagree_is_visited_again_and_all_its_pairs_are_kept
 
 
 def test_without_time_left_no_case_is_visited_again() -> None:
-    results, _ = measured(job(disturbed), processes=2, precision=0.1, budget=1e-3)
-    [race] = results.outcomes["disturbed0-0"].races
-    assert len(race.seconds) == 6
+    cases = [("", "", tuple(job(disturbed, number).case)) for number in range(3)]
+
+    def visited(seconds: float) -> list[int]:
+        numbers = []
+        for number, pairs in visits(cases, Patience(precision=0.01), seconds):
+            pairs[number] = pairs[number].joined(Race([1.0] * 6, [1.0, 2.0] * 3))
+            numbers.append(number)
+            if len(numbers) == 9:
+                break
+        return numbers
+
+    assert visited(-1.0) == [0, 1, 2]
+    assert visited(60.0) == [0, 1, 2] * 3
 
 
 def test_a_training_is_never_taken_up_again() -> None:

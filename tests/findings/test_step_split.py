@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cases import PARTS, Case
+from bench.cases import Case
 from bench.findings.answer import answer_of
 from bench.findings.step_split import add_splits, step_splits, update_steps
+from bench.grids import PARTS
 from bench.runs.row import Row
 from bench.tables.answer import lines
 from bench.works.operations import operation

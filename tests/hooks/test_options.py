@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench import cases
+from bench import grids
 from bench.cases import Selection
 from bench.engine.jobs import Effort
 from bench.hooks.options import add_options, read_effort, read_options
-from sparse_models.data import DATA
+from bench.machine.facts import has_bfloat16
 from sparse_models.layers import LAYERS
 
 ROOT = Path(__file__).parents[2]
@@ -45,10 +45,10 @@ def test_effort_has_defaults_and_takes_numbers() -> None:
 def test_nothing_given_is_everything_at_its_default() -> None:
     selection = read()
     assert selection == Selection(
-        ops=cases.OPS, layers=None, updates=None, shapes=None, sparsities=None,
+        ops=grids.DEFAULT_OPS, layers=None, updates=None, shapes=None, sparsities=None,
         devices=("cuda",) if torch.cuda.is_available() else ("cpu",), dtypes=None, threads=(torch.get_num_threads(),),
         regimes=None,
-        data=tuple(DATA), protocols=None, seeds=3,
+        data=None, protocols=None, seeds=3, rivals=("bfloat16",) if has_bfloat16() else (),
     )  # fmt: skip
 
 
@@ -73,11 +73,11 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("sparsity", "nan", "expected a sparsity (fraction of zeros) between 0 and 1, got nan; 80 % sparse is 0.8"),
         ("layer", "cssr", f"expected a known layer ({KNOWN}), got 'cssr'; did you mean csr?"),
         ("layer", "", f"expected a known layer ({KNOWN}), got ''; nothing like it is here"),
-        ("op", "forwards", f"expected a known operation ({', '.join(cases.OPS)}), got 'forwards'; did you mean forward?"),
+        ("op", "forwards", f"expected a known operation ({', '.join(grids.OPS)}), got 'forwards'; did you mean forward?"),
         ("layer", "2:4", f"expected a known layer ({KNOWN}), got '2:4'; nothing like it is here"),
         ("update", "snip", "expected a known update rule (rigl, set, static), got 'snip'; nothing like it is here"),
         ("shape", "0x3b1", f"{SHAPE}, got '0x3b1'; more sizes make an MLP, as in 100x256x256x10b4096"),
-        ("dtype", "int8", f"expected a known dtype ({', '.join(cases.DTYPES)}), got 'int8'; nothing like it is here"),
+        ("dtype", "int8", f"expected a known dtype ({', '.join(grids.DTYPES)}), got 'int8'; nothing like it is here"),
         ("device", "tpu", "expected cpu, cuda or auto, got 'tpu'; check the spelling"),
         ("threads", "0", "expected a whole number from 1 to 999999, got '0'; for example 3"),
         ("threads", "-1", "expected a whole number from 1 to 999999, got '-1'; for example 3"),
@@ -91,7 +91,7 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("budget", "-1", "expected a number above 0, got '-1'; for example 0.05"),
         ("budget", "1e999", "expected a number above 0, got '1e999'; for example 0.05"),
         ("skew", "-0.5", "expected a number above 0, got '-0.5'; for example 0.05"),
-        ("regime", "hot", f"expected a known regime ({', '.join(cases.REGIMES)}), got 'hot'; nothing like it is here"),
+        ("regime", "hot", f"expected a known regime ({', '.join(grids.REGIMES)}), got 'hot'; nothing like it is here"),
         ("precision", "soon", "expected a number above 0, got 'soon'; for example 0.05"),
         ("seeds", "many", "expected a whole number from 1 to 1000, got 'many'; for example 3"),
     ],

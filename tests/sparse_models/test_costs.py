@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.cases import PARTS
+from bench.grids import PARTS
 from sparse_models.costs import counted_flops, counted_training_flops, executed_flops, size
 from sparse_models.layers import LAYERS
 from sparse_models.models import dense_mlp, draw, sparse_mlp

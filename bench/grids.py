@@ -1,0 +1,86 @@
+"""What is measured unless something else is asked for: operations, shapes, sparsities, regimes, trainings. Names and numbers.
+
+The default grid is what people ask: one sample, one layer's forward and step, a whole training step, the seed's experiment and
+what it costs in accuracy. Each of its cases is there for a sentence of the answer. All the rest is the full grid.
+"""
+
+# What a step consists of, each timed by itself; the update of the mask, which comes once in many steps, is an operation too.
+PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")
+WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss at its end, as the training loop takes it
+OF_A_LAYER = (*WHOLE, *PARTS, "beside")  # in turns with one of PyTorch's own operations
+OPS = (*OF_A_LAYER, "update", "train")
+DEFAULT_OPS = ("forward", "step", "training_step", "train")
+EXTENTS = ("default", "full")
+SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
+COLD_REPLAY = "graph-cold"
+REPLAYED = ("graph", COLD_REPLAY)
+REGIMES = ("warm", "cold", *REPLAYED)  # see bench.engine.rounds
+# TensorFloat-32 is float32 as it is stored, whose products a GPU computes from 10 bits of each factor's fraction.
+STORED = {"tf32": "float32"}
+DTYPES = ("float32", "float64", "bfloat16", "float16", *STORED)
+# A ViT-S feed-forward layer, and one sample through a transformer's.
+SHAPES = ("384x1536b128", "512x2048b1")
+
+# The layer of which the answer tells from which sparsity on it pays: the first of these that runs on the device. The others are
+# what it is held against: where most networks are pruned to, and at the ends of where they may pay.
+BEST_LAYERS = ("tiled", "csr")
+SPARSITIES_OF_OTHERS = (0.8, 0.9, 0.99)
+USUAL_SPARSITY = 0.9  # where one is enough: for what does not depend on it, and for the narrow dense model
+
+# The seed's experiment. Its hidden layers are 256 and 256 wide; its sparsity is 0.8.
+HIDDEN = (256, 256)
+TRAINING_SPARSITIES = (0.8,)
+PROTOCOLS = ("seed", "tuned")
+SEEDS = 3
+SEED_LEARNING_RATE = 1e-3
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+FEATURES = {"random": 100, "teacher": 100, "digits": 64}
+# The seed's own data has no accuracy to lose; digits has, if each arm has the learning rate that suits it.
+DEFAULT_PROTOCOLS = {"random": "seed", "digits": "tuned"}
+# Even numbers of epochs: each is a pair, and each arm goes first as often as the other.
+EPOCHS_AND_BATCH = {"random": (10, 4096), "teacher": (6, 256), "digits": (10, 128)}
+UPDATE_INTERVAL = 10  # steps; RigL's 100, for trainings a tenth as long as the usual ones
+SEARCH_SEEDS = (1000, 1001)  # none of the seeds that are reported
+
+# Whole training steps, their parts and updates are looked at where the seed's experiment is, unless asked for elsewhere.
+PART_SPARSITIES = UPDATE_SPARSITIES = (0.8,)
+PART_SHAPES = UPDATE_SHAPES = TRAINING_SHAPES = ("100x256x256x10b4096",)
+# Shapes and sparsities of any operation, and of those that have their own; parts are held against a step that is there too.
+Grid = list[tuple[tuple[str, ...], tuple[float, ...]]]
+GRID: Grid = [(SHAPES, SPARSITIES)]
+OF_PARTS: Grid = [(PART_SHAPES, PART_SPARSITIES)]
+OF_STEPS: dict[str, Grid] = dict.fromkeys(PARTS, OF_PARTS)
+GRIDS: dict[str, Grid] = {
+    "step": [*GRID, *OF_PARTS],
+    "training_step": [(TRAINING_SHAPES, SPARSITIES)],
+    "beside": [(SHAPES[:1], PART_SPARSITIES)],
+    **OF_STEPS,
+}
+DEFAULT_GRIDS: dict[str, Grid] = {**GRIDS, "step": [(SHAPES[:1], SPARSITIES)]}
+# A GPU's shapes: layers of a large language model for one and eight samples and at a training's batch, and a ViT's.
+GPU_SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+VIT_SHAPES, LARGE_SHAPES = ("768x3072b2048",), ("4096x4096b4096",)
+FEW_SAMPLES = tuple(f"4096x{outputs}b{batch}" for outputs in (4096, 14336) for batch in (1, 8))
+GPU_GRID: Grid = [(FEW_SAMPLES, GPU_SPARSITIES), (VIT_SHAPES, GPU_SPARSITIES), (LARGE_SHAPES, (0.8, 0.95))]
+GPU_GRIDS: dict[str, Grid] = {
+    "backward": [(VIT_SHAPES, (0.8,))],
+    "step": [(VIT_SHAPES, GPU_SPARSITIES), (LARGE_SHAPES, (0.8, 0.95)), (("4096x14336b4096",), (0.9,)), *OF_PARTS],
+    "training_step": [(TRAINING_SHAPES, GPU_SPARSITIES)],
+    "beside": [(VIT_SHAPES, PART_SPARSITIES)],
+    **OF_STEPS,
+}
+GPU_DEFAULT_GRIDS: dict[str, Grid] = {
+    **GPU_GRIDS,
+    "forward": [(FEW_SAMPLES[:2], GPU_SPARSITIES), (VIT_SHAPES, GPU_SPARSITIES)],
+    "step": [(VIT_SHAPES, GPU_SPARSITIES)],
+}
+# So few samples pass through a large layer that its weights are all that is moved, and a model's other layers push them out of
+# the caches before they come to be needed again.
+COLD_BATCH = 32
+
+
+def grid_of(op: str, *, on_gpu: bool, is_full: bool) -> Grid:
+    """Return the shapes of an operation, each with its sparsities."""
+    if on_gpu:
+        return (GPU_GRIDS if is_full else GPU_DEFAULT_GRIDS).get(op, GPU_GRID)
+    return (GRIDS if is_full else DEFAULT_GRIDS).get(op, GRID)
