@@ -5,21 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench.grids import OF_A_LAYER, OPS, PARTS
+from bench.grids import OF_A_LAYER, OPS, PARTS, WHOLE
 from bench.runs.row import SCHEMA
 from sparse_models.masks import FULL
 from sparse_models.updates import UPDATES
+from tests.helpers import in_process
 from tests.helpers.in_process import ROOT, SMALL, run
 from tests.strategies import OWN_LAYERS
 
 NO_ROWS = "--benchmark-disable"
-LAYER_CASES = len(OF_A_LAYER) * len(OWN_LAYERS)
+LAYER_CASES = len(OF_A_LAYER) * len(OWN_LAYERS) + len(WHOLE)  # and a narrow dense one of each whole operation
 UPDATE_CASES = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern is not FULL for layer in OWN_LAYERS.values())
 
 
@@ -49,7 +51,7 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         assert row["processes"] == len(row["process_speedups"]) == 2
         assert row["interval_over"] == "processes"
         assert row["verdict"] == "undecided"  # two processes decide nothing
-        if row["op"] == "step":
+        if row["op"] == "step" and row["model"] != "narrow":
             assert row["peak_bytes"] > 0
             assert row["dense_peak_bytes"] > 0
             for arm in ("", "dense_"):  # the parts were measured too: the step says how it splits, and what is in no part
@@ -60,7 +62,7 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
             assert row["tile_bytes"] > 0
             assert row["bound_fraction"] == pytest.approx(row["gflops"] / row["bound_gflops"])
         assert row["pools"]
-        assert row["effective_sparsity"] == row["sparsity"]
+        assert row["effective_sparsity"] == (row["sparsity"] if row["model"] == "sparse" else 0.0)
 
 
 def test_pytest_benchmarks_own_figures_are_seconds_per_call(saved: tuple[str, dict[str, Any], Path]) -> None:
@@ -92,7 +94,7 @@ def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[
 
 
 def test_disable_runs_every_body_once_and_shows_no_table() -> None:
-    done = run(*SMALL, NO_ROWS, "--seeds", "1", "--data", "digits", "--benchmark-json=/dev/null")
+    done = run(*SMALL, NO_ROWS, "--grid", "full", "--seeds", "1", "--data", "digits", "--benchmark-json=/dev/null")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "do sparse networks save compute?" not in done.stdout
     assert f"{LAYER_CASES + UPDATE_CASES + 2 * 5} passed" in done.stdout
@@ -148,13 +150,17 @@ def test_a_case_that_cannot_run_is_skipped_with_the_reason() -> None:
     done = run(*SMALL, NO_ROWS, "--op", "forward", "--dtype", "bfloat16", "-rs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "csr runs on float32, float64, not on bfloat16" in done.stdout
-    assert f"2 passed, {len(OWN_LAYERS) - 2} skipped" in done.stdout
+    assert f"3 passed, {len(OWN_LAYERS) - 2} skipped" in done.stdout
 
 
 def test_k_selects_cases_by_name() -> None:
-    done = run(*SMALL, NO_ROWS, "-k", "backward and csr_linear")
+    done = run(*SMALL, NO_ROWS, "--grid", "full", "-k", "backward and csr_linear")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+    done = run(*SMALL, NO_ROWS, "-k", "backward and csr_linear")
+    assert "nothing of the default grid is called so; --grid full has every operation, layer and sparsity" in done.stdout
+    by_name = in_process.run(*SMALL, NO_ROWS, "--layer", "csr", path="bench/bench_layer.py::bench_backward")
+    assert "2 passed" in by_name.stdout
 
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
@@ -168,27 +174,29 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("process 2 of 50"):
-                os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
-                break
+        while not any('"process":2,"name":"bench/' in path.read_text() for path in tmp_path.glob("*/.run-*.jsonl")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
         output = process.stdout.read()
     # Code 2 as a rule; 3 where the signal falls into pytest's own bookkeeping. What was measured is kept all the same.
     assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
-    assert len(rows) == 2 * len(OWN_LAYERS)
+    assert len(rows) == 2 * (len(OWN_LAYERS) + 1)
     assert all(row["schema"] == SCHEMA and 2 <= row["processes"] < 50 for row in rows)
 
 
 def test_too_little_time_is_said_and_pytest_benchmarks_options_hold_in_the_processes_that_measure(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    done = run(*SMALL, "--op", "forward", "--budget", "0.001", "--benchmark-timer=time.process_time", "--benchmark-disable-gc",
+    done = run(*SMALL, "--op", "forward", "--budget", "2", "--processes", "999",
+               "--benchmark-timer=time.process_time", "--benchmark-disable-gc",
                "--benchmark-cprofile=cumtime", f"--benchmark-json={path}")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "stopped at the budget of 0.001 s (--budget)" in done.stdout
-    assert f"{len(OWN_LAYERS)} passed" in done.stdout  # no case is left without a result
+    assert "stopped at the budget of 2 s (--budget)" in done.stdout
     records = json.loads(path.read_text())["benchmarks"]
     assert {record["options"]["timer"] for record in records} == {"process_time"}
     assert all(record["options"]["disable_gc"] is True for record in records)
+    never = run(*SMALL, "--op", "forward", "--budget", "0.001")
+    assert f"and {len(OWN_LAYERS) + 1} of {len(OWN_LAYERS) + 1} cases had no turn" in never.stdout
     [csr] = [record for record in records if record["extra_info"]["layer"] == "csr"]
     assert any("csr.py" in entry["function_name"] for entry in csr["cprofile"])

@@ -66,7 +66,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             journal=journal,
             turns=turns,
         )
-        left = effort._replace(budget=max(1.0, effort.budget - (time.monotonic() - began)))
+        left = effort._replace(budget=max(0.0, effort.budget - (time.monotonic() - began)))
         results = measure_against_best(jobs, left, tell, means)
     progress.clear()
     config.stash[INTERRUPTED] = results.interrupted

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,7 +78,7 @@ def read_options(config: pytest.Config) -> Selection:
     device = given("--device", _device)
     is_full = _given(config, "--grid", _one_of("grid", grids.EXTENTS)) == "full"
     selection = Selection(
-        ops=given("--op", _one_of("operation", grids.OPS)) or (grids.OPS if is_full else grids.DEFAULT_OPS),
+        ops=given("--op", _one_of("operation", grids.OPS)) or _default_ops(config.args, is_full=is_full),
         layers=given("--layer", _one_of("layer", LAYERS)),
         updates=given("--update", _one_of("update rule", UPDATES)),
         shapes=given("--shape", lambda text: str(Shape.parse(text))),
@@ -105,6 +105,12 @@ def read_options(config: pytest.Config) -> Selection:
             "update needs a sparse layer and a rule that moves the mask"
         )
     return selection
+
+
+def _default_ops(arguments: Sequence[str], *, is_full: bool) -> tuple[str, ...]:
+    """Return the operations of the grid, and those whose functions are named, as in bench/bench_layer.py::bench_backward."""
+    functions = {argument.partition("::")[2].partition("[")[0] for argument in arguments}
+    return tuple(op for op in grids.OPS if is_full or op in grids.DEFAULT_OPS or f"bench_{op}" in functions)
 
 
 def not_for_train(config: pytest.Config, selection: Selection) -> list[str]:

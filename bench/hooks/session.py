@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest.mark.expression import Expression  # which pytest-benchmark's own -k takes too
 from pytest_benchmark.storage.file import FileStorage
 from pytest_benchmark.utils import get_commit_info
 
 from bench.comparisons.comparison import compare
 from bench.comparisons.gate import SHOWN, failures
 from bench.comparisons.machines import machines_of
+from bench.hooks.asked import was_asked
 from bench.hooks.options import not_for_train, read_compared, read_gate
 from bench.hooks.state import (
     COMPARED,
@@ -39,7 +39,7 @@ from bench.runs.locate import STORAGE
 from bench.runs.plain_text import printable
 from bench.runs.reading import parse, run_of
 from bench.runs.remote import RemoteStorage, is_remote
-from bench.runs.saved import SavedRow, arm_of
+from bench.runs.saved import arm_of
 from bench.runs.storage import RunStorage
 from bench.tables.comparison import text
 from bench.tables.machines import lines as machines_lines
@@ -131,6 +131,15 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
         item.config.stash[DESELECTED].add(arm_of(item.nodeid))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Say where to find what -k or the name of a case asks for, if the default grid has none of it."""
+    config = session.config
+    if not session.items and config.stash[DESELECTED] and not config.stash[SELECTION].is_full:
+        config.stash[NOTES].append(
+            "nothing of the default grid is called so; --grid full has every operation, layer and sparsity"
+        )
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Once the run is saved: compare it, let go of its journal, and fail the build where it is slower."""
     config = session.config
@@ -166,43 +175,6 @@ def _compare(config: pytest.Config) -> None:
     stash[COMPARED] = Compared(old, comparison)
     if limits:
         stash[FAILED].extend(failures(comparison, limits))
-
-
-def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
-    """Tell whether the command line asks for a case of an older run, had it been there to be asked for."""
-    asked = config.stash[SELECTION]
-    is_training = row.op == "train"  # which has one shape, regime and skew
-    chosen = [
-        (row.op, asked.ops),
-        (row.layer, (*asked.layers, "dense") if asked.layers else None),
-        (row.update, asked.updates if row.op in ("train", "update") and row.model == "sparse" else None),
-        (f"{row.shape}b{row.batch}", None if is_training else asked.shapes),
-        (row.sparsity, asked.sparsities if row.model != "dense" else None),
-        (row.device, asked.devices),
-        (row.dtype, asked.dtypes),
-        (row.threads, asked.threads),
-        (row.regime, None if is_training else asked.regimes),
-        (row.skew, None if is_training else asked.skews),
-        (row.data, asked.data if is_training else None),
-        (row.protocol, asked.protocols if is_training else None),
-    ]
-    if any(choice is not None and value not in choice for value, choice in chosen):
-        return False
-    word = config.option.keyword
-    if word and not Expression.compile(word).evaluate(lambda part, /, **_: str(part).lower() in name.lower()):
-        return False
-    return arm_of(name) not in config.stash[DESELECTED] and any(_covers(config, given, name) for given in config.args)
-
-
-def _covers(config: pytest.Config, given: str, name: str) -> bool:
-    """Tell whether a folder, file or node on the command line holds a case."""
-    path, _, node = given.partition("::")
-    whole = config.invocation_params.dir / path
-    place = whole.relative_to(config.rootpath).as_posix() if whole.is_relative_to(config.rootpath) else path
-    file = name.partition("::")[0]
-    if node:
-        return name.startswith(f"{place}::{node}")
-    return place in (".", file) or file.startswith(f"{place}/")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -1,6 +1,7 @@
 """The engine over processes, with bodies of its own: the names of functions in this module."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -83,6 +84,11 @@ def pid_of_finder() -> int:
 def job(function: Any, number: int = 0, op: str = "forward", seed: int = 0) -> Job:
     case = Case(op, "sparse", "csr", "static", "8x8b4", number / 100, "cpu", "float32", 1, seed=seed)
     return Job(f"{function.__name__}{number}-{seed}", function.__module__, function.__name__, case)
+
+
+def cases_of(progress: str) -> str:
+    """Return which process a line of progress tells of, and how many cases it has."""
+    return re.sub(r": \d+ of (\d+) case.*", r": \1", progress)
 
 
 def measured(*jobs: Job, processes: int = 2, precision: float = 1e9, budget: float = 120.0) -> tuple[Results, list[str]]:

@@ -25,8 +25,7 @@ from bench.works.problems import LAYOUTS
 from bench.works.reference import LAUNCHED, VECTOR, dense_case, variant_key
 from bench.works.replays import Works, listed
 from tests.engine.test_jobs import outcome_of
-from tests.engine.test_journal import cases_of
-from tests.engine.test_processes import broken, fine
+from tests.engine.test_processes import broken, cases_of, fine
 from tests.works.test_reference import BATCH_MAJOR, FEATURE_MAJOR, STEP
 
 TRAINING = STEP._replace(op="training_step", shape="6x8x4b16")

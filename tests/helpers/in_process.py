@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2", "--precision", "9"]
+SMALL = ["--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "2", "--precision", "9",
+         "--dtype", "float32"]  # fmt: skip
 
 
 def copied(folder: Path, *names: str) -> Path:
@@ -31,9 +32,9 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(*arguments: str, cwd: Path = ROOT) -> Done:
+def run(*arguments: str, cwd: Path = ROOT, path: str = "bench") -> Done:
     """Run `pytest bench` with these arguments in a working directory, its storage elsewhere unless they name one."""
-    own = [str(ROOT / "bench"), "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--capture=no"]
+    own = [str(ROOT / path), "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--capture=no"]
     own += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # what is imported already cannot be rewritten
     output, errors = io.StringIO(), io.StringIO()
     with (

@@ -24,7 +24,7 @@ def config(**options: str) -> Any:
     add_options(SimpleNamespace(addoption=lambda name, **_: known.__setitem__(name, None)))
     given = {f"--{name}": value for name, value in options.items()}
     assert set(given) <= set(known)
-    return SimpleNamespace(getoption=(known | given).__getitem__)
+    return SimpleNamespace(getoption=(known | given).__getitem__, args=["bench"])
 
 
 def read(**options: str) -> Selection:

@@ -65,7 +65,7 @@ def test_the_same_again_is_the_same_and_passes_the_gate(suite: Suite) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     told = done.stdout[done.stdout.index("what changed?") :]
     assert "0001_first.json" in told
-    assert "cases: 5 same" in told
+    assert "cases: 6 same" in told
     assert "the build fails" not in told
     assert "(NOW)" in done.stdout  # pytest-benchmark's own comparison stands
     assert "(0001_first)" in done.stdout
@@ -84,7 +84,7 @@ def test_a_slowdown_is_named_and_fails_the_build_without_a_traceback(suite: Suit
 def test_without_the_gate_a_slowdown_is_told_and_fails_nothing(suite: Suite) -> None:
     done = suite.run("--benchmark-compare", "--layer", "csr", csr=1.6)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 slower, 1 same; 3 of the run before were not asked for" in done.stdout
+    assert "1 slower, 1 same; 4 of the run before were not asked for" in done.stdout
 
 
 def test_a_layer_that_is_gone_fails_and_one_that_was_not_asked_for_does_not(suite: Suite) -> None:
@@ -105,7 +105,7 @@ def test_a_run_of_other_hardware_is_shown_beside_and_fails_the_gate(suite: Suite
     other.unlink()
     assert done.returncode == 1, done.stdout + done.stderr
     assert "The hardware is another" in done.stdout
-    assert "5 of 5 cases are in more than one" in done.stdout
+    assert "6 of 6 cases are in more than one" in done.stdout
     assert "other hardware: " in done.stdout[done.stdout.index("the build fails") :]
 
 
@@ -118,7 +118,7 @@ def test_damaged_files_are_named_in_a_line_and_the_newest_that_is_whole_is_taken
         (folder / name).unlink()
         assert sum(f"skipped {folder.name}/{name}: " in line for line in done.stdout.splitlines()) == 1
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "cases: 5 same" in done.stdout
+    assert "cases: 6 same" in done.stdout
 
 
 @pytest.mark.parametrize(

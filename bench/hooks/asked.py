@@ -1,0 +1,58 @@
+"""A case of an older run in, whether the command line asks for it out."""
+
+from functools import lru_cache
+
+import pytest
+from _pytest.mark.expression import Expression  # which pytest-benchmark's own -k takes too
+
+from bench import grids
+from bench.cases import Selection, cases
+from bench.hooks.state import DESELECTED, SELECTION
+from bench.runs.saved import SavedRow, arm_of
+
+
+def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
+    """Tell whether the command line asks for a case of an older run, had it been there to be asked for."""
+    asked = config.stash[SELECTION]
+    is_training = row.op == "train"  # which has one shape, regime and skew
+    chosen = [
+        (row.op, asked.ops),
+        (row.layer, (*asked.layers, "dense") if asked.layers else None),
+        (row.update, asked.updates if row.op in ("train", "update") and row.model == "sparse" else None),
+        (f"{row.shape}b{row.batch}", None if is_training else asked.shapes),
+        (row.sparsity, asked.sparsities if row.model != "dense" else None),
+        (row.device, asked.devices),
+        (row.dtype, asked.dtypes),
+        (row.threads, asked.threads),
+        (row.regime, None if is_training else asked.regimes),
+        (row.skew, None if is_training else asked.skews),
+        (row.data, asked.data if is_training else None),
+        (row.protocol, asked.protocols if is_training else None),
+    ]
+    if any(choice is not None and value not in choice for value, choice in chosen) or _is_left_out(asked, name):
+        return False
+    word = config.option.keyword
+    if word and not Expression.compile(word).evaluate(lambda part, /, **_: str(part).lower() in name.lower()):
+        return False
+    return arm_of(name) not in config.stash[DESELECTED] and any(_covers(config, given, name) for given in config.args)
+
+
+def _is_left_out(asked: Selection, name: str) -> bool:
+    """Tell whether a case is of the full grid, or beside all layers, and not of what is selected."""
+    return name.rpartition("::")[2] in _names(asked._replace(is_full=True, layers=None)) - _names(asked)
+
+
+@lru_cache(maxsize=2)
+def _names(selection: Selection) -> set[str]:
+    return {f"bench_{op}[{case.id}]" for op in grids.OPS for case in cases(op, selection)}
+
+
+def _covers(config: pytest.Config, given: str, name: str) -> bool:
+    """Tell whether a folder, file or node on the command line holds a case."""
+    path, _, node = given.partition("::")
+    whole = config.invocation_params.dir / path
+    place = whole.relative_to(config.rootpath).as_posix() if whole.is_relative_to(config.rootpath) else path
+    file = name.partition("::")[0]
+    if node:
+        return name.startswith(f"{place}::{node}")
+    return place in (".", file) or file.startswith(f"{place}/")
