@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bench.runs.saved import Measured, SavedRow
-from bench.statistics.changes import change
+from bench.statistics.changes import MIN_PAIRS, change
 from bench.statistics.intervals import Interval
-from bench.statistics.verdicts import MIN_PROCESSES, Evidence
+from bench.statistics.verdicts import Evidence
 
 VERDICTS = ("slower", "faster", "same", "undecided", "new", "gone", "changed definition")
 # Two cases that agree in these are one case, whatever it is called.
@@ -110,6 +110,6 @@ def note_of(one: CaseChange, verdict: str) -> str:
     elif verdict in ("slower", "faster") and one.slack:
         notes.append(f"{layouts}: {math.expm1(one.slack):.0%} is taken off for that")
     few = min(len(one.old.speedups), len(one.new.speedups))
-    if verdict == "undecided" and few < MIN_PROCESSES:
+    if verdict == "undecided" and few < MIN_PAIRS:
         notes.append(f"{few} processes" if few else "what each process said was not saved")
     return "; ".join(notes)

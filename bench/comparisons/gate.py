@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bench.comparisons.cases import CaseChange
 from bench.comparisons.comparison import Comparison
 from bench.comparisons.layer_groups import Group
-from bench.statistics.verdicts import MIN_PROCESSES
+from bench.statistics.changes import MIN_PAIRS, MIN_PROCESSES
 from sparse_models.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -107,7 +107,8 @@ def _uncertain(comparison: Comparison, limits: Limits) -> Iterator[str]:
     if not common:
         yield f"no case that is to be watched is in both runs, {comparison.old.label} and the new one"
     elif not any(_decidable(one) for one in common):
-        yield f"no case has the {MIN_PROCESSES} processes in both runs that a verdict takes; raise --budget and --processes"
+        needed = f"{MIN_PROCESSES} processes in both runs that a verdict takes ({MIN_PAIRS} in turns)"
+        yield f"no case has the {needed}; raise --budget and --processes"
 
 
 def _limit_of(group: Group, limits: Limits) -> float | None:

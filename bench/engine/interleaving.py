@@ -21,6 +21,11 @@ class Interleaving:
         asking, _, answering = os.environ.get(VARIABLE, "").partition(",")
         self._pipes = (int(asking), int(answering)) if answering else None
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether this run takes no turns with another."""
+        return self._pipes is None
+
     def take(self, what: str) -> float:
         """Wait for the turn to do something, and return the seconds waited."""
         if self._pipes is None:

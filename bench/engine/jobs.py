@@ -1,14 +1,18 @@
 """What is asked of the engine and what it gives back: cases to measure, how thoroughly, what came of them, and the time."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.cases import Case
 from bench.engine.pairing import PATIENCE
 from bench.runs.outcome import Outcome
-from bench.statistics.verdicts import MIN_PROCESSES, is_clear, process_interval
+from bench.statistics.changes import MIN_PROCESSES
+from bench.statistics.sequential import fewest_alike
+from bench.statistics.verdicts import WRONG_VERDICTS, is_clear, process_interval
 
 PROCESSES, PRECISION, BUDGET = 12, 0.05, 170.0  # processes; half-width of an interval, as a fraction; seconds
+EFFECT = 4  # an interval that is narrower than the effect by this is narrow enough: none takes 6 [5 7] for anything but faster
 # For the plan alone: the start of the first process, and a case in a process.
 STARTING_SECONDS, LAYER_SECONDS, TRAINING_SECONDS = 2.0, 0.08, 0.5
 
@@ -24,22 +28,25 @@ class Job(NamedTuple):
     def is_done(self, outcome: Outcome, effort: "Effort") -> bool:
         """Tell whether the case needs no further process.
 
-        A training takes one: its replication are its seeds. Any other case takes all processes, or as many as it needs for an
-        interval as narrow as asked and a verdict, as far as it alone decides it.
+        A training takes one: its replication are its seeds. Any other case takes all processes, or as many as it needs for a
+        verdict, as far as it alone decides it, and an interval as narrow as asked, or as a quarter of a large effect: the time
+        is for those that are close.
         """
         if outcome.failure is not None or (self.case.op == "train" and outcome.races):
             return True
-        if len(outcome.races) < min(MIN_PROCESSES, effort.processes):
+        if len(outcome.races) < min(effort.least, effort.processes):
             return False
         if len(outcome.races) >= effort.processes:
             return True
-        return process_interval(outcome.speedups).half_width <= effort.precision and is_clear(outcome.speedups)
+        interval = process_interval(outcome.speedups)
+        enough = max(math.log1p(effort.precision), abs(math.log(interval.median)) / EFFECT)
+        return math.log1p(interval.half_width) <= enough and is_clear(outcome.speedups)
 
 
 class Effort(NamedTuple):
     """How much to measure: processes, relative half-width at which a case is done, seconds for the run, for a first visit.
 
-    With `energy`, joules beside the seconds.
+    With `energy`, joules beside the seconds; `least` processes for each case, if there are as many.
     """
 
     processes: int
@@ -47,6 +54,7 @@ class Effort(NamedTuple):
     budget: float
     visit: float = PATIENCE.seconds
     energy: bool = False
+    least: int = MIN_PROCESSES  # what a comparison with another run will take
 
 
 def decidable(
@@ -57,10 +65,11 @@ def decidable(
     First come those that need the fewest processes more, and of these the shortest: as many cases as can be are decided. Those
     that are left out have their turn again when others are done sooner than expected.
     """
-    enough = min(MIN_PROCESSES, effort.processes)
 
     def needed(job: Job) -> tuple[int, float]:
-        processes = max(1, enough - len(outcomes[job.name].races))
+        outcome = outcomes[job.name]
+        enough = min(max(effort.least, fewest_alike(outcome.speedups, WRONG_VERDICTS)), effort.processes)
+        processes = max(1, enough - len(outcome.races))
         return processes, processes * seconds.get(job.name, 0.0)
 
     found, total = list[Job](), 0.0

@@ -20,6 +20,7 @@ from bench.machine.bounds import dense_gflops, memory_gb_per_s
 from bench.machine.facts import facts
 from bench.runs.outcome import Outcome
 from bench.runs.row import Row, row_of
+from bench.statistics.changes import MIN_PAIRS
 from bench.statistics.verdicts import verdicts
 from sparse_models.errors import InputError
 
@@ -43,6 +44,8 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             terminal.write_line(text)
 
     turns = Interleaving()
+    if not turns.is_alone:
+        effort = effort._replace(least=MIN_PAIRS)
     turns.take("start")
     began = time.monotonic()
     journal = _journal(config, jobs, tell)

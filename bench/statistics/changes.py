@@ -12,9 +12,12 @@ from itertools import accumulate
 
 from scipy import special
 
-from bench.statistics.intervals import CONFIDENCE, Interval
-from bench.statistics.verdicts import MIN_PROCESSES, WRONG_VERDICTS, Evidence, evidence_of, trimmed
+from bench.statistics.intervals import CONFIDENCE, Interval, median_interval
+from bench.statistics.verdicts import WRONG_VERDICTS, Evidence, p_value, process_interval, trimmed
 
+# Processes of each sample. A change is looked at once, when both are complete: at WRONG_VERDICTS the Mann-Whitney test tells
+# five from five, and the sign test takes eight pairs.
+MIN_PROCESSES, MIN_PAIRS = 5, 8
 ONE = Interval(1.0, 1.0, 1.0)
 NOTHING = Evidence(ONE, 1.0, ONE, suffices=True)  # a sample against itself
 
@@ -28,7 +31,7 @@ def change(old: Mapping[int, float], new: Mapping[int, float], *, paired: bool) 
         return NOTHING
     if paired:
         ratios = [new[number] / old[number] for number in sorted(set(old) & set(new))]
-        return evidence_of(ratios) if len(ratios) > 1 else None
+        return _of_pairs(ratios) if len(ratios) > 1 else None
     if min(len(old), len(new)) < 2:
         return None
     before, after = (sorted(math.log(value) for value in sample.values()) for sample in (old, new))
@@ -38,6 +41,11 @@ def change(old: Mapping[int, float], new: Mapping[int, float], *, paired: bool) 
         shift(before, after, 1 - WRONG_VERDICTS),
         suffices=min(len(old), len(new)) >= MIN_PROCESSES,
     )
+
+
+def _of_pairs(ratios: list[float]) -> Evidence:
+    strict = median_interval(ratios, 1 - WRONG_VERDICTS)
+    return Evidence(process_interval(ratios), p_value(ratios), strict, suffices=len(ratios) >= MIN_PAIRS)
 
 
 def shift(old: list[float], new: list[float], confidence: float) -> Interval:
@@ -94,10 +102,14 @@ def _welch(old: list[float], new: list[float], confidence: float) -> tuple[float
 
 
 def _p_value(old: list[float], new: list[float]) -> float:
-    """Return the two-sided p-value of Yuen's trimmed t test for two samples of unequal variances."""
+    """Return the two-sided p-value of Yuen's trimmed t test for two samples of unequal variances, as scipy's ttest_ind has it.
+
+    scipy.stats takes a third of a second to import, which every start of the suite would pay.
+    """
     one, other = trimmed(old), trimmed(new)
-    variance = one.variance + other.variance
+    parts = [each.variance * (each.of - 1) / (each.kept * (each.kept - 1)) for each in (one, other)]
+    variance = sum(parts)
     if variance == 0:
         return float(one.mean == other.mean)
-    freedom = variance**2 / sum(each.variance**2 / max(1, each.kept - 1) for each in (one, other))
+    freedom = variance**2 / sum(part**2 / (each.kept - 1) for part, each in zip(parts, (one, other), strict=True))
     return float(2 * special.stdtr(freedom, -abs(one.mean - other.mean) / math.sqrt(variance)))

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from scipy import special
 
 from bench.statistics.intervals import CONFIDENCE, SIGN_VALUES, Interval, median_interval
+from bench.statistics.sequential import FEWEST, sequential_interval
 
 WRONG_VERDICTS = 0.01  # of the verdicts "faster" and "slower" in a run, the fraction expected to be wrong, at most
-MIN_PROCESSES = 8  # the sign test tells a median from 1 at the 1 % above with eight values, and with none fewer
 MARGIN = 0.05  # a ratio whose whole interval is within this of 1 is "same"
 TRIMMED = 5  # one value in so many is cut off at each end before a mean is taken
 
@@ -27,6 +27,7 @@ class Evidence(NamedTuple):
     p: float  # of a trimmed t test that the ratio is 1
     strict: Interval  # whatever the distribution, at the fraction of wrong verdicts
     suffices: bool  # there are processes enough to decide
+    is_bounded: bool = True  # the interval asks nothing of the distribution, so that the ratio may be called the same by it
 
     @property
     def passes_alone(self) -> bool:
@@ -40,11 +41,12 @@ class Evidence(NamedTuple):
 
 
 class Trimmed(NamedTuple):
-    """A trimmed mean, its variance, and the values that are left of the sample."""
+    """A trimmed mean, the variance of the sample with the cut values moved in, and how many values are left of how many."""
 
     mean: float
     variance: float
     kept: int
+    of: int
 
 
 def process_interval(speedups: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
@@ -64,30 +66,37 @@ def process_interval(speedups: Sequence[float], confidence: float = CONFIDENCE) 
 
 
 def trimmed(values: Sequence[float]) -> Trimmed:
-    """Return the trimmed mean of at least two values with its variance (Yuen 1974): one odd process in a dozen decides nothing.
+    """Return the mean of at least two values less some at each end: one odd process in a dozen decides nothing.
 
-    A fifth of the values, rounded down, is cut off at each end before the mean is taken, and the variance is that of the sample
-    with the cut values moved in to the nearest kept ones.
+    A fifth, rounded down, is cut off at each end. For the variance the cut values are moved in to the nearest kept ones.
     """
     ordered = sorted(values)
     cut = len(ordered) // TRIMMED
     kept = ordered[cut : len(ordered) - cut]
     spread = statistics.variance([kept[0]] * cut + kept + [kept[-1]] * cut)
-    return Trimmed(statistics.mean(kept), spread * len(ordered) / len(kept) ** 2, len(kept))
+    return Trimmed(statistics.mean(kept), spread, len(kept), len(ordered))
 
 
 def p_value(speedups: Sequence[float]) -> float:
-    """Return the two-sided p-value of Yuen's trimmed t test on the logarithms that the speed-up is 1; at least two values."""
-    mean, variance, kept = trimmed([math.log(value) for value in speedups])
+    """Return the two-sided p-value of a trimmed t test on the logarithms that the speed-up is 1; at least two values.
+
+    For one sample it is Tukey and McLaughlin's (1963); Yuen's (1974) is that for two.
+    """
+    mean, variance, kept, of = trimmed([math.log(value) for value in speedups])
     if variance == 0:
         return float(mean == 0)
-    return float(2 * special.stdtr(kept - 1, -abs(mean) / math.sqrt(variance)))
+    return float(2 * special.stdtr(kept - 1, -abs(mean) * kept / math.sqrt(variance * of)))
 
 
 def evidence_of(speedups: Sequence[float], wrong: float = WRONG_VERDICTS) -> Evidence:
     """Return what the speed-ups of one case over processes say of whether it differs from 1; at least two values."""
-    strict = median_interval(speedups, 1 - wrong)
-    return Evidence(process_interval(speedups), p_value(speedups), strict, len(speedups) >= MIN_PROCESSES)
+    return Evidence(
+        process_interval(speedups),
+        p_value(speedups),
+        sequential_interval(speedups, wrong),
+        suffices=len(speedups) >= FEWEST,
+        is_bounded=len(speedups) >= SIGN_VALUES,
+    )
 
 
 def judged(known: Mapping[str, Evidence], wrong: float = WRONG_VERDICTS, margin: float = MARGIN) -> dict[str, str]:
@@ -96,15 +105,16 @@ def judged(known: Mapping[str, Evidence], wrong: float = WRONG_VERDICTS, margin:
     Same says that the interval lies within 1 / (1 + margin) to 1 + margin, and comes first: a difference so small is no news,
     however sure. Faster and slower must pass two tests. The trimmed t tests of all ratios together: of the differences they
     find, a fraction `wrong` is expected to be none (Benjamini and Hochberg 1995; with no true difference at all, that is the
-    chance of finding even one). And a distribution-free test at `wrong` for each: a case of two modes, whose t test is falsely
-    certain when most processes meet the same one, does not pass it by that. With fewer than MIN_PROCESSES nothing is decided.
+    chance of finding even one). And a test at `wrong` for each that does not take the processes for normal: a case of two
+    modes, whose t test is falsely certain when most processes meet the same one, does not pass it by that. It is also what
+    bounds the looks at a case while it is measured, after each process, by `wrong` in all (bench.statistics.sequential).
     """
     told = dict.fromkeys(known, "undecided")
     ordered = sorted((one.p, name) for name, one in known.items() if one.suffices)
     found = max((rank for rank, (p, _) in enumerate(ordered, 1) if p <= wrong * rank / len(ordered)), default=0)
     for rank, (_, name) in enumerate(ordered, 1):
         interval = known[name].interval
-        if within(interval, margin):
+        if within(interval, margin) and known[name].is_bounded:
             told[name] = "same"
         elif rank <= found and known[name].passes_alone:
             told[name] = "faster" if interval.median > 1 else "slower"
@@ -113,7 +123,7 @@ def judged(known: Mapping[str, Evidence], wrong: float = WRONG_VERDICTS, margin:
 
 def verdicts(samples: Mapping[str, Sequence[float]], wrong: float = WRONG_VERDICTS, margin: float = MARGIN) -> dict[str, str]:
     """Return the verdict of each named sample of speed-ups over processes; see `judged`."""
-    known = {name: evidence_of(values, wrong) for name, values in samples.items() if len(values) >= MIN_PROCESSES}
+    known = {name: evidence_of(values, wrong) for name, values in samples.items() if len(values) >= FEWEST}
     return dict.fromkeys(samples, "undecided") | judged(known, wrong, margin)
 
 
@@ -128,6 +138,8 @@ def is_same(speedups: Sequence[float], margin: float = MARGIN) -> bool:
 
 
 def is_clear(speedups: Sequence[float]) -> bool:
-    """Tell whether the processes so far suffice for a verdict, but for what the other cases of the run ask."""
+    """Tell whether the processes so far suffice for a verdict, were one case in ten of the run to differ from 1."""
     one = evidence_of(speedups)
-    return within(one.interval) or (one.passes_alone and one.p <= WRONG_VERDICTS)
+    if within(one.interval):
+        return one.is_bounded
+    return one.passes_alone and one.p <= WRONG_VERDICTS / 10

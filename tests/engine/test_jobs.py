@@ -17,17 +17,30 @@ def outcome_of(speedups: list[float], failure: str | None = None) -> Outcome:
     return outcome
 
 
-@given(st.lists(st.floats(0.1, 10), max_size=12), st.integers(1, 12))
-def test_a_case_is_done_when_it_is_narrow_or_has_all_processes(speedups: list[float], processes: int) -> None:
+@given(st.lists(st.floats(0.1, 10), max_size=12), st.integers(1, 12), st.integers(3, 8))
+def test_a_case_is_done_when_it_is_clear_or_has_all_processes(speedups: list[float], processes: int, least: int) -> None:
     outcome = outcome_of(speedups)
-    if processes <= 8:
-        assert job(fine).is_done(outcome, Effort(processes, 1e9, 1.0)) == (len(speedups) >= processes)
-    else:
-        clear = len(speedups) >= 8 and is_clear(speedups)
-        assert job(fine).is_done(outcome, Effort(processes, 1e9, 1.0)) == (clear or len(speedups) >= processes)
-    assert job(fine).is_done(outcome, Effort(processes, 1e-12, 1.0)) == (
-        len(speedups) >= processes or (len(speedups) >= 8 and job(fine).is_done(outcome, Effort(99, 1e-12, 1.0)))
-    )
+    effort = Effort(processes, 1e9, 1.0, least=least)
+    enough = len(speedups) >= least and is_clear(speedups)
+    assert job(fine).is_done(outcome, effort) == (enough or len(speedups) >= processes)
+
+
+def test_a_large_effect_is_done_by_few_processes_and_a_small_one_goes_on() -> None:
+    effort = Effort(12, 0.05, 1.0)
+    six = [6.15, 5.6, 6.9, 5.9, 6.4]  # their interval is wider than 5 %
+    assert not job(fine).is_done(outcome_of(six[:4]), effort)
+    assert job(fine).is_done(outcome_of(six), effort)
+    assert job(fine).is_done(outcome_of([1 / value for value in six]), effort)
+    assert job(fine).is_done(outcome_of([6.1, 6.2, 6.0]), effort._replace(least=3))
+    assert not job(fine).is_done(outcome_of(six), effort._replace(least=8))  # as where a change is to be told
+    assert not job(fine).is_done(outcome_of([1.15, 1.1, 1.2, 1.12, 1.17]), effort)
+
+
+def test_an_interval_as_wide_as_the_effect_is_not_done_however_clear_it_is() -> None:
+    wide = [1.09, 1.26, 1.1, 1.22, 1.1, 1.2, 1.14, 1.12, 1.17]
+    assert is_clear(wide)
+    assert not job(fine).is_done(outcome_of(wide), Effort(12, 0.05, 1.0))
+    assert job(fine).is_done(outcome_of(wide), Effort(12, 0.5, 1.0))
 
 
 def test_the_plan_tells_cases_processes_and_time() -> None:
@@ -40,8 +53,10 @@ def test_a_narrow_case_goes_on_until_a_verdict_is_possible() -> None:
     odd = [0.89, 0.9, 0.91, 0.9, 1.02, 0.9, 0.91, 0.89, 0.9]
     effort = Effort(12, 0.05, 1.0)
     assert not job(fine).is_done(outcome_of(odd), effort)
-    assert job(fine).is_done(outcome_of([value for value in odd if value < 1]), effort)
-    assert job(fine).is_done(outcome_of([1.0 + number / 1000 for number in range(8)]), effort)
+    assert not job(fine).is_done(outcome_of([value for value in odd if value < 1]), effort)
+    assert job(fine).is_done(outcome_of([value for value in [*odd, 0.9] if value < 1]), effort)
+    assert not job(fine).is_done(outcome_of([1.0 + number / 1000 for number in range(5)]), effort)
+    assert job(fine).is_done(outcome_of([1.0 + number / 1000 for number in range(6)]), effort)
 
 
 def test_a_case_that_failed_needs_no_further_process() -> None:

@@ -11,6 +11,7 @@ from bench.__main__ import main
 from bench.engine.interleaving import Interleaving
 from bench.engine.two_commits import _Side
 from bench.runs.reading import parse
+from bench.statistics.changes import MIN_PAIRS
 from tests.helpers.in_process import copied
 
 SMALL = ["--op", "forward", "--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "8",
@@ -68,7 +69,10 @@ def test_a_commit_that_is_slower_fails_and_names_the_layer(
     markdown = summary.read_text()
     assert markdown.startswith("before\n## ❌")
     assert "| `forward[csr-8x8b4-0.5-cpu-float32-1threads]` | slower |" in markdown
-    runs = [parse(path.name, path.read_bytes()) for path in sorted((repository / ".benchmarks").glob("*/*.json"))]
+    saved = sorted((repository / ".benchmarks").glob("*/*.json"))
+    # Pairs are judged by the sign test, however early a case by itself would be clear.
+    assert {json.loads(path.read_bytes())["machine"]["run"]["effort"]["least"] for path in saved} == {MIN_PAIRS}
+    runs = [parse(path.name, path.read_bytes()) for path in saved]
     assert [one.commit for one in runs] == [git("rev-parse", tag, cwd=repository) for tag in ("first", "slower")]
     assert git("worktree", "list", cwd=repository).count("\n") == 0
 

@@ -1,0 +1,136 @@
+"""Cases are measured process by process until they are done, as the engine does it, and verdicts hold what is promised."""
+
+import math
+import random
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from bench.engine.jobs import PRECISION, PROCESSES, Effort
+from bench.runs.outcome import Outcome
+from bench.statistics.proportions import rate
+from bench.statistics.verdicts import MARGIN, WRONG_VERDICTS, process_interval, verdicts
+from tests.engine.test_processes import fine, job
+
+EFFORT = Effort(PROCESSES, PRECISION, 1.0)
+JOB = job(fine)
+ALARM = ("faster", "slower")
+Log = Callable[[random.Random], float]  # of what one process says of a case whose median is 1
+
+
+class Said(NamedTuple):
+    """What processes said, for a case that need not be told by pairs."""
+
+    speedups: list[float]
+    failure: str | None = None
+
+    @property
+    def races(self) -> list[float]:
+        return self.speedups
+
+
+def measured(draw: random.Random, log: Log, ratio: float = 1.0, effort: Effort = EFFORT) -> list[float]:
+    """Return what the processes say of a case until it is done."""
+    said: Outcome | Said = Said([])
+    while not JOB.is_done(said, effort):  # type: ignore[arg-type]
+        said.speedups.append(ratio * math.exp(log(draw)))
+    return said.speedups
+
+
+def normal(spread: float) -> Log:
+    return lambda draw: draw.gauss(0, spread)
+
+
+def modes(factor: float, share: float) -> Log:
+    """Two modes a factor apart: of even ones the median lies between, of others in the upper part of the more frequent one."""
+    apart = math.log(factor)
+    low = -apart / 2 if share == 0.5 else -0.02 * statistics.NormalDist().inv_cdf(0.5 / (1 - share))
+    return lambda draw: draw.gauss(low + apart * (draw.random() < share), 0.02)
+
+
+def students(draw: random.Random) -> float:
+    return 0.05 * draw.gauss(0, 1) / math.sqrt(draw.expovariate(1))  # t with 2 degrees of freedom
+
+
+def disturbed(draw: random.Random) -> float:
+    return draw.gauss(0, 0.03) + (draw.random() < 0.1) * draw.choice((-1, 1)) * math.log(3)
+
+
+NULLS: dict[str, Log] = {
+    "normal, 3 %": normal(0.03),
+    "normal, 10 %": normal(0.1),
+    "normal, 30 %": normal(0.3),
+    "modes 1.3 apart, 50:50": modes(1.3, 0.5),
+    "modes 1.6 apart, 50:50": modes(1.6, 0.5),
+    "modes 1.3 apart, 20:80": modes(1.3, 0.2),
+    "modes 1.6 apart, 20:80": modes(1.6, 0.2),
+    "Student's t, 2 degrees": students,
+    "one in ten off by 3": disturbed,
+}
+CASES = 2000
+
+
+def no_more_than(wrong: int, of: int) -> bool:
+    """Tell whether so many may be wrong by chance, where a hundredth is wrong: with the bound that 1 in 1,000 runs passes."""
+    return rate(wrong, of, 0.998).low <= WRONG_VERDICTS
+
+
+@pytest.mark.parametrize("shape", NULLS)
+def test_of_cases_that_do_not_differ_no_more_than_a_hundredth_is_told_to(shape: str) -> None:
+    draw = random.Random(shape)
+    told = [verdicts({"case": measured(draw, NULLS[shape])})["case"] for _ in range(CASES)]
+    assert no_more_than(sum(verdict in ALARM for verdict in told), CASES)
+
+
+def test_of_what_runs_find_no_more_than_a_hundredth_is_wrong() -> None:
+    draw = random.Random(0)
+    shapes = list(NULLS.values())
+    wrong = found = 0
+    for _ in range(40):  # runs of 100 cases, a fifth of which differ
+        cases = {f"null {number}": measured(draw, shapes[number % len(shapes)]) for number in range(80)}
+        for number in range(20):
+            cases[f"{number}"] = measured(draw, shapes[number % len(shapes)], draw.choice((6, 2, 1.3, 1 / 1.3, 1 / 2)))
+        alarms = [name for name, verdict in verdicts(cases).items() if verdict in ALARM]
+        wrong += sum(name.startswith("null") for name in alarms)
+        found += len(alarms)
+    assert found > 500
+    assert no_more_than(wrong, found)
+
+
+def test_a_run_of_cases_none_of_which_differs_finds_nothing() -> None:
+    draw = random.Random(0)
+    runs = [{str(number): measured(draw, normal(0.1)) for number in range(100)} for _ in range(30)]
+    assert no_more_than(sum(any(verdict in ALARM for verdict in verdicts(run).values()) for run in runs), len(runs))
+
+
+@pytest.mark.parametrize("shape", NULLS)
+def test_what_is_called_the_same_is_seldom_a_tenth_apart(shape: str) -> None:
+    draw = random.Random(shape)
+    told = [verdicts({"case": measured(draw, NULLS[shape], 1 + 2 * MARGIN)})["case"] for _ in range(CASES)]
+    assert rate(told.count("same"), CASES, 0.998).low <= 0.05
+
+
+@pytest.mark.parametrize("shape", NULLS)
+def test_stopping_when_a_case_is_clear_leaves_its_interval_honest(shape: str) -> None:
+    draw = random.Random(shape)
+    least = 0.9 if shape.endswith("50:50") else 0.95  # five processes that met one mode of two do not know of the other
+    for ratio in (1.0, 1.3, 2.0, 6.0):
+        held = 0
+        for _ in range(CASES):
+            interval = process_interval(measured(draw, NULLS[shape], ratio))
+            held += interval.low <= ratio <= interval.high
+        assert rate(held, CASES, 0.998).high >= least, ratio
+
+
+@pytest.mark.parametrize(
+    ("ratio", "spread", "most"), [(6, 0.1, 6), (2, 0.03, 7), (2, 0.1, 8), (1.3, 0.03, 9.5), (1.1, 0.03, 10.5)]
+)
+def test_few_processes_go_into_what_is_clear(ratio: float, spread: float, most: float) -> None:
+    draw = random.Random(1)
+    for true in (ratio, 1 / ratio):
+        samples = [measured(draw, normal(spread), true) for _ in range(200)]
+        assert sum(map(len, samples)) / len(samples) <= most
+        told = [verdicts({"case": sample})["case"] for sample in samples]
+        assert told.count("faster" if true > 1 else "slower") >= 0.99 * len(told)
