@@ -29,10 +29,10 @@ class Job(NamedTuple):
         """
         if outcome.failure is not None or (self.case.op == "train" and outcome.races):
             return True
-        if len(outcome.races) < min(MIN_PROCESSES, effort.processes):
-            return False
         if len(outcome.races) >= effort.processes:
             return True
+        if len(outcome.speedups) < MIN_PROCESSES:
+            return False
         return process_interval(outcome.speedups).half_width <= effort.precision and is_clear(outcome.speedups)
 
 
