@@ -16,7 +16,7 @@ from bench.comparisons.cases import VERDICTS, CaseChange, changed, definition_of
 from bench.comparisons.layer_groups import Group, Member, groups
 from bench.comparisons.summary import Summary, summary_of
 from bench.runs.saved import Measured, Run, SavedRow
-from bench.statistics.empirical_null import widened
+from bench.statistics.empirical_null import least_told, widened
 from bench.statistics.verdicts import judged
 
 
@@ -52,8 +52,10 @@ def compare(
     for was, name, before, after in matched:
         known[name] = changed(was, name, before, after, paired=paired)
     evidence = {name: one.evidence for name, one in known.items() if one.evidence and not one.verdict}
+    layers = {name: known[name].row.layer for name in evidence}
+    least = None if paired else least_told(evidence, layers)
     if not paired:
-        evidence = widened(evidence, {name: known[name].row.layer for name in evidence})
+        evidence = widened(evidence, layers)
     told = judged(evidence)
     for name, bare in known.items():
         if not bare.verdict:
@@ -73,7 +75,7 @@ def compare(
         if paired and known[name].verdict != "changed definition"
     }
     together = groups(members)
-    return Comparison(old, new, ordered, len(gone) - len(lost), together, summary_of(ordered, together))
+    return Comparison(old, new, ordered, len(gone) - len(lost), together, summary_of(ordered, together, least))
 
 
 def _matched(old: dict[str, Measured], new: dict[str, Measured]) -> Iterator[tuple[str, str, Measured, Measured]]:

@@ -33,10 +33,12 @@ class Summary(NamedTuple):
     too_few: int  # cases that are undecided for too few processes
     dense: tuple[float, float, float] | None  # how many times as long dense took as before: lowest, median, highest case
     costs: list[str]
+    judged: int  # cases that are in both runs and of which something is known
+    least: float | None  # between saved runs, the slowdown below which none is told, as a fraction
 
 
-def summary_of(changes: Sequence[CaseChange], groups: Sequence[Group]) -> Summary:
-    """Return what is told of all cases together, and of the groups of cases that were judged together."""
+def summary_of(changes: Sequence[CaseChange], groups: Sequence[Group], least: float | None = None) -> Summary:
+    """Return what is told of all cases together, of the groups that were judged together, and of what is too small to tell."""
     drifts = [one.dense_time.median for one in changes if one.dense_time]
     return Summary(
         _counts(one.verdict for one in changes),
@@ -46,6 +48,8 @@ def summary_of(changes: Sequence[CaseChange], groups: Sequence[Group]) -> Summar
         sum("processes" in one.note for one in changes if one.verdict == "undecided"),
         (min(drifts), statistics.median(drifts), max(drifts)) if drifts else None,
         list(costs(changes)),
+        sum(one.evidence is not None for one in changes),
+        least,
     )
 
 

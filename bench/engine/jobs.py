@@ -34,10 +34,10 @@ class Job(NamedTuple):
         """
         if outcome.failure is not None or (self.case.op == "train" and outcome.races):
             return True
-        if len(outcome.races) < min(effort.least, effort.processes):
-            return False
         if len(outcome.races) >= effort.processes:
             return True
+        if len(outcome.speedups) < effort.least:
+            return False
         interval = process_interval(outcome.speedups)
         enough = max(math.log1p(effort.precision), abs(math.log(interval.median)) / EFFECT)
         return math.log1p(interval.half_width) <= enough and is_clear(outcome.speedups)
@@ -69,7 +69,7 @@ def decidable(
     def needed(job: Job) -> tuple[int, float]:
         outcome = outcomes[job.name]
         enough = min(max(effort.least, fewest_alike(outcome.speedups, WRONG_VERDICTS)), effort.processes)
-        processes = max(1, enough - len(outcome.races))
+        processes = max(1, enough - len(outcome.speedups))
         return processes, processes * seconds.get(job.name, 0.0)
 
     found, total = list[Job](), 0.0

@@ -14,6 +14,8 @@ from bench.works.replays import Work, Works
 # of many a little, and the median of the pairs passes over the few.
 ROUND_SECONDS = 1e-3  # a round is this long at least: 5,000 times the resolution of the clock
 MIN_PAIRS, MAX_PAIRS = 2, 256
+# A visit in which pairs are disturbed goes on until so many are not, for up to so many times as long.
+CLEAN_PAIRS, LONGER = 4, 8
 WARM_UP_SECONDS = 0.01
 # Whenever the other arm ran last, the caches are full of its data, so an arm is then called untimed before its clock starts: up
 # to three times where a call is short. A call of SETTLED_SECONDS refills the caches in a small part of its own time, and does
@@ -39,17 +41,19 @@ class Patience(NamedTuple):
     precision: float = 0.025
 
     def is_satisfied(self, pairs: Race) -> bool:
-        """Tell whether the pairs that count agree, or all are so many that more would not help."""
-        if len(pairs.seconds) >= MAX_PAIRS:
+        """Tell whether the pairs that count agree, or are so many that more would not help."""
+        clean = len(pairs.undisturbed)
+        if clean >= MAX_PAIRS or len(pairs.seconds) >= LONGER * MAX_PAIRS:
             return True
-        return len(pairs.seconds) >= SIGN_VALUES and median_interval(pairs.speedups).half_width <= self.precision
+        return clean >= SIGN_VALUES and median_interval(pairs.speedups).half_width <= self.precision
 
     def is_over(self, pairs: Race, spent: float) -> bool:
         """Tell whether to stop; only after an even number of pairs, so that each arm goes first as often as the other."""
-        count = len(pairs.seconds)
+        count, clean = len(pairs.seconds), len(pairs.undisturbed)
         if count < MIN_PAIRS or count % 2:
             return False
-        return spent >= self.seconds or self.is_satisfied(pairs)
+        is_enough = clean >= min(count, CLEAN_PAIRS)
+        return spent >= self.seconds * (1 if is_enough else LONGER) or self.is_satisfied(pairs)
 
 
 PATIENCE = Patience()
@@ -118,7 +122,18 @@ def race(
     pairs = Race([], [], waited=(waited := []), dense_waited=(dense_waited := []))
     last = None
     before, start = Usage.now(), time.perf_counter()
-    while len(pairs.seconds) < plan.pairs if plan.pairs else not patience.is_over(pairs, time.perf_counter() - start):
+
+    def is_over() -> bool:
+        spent = time.perf_counter() - start
+        if plan.pairs:
+            return len(pairs.seconds) >= plan.pairs
+        if patience.is_over(pairs, spent):
+            return True
+        # What waits for its own threads has waits in all its rounds, and they count.
+        is_disturbed = len(pairs.undisturbed) < len(pairs.seconds)
+        return is_disturbed and patience.is_over(pairs.as_if_alone, spent) and before.waited_for_itself(Usage.now())
+
+    while not is_over():
         for arm in (0, 1) if len(pairs.seconds) % 2 == 0 else (1, 0):
             work, loops, settle = arms[arm]
             begin = time.perf_counter()
@@ -136,6 +151,6 @@ def race(
     timed = sum(pairs.seconds) * plan.loops * calls_of(candidate)
     timed += sum(pairs.dense_seconds) * plan.dense_loops * calls_of(reference)
     if before.waited_for_itself(Usage.now()):
-        pairs = pairs._replace(waited=[0.0] * len(waited), dense_waited=[0.0] * len(waited))
+        pairs = pairs.as_if_alone
     dense_host, host = ([one.host_seconds for one in arm if one.host_seconds is not None] for arm in took)
     return pairs._replace(timed=timed, host_seconds=host, dense_host_seconds=dense_host)

@@ -54,7 +54,7 @@ def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, t
     best: dict[str, tuple[str, float]] = {}
     for job in jobs:
         key, outcome = variant_key(job.case._replace(data="-")), outcomes[job.name]
-        measured = bool(outcome.races) and outcome.failure is None
+        measured = bool(outcome.speedups) and outcome.failure is None
         gain = statistics.median(outcome.speedups) if measured else 0.0
         best.setdefault(key, (LAYOUTS[0], 1.0))
         if gain > max(best[key][1], CLEARLY):

@@ -1,7 +1,7 @@
 """The part of the plugin that measures: all cases in fresh processes, before pytest reports them one by one."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from typing import Any
 
@@ -15,7 +15,7 @@ from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
 from bench.findings.step_split import add_splits
 from bench.hooks.progress import Progress
-from bench.hooks.state import EFFORT, FOLDER, INTERRUPTED, JOURNAL, MACHINE, OUTCOMES, ROWS, SELECTION
+from bench.hooks.state import EFFORT, FOLDER, INTERRUPTED, JOURNAL, MACHINE, NOTES, OUTCOMES, ROWS, SELECTION
 from bench.machine.bounds import dense_gflops, memory_gb_per_s
 from bench.machine.facts import facts
 from bench.runs.outcome import Outcome
@@ -23,6 +23,8 @@ from bench.runs.row import Row, row_of
 from bench.statistics.changes import MIN_PAIRS
 from bench.statistics.verdicts import verdicts
 from sparse_models.errors import InputError
+
+WORTH_TELLING = 0.01  # of all pairs
 
 
 @pytest.hookimpl(wrapper=True)
@@ -86,6 +88,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     }
     config.stash[OUTCOMES] = results.outcomes
     config.stash[ROWS] = _rows(jobs, results.outcomes)
+    config.stash[NOTES] += disturbed(results.outcomes.values())
     if results.interrupted:
         tell("interrupted: what was measured so far is reported and saved")
         session.items[:] = [item for item in session.items if _measured(results.outcomes.get(item.nodeid))]
@@ -118,11 +121,25 @@ def _journal(config: pytest.Config, jobs: list[Job], tell: Callable[[str], None]
 
 
 def _rows(jobs: list[Job], outcomes: dict[str, Outcome]) -> dict[str, Row]:
-    measured = [job for job in jobs if outcomes[job.name].races and outcomes[job.name].failure is None]
+    measured = [job for job in jobs if outcomes[job.name].speedups and outcomes[job.name].failure is None]
     told = verdicts({job.name: outcomes[job.name].speedups for job in measured})
     rows = {job.case: row_of(job.case, outcomes[job.name], told[job.name]) for job in measured}
     add_splits(rows)
     return {job.name: rows[job.case] for job in measured}
+
+
+def disturbed(outcomes: Collection[Outcome]) -> list[str]:
+    """Return what the user is told of pairs that do not count, and of cases that have no others."""
+    races = [race for outcome in outcomes for race in outcome.races]
+    pairs, clean = (sum(map(len, each)) for each in ([race.seconds for race in races], [race.undisturbed for race in races]))
+    silent = sum(not outcome.speedups for outcome in outcomes if outcome.races)
+    told = []
+    if pairs and 1 - clean / pairs >= WORTH_TELLING:
+        told.append(f"{1 - clean / pairs:.0%} of all pairs were disturbed by other processes, and do not count")
+    if silent:
+        are = "1 case is" if silent == 1 else f"{silent} cases are"
+        told.append(f"{are} left out, all of whose pairs were; run on a quieter machine, or give it more --budget")
+    return told
 
 
 def _measured(outcome: Outcome | None) -> bool:

@@ -9,7 +9,8 @@ Still JSON that pytest-benchmark reads. The rows of all cases are one table, `ro
 
 `figures` are speed-up, seconds and dense's seconds, a column for each process: as many as `processes` says for the first case,
 then those of the second. `logs` has a column for each pair, `process_pairs` (of each process, or one number for all) for each
-process: seconds are those of the case times exp(logs[0]), dense's times exp(logs[1]), right to 1 in 10,000; logs[2] and logs[3]
+process; where there are more of these than `processes`, the last are of processes whose pairs were all disturbed and that say
+nothing. Seconds are those of the case times exp(logs[0]), dense's times exp(logs[1]), right to 1 in 10,000; logs[2] and logs[3]
 are the fractions of either that waited, -1 where the kernel does not tell.
 """
 
@@ -81,7 +82,8 @@ def _row(row: Record) -> Record:
         if key not in LEFT_OUT and value is not None
     }
     named = {} if numbers == list(range(len(numbers))) else {"process_numbers": numbers}
-    return {**kept, "processes": len(numbers), "process_pairs": pairs[0] if len(set(pairs)) == 1 else pairs, **named}
+    is_one = len(set(pairs)) == 1 and len(pairs) == len(numbers)
+    return {**kept, "processes": len(numbers), "process_pairs": pairs[0] if is_one else pairs, **named}
 
 
 def _logs(row: Record) -> Any:

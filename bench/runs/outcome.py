@@ -4,12 +4,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bench.statistics.intervals import SIGN_VALUES
-
-# A round in which a thread waited for a core that another process had measures that process too. Such a wait is a few
-# milliseconds or none; what is left below this fraction are the kernel's own threads. A wait is told when it ends, and may have
-# begun before the round: never is more than MOST_WAITED of a round taken off for it.
-DISTURBED, MOST_WAITED = 0.02, 0.9
+# A round in which a thread waited for a core that another process had measures that process too: how many parallel regions the
+# work has, of which each may cost a slice of the other's time. Such a wait is a few milliseconds or none; what is left below
+# this fraction are the kernel's own threads. A wait is told when it ends, and no round ends before the threads that it needs
+# are through with theirs: what is told of a round may have begun before it, and never comes too late for it.
+DISTURBED = 0.02
 
 
 class Race(NamedTuple):
@@ -43,33 +42,24 @@ class Race(NamedTuple):
         return [number for number, is_clean in enumerate(clean) if is_clean]
 
     @property
-    def counted(self) -> list[int]:
-        """The numbers of the pairs that count: those no other process disturbed or, if they make no interval, all."""
-        return self.undisturbed if len(self.undisturbed) >= SIGN_VALUES else list(range(len(self.seconds)))
-
-    def times(self, arm: str) -> list[float]:
-        """Return `seconds` or `dense_seconds`, less the time for which a thread of a disturbed round had no core."""
-        waited: Sequence[float] = getattr(self, arm.replace("seconds", "waited")) or [0.0] * len(self.seconds)
-        return [
-            seconds * (1 - min(fraction, MOST_WAITED)) if fraction > DISTURBED else seconds
-            for seconds, fraction in zip(getattr(self, arm), waited, strict=True)
-        ]
-
-    @property
     def speedups(self) -> list[float]:
-        """The dense time over the candidate's, pair by pair, of the pairs that count."""
-        seconds, dense_seconds = self.times("seconds"), self.times("dense_seconds")
-        return [dense_seconds[number] / seconds[number] for number in self.counted]
+        """The dense time over the candidate's, pair by pair, of the undisturbed pairs, which alone count."""
+        return [self.dense_seconds[number] / self.seconds[number] for number in self.undisturbed]
 
     @property
     def speedup(self) -> float:
-        """What this process says: the median over the pairs that count."""
+        """What this process says: the median over the pairs that count, of which there is one at least."""
         return statistics.median(self.speedups)
 
     def median(self, arm: str) -> float:
         """Return the median over the pairs that count of `seconds`, `dense_seconds` or either on the host."""
-        times = getattr(self, arm) if "host" in arm else self.times(arm)
-        return statistics.median(times[number] for number in self.counted)
+        times: Sequence[float] = getattr(self, arm)
+        return statistics.median(times[number] for number in self.undisturbed)
+
+    @property
+    def as_if_alone(self) -> "Race":
+        """The same pairs, of which no round is known to be disturbed."""
+        return self._replace(waited=[0.0] * len(self.waited), dense_waited=[0.0] * len(self.dense_waited))
 
 
 class Outcome:
@@ -93,6 +83,11 @@ class Outcome:
             self.races.append(race)
 
     @property
+    def telling(self) -> dict[int, Race]:
+        """The races that have an undisturbed pair, by their processes; the others have nothing to say of the case."""
+        return {number: race for number, race in zip(self.processes, self.races, strict=True) if race.undisturbed}
+
+    @property
     def speedups(self) -> list[float]:
-        """One speed-up a process."""
-        return [race.speedup for race in self.races]
+        """One speed-up for each process that has one."""
+        return [race.speedup for race in self.telling.values()]

@@ -20,6 +20,7 @@ from bench.runs.upgrades import facts_of, fields_upgraded, upgraded
 from sparse_models.errors import InputError
 
 MAX_CASES = 20_000
+FIRST_TABLE = 6  # the schema from which on a file holds a table of its rows
 
 
 class _Benchmark(msgspec.Struct):
@@ -50,7 +51,7 @@ class _File(msgspec.Struct):
     commit_info: _Commit
     machine: msgspec.Raw = msgspec.Raw(b"{}")
     machine_info: msgspec.Raw = msgspec.Raw(b"{}")  # pytest-benchmark's
-    schema: int = 0  # from 6 on; before, and where other benchmarks were saved beside ours, it is in each row
+    schema: int = 0  # from FIRST_TABLE on; before, and where other benchmarks were saved beside ours, it is in each row
     rows: dict[str, msgspec.Raw] = {}
     process_figures: str = ""
 
@@ -95,15 +96,17 @@ def _run(name: str, time: str, commit: _Commit, facts: Mapping[str, Any], rows: 
 
 
 def _rows(file: _File) -> Iterator[tuple[str, SavedRow]]:
-    """Yield the rows by the names of their cases: from the table that a file holds since schema 6, or case by case."""
+    """Yield the rows by the names of their cases: from the table that a file holds, or case by case."""
     if not file.schema:
         yield from ((benchmark.fullname, _row(benchmark.fullname, benchmark.extra_info)) for benchmark in file.benchmarks)
         return
-    if file.schema != SCHEMA:
+    if not FIRST_TABLE <= file.schema <= SCHEMA:
         raise InputError(f"expected rows of schema 1 to {SCHEMA}, got {file.schema}; a newer version may read them")
     others = [_taken(_FIELDS.decode(benchmark.extra_info), READ) for benchmark in file.benchmarks]
-    rows = msgspec.convert(rows_of(_taken(file.rows, READ), file.process_figures, others), list[SavedRow])
-    for benchmark, row in zip(file.benchmarks, rows, strict=True):
+    table = rows_of(_taken(file.rows, READ), file.process_figures, others)
+    if file.schema < SCHEMA:
+        table = [upgraded(row | {"schema": file.schema}) for row in table]
+    for benchmark, row in zip(file.benchmarks, msgspec.convert(table, list[SavedRow]), strict=True):
         yield benchmark.fullname, _checked(benchmark.fullname, row)
 
 

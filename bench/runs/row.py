@@ -13,7 +13,7 @@ from bench.runs.outcome import Outcome
 from bench.statistics.intervals import CONFIDENCE, median_interval
 from bench.statistics.verdicts import MARGIN, process_interval
 
-SCHEMA = 6
+SCHEMA = 7
 
 Row = dict[str, Any]
 Facts = dict[str, Any]  # what a benchmark body says of its case, besides times
@@ -22,15 +22,19 @@ Facts = dict[str, Any]  # what a benchmark body says of its case, besides times
 def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
     """Return the row of a case from its pairs, process by process, what its body said, and its verdict.
 
-    The interval is over processes where there are at least two; `interval_over` says so, or that it is over the pairs of one.
+    A process without an undisturbed pair says nothing: its pairs are kept, behind those of the others, and count nowhere. One
+    process at least must say something. The interval is over processes where there are at least two that do; `interval_over`
+    says so, or that it is over the pairs of one.
     """
     shape = Shape.parse(case.shape)
-    races, facts, speedups = outcome.races, outcome.facts, outcome.speedups
+    telling, facts, speedups = outcome.telling, outcome.facts, outcome.speedups
+    races = list(telling.values())
+    every = [*races, *(race for race in outcome.races if not race.undisturbed)]
     over, interval = (
         ("processes", process_interval(speedups)) if len(races) > 1 else ("pairs", median_interval(races[0].speedups))
     )
-    seconds = [time for race in races for time in race.seconds]
-    dense_seconds = [time for race in races for time in race.dense_seconds]
+    seconds = [time for race in every for time in race.seconds]
+    dense_seconds = [time for race in every for time in race.dense_seconds]
     counted = facts["dense_flops_counted"] / facts["flops_counted"] if facts["flops_counted"] else None
     trained = case.op == "train"
     by_process = {arm: [race.median(arm) for race in races] for arm in ("seconds", "dense_seconds")}
@@ -63,16 +67,16 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         **bounded,
         "realised_fraction": interval.median / counted if counted else None,
         "processes": len(races),
-        "process_numbers": outcome.processes,
+        "process_numbers": list(telling),
         "process_speedups": speedups,
         "process_seconds": by_process["seconds"],
         "process_dense_seconds": by_process["dense_seconds"],
-        "process_pairs": [len(race.seconds) for race in races],
+        "process_pairs": [len(race.seconds) for race in every],
         "pairs": len(seconds),
         "pair_seconds": seconds,
         "pair_dense_seconds": dense_seconds,
-        "pair_waited": [fraction for race in races for fraction in race.waited],
-        "pair_dense_waited": [fraction for race in races for fraction in race.dense_waited],
+        "pair_waited": [fraction for race in every for fraction in race.waited],
+        "pair_dense_waited": [fraction for race in every for fraction in race.dense_waited],
         "undisturbed_pairs": sum(len(race.undisturbed) for race in races),
         **({"training_seconds": sum(seconds), "dense_training_seconds": sum(dense_seconds)} if trained else {}),
         **facts,

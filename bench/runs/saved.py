@@ -54,7 +54,7 @@ class SavedRow(msgspec.Struct, gc=False):
     nnz: Count
     bytes_stored: Count
     # What became of the time for which another process had a core: see bench.runs.upgrades.
-    waiting: Literal["counted", "left out", "taken off"] = "taken off"
+    waiting: Literal["counted", "left out", "taken off", "never counted"] = "never counted"
     bound_fraction: Positive | None = None
     peak_bytes: Count | None = None
     dense_layout: Text | None = None

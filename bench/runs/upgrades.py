@@ -11,6 +11,7 @@ Schema 3: pairs that another process disturbed are left out, where two others ar
 Schema 4: what a disturbed pair waited is taken off it; it is left out, where six others are left.
 Schema 5: skewed masks, bounds of a kernel, GFLOP/s; from some commit on, the gain of dense's layout.
 Schema 6: figures of six digits; what others tell is left out, pairs are packed (bench.runs.compact).
+Schema 7: disturbed pairs never count; a process that has no others says nothing.
 """
 
 import statistics
@@ -83,7 +84,12 @@ def _5_to_6(_: Row) -> None:
     """Nothing that is read: the GFLOP/s of trainings, by the seconds of an epoch and the FLOPs of all, are worked out anew."""
 
 
-STEPS: tuple[Callable[[Row], None], ...] = (_1_to_2, _2_to_3, _3_to_4, _4_to_5, _5_to_6)
+def _6_to_7(row: Row) -> None:
+    """Where fewer than six pairs of a process were undisturbed, all of them counted."""
+    row.setdefault("waiting", "taken off")
+
+
+STEPS: tuple[Callable[[Row], None], ...] = (_1_to_2, _2_to_3, _3_to_4, _4_to_5, _5_to_6, _6_to_7)
 
 
 def facts_of(machine_info: Mapping[str, Any]) -> Row:

@@ -8,6 +8,7 @@ from bench.comparisons.gate import SHOWN
 from bench.comparisons.summary import Summary
 from bench.runs.saved import Measured, interval
 from bench.statistics.intervals import Interval
+from bench.statistics.verdicts import MARGIN
 from bench.tables.text import new_console, new_table, print_table, text_of
 
 LISTED = ("slower", "faster", "changed definition", "gone")  # the others are counted
@@ -104,6 +105,12 @@ def _tail(summary: Summary) -> Iterator[str]:
     for group in summary.groups:
         told = f"{group.verdict}, {group.evidence.interval} of the speed-up before"
         yield f"{group.name}, {len(group.cases)} cases together: {told}"
+    if summary.least is not None and summary.least > MARGIN:
+        many = f"{summary.judged} case{'s' * (summary.judged != 1)}"
+        yield (
+            f"with {many} between saved runs, differences below {summary.least:.0%} cannot be told from how far two runs "
+            "differ as a whole; `python -m bench continuous` can"
+        )
     if summary.too_few:
         yield f"{summary.too_few} undecided for too few processes; raise --budget and --processes (trainings: --seeds)"
     if summary.dense:

@@ -122,6 +122,19 @@ def test_what_saved_runs_differ_by_as_a_whole_is_no_change_and_in_turns_it_is() 
     assert len(compare(old, new, paired=True).having("slower", "faster")) > len(levels) / 2
 
 
+def test_what_is_too_small_to_be_told_between_saved_runs_is_said_and_what_tells_it() -> None:
+    def told(cases: int, **how: Any) -> str:
+        draw = random.Random(cases)
+        old, new = ({f"{n}": saved_row(nnz=n, speedups=noisy(draw, 2.0)) for n in range(cases)} for _ in range(2))
+        return "\n".join(text(compare(saved_run(old), saved_run(new), **how)))
+
+    assert "with 1 case between saved runs, differences below 15% cannot be told from how far two runs differ" in told(1)
+    assert "with 2 cases between saved runs, differences below " in told(2)
+    assert "cannot be told" not in told(1, paired=True)
+    run = drawn(1, csr=1.0)
+    assert "cannot be told" not in "\n".join(text(compare(run, run)))
+
+
 ANOTHER: dict[str, Any] = {
     **dict.fromkeys(("op", "model", "layer", "update", "shape", "device", "dtype", "data", "protocol", "regime"), "other"),
     **dict.fromkeys(("batch", "threads", "parameters", "nnz", "epochs"), 7),
@@ -162,7 +175,7 @@ def test_two_new_cases_of_one_old_ones_definition_are_new() -> None:
 
 
 def test_of_one_verdict_the_largest_change_comes_first() -> None:
-    slower = compare(drawn(1, csr=1.0), drawn(2, csr=0.8, tiled=0.6, masked=0.7)).having("slower")
+    slower = compare(drawn(1, csr=1.0), drawn(2, csr=0.8, tiled=0.6, masked=0.7), paired=True).having("slower")
     assert [one.row.layer for one in slower] == ["tiled"] * 3 + ["masked"] * 3 + ["csr"] * 3
 
 

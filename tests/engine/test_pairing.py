@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.engine import pairing
-from bench.engine.pairing import MAX_PAIRS, MIN_PAIRS, Patience, Plan, plan_for, race, warm_up
-from bench.runs.outcome import Race
-from bench.statistics.intervals import median_interval
+from bench.engine.pairing import CLEAN_PAIRS, Patience, Plan, plan_for, race, warm_up
 
 
 class Clock:
@@ -49,10 +47,6 @@ def test_each_arm_settles_untimed_before_its_clock_starts() -> None:
     assert clock.log == "ddd" + "c" + "cc" + "cc" + "ddd"  # not where it follows itself
     assert pairs.seconds == pytest.approx([1] * 2)
     assert pairs.dense_seconds == pytest.approx([2] * 2)
-
-
-def test_a_slower_candidate_has_a_speedup_below_1() -> None:
-    assert Race([4.0] * 6, [2.0] * 6).speedup == 0.5
 
 
 def test_drift_over_the_run_leaves_the_ratio_alone() -> None:
@@ -99,56 +93,44 @@ def test_the_timed_seconds_are_those_of_all_rounds() -> None:
     assert race(clock.work("c", 1), clock.work("d", 2), "cpu", plan, clock).timed == pytest.approx(4 * (3 * 1 + 5 * 2))
 
 
-speedups = st.lists(st.floats(0.1, 10), min_size=0, max_size=40)
-
-
-@given(speedups, st.floats(0, 2), st.floats(0.001, 1))
-def test_patience_ends_on_whole_swaps_by_time_or_by_a_narrow_interval(
-    sample: list[float], spent: float, precision: float
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("regions", "dense_regions"), [(1, 8), (8, 1)])
+def test_what_each_parallel_region_waits_for_a_neighbour_is_not_in_the_ratio(
+    monkeypatch: pytest.MonkeyPatch, seed: int, regions: int, dense_regions: int
 ) -> None:
-    over = Patience(1.0, precision).is_over(Race([1.0] * len(sample), sample), spent)
-    if len(sample) < MIN_PAIRS or len(sample) % 2:
-        assert not over
-    elif spent >= 1.0:
-        assert over
-    else:
-        assert over == (len(sample) >= 6 and median_interval(sample).half_width <= precision)
+    """A neighbour has the cores for half of the time, and what starts a region then waits for a slice of 4 ms to end."""
+    draw, clock = random.Random(seed), Clock()
+    waited = [0.0]
+    monkeypatch.setattr("bench.engine.rounds.waits", lambda: {"1": round(1e9 * waited[0])})
+    for module in ("pairing", "rounds"):
+        monkeypatch.setattr(f"bench.engine.{module}.time.perf_counter", clock)
+    monkeypatch.setattr("bench.engine.pairing.Usage.waited_for_itself", lambda *_: False)
+    taken = [draw.random() < 0.5 for _ in range(100_000)]
+
+    def contended(seconds: float, regions: int) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(regions):
+                start = clock.now
+                while taken[int(clock.now / 4e-3) % len(taken)]:
+                    clock.now = (int(clock.now / 4e-3) + 1.0001) * 4e-3
+                waited[0] += clock.now - start
+                clock.now += seconds / regions * draw.uniform(0.98, 1.02)
+
+        return run
+
+    pairs = race(contended(2e-4, regions), contended(3e-4, dense_regions), "cpu", Plan(5, 4, 3, 3), clock, Patience(0.2, 1e-9))
+    assert CLEAN_PAIRS <= len(pairs.undisturbed) < len(pairs.seconds)
+    assert pairs.speedup == pytest.approx(1.5, rel=0.02)
 
 
-def test_patience_ends_though_no_interval_is_narrow_and_no_clock_moves() -> None:
-    sample = [0.1, 10.0] * (MAX_PAIRS // 2)
-    assert Patience(1.0, 0.01).is_over(Race([1.0] * MAX_PAIRS, sample), 0.0)
-    assert not Patience(1.0, 0.01).is_over(Race([1.0] * (MAX_PAIRS - 2), sample[2:]), 0.0)
-
-
-def test_pairs_that_another_process_disturbed_do_not_count_where_others_suffice() -> None:
-    waited = [0.0, 0.5, 0.001, 0.0, 0.0, 0.015, 0.0, 0.0]
-    dense_waited = [0.0, 0.0, 0.02, 0.9, 0.0, 0.0, 0.01, 0.0]
-    pairs = Race([1.0] * 8, [2.0, 9.0, 2.0, 9.0, 4.0, 2.0, 2.0, 4.0], waited=waited, dense_waited=dense_waited)
-    assert pairs.counted == pairs.undisturbed == [0, 2, 4, 5, 6, 7]
-    assert pairs.speedups == [2, 2, 4, 2, 2, 4]
-    assert pairs.speedup == pairs.median("dense_seconds") == 2
-    few = pairs._replace(waited=[0.03, *waited[1:]])
-    assert few.undisturbed == [2, 4, 5, 6, 7]
-    assert few.counted == list(range(8))
-
-
-def test_where_disturbed_pairs_count_it_is_without_the_time_that_their_threads_had_no_core() -> None:
-    pairs = Race([2.0, 1.0, 1.0], [3.0, 6.0, 2.0], waited=[0.5, 0.02, 0.0], dense_waited=[0.0, 0.5, 0.03])
-    assert pairs.times("seconds") == [1.0, 1.0, 1.0]
-    assert pairs.times("dense_seconds") == [3.0, 3.0, pytest.approx(2 * 0.97)]
-    assert pairs.speedups == pairs.times("dense_seconds")
-    # A wait that is told in a round may be longer than the round itself, which it then says nothing of.
-    assert Race([1.0], [1.0], waited=[5.0], dense_waited=[0.0]).times("seconds") == [pytest.approx(0.1)]
-    assert Race([2.0], [3.0]).speedup == 1.5
-
-
-def test_pairs_satisfy_by_those_that_count() -> None:
-    alike = Race([1.0] * 12, [2.0] * 12, waited=[0.0] * 12, dense_waited=[0.0] * 12)
-    assert Patience().is_satisfied(alike)
-    assert Patience().is_satisfied(alike._replace(dense_waited=[0.5] * 12))  # all alike, and so are they less the waits
-    assert not Patience().is_satisfied(alike._replace(dense_waited=[0.1, 0.5] * 6))
-    assert Patience().is_satisfied(alike._replace(dense_waited=[0.0] * 6 + [0.1, 0.5] * 3))
+def test_what_waits_for_itself_is_visited_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    told_waits(monkeypatch, [float(number) for number in range(1000)])
+    monkeypatch.setattr("bench.engine.pairing.Usage.waited_for_itself", lambda *_: True)
+    clock = Clock()
+    for module in ("pairing", "rounds"):
+        monkeypatch.setattr(f"bench.engine.{module}.time.perf_counter", clock)
+    pairs = race(clock.work("c", 1), clock.work("d", 1), "cpu", Plan(1, 1), clock, Patience(seconds=3.5))
+    assert len(pairs.undisturbed) == len(pairs.seconds) == 2
 
 
 def told_waits(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
@@ -187,11 +169,6 @@ def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
 
     plan = plan_for(1e-2, 1e-2)._replace(pairs=pairs)
     assert race(cached("c"), cached("d"), "cpu", plan, clock).speedups == [1] * pairs
-
-
-def test_visits_of_one_process_join_in_order() -> None:
-    joined = Race([1.0], [2.0], 3.0, [0.0]).joined(Race([4.0, 5.0], [6.0, 7.0], 8.0, [0.5, 0.25]))
-    assert joined == ([1, 4, 5], [2, 6, 7], 11, [0, 0.5, 0.25], [], [], [])
 
 
 @given(st.floats(1e-6, 0.1), st.floats(0.7, 1.4))

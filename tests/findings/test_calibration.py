@@ -20,7 +20,8 @@ def outcomes(draw: random.Random, deviation: float) -> dict[Job, Outcome]:
     for job in jobs_of("cpu", 1):
         outcome = Outcome()
         truth = 1 / (1 + int(job.case.data) / 100)
-        outcome.races = [Race([1.0], [truth * math.exp(draw.gauss(0, deviation))]) for _ in range(12)]
+        for process in range(12):
+            outcome.add(process, Race([1.0], [truth * math.exp(draw.gauss(0, deviation))]), {})
         found[job] = outcome
     return found
 

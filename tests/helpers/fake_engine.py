@@ -1,6 +1,7 @@
 """Drawn figures in the place of measured ones: all of a run but its clocks, in a second. Also a pytest plugin that does so.
 
-A file levels.json, in the working directory, says the speed-up of each layer; those it does not name have 1.
+A file levels.json, in the working directory, says the speed-up of each layer; those it does not name have 1. All pairs of the
+layer that it names as `disturbed` were.
 """
 
 import json
@@ -36,7 +37,8 @@ def drawn(jobs: list[Job], effort: Effort, _: Any, means: Means) -> Results:
         for job in jobs:
             pairs = [1e-3 * draw.lognormvariate(0, 0.002) for _ in range(6)]
             level = levels.get(job.case.layer, 1.0)
-            race = Race(pairs, [level * seconds for seconds in pairs], waited=[0.0] * 6, dense_waited=[0.0] * 6)
+            waited = [0.5 if job.case.layer == levels.get("disturbed") else 0.0] * 6
+            race = Race(pairs, [level * seconds for seconds in pairs], waited=waited, dense_waited=[0.0] * 6)
             outcomes[job.name].add(process, race, FACTS)
     if levels.get("interrupted") and means.journal:
         means.journal.add(0, jobs[0].name, {"failure": "none"})

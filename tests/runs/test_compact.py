@@ -36,6 +36,8 @@ def test_pairs_come_back_as_the_docstring_unpacks_them(processes: list[tuple[lis
     for number, (seconds, data) in enumerate(processes):
         dense = [value * data.draw(st.floats(0.1, 10)) for value in seconds]
         waited = [data.draw(st.floats(0, 1)) for _ in seconds] if waits else []
+        if waits and not number:  # one process at least has something to say
+            waited[0] = 0.0
         outcome.add(number, Race(seconds, dense, waited=waited, dense_waited=waited), FACTS)
     full = row_of(CASE, outcome, "undecided")
     saved_run = compact(saved({"one": full, "other": full}))
@@ -48,6 +50,8 @@ def test_pairs_come_back_as_the_docstring_unpacks_them(processes: list[tuple[lis
     assert np.allclose(logs[2, : logs.shape[1] // 2], full["pair_waited"] or -1, atol=1.1e-4)
     figures = np.frombuffer(base64.b64decode(saved_run["process_figures"]), "<f4").reshape(3, -1)
     assert np.allclose(figures[0], full["process_speedups"] * 2, rtol=1e-6)
+    counts = saved_run["rows"]["process_pairs"]
+    assert (np.sum(counts) if isinstance(counts, list) else counts * full["processes"]) in (logs.shape[1], logs.shape[1] / 2)
 
 
 def test_the_default_run_is_small() -> None:

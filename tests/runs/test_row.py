@@ -8,6 +8,7 @@ from bench.cases import Case
 from bench.runs.outcome import Outcome, Race
 from bench.runs.row import Row, row_of
 from tests.helpers.fake_engine import FACTS
+from tests.runs.test_outcome import clean, disturbed
 
 CASE = Case("forward", "sparse", "csr", "static", "8x8b4", 0.5, "cpu", "float32", 1)
 
@@ -35,3 +36,13 @@ def test_a_bounded_kernel_loads_half_as_many_numbers_as_it_has_flops() -> None:
 def test_seconds_are_the_median_of_the_processes() -> None:
     row = told(CASE, *(Race([seconds], [2 * seconds]) for seconds in (1.0, 2.0, 9.0)))
     assert (row["seconds"], row["dense_seconds"]) == (2.0, 4.0)
+
+
+def test_a_process_without_an_undisturbed_pair_says_nothing_and_its_pairs_are_kept() -> None:
+    row = told(CASE, clean(1.0, 2.0), disturbed(7.0, 8.0, 9.0), clean(3.0).joined(disturbed(4.0)))
+    assert (row["process_numbers"], row["process_speedups"], row["process_seconds"]) == ([0, 2], [2.0, 2.0], [1.5, 3.0])
+    assert (row["processes"], row["process_pairs"]) == (2, [2, 2, 3])
+    assert row["pair_seconds"] == [1.0, 2.0, 3.0, 4.0, 7.0, 8.0, 9.0]
+    assert (row["pairs"], row["undisturbed_pairs"]) == (7, 3)
+    assert row["interval_over"] == "processes"
+    assert told(CASE, disturbed(1.0), clean(1.0))["interval_over"] == "pairs"

@@ -1,0 +1,54 @@
+"""A visit ends when its pairs agree, by the clock, and later where other processes disturbed most of them."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.engine.pairing import CLEAN_PAIRS, LONGER, MAX_PAIRS, MIN_PAIRS, Patience
+from bench.runs.outcome import Race
+from bench.statistics.intervals import median_interval
+
+speedups = st.lists(st.floats(0.1, 10), min_size=0, max_size=40)
+
+
+@given(speedups, st.floats(0, 2), st.floats(0.001, 1))
+def test_patience_ends_on_whole_swaps_by_time_or_by_a_narrow_interval(
+    sample: list[float], spent: float, precision: float
+) -> None:
+    over = Patience(1.0, precision).is_over(Race([1.0] * len(sample), sample), spent)
+    if len(sample) < MIN_PAIRS or len(sample) % 2:
+        assert not over
+    elif spent >= 1.0:
+        assert over
+    else:
+        assert over == (len(sample) >= 6 and median_interval(sample).half_width <= precision)
+
+
+def test_patience_ends_though_no_interval_is_narrow_and_no_clock_moves() -> None:
+    sample = [0.1, 10.0] * (MAX_PAIRS // 2)
+    assert Patience(1.0, 0.01).is_over(Race([1.0] * MAX_PAIRS, sample), 0.0)
+    assert not Patience(1.0, 0.01).is_over(Race([1.0] * (MAX_PAIRS - 2), sample[2:]), 0.0)
+
+
+def test_pairs_satisfy_by_those_that_count() -> None:
+    alike = Race([1.0] * 12, [2.0] * 12, waited=[0.0] * 12, dense_waited=[0.0] * 12)
+    assert Patience().is_satisfied(alike)
+    assert not Patience().is_satisfied(alike._replace(dense_waited=[0.5] * 12))
+    assert not Patience().is_satisfied(alike._replace(dense_waited=[0.0] * 5 + [0.5] * 7))
+    assert Patience().is_satisfied(alike._replace(dense_waited=[0.0] * 6 + [0.1, 0.5] * 3))
+
+
+def test_a_visit_goes_on_for_pairs_that_count_and_not_for_ever() -> None:
+    patience = Patience(1.0, 1e-9)
+
+    def spending(*waited: float) -> float:
+        pairs = Race(
+            [1.0] * len(waited), [2.0 + n for n in range(len(waited))], waited=waited, dense_waited=[0.0] * len(waited)
+        )
+        return next(spent for spent in (0.5, *map(float, range(1, 100))) if patience.is_over(pairs, spent))
+
+    assert spending(0.0, 0.0) == 1  # as long as on a quiet machine
+    assert spending(0.0, 0.5) == LONGER
+    assert spending(*[0.5] * 20) == LONGER
+    assert spending(*[0.5] * 20, *[0.0] * CLEAN_PAIRS) == 1
+    waits = [0.5] * LONGER * MAX_PAIRS
+    assert patience.is_over(Race([1.0] * len(waits), [1.0] * len(waits), waited=waits, dense_waited=waits), 0.0)

@@ -1,0 +1,48 @@
+"""What other processes disturbed has no figure, and the user is told."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.fake_engine import replace_engine
+from tests.helpers.in_process import SMALL, run
+
+FORWARD = [*SMALL, "--op", "forward", "--layer", "csr,masked", "-p", "no:unraisableexception", "-rs"]
+
+
+def test_a_case_that_was_disturbed_throughout_is_skipped_and_the_others_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_engine(monkeypatch)
+    (tmp_path / "levels.json").write_text(json.dumps({"disturbed": "csr"}))
+    done = run(*FORWARD, "--benchmark-json=run.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "every pair was disturbed by other processes; run it on a quieter machine, or give it more --budget" in done.stdout
+    assert "33% of all pairs were disturbed by other processes, and do not count" in done.stdout
+    assert "1 case is left out, all of whose pairs were; run on a quieter machine, or give it more --budget" in done.stdout
+    saved = json.loads((tmp_path / "run.json").read_text())["benchmarks"]
+    assert {one["extra_info"]["layer"] for one in saved} == {"dense", "masked"}
+
+
+def test_what_is_gone_as_it_was_disturbed_fails_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_engine(monkeypatch)
+    storage = f"--benchmark-storage={tmp_path / 'runs'}"
+    assert run(*FORWARD, storage, "--benchmark-autosave", cwd=tmp_path).returncode == 0
+    (tmp_path / "levels.json").write_text(json.dumps({"disturbed": "csr"}))
+    done = run(*FORWARD, storage, "--benchmark-compare", "--fail-slower=10%", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "gone" in done.stdout
+
+
+def test_where_nothing_was_disturbed_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_engine(monkeypatch)
+    assert "disturbed" not in run(*FORWARD, cwd=tmp_path).stdout
+
+
+def test_where_everything_was_the_run_ends_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_engine(monkeypatch)
+    (tmp_path / "levels.json").write_text(json.dumps({"disturbed": "csr"}))
+    done = run(*FORWARD, "-k", "csr", "--benchmark-autosave", cwd=tmp_path)
+    assert done.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), done.stdout
+    assert "100% of all pairs were disturbed" in done.stdout
