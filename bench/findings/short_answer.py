@@ -27,7 +27,7 @@ class Layer(NamedTuple):
     sparsity: float
     speedup: Interval
     verdict: str
-    break_even: str  # in words; empty where one sparsity was measured
+    break_even: str  # in words; empty where there is none, or one sparsity was measured
     stored: float | None
 
 
@@ -64,7 +64,8 @@ def short_answer(rows: Sequence[Row], machine: str) -> ShortAnswer:
     trained = trainings(row for row in rows if row["op"] == "train")
     tuned = [one for one in trained if one.protocol == "tuned"]
     told_rows = [row for row in whole if any((row["op"], Place.of(row)) == (kind.op, kind.place) for kind in kinds)]
-    conditions = list(dict.fromkeys(Place.of(row).conditions for row in rows))
+    told_of = [row for row in rows if row["model"] != "dense"] or rows  # dense in fewer bits is there as a rival
+    conditions = list(dict.fromkeys(Place.of(row).conditions for row in told_of))
     return ShortAnswer(machine, conditions, kinds, tuned or trained, undecided(whole, told_rows))
 
 
@@ -120,6 +121,7 @@ def _best(rows: Sequence[Row], asked: float) -> Layer | None:
 
 def _layer(row: Row, rows: Sequence[Row], rest: Sequence[Row] = ()) -> Layer:
     curve = [one for one in rows if one["layer"] == row["layer"]]
+    even = told(break_even(curve), curve) if len(curve) > 1 else ""
     alike = [one["layer"] for one in rest if not _is_behind(one, row)]
     return Layer(
         name=row["layer"],
@@ -127,7 +129,7 @@ def _layer(row: Row, rows: Sequence[Row], rest: Sequence[Row] = ()) -> Layer:
         sparsity=row["sparsity"],
         speedup=speedup_of(row),
         verdict=row["verdict"],
-        break_even=told(break_even(curve), curve) if len(curve) > 1 else "",
+        break_even="" if even.startswith("none") else even,  # a curve that falls again has none
         stored=row["bytes_stored"] / row["dense_bytes_stored"] if row.get("dense_bytes_stored") else None,
     )
 

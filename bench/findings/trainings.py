@@ -118,7 +118,7 @@ def _verdict(arms: Sequence[Arm]) -> str:
         return "cost time"
     if faster == len(arms):
         return "saved time"
-    mixed = f"saved time in {faster} and cost time in {slower} of {len(arms)} arms"
+    mixed = f"saved time in {faster} and cost time in {slower} of {len(arms)} arm{'s' * (len(arms) != 1)}"
     return f"{mixed}, and is undecided in the others" if faster + slower < len(arms) else mixed
 
 
@@ -155,4 +155,6 @@ def brief(found: Trainings) -> Iterator[str]:
 def _counted(arms: Sequence[Arm]) -> str:
     counts = {"faster": sum(arm.speedup.low > 1 for arm in arms), "slower": sum(arm.speedup.high < 1 for arm in arms)}
     counts["undecided"] = len(arms) - sum(counts.values())
-    return f"{', '.join(f'{count} {what}' for what, count in counts.items() if count)} of {len(arms)} arms"
+    return (
+        f"{', '.join(f'{count} {what}' for what, count in counts.items() if count)} of {len(arms)} arm{'s' * (len(arms) != 1)}"
+    )

@@ -85,7 +85,7 @@ def test_the_sentence_is_made_of_the_figures() -> None:
     [
         (0.5, "cost time"),
         (2.0, "saved time"),
-        (1.0, "saved time in 0 and cost time in 0 of 1 arms, and is undecided in the others"),
+        (1.0, "saved time in 0 and cost time in 0 of 1 arm, and is undecided in the others"),
     ],
 )
 def test_the_verdict_follows_the_interval(dense: float, verdict: str) -> None:
