@@ -113,7 +113,7 @@ def _paying(kind: Kind, best: Layer) -> str:
     late = "" if best.sparsity == kind.asked else f"nothing decided faster at {kind.asked:g}, but "
     names = " or ".join([best.name, *best.alike])
     even = f", from {best.break_even} on" if best.break_even else ""
-    bytes_stored = "" if best.stored is None else f", bytes {best.stored:.2f}"
+    bytes_stored = "" if best.stored is None else f", bytes\0{best.stored:.2f}"  # kept together: see `wrapped`
     return f"{late}{names} {best.speedup}x at {best.sparsity:g}{bytes_stored}{even}"
 
 
