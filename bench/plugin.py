@@ -11,15 +11,18 @@ from bench.cases import Case, cases, stored
 from bench.engine.pairing import Plan
 from bench.findings.answer import answer_of
 from bench.findings.break_even import break_evens
+from bench.findings.short_answer import short_answer
 from bench.grids import REPLAYED, STORED
 from bench.hooks.options import add_options, read_effort, read_options
+from bench.hooks.screen import machine_of, screen_of
 from bench.hooks.state import EFFORT, MACHINE, NOTES, OUTCOMES, REPORTED, ROWS, SELECTION
 from bench.tables.answer import lines
+from bench.tables.short_answer import headlines
 from bench.works.replays import Work, Works, listed
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
 
-pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session"]
+pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session", "bench.hooks.last_lines"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -212,7 +215,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Gen
         return (yield)
     finally:
         rows = list(config.stash[REPORTED].values())
-        if rows:
+        if rows and not config.option.answer_only:
             terminalreporter.section("do sparse networks save compute?")
-            for line in lines(answer_of(rows)):
+            screen = screen_of(terminalreporter)
+            for line in (*headlines(short_answer(rows, machine_of(config)), screen), "", *lines(answer_of(rows), screen)):
                 terminalreporter.write_line(line)

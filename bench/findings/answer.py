@@ -17,6 +17,7 @@ from bench.findings.costs import (
     rooflines,
     update_costs,
 )
+from bench.findings.grouping import layer_named
 from bench.findings.precisions import Precisions, precisions
 from bench.findings.speedups import Fractions, SpeedUps, Verdicts, realised, speed_ups, verdict_counts
 from bench.findings.step_split import StepSplits, step_splits
@@ -44,7 +45,7 @@ class Answer(NamedTuple):
 
 def answer_of(rows: Sequence[Row]) -> Answer:
     """Return the findings that `rows` tell."""
-    whole = [row for row in rows if row["op"] in WHOLE]
+    whole = [layer_named(row) for row in rows if row["op"] in WHOLE]
     parts = [row for row in rows if row["op"] in PARTS]
     beside = [row for row in rows if row["op"] == "beside"]
     return Answer(

@@ -36,7 +36,7 @@ class Bytes(NamedTuple):
 
     stored: float
     peak_bytes: int
-    other_layout: float
+    other_layout: float | None  # where the row tells it
 
 
 class Memory(NamedTuple):
@@ -130,7 +130,7 @@ def memories(rows: Sequence[Row]) -> list[Memory]:
 
 
 def _bytes(row: Row) -> Bytes:
-    return Bytes(row["bytes_stored"] / row["dense_bytes_stored"], row["peak_bytes"], row["other_layout_cost"])
+    return Bytes(row["bytes_stored"] / row["dense_bytes_stored"], row["peak_bytes"], row.get("other_layout_cost"))
 
 
 def energies(rows: Sequence[Row]) -> list[Energy]:

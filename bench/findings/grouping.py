@@ -5,9 +5,10 @@ from itertools import groupby
 from typing import NamedTuple
 
 from bench.runs.row import Row
-from bench.statistics.intervals import Interval
+from bench.statistics.intervals import Interval, median_interval
 
 REGIMES = {"warm": "", "cold": ", cold caches", "graph": ", graph replay", "graph-cold": ", graph replay, cold weights"}
+NARROW = "narrow dense"  # with as many weights as a layer of its sparsity keeps
 
 
 class Place(NamedTuple):
@@ -33,9 +34,14 @@ class Place(NamedTuple):
         skew = f", rows skewed by {self.skew:g}" if self.skew else ""
         return f"{self.device}, {self.dtype}, {self.threads} thread{'s' * (self.threads != 1)}{regime}{skew}"
 
+    @property
+    def size(self) -> str:
+        """The shape and the batch, in words."""
+        return f"{self.shape} batch {self.batch}"
+
     def __str__(self) -> str:
         """Return the place in words."""
-        return f"{self.shape} batch {self.batch} ({self.conditions})"
+        return f"{self.size} ({self.conditions})"
 
 
 class Told(NamedTuple):
@@ -53,6 +59,11 @@ class Told(NamedTuple):
 def speedup_of(row: Row) -> Interval:
     """Return the speed-up of a row with its interval."""
     return Interval(row["speedup"], row["speedup_low"], row["speedup_high"])
+
+
+def layer_named(row: Row) -> Row:
+    """Return a row with its layer as it is called: dense of fewer weights is no arm of the layer that it is built of."""
+    return row | {"layer": NARROW} if row["model"] == "narrow" else row
 
 
 def by_fields(rows: Iterable[Row], *fields: str) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
@@ -76,3 +87,11 @@ def by_place(rows: Iterable[Row], *fields: str) -> Iterator[tuple[Place, list[Ro
 def sparsities_of(rows: Iterable[Row]) -> list[float]:
     """Return the different sparsities of some rows, rising."""
     return sorted({row["sparsity"] for row in rows})
+
+
+def ratio_of(above: Row, field: str, below: Row, other: str) -> Interval | None:
+    """Return the ratio of two rows' figures, over the processes that measured both; None where none did."""
+    over = dict(zip(above["process_numbers"], above[field], strict=True))
+    under = dict(zip(below["process_numbers"], below[other], strict=True))
+    common = sorted(over.keys() & under.keys())
+    return median_interval([over[process] / under[process] for process in common]) if common else None

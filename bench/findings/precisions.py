@@ -7,9 +7,9 @@ the same processes, though not in pairs of rounds: each process gives a ratio of
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import Place, by_fields, by_place, sparsities_of
+from bench.findings.grouping import Place, by_fields, by_place, ratio_of, sparsities_of
 from bench.runs.row import Row
-from bench.statistics.intervals import Interval, median_interval
+from bench.statistics.intervals import Interval
 
 # From the most bits of a factor to the fewest; those of one line are no rivals of one another.
 FALLING = (("float64",), ("float32",), ("tf32",), ("bfloat16", "float16"))
@@ -39,30 +39,29 @@ def precisions(rows: Sequence[Row]) -> list[Precisions]:
     found = []
     for place, group in by_place(rows):
         dense, layers = [], []
-        for lower in _lower(place.dtype):
-            there = place._replace(dtype=lower)
+        for bits in lower(place.dtype):
+            there = place._replace(dtype=bits)
             for (op, layer), of_layer in by_fields(group, "op", "layer"):
                 rival = references.get((op, there))
                 ratios = {row["sparsity"]: ratio for row in of_layer if rival and (ratio := _against(row, rival))}
                 if ratios and of_layer[0]["model"] == "dense":
-                    dense.append((op, lower, ratios[0.0].inverse))
+                    dense.append((op, bits, ratios[0.0].inverse))
                 elif ratios:
-                    layers.append(Against(op, layer, lower, ratios))
+                    layers.append(Against(op, layer, bits, ratios))
         if layers:
             sparse = [row for row in group if row["model"] != "dense"]
             found.append(Precisions(place, sparsities_of(sparse), dense, layers))
     return found
 
 
-def _lower(dtype: str) -> Iterator[str]:
+def lower(dtype: str) -> Iterator[str]:
+    """Yield the number types of fewer bits of a factor than `dtype`."""
     ranks = {name: rank for rank, names in enumerate(FALLING) for name in names}
     yield from (name for name, rank in ranks.items() if dtype in ranks and rank > ranks[dtype])
 
 
 def _against(row: Row, rival: Row) -> Interval | None:
     """Return the speed-up of a row's candidate, or of its dense reference where it is dense, over the rival's dense."""
-    arm = "process_dense_seconds" if row["model"] == "dense" else "process_seconds"
-    own = dict(zip(row["process_numbers"], row[arm], strict=True))
-    its = dict(zip(rival["process_numbers"], rival["process_dense_seconds"], strict=True))
-    common = sorted(own.keys() & its.keys())
-    return median_interval([its[process] / own[process] for process in common]) if common else None
+    return ratio_of(
+        rival, "process_dense_seconds", row, "process_dense_seconds" if row["model"] == "dense" else "process_seconds"
+    )

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import Place, by_fields, speedup_of
+from bench.findings.grouping import NARROW, Place, by_fields, speedup_of
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import process_interval
@@ -118,7 +118,7 @@ def _verdict(arms: Sequence[Arm]) -> str:
         return "cost time"
     if faster == len(arms):
         return "saved time"
-    mixed = f"saved time in {faster} and cost time in {slower} of {len(arms)} arms"
+    mixed = f"saved time in {faster} and cost time in {slower} of {len(arms)} arm{'s' * (len(arms) != 1)}"
     return f"{mixed}, and is undecided in the others" if faster + slower < len(arms) else mixed
 
 
@@ -134,3 +134,27 @@ def _quality(arms: Sequence[Arm]) -> str:
 def _between(values: Sequence[float], style: str) -> str:
     low, high = (format(bound, style) for bound in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
+
+
+def brief(found: Trainings) -> Iterator[str]:
+    """Yield what was found in a few words for each sparsity, all sparse arms together, with dense and narrow dense beside."""
+    for sparsity in sorted({arm.sparsity for arm in found.arms if arm.model == "sparse"}):
+        group = [arm for arm in found.arms if arm.model == "sparse" and arm.sparsity == sparsity]
+        narrow = [arm for arm in found.arms if arm.model == "narrow" and arm.sparsity == sparsity]
+        text = (
+            f"training on {found.data} ({found.protocol}) at {sparsity:g}: {_counted(group)}, "
+            f"{_between([arm.speedup.median for arm in group], '.2f')}x, "
+            f"accuracy {_between([arm.test_accuracy.mean for arm in group], '.3f')} "
+            f"(dense {group[0].dense_test_accuracy:.3f})"
+        )
+        if narrow:
+            text += f"; {NARROW} {narrow[0].speedup}x, accuracy {narrow[0].test_accuracy.mean:.3f}"
+        yield text
+
+
+def _counted(arms: Sequence[Arm]) -> str:
+    counts = {"faster": sum(arm.speedup.low > 1 for arm in arms), "slower": sum(arm.speedup.high < 1 for arm in arms)}
+    counts["undecided"] = len(arms) - sum(counts.values())
+    return (
+        f"{', '.join(f'{count} {what}' for what, count in counts.items() if count)} of {len(arms)} arm{'s' * (len(arms) != 1)}"
+    )

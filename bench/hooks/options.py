@@ -55,6 +55,7 @@ def add_options(group: Any) -> None:
         "--precision", metavar="FRACTION", help=f"half-width of the interval at which a case is done; default: {PRECISION:g}"
     )
     group.addoption("--budget", metavar="SECONDS", help=f"time after which no case is measured further; default: {BUDGET:g}")
+    group.addoption("--answer-only", action="store_true", help="print the short answer alone, without tables and progress")
     group.addoption("--energy", action="store_true", help="joules of a call too, where a GPU tells them; half a second a case")
     group.addoption("--resume", action="store_true", help="go on with the newest broken run of these cases, if there is one")
     group.addoption(

@@ -18,6 +18,7 @@ from bench.comparisons.gate import SHOWN, failures
 from bench.comparisons.machines import machines_of
 from bench.hooks.asked import was_asked
 from bench.hooks.options import not_for_train, read_compared, read_gate
+from bench.hooks.screen import screen_of
 from bench.hooks.state import (
     COMPARED,
     DESELECTED,
@@ -192,9 +193,10 @@ def _summary(terminal: Any, config: pytest.Config) -> Generator[str]:
     comparison = stash[COMPARED].comparison if COMPARED in stash else None
     if comparison is not None:
         terminal.section("what changed?")
-        yield from text(comparison)
+        screen = screen_of(terminal)
+        yield from text(comparison, screen)
         if not comparison.is_sound:
-            yield from machines_lines(machines_of([comparison.old, comparison.new]))
+            yield from machines_lines(machines_of([comparison.old, comparison.new]), screen)
     yield from stash[NOTES]
     failed = stash[FAILED]
     if failed:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from bench.findings.calibration import Resolution
-from bench.tables.text import new_console, new_table, text_of
+from bench.tables.grid import Grid, print_table
+from bench.tables.text import Screen, new_console, print_text, text_of
 
 HEADERS = (
     "planted",
@@ -15,20 +16,20 @@ HEADERS = (
 )
 
 
-def lines(found: Resolution | None, overhead: float) -> Iterator[str]:
+def lines(found: Resolution | None, overhead: float, screen: Screen | None = None) -> Iterator[str]:
     """Yield the lines that tell what was found, and at what cost; `overhead` are the engine's own seconds in a call."""
-    console = new_console()
-    console.print(
-        "Works against their own clones, with extra calls planted: what was called, and how often intervals are right"
+    console = new_console(screen)
+    print_text(
+        console, "Works against their own clones, with extra calls planted: what was called, and how often intervals are right"
     )
     if found:
-        table = new_table(HEADERS)
+        table = Grid(HEADERS)
         for percent, *rates, half_width in found.planted:
             table.add_row(f"{percent} %", *map(str, rates), f"{half_width:.1%}")
-        console.print(table)
-        console.print(_sentences(found, overhead))
+        print_table(console, "", table)
+        print_text(console, _sentences(found, overhead))
     else:
-        console.print("no run is complete: ask for more time with --budget")
+        print_text(console, "no run is complete: ask for more time with --budget")
     yield from text_of(console)
 
 

@@ -9,29 +9,30 @@ from bench.comparisons.summary import Summary
 from bench.runs.saved import Measured, interval
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import MARGIN
-from bench.tables.text import new_console, new_table, print_table, text_of
+from bench.tables.grid import Grid, print_table
+from bench.tables.text import Screen, new_console, print_text, text_of
 
 LISTED = ("slower", "faster", "changed definition", "gone")  # the others are counted
 HEADERS = ("case", "verdict", "speed-up before", "speed-up now", "change", "own time", "dense's time", "")
 READ = "change: the speed-up now over that before, below 1 is slower; times: now over before, below 1 is less; [95 % interval]"
 
 
-def text(comparison: Comparison) -> Iterator[str]:
+def text(comparison: Comparison, screen: Screen | None = None) -> Iterator[str]:
     """Yield the lines of a comparison for a terminal."""
-    console = new_console()
+    console = new_console(screen)
     for line in _head(comparison):
-        console.print(line)
+        print_text(console, line)
     if comparison.is_sound:
         listed, more = _listed(comparison)
         if listed:
-            table = new_table(HEADERS, left=2)
+            table = Grid(HEADERS)
             for one in listed:
                 table.add_row(*_cells(one))
             print_table(console, READ, table)
         for line in more:
-            console.print(line)
+            print_text(console, line)
         for line in _tail(comparison.summary):
-            console.print(line)
+            print_text(console, line)
     yield from text_of(console)
 
 

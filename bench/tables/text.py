@@ -1,39 +1,85 @@
-"""What all tables share: a console that keeps plain text, tables that cut no cell, and how figures are written."""
+"""What all tables share: the screen they are to fit, the console that keeps their lines, and how figures are written."""
 
 import io
-from collections.abc import Iterable, Iterator
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-WIDTH = 10_000  # tables take only what they need, and no cell is ever cut; a narrow terminal wraps
+WIDTH = 100  # columns, where no terminal tells its own
+READABLE = 60  # columns: in fewer no table of figures can be read, so that a narrower terminal wraps
 MARKS = {"faster": "+", "slower": "-", "same": "=", "undecided": "?"}  # of verdicts
+COLOURS = {"faster": "green", "slower": "red", "same": "dim", "undecided": "yellow"}
 
 
-def new_console() -> Console:
-    """Return a console that keeps plain text, of any width."""
-    return Console(file=io.StringIO(), width=WIDTH, highlight=False, markup=False, color_system=None, legacy_windows=False)
+class Screen(NamedTuple):
+    """What is printed on: its width in columns, and whether it shows colours."""
+
+    width: int = WIDTH
+    is_coloured: bool = False
+
+
+def screen_of_output() -> Screen:
+    """Return what standard output is: a terminal of some width, with colours unless NO_COLOR is set; a plain file otherwise."""
+    if not (hasattr(sys.stdout, "isatty") and sys.stdout.isatty()):
+        return Screen()
+    return Screen(shutil.get_terminal_size((WIDTH, 24)).columns, not os.environ.get("NO_COLOR"))
+
+
+def new_console(screen: Screen | None = None) -> Console:
+    """Return a console that keeps what is printed on it, for a screen; by default that of standard output."""
+    width, is_coloured = screen or screen_of_output()
+    return Console(
+        file=io.StringIO(),
+        width=max(width, READABLE),
+        highlight=False,
+        markup=False,
+        force_terminal=is_coloured,
+        color_system="standard" if is_coloured else None,
+        no_color=not is_coloured,
+        legacy_windows=False,
+    )
 
 
 def text_of(console: Console) -> Iterator[str]:
-    """Yield the lines that were printed on a console of `new_console`."""
+    """Yield the lines that were printed on a console of `new_console`, never two empty ones in a row."""
     assert isinstance(console.file, io.StringIO)
-    yield from (line.rstrip() for line in console.file.getvalue().splitlines())
+    before = "nothing"
+    for line in map(str.rstrip, console.file.getvalue().splitlines()):
+        if line or before:
+            yield line
+        before = line
 
 
-def print_table(console: Console, title: str, table: Table) -> None:
-    """Print a table under its title."""
-    console.print(title)  # apart, because a table's own title wraps at the table's width
-    console.print(table)
+def print_text(console: Console, text: str) -> None:
+    """Print lines of text, broken between words where they are longer than the console is wide; no word is cut."""
+    for line in text.split("\n"):
+        console.print("\n".join(wrapped(line, console.width)) or "", soft_wrap=True)
 
 
-def new_table(headers: Iterable[str], left: int = 1) -> Table:
-    """Return an empty table: the first `left` columns flush left, the others right, no cell ever cut."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, header in enumerate(headers):
-        table.add_column(header, justify="left" if number < left else "right", no_wrap=True)
-    return table
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Return the lines of a text, all but the first indented; a figure stays beside its interval."""
+    bound = "".join("\0" if character == " " and inside else character for character, inside in _brackets(text))
+    lines = textwrap.wrap(bound, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\0", " ") for line in lines]
+
+
+def _brackets(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield each character, and whether it is within square brackets or is the blank before them."""
+    depth = 0
+    for number, character in enumerate(text):
+        depth += (character == "[") - (character == "]")
+        yield character, depth > 0 or text[number + 1 : number + 2] == "["
+
+
+def coloured(text: str, verdict: str) -> Text:
+    """Return a text in the colour of a verdict."""
+    return Text(text, style=COLOURS.get(verdict, ""))
 
 
 def size(value: float) -> str:

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-from rich.table import Table
-
 from bench.findings.trainings import Arm, Trainings
-from bench.tables.text import new_table, seconds
+from bench.tables.grid import Grid
+from bench.tables.text import seconds
 
 COLUMNS: dict[str, Callable[[Arm], str]] = {
     "arm": lambda arm: arm.name,
@@ -23,13 +22,13 @@ COLUMNS: dict[str, Callable[[Arm], str]] = {
 }
 
 
-def trainings_table(found: Trainings) -> tuple[str, Table]:
+def trainings_table(found: Trainings) -> tuple[str, Grid]:
     """Return the table of a data set under a protocol, and its title."""
     title = (
         f"Trained on {found.data}, protocol {found.protocol}, {found.epochs} epochs of batch {found.batch} "
         f"({found.conditions}): mean over {found.seeds} seed{'s' * (found.seeds != 1)} (lowest highest)"
     )
-    table = new_table(COLUMNS)
+    table = Grid(COLUMNS, keys=2)
     for arm in found.arms:
         table.add_row(*(cell(arm) for cell in COLUMNS.values()))
     return title, table

@@ -10,7 +10,7 @@ from bench.comparisons.cases import VERDICTS
 from bench.comparisons.comparison import Comparison, compare
 from bench.runs.saved import Run
 from bench.tables.comparison import text
-from tests.helpers.rows import saved_row, saved_run
+from tests.helpers.rows import WIDE, saved_row, saved_run
 from tests.strategies import seeds
 
 MIRROR = {"slower": "faster", "faster": "slower", "new": "gone", "gone": "new"}
@@ -65,7 +65,7 @@ def test_a_slower_layer_is_named_and_the_others_are_counted() -> None:
     assert len(comparison.having("slower")) == 3
     for one in comparison.having("slower"):
         assert one.slowdown == pytest.approx(0.25, abs=0.05)
-    lines = list(text(comparison))
+    lines = list(text(comparison, WIDE))
     assert sum("forward[csr-" in line for line in lines) == 3
     assert not any("forward[tiled-" in line or "forward[masked-" in line for line in lines)
     assert any(line.startswith("9 cases: 3 slower") for line in lines)

@@ -22,7 +22,7 @@ def test_dense_stands_beside_the_layers_and_not_among_them() -> None:
 def test_a_peak_is_in_bytes_also_beside_a_dense_that_takes_none() -> None:
     rows = [row(**STEP | {"dense_peak_bytes": 0})]
     assert memories(rows)[0].layers["csr"][0.5] == (0.25, 2**20, 1.25)
-    assert "0.25 stored, 1 MiB peak, 1.25 time" in "\n".join(lines(answer_of(rows)))
+    assert "peak           1 MiB" in "\n".join(lines(answer_of(rows)))
 
 
 def test_updates_are_told_by_rule_and_layer() -> None:

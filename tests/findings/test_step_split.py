@@ -14,7 +14,7 @@ from bench.tables.answer import lines
 from bench.works.operations import operation
 from bench.works.problems import build, problems
 from sparse_models.models import MLP
-from tests.helpers.rows import row
+from tests.helpers.rows import WIDE, row
 from tests.strategies import FLOAT64_LAYERS
 
 STEP = Case("step", "sparse", "csr", "static", "8x8b4", 0.5, "cpu", "float32", 1)
@@ -75,7 +75,9 @@ def test_the_table_tells_every_part_and_the_rest() -> None:
         STEP._replace(op=part): timed(part, [2e-3] * 6) for part in PARTS
     }
     add_splits(rows)
-    [line] = [line for line in lines(answer_of(list(rows.values()))) if line.strip().startswith("csr") and "10 ms" in line]
+    [line] = [
+        line for line in lines(answer_of(list(rows.values())), WIDE) if line.strip().startswith("csr") and "10 ms" in line
+    ]
     assert line.count("20% 1.00") == 4
     assert "20% [20% 20%]" in line
 

@@ -6,6 +6,9 @@ from typing import Any
 import msgspec
 
 from bench.runs.saved import Run, SavedRow, joined_over_seeds
+from bench.tables.text import Screen
+
+WIDE = Screen(1_000)  # on which no table is split and no line broken
 
 
 def row(**fields: Any) -> dict[str, Any]:

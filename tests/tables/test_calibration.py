@@ -12,6 +12,7 @@ from bench.findings.calibration import Calibration, Planted, Resolution, judge, 
 from bench.statistics.proportions import rate
 from bench.tables.calibration import lines
 from tests.findings.test_calibration import outcomes
+from tests.helpers.rows import WIDE
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_rates_have_their_interval(hits: int, of: int, text: str) -> None:
 def test_the_table_counts_what_the_comparisons_say() -> None:
     found = judge(0, outcomes(random.Random(1), 0.01))
     spent = Spent(timed=60.0, warming=20.0, building=10.0, starting=8.0, bookkeeping=2.0)
-    text = "\n".join(lines(resolution_of(Calibration(found, 100.0, len(found), spent)), 40e-9))
+    text = "\n".join(lines(resolution_of(Calibration(found, 100.0, len(found), spent)), 40e-9, WIDE))
     identical = sum(one.planted == 0 for one in found)
     slow = [one for one in found if one.planted == 10]
     assert f"False alarms on identical code: 0 of {identical} = 0.0%" in text
@@ -55,7 +56,7 @@ def test_a_rates_interval_holds_the_rate(of: int, data: st.DataObject) -> None:
 def test_each_rate_stands_under_its_own_header() -> None:
     one, two, three, four = (rate(hits, 9) for hits in (1, 2, 3, 4))
     found = Resolution([Planted(5, one, two, three, four, 0.1)], one, one, (0.1, 0.2), 1.0, Spent(), 0.1)
-    [header] = [line for line in lines(found, 0.0) if line.strip().startswith("planted")]
-    [line] = [line for line in lines(found, 0.0) if line.strip().startswith("5 %")]
+    [header] = [line for line in lines(found, 0.0, WIDE) if line.strip().startswith("planted")]
+    [line] = [line for line in lines(found, 0.0, WIDE) if line.strip().startswith("5 %")]
     ends = [header.index(name) + len(name) for name in ("slower", "faster", "identical", "truth")]
     assert [re.findall(r"\d of 9", line[:end])[-1] for end in ends] == [f"{hits} of 9" for hits in (1, 2, 3, 4)]

@@ -2,7 +2,7 @@ from bench.comparisons.comparison import compare
 from bench.comparisons.gate import SHOWN
 from bench.tables.comparison import markdown, text
 from tests.comparisons.test_comparison import drawn
-from tests.helpers.rows import saved_row, saved_run
+from tests.helpers.rows import WIDE, saved_row, saved_run
 
 
 def test_long_lists_are_cut_and_counted() -> None:
@@ -25,9 +25,9 @@ def test_markdown_has_the_verdict_first_and_a_row_for_what_matters() -> None:
 
 def test_each_run_has_its_side() -> None:
     old, new = (saved_run({"a": saved_row(speedups=[level] * 8)}, name=f"run {level}") for level in (4.0, 2.0))
-    [line] = [line for line in text(compare(old, new)) if line.strip().startswith("a ")]
+    [line] = [line for line in text(compare(old, new), WIDE) if line.strip().startswith("a ")]
     assert line.index("4.00 [4.00 4.00]") < line.index("2.00 [2.00 2.00]") < line.index("0.50 [0.50 0.50]")
-    first, second, *_ = (line.partition(":")[2].split(" (")[0].strip() for line in text(compare(old, new)))
+    first, second, *_ = (line.partition(":")[2].split(" (")[0].strip() for line in text(compare(old, new), WIDE))
     assert (first, second) == ("run 4.0", "run 2.0")
 
 

@@ -1,0 +1,169 @@
+"""What a reader wants to know first in, at most a dozen lines for the end of the screen out."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from bench.findings.grouping import NARROW
+from bench.findings.short_answer import Kind, Layer, ShortAnswer
+from bench.findings.trainings import brief
+from bench.findings.undecided import Undecided
+from bench.statistics.verdicts import MIN_PROCESSES
+from bench.tables.text import Screen, new_console, print_text, text_of, wrapped
+
+MOST = 12  # lines
+INDENT = "  "
+ONE_SAMPLE, TRAINED, STEPPED, FORWARD, MORE = range(5)  # what is left out last to first where not all fits
+
+PAYS, HIGHER, UNDECIDED, NOT = STATUSES = ("pays in", "pays only if it is higher in", "is undecided in", "does not pay in")
+
+
+class _Item(NamedTuple):
+    """Lines that belong together, and how soon they are left out; None where they never are."""
+
+    rank: int | None
+    lines: list[str]
+
+
+def headline(found: ShortAnswer) -> str:
+    """Return the answer in one sentence, with how to read the figures after it."""
+    conditions = f" ({found.conditions[0]})" if len(found.conditions) == 1 else ""
+    on = f"On {found.machine}{conditions}"
+    if not found.kinds:
+        return (
+            f"{on} {'trainings alone were measured' if found.trainings else 'no speed-up of a whole operation was measured'}."
+        )
+    works: dict[str, list[str]] = {}
+    for kind in found.kinds:
+        works.setdefault(_status(kind), []).append(_work(kind))
+    at = " or ".join(f"{sparsity:g}" for sparsity in sorted({kind.asked for kind in found.kinds}))
+    told = "; ".join(f"{status} {_listed(works[status])}" for status in STATUSES if status in works)
+    return f"{on} sparsity {at} {told} (x: times dense's speed; bytes: stored, over dense's)."
+
+
+def headlines(found: ShortAnswer, screen: Screen | None = None) -> Iterator[str]:
+    """Yield the answer in one sentence alone, for those who begin to read at the top."""
+    console = new_console(screen)
+    print_text(console, headline(found))
+    yield from text_of(console)
+
+
+def _status(kind: Kind) -> str:
+    if kind.best:
+        return PAYS if kind.best.sparsity == kind.asked else HIGHER
+    return UNDECIDED if any(layer.verdict == "undecided" for layer in kind.others) else NOT
+
+
+def lines(found: ShortAnswer, screen: Screen | None = None) -> Iterator[str]:
+    """Yield the lines of the short answer; what is left out for want of room is in the tables."""
+    console = new_console(screen)
+    items = [
+        _Item(None, wrapped(headline(found), console.width)),
+        *(
+            _Item(_rank(kind), wrapped(_kind(kind, names_conditions=len(found.conditions) > 1), console.width, INDENT))
+            for kind in found.kinds
+        ),
+        *(_Item(None, wrapped(text, console.width, INDENT)) for text in _rivals(found)),
+        *(
+            _Item(MORE if number < len(found.trainings) - 1 else TRAINED, wrapped(text, console.width, INDENT))
+            for number, one in enumerate(found.trainings)
+            for text in brief(one)
+        ),
+        _Item(None, list(_undecided(found.undecided, console.width))),
+    ]
+    for item in _fitting(items):
+        for line in item.lines:
+            print_text(console, line)
+    yield from text_of(console)
+
+
+def _fitting(items: Sequence[_Item]) -> list[_Item]:
+    """Return the items for which there are lines, those of low rank first of all, in their order."""
+    kept: list[_Item] = []
+    for item in sorted(items, key=lambda one: -1 if one.rank is None else one.rank):
+        if item.rank is None or sum(len(one.lines) for one in (*kept, item)) <= MOST:
+            kept.append(item)
+    return [item for item in items if item in kept]
+
+
+def _rank(kind: Kind) -> int:
+    if kind.op == "forward":
+        return ONE_SAMPLE if kind.is_one_sample else FORWARD
+    return {"training_step": TRAINED, "step": STEPPED}.get(kind.op, MORE)
+
+
+def _work(kind: Kind) -> str:
+    return f"{kind.op} of one sample" if kind.is_one_sample else kind.op
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""
+
+
+def _kind(kind: Kind, *, names_conditions: bool) -> str:
+    """Return what is told of a kind of work; x is times the speed of dense."""
+    place = kind.place.size.replace(" batch ", "b") + (f" ({kind.place.conditions})" if names_conditions else "")
+    compiled = " against compiled dense" if kind.reference == "compiled" else ""
+    told = _paying(kind, kind.best) if kind.best else _not_paying(kind)
+    differs = kind.elsewhere_paying != (kind.elsewhere if _status(kind) == PAYS else 0)
+    elsewhere = f"; elsewhere faster in {kind.elsewhere_paying} of {kind.elsewhere}" if differs else ""
+    return f"{kind.op} {place}{compiled}: {told}{elsewhere}"
+
+
+def _paying(kind: Kind, best: Layer) -> str:
+    late = "" if best.sparsity == kind.asked else f"nothing decided faster at {kind.asked:g}, but "
+    names = " or ".join([best.name, *best.alike])
+    even = f", from {best.break_even} on" if best.break_even else ""
+    bytes_stored = "" if best.stored is None else f", bytes\0{best.stored:.2f}"  # kept together: see `wrapped`
+    return f"{late}{names} {best.speedup}x at {best.sparsity:g}{bytes_stored}{even}"
+
+
+def _not_paying(kind: Kind) -> str:
+    """Return what each layer does where none is faster, at this sparsity or a higher one."""
+    by_verdict: dict[str, list[Layer]] = {}
+    for layer in kind.others:
+        by_verdict.setdefault(layer.verdict, []).append(layer)
+    told = [
+        f"{verdict}: {', '.join(f'{layer.name} {layer.speedup}x' for layer in group)}" for verdict, group in by_verdict.items()
+    ]
+    few = f" (processes: {kind.processes}; {MIN_PROCESSES} decide)" if kind.processes < MIN_PROCESSES else ""
+    return f"at {kind.asked:g} {'; '.join(told)}{few}"
+
+
+def _rivals(found: ShortAnswer) -> Iterator[str]:
+    """Yield a sentence on each dense model that may take a sparse layer's place."""
+    names = dict.fromkeys(rival.name for kind in found.kinds for rival in kind.rivals)
+    for name in names:
+        each = [(kind, rival) for kind in found.kinds for rival in kind.rivals if rival.name == name]
+        told = []
+        for is_better, words in ((True, "the better choice in"), (False, "slower in"), (None, "undecided in")):
+            works = [(_work(kind), rival.against) for kind, rival in each if rival.is_better is is_better]
+            figures = [f"{work} {against}x" if is_better else work for work, against in works]
+            told += [f"{words} {', '.join(figures)}"] if works else []
+        trained = any(arm.model == "narrow" for one in found.trainings for arm in one.arms)
+        accuracy = "see training" if name == NARROW and trained else "not measured"
+        yield f"{name} against that layer: {'; '.join(told)}; accuracy: {accuracy}"
+
+
+def _undecided(found: Undecided, width: int) -> Iterator[str]:
+    if not found.of:
+        return
+    if not found.cases:
+        yield f"All {found.of} cases are decided."
+        return
+    told = f", {found.told} of them of the work told here" if found.told else ""
+    yield from wrapped(f"Undecided: {found.cases} of {found.of} cases{told}. What may decide {found.asked_again}:", width)
+    yield from _command(found.command, width)
+
+
+def _command(words: Sequence[str], width: int) -> Iterator[str]:
+    r"""Yield a command as a shell takes it, broken by a \ between options."""
+    line = INDENT
+    for number, word in enumerate(words):
+        longer = f"{line}{' ' if line.strip() else ''}{word}"
+        starts_option = word.startswith("--")
+        following = f" {words[number + 1]}" if starts_option else ""
+        if starts_option and len(longer + following) > width - 2:
+            yield f"{line} \\"
+            longer = f"{INDENT * 2}{word}"
+        line = longer
+    yield line

@@ -1,0 +1,108 @@
+"""What is told first: nothing is chosen on noise, and every figure is a row's."""
+
+import shlex
+from typing import Any
+
+import pytest
+
+from bench.findings.short_answer import short_answer
+from bench.findings.undecided import command
+from bench.statistics.verdicts import MIN_PROCESSES
+from bench.tables.short_answer import lines
+from bench.tables.text import Screen
+from tests.helpers.in_process import run
+from tests.helpers.rows import WIDE, row
+
+
+def measured(level: float, verdict: str, **fields: Any) -> dict[str, Any]:
+    """A row of eight processes that have nearly this speed-up."""
+    speedups = [level * (1 + number / 1000) for number in range(MIN_PROCESSES)]
+    return row(
+        speedup=speedups[4], speedup_low=speedups[0], speedup_high=speedups[-1], verdict=verdict, process_speedups=speedups,
+        process_numbers=list(range(MIN_PROCESSES)), process_seconds=[1e-3 / one for one in speedups],
+        process_dense_seconds=[1e-3] * MIN_PROCESSES, **{"sparsity": 0.9} | fields,
+    )  # fmt: skip
+
+
+def dense(**fields: Any) -> dict[str, Any]:
+    return measured(1.0, "same", **{"model": "dense", "layer": "dense", "sparsity": 0.0} | fields)
+
+
+def told(*rows: dict[str, Any]) -> str:
+    return "\n".join(lines(short_answer(rows, "zen"), WIDE))
+
+
+def test_the_fastest_layer_is_named_with_interval_memory_and_break_even() -> None:
+    text = told(measured(3.0, "faster"), measured(0.5, "slower", sparsity=0.5), measured(2.0, "faster", layer="tiled"))
+    assert "On zen (cpu, float32, 2 threads) sparsity 0.9 pays in forward" in text
+    assert "forward 8x8b4: csr 3.01 [3.00 3.02]x at 0.9, bytes 0.25, from 0.7" in text
+    assert "tiled" not in text
+
+
+def test_layers_that_processes_do_not_tell_apart_are_named_together() -> None:
+    other = measured(3.0, "faster", layer="tiled")
+    other["process_speedups"] = other["process_speedups"][::-1]
+    assert "csr or tiled 3.01" in told(measured(3.0, "faster"), other)
+
+
+def test_without_a_verdict_nothing_pays() -> None:
+    text = told(measured(3.0, "undecided"), measured(0.5, "slower", layer="masked"))
+    assert "is undecided in forward" in text
+    assert "pays" not in text
+    assert "undecided: csr 3.01 [3.00 3.02]x; slower: masked 0.50 [0.50 0.50]x" in text
+    assert "does not pay in forward" in told(measured(0.5, "slower"))
+
+
+def test_a_layer_that_pays_only_at_a_higher_sparsity_is_told_there() -> None:
+    text = told(measured(0.5, "slower"), measured(2.0, "faster", sparsity=0.99))
+    assert "pays only if it is higher in forward" in text
+    assert "nothing decided faster at 0.9, but csr 2.01 [2.00 2.01]x at 0.99" in text
+
+
+def test_one_sample_is_a_kind_of_its_own() -> None:
+    text = told(measured(3.0, "faster", batch=1), measured(0.5, "slower"))
+    assert "pays in forward of one sample; does not pay in forward" in text
+
+
+@pytest.mark.parametrize(("level", "words"), [(4.0, "the better choice in forward 1.33"), (2.0, "slower in forward;")])
+def test_narrow_dense_is_held_against_the_layer(level: float, words: str) -> None:
+    text = told(measured(3.0, "faster"), measured(level, "faster", model="narrow", layer="dense"))
+    assert f"narrow dense against that layer: {words}" in text
+    assert "accuracy: not measured" in text
+    assert "csr 3.01" in text
+
+
+def test_dense_in_fewer_bits_is_held_against_the_layer() -> None:
+    low = dense(dtype="bfloat16") | {"process_dense_seconds": [2e-4] * MIN_PROCESSES}
+    text = told(measured(3.0, "faster"), dense(), low)
+    assert "bfloat16 dense against that layer: the better choice in forward 1.66" in text
+    assert "accuracy: not measured" in text
+
+
+def test_compiled_dense_is_named() -> None:
+    rows = measured(0.5, "slower", op="training_step", dense_layout="compiled")
+    assert "training_step 8x8b4 against compiled dense: at 0.9 slower: csr" in told(rows)
+
+
+def test_trainings_tell_accuracy() -> None:
+    common = {"op": "train", "data": "digits", "protocol": "tuned", "sparsity": 0.8}
+    text = told(*(row(**common, seed=seed) for seed in range(3)), row(**common, model="narrow", layer="dense"))
+    assert "training on digits (tuned) at 0.8: 1 faster of 1 arm, 2.00x, accuracy 0.750 (dense 0.875)" in text
+    assert "narrow dense 1.00 [0.90 1.10]x, accuracy 0.750" in text
+
+
+def test_what_is_undecided_is_counted_and_its_command_runs_as_printed() -> None:
+    rows = [measured(1.0, "undecided", shape="8x8x4", sparsity=sparsity, op="step", threads=1) for sparsity in (0.5, 0.9)]
+    text = list(lines(short_answer([*rows, measured(2.0, "faster")], "zen"), Screen()))
+    assert "Undecided: 2 of 3 cases, 2 of them of the work told here. What may decide 2:" in text
+    printed = "\n".join(text[text.index(next(line for line in text if "pytest bench" in line)) :])
+    words = shlex.split(printed.replace("\\\n", ""))  # as a shell does
+    assert words == command(rows)
+    done = run(*words[2:], "--benchmark-disable", "--answer-only", "-p", "no:unraisableexception")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_was_measured_in_all_processes_there_are_is_given_more() -> None:
+    twelve = {"process_numbers": list(range(12))}
+    assert "--processes" not in command([measured(1.0, "undecided")])
+    assert command([measured(1.0, "undecided") | twelve])[-4:] == ["--processes", "24", "--budget", "300"]
