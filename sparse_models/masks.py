@@ -30,12 +30,21 @@ def count_kept(size: int, sparsity: float) -> int:
     return round(size * (1 - check_sparsity(sparsity)))
 
 
+PIECE = 2**18  # numbers drawn in one go: in float64, of which no second copy of a large weight is to be
+# From so many scores on, a topk, which copies each score with its place, takes a few times the memory of what it chooses from.
+MANY, LOOKED_AT, MARGIN = 2**22, 2**16, 8
+
+
 def top_k_mask(score: Tensor, kept: int, among: Tensor | None = None) -> Tensor:
     """Return the mask of exactly `kept` highest scores, ties decided arbitrarily, only where `among` is True if given.
 
     `score` may have any shape; the mask has the same. Raises InputError for NaN scores and for more kept than there are.
     """
     refuse_nan(score.isnan())
+    if among is None and score.numel() >= MANY and 0 < kept < score.numel():
+        mask = _by_threshold(score, kept)
+        if mask is not None:
+            return mask
     flat = score.reshape(-1)
     places = None if among is None else among.reshape(-1).nonzero().squeeze(1)
     available = flat.numel() if places is None else places.numel()
@@ -46,6 +55,26 @@ def top_k_mask(score: Tensor, kept: int, among: Tensor | None = None) -> Tensor:
     mask = torch.zeros_like(flat, dtype=torch.bool)
     mask[chosen if places is None else places[chosen]] = True
     return mask.reshape(score.shape)
+
+
+def _by_threshold(score: Tensor, kept: int) -> Tensor | None:
+    """Return `top_k_mask` of many scores without a copy of them; None where too many are alike.
+
+    Between two thresholds, told by some of the scores with a margin of 8 standard deviations, lies the one looked for: what is
+    above both is kept, and only of what lies between is the exact number chosen.
+    """
+    some = score.reshape(-1)[:: max(1, score.numel() // LOOKED_AT)].sort(descending=True).values
+    share, most = kept / score.numel(), len(some) - 1
+    margin = MARGIN * math.sqrt(share * (1 - share) * len(some)) + 1
+    high, low = (some[min(most, max(0, int(share * len(some) + offset)))] for offset in (-margin, margin))
+    mask = score > high
+    between = (score >= low).logical_and_(~mask).reshape(-1)
+    missing, count = kept - int(mask.count_nonzero()), int(between.count_nonzero())
+    if not 0 <= missing <= count or count > score.numel() // 8:
+        return None
+    places = between.nonzero().squeeze(1)
+    mask.view(-1)[places[torch.topk(score.reshape(-1)[places], missing, sorted=False).indices]] = True
+    return mask
 
 
 def refuse_nan(found: Tensor) -> None:
@@ -66,16 +95,36 @@ def highest_places(score: Tensor, kept: int, excluded: Tensor) -> Tensor:
 
 
 def random_score(
-    shape: Sequence[int], generator: torch.Generator | None = None, device: torch.device | str | None = None
+    shape: Sequence[int],
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """Return uniform random scores of `shape` on a device, in float64 so that ties do not happen.
+    """Return uniform random scores of `shape` on a device, in float64 so that ties do not happen, or rounded to `dtype`.
 
     They are drawn where the generator is: one on the CPU gives the same on every device, and copies them there; one on a GPU
     gives others, at once. Without a generator the device's own draws; without a device they stay where they were drawn.
     """
-    on = _drawn_on(generator, device)
-    scores = torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device=on)
+    scores = uniform_numbers(shape, generator, _drawn_on(generator, device), dtype, lambda drawn, _: drawn)
     return scores if device is None else scores.to(device)
+
+
+def uniform_numbers(
+    shape: Sequence[int],
+    generator: torch.Generator | None,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    change: Callable[[Tensor, slice], Tensor],
+) -> Tensor:
+    """Return random numbers of `shape`: uniform ones in float64, drawn and changed a few rows at a time, in `dtype`."""
+    numbers = torch.empty(tuple(shape), dtype=dtype, device=device)
+    count, rest = (shape[0], tuple(shape[1:])) if shape else (1, ())
+    at_once = max(1, PIECE // max(1, math.prod(rest)))
+    for start in range(0, count, at_once):
+        rows = slice(start, min(count, start + at_once))
+        drawn = torch.rand((rows.stop - start, *rest), generator=generator, dtype=torch.float64, device=device)
+        numbers.reshape(count, *rest)[rows] = change(drawn, rows)
+    return numbers
 
 
 def _drawn_on(generator: torch.Generator | None, device: torch.device | str | None) -> torch.device | str:
@@ -88,6 +137,7 @@ def skewed_score(
     skew: float,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Return random scores [out, in] by which rows keep numbers of weights whose coefficient of variation is about `skew`.
 
@@ -97,8 +147,8 @@ def skewed_score(
     sigma = math.sqrt(math.log1p(skew**2))
     on = _drawn_on(generator, device)
     normal = torch.special.ndtri(random_score((shape[0], 1), generator, on).clamp(min=1e-12))
-    density = (1 - check_sparsity(sparsity)) * torch.exp(sigma * normal - sigma**2 / 2)
-    score = random_score(shape, generator, on) + density.clamp(max=1.0)
+    density = ((1 - check_sparsity(sparsity)) * torch.exp(sigma * normal - sigma**2 / 2)).clamp_(max=1.0)
+    score = uniform_numbers(shape, generator, on, dtype, lambda drawn, rows: drawn + density[rows])
     return score if device is None else score.to(device)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS, SparseLinear
-from sparse_models.masks import DISTRIBUTIONS, random_score
+from sparse_models.masks import DISTRIBUTIONS, random_score, uniform_numbers
 
 # One (weight [out, in], bias [out]) per layer: what every arm of a comparison starts from.
 Drawn = list[tuple[Tensor, Tensor]]
@@ -47,22 +47,23 @@ class MLP(nn.Module):
         return functional.cross_entropy(self(x), labels) if loss is None else loss
 
 
-def draw(sizes: Sequence[int], generator: torch.Generator | None = None) -> Drawn:
+def draw(sizes: Sequence[int], generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64) -> Drawn:
     """Draw weights and biases for layer `sizes` (in, hidden ..., out) by PyTorch's own rule for nn.Linear, in float64.
 
-    They are where the generator is, and others on a GPU than on a CPU. Raises InputError for fewer than two sizes or one below
-    1.
+    Another `dtype` has the same numbers rounded. They are where the generator is, and others on a GPU than on a CPU. Raises
+    InputError for fewer than two sizes or one below 1.
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise InputError(f"expected at least two layer sizes, each at least 1, got {list(sizes)}; for example 100 256 10")
     return [
-        (_symmetric((outputs, inputs), inputs, generator), _symmetric((outputs,), inputs, generator))
+        (_symmetric((outputs, inputs), inputs, generator, dtype), _symmetric((outputs,), inputs, generator, dtype))
         for inputs, outputs in pairwise(sizes)
     ]
 
 
-def _symmetric(shape: tuple[int, ...], fan_in: int, generator: torch.Generator | None) -> Tensor:
-    return (2 * random_score(shape, generator) - 1) / math.sqrt(fan_in)
+def _symmetric(shape: tuple[int, ...], fan_in: int, generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
+    on = "cpu" if generator is None else generator.device
+    return uniform_numbers(shape, generator, on, dtype, lambda drawn, _: (2 * drawn - 1) / math.sqrt(fan_in))
 
 
 def convert(drawn: Drawn, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Drawn:

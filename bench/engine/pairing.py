@@ -4,8 +4,8 @@ import math
 import time
 from typing import NamedTuple, Protocol
 
-from bench.engine.contention import Usage
 from bench.engine.rounds import Timer, Took, calls_of, synchronised, time_round
+from bench.machine.contention import Usage
 from bench.runs.outcome import Race
 from bench.statistics.intervals import SIGN_VALUES, median_interval
 from bench.works.replays import Work, Works

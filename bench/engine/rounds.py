@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.engine.contention import longest, waits
 from bench.machine.bounds import cache_bytes
+from bench.machine.contention import longest, waits
 from bench.works.replays import Work
 
 Timer = Callable[[], float]

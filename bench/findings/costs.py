@@ -1,11 +1,13 @@
 """Rows in, what sparsity costs beside time out: memory, mask updates, the other layout; and what bounds a kernel."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from bench.findings.grouping import Place, Told, by_fields, by_place, sparsities_of, speedup_of
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
+from bench.statistics.verdicts import MARGIN
 
 _T = TypeVar("_T")
 
@@ -82,7 +84,7 @@ class Interference(NamedTuple):
 
 
 def rooflines(rows: Sequence[Row]) -> list[Roofline]:
-    """Return what the rows tell that know their kernel's bound."""
+    """Return what the rows tell that know their kernel's bound; a bound that one of its rows exceeds is none."""
     return [
         Roofline(
             place,
@@ -93,6 +95,7 @@ def rooflines(rows: Sequence[Row]) -> list[Roofline]:
             {row["sparsity"]: (row["gflops"], row["bound_fraction"]) for row in group},
         )
         for place, group in by_place((row for row in rows if "bound_gflops" in row), "op", "layer")
+        if all(row.get("bound_fraction", math.inf) <= 1 for row in group)
     ]
 
 
@@ -108,8 +111,10 @@ def bandwidths(rows: Sequence[Row]) -> list[Bandwidth]:
         sparse = [row for row in group if row["model"] != "dense"]
         layers = _by_layer(sparse, _gb_per_s)
         dense = next((_gb_per_s(row) for row in group if row["model"] == "dense"), None)
-        if layers:
-            found.append(Bandwidth(place, sparsities_of(sparse), group[0]["bound_gb_per_s"], dense, layers))
+        most = max(map(_gb_per_s, group))
+        if layers and most <= group[0]["bound_gb_per_s"] * (1 + MARGIN):  # what a layer moves beyond that, memory gives too
+            bound = max(most, group[0]["bound_gb_per_s"])
+            found.append(Bandwidth(place, sparsities_of(sparse), bound, dense, layers))
     return found
 
 

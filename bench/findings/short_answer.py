@@ -7,12 +7,12 @@ together, and what is undecided is told as that.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.cases import WHOLE
 from bench.findings.break_even import break_even, told
 from bench.findings.grouping import Place, by_fields, layer_named, ratio_of, sparsities_of, speedup_of
 from bench.findings.rivals import Rival, rivals
 from bench.findings.trainings import Trainings, trainings
 from bench.findings.undecided import Undecided, undecided
+from bench.grids import WHOLE
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 

@@ -7,7 +7,7 @@ from bench.findings.grouping import NARROW
 from bench.findings.short_answer import Kind, Layer, ShortAnswer
 from bench.findings.trainings import brief
 from bench.findings.undecided import Undecided
-from bench.statistics.verdicts import MIN_PROCESSES
+from bench.statistics.sequential import FEWEST
 from bench.tables.text import Screen, new_console, print_text, text_of, wrapped
 
 MOST = 12  # lines
@@ -125,7 +125,7 @@ def _not_paying(kind: Kind) -> str:
     told = [
         f"{verdict}: {', '.join(f'{layer.name} {layer.speedup}x' for layer in group)}" for verdict, group in by_verdict.items()
     ]
-    few = f" (processes: {kind.processes}; {MIN_PROCESSES} decide)" if kind.processes < MIN_PROCESSES else ""
+    few = f" (processes: {kind.processes}; {FEWEST} decide at the earliest)" if kind.processes < FEWEST else ""
     return f"at {kind.asked:g} {'; '.join(told)}{few}"
 
 

@@ -13,7 +13,7 @@ from bench.grids import COLD_REPLAY
 from bench.machine.bounds import cache_bytes
 from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL, Pattern, count_kept, random_score, skewed_score
-from sparse_models.models import MLP, convert, draw, narrow_sizes
+from sparse_models.models import MLP, draw, narrow_sizes
 from sparse_models.testing import Problem
 
 LAYOUTS = ("batch-major", "feature-major")
@@ -62,24 +62,34 @@ def problem(
 
     They are drawn on the device itself, where drawing and copying the largest weights would take seconds on the host.
     """
-    weight, bias, x, output_grad = _tensors(inputs, outputs, batch, device, dtype)
+    weight, bias = _weights(inputs, outputs, device, dtype)
+    x, output_grad = _activations(inputs, outputs, batch, device, dtype)
     return Problem(weight, _mask(pattern, inputs, outputs, sparsity, skew, device), bias, x, output_grad)
 
 
-@lru_cache(maxsize=8)  # the layers of one shape, and its gate's smaller batches: cases of one shape follow one another
-def _tensors(inputs: int, outputs: int, batch: int, device: str, dtype: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator(device).manual_seed(0)
-    number_type = getattr(torch, dtype)
-    [(weight, bias)] = convert(draw((inputs, outputs), generator), device, number_type)
+@lru_cache(maxsize=8)  # the layers of one shape, whatever the batch: cases of one shape follow one another
+def _weights(inputs: int, outputs: int, device: str, dtype: str) -> tuple[Tensor, Tensor]:
+    [drawn] = draw((inputs, outputs), torch.Generator(device).manual_seed(0), getattr(torch, dtype))
+    return drawn
+
+
+@lru_cache(maxsize=8)  # likewise, and those of its gate's smaller batches
+def _activations(inputs: int, outputs: int, batch: int, device: str, dtype: str) -> tuple[Tensor, Tensor]:
+    generator, number_type = torch.Generator(device).manual_seed(3), getattr(torch, dtype)
     x = torch.randn(batch, inputs, generator=generator, device=device).to(number_type)
-    output_grad = torch.randn(batch, outputs, generator=generator, device=device).to(number_type)
-    return weight, bias, x, output_grad
+    return x, torch.randn(batch, outputs, generator=generator, device=device).to(number_type)
 
 
 @lru_cache(maxsize=32)  # as many sparsities; a mask is small beside what it masks
 def _mask(pattern: Pattern, inputs: int, outputs: int, sparsity: float, skew: float, device: str) -> Tensor:
     generator, shape = torch.Generator(device).manual_seed(1), torch.Size((outputs, inputs))
-    score = skewed_score(shape, sparsity, skew, generator) if skew else random_score(shape, generator)
+    if pattern is FULL:
+        return torch.ones(shape, dtype=torch.bool, device=device)
+    # Rounded, for half the memory: which of a few ties are kept is all the same, and how many are is exact.
+    rounded = torch.float32
+    score = (
+        skewed_score(shape, sparsity, skew, generator, dtype=rounded) if skew else random_score(shape, generator, dtype=rounded)
+    )
     return pattern.from_score(score, sparsity)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.findings.answer import answer_of
-from bench.findings.costs import bandwidths, energies, memories, update_costs
+from bench.findings.costs import bandwidths, energies, memories, rooflines, update_costs
 from bench.tables.answer import lines
 from tests.helpers.rows import row
 
@@ -41,6 +41,19 @@ def test_bytes_moved_are_told_by_the_second_where_a_layer_was_measured() -> None
     assert found.bound_gb_per_s == 4000.0
     assert found.dense_gb_per_s == pytest.approx(4000)
     assert bandwidths([row(**COLD | DENSE_FIELDS)]) == []
+
+
+def test_what_a_layer_exceeds_is_no_bound() -> None:
+    bounded = {"tile_bytes": 2**17, "bound_gflops": 200.0, "layer": "tiled"}
+    [found] = rooflines([row(**bounded, bound_fraction=0.8)])
+    assert found.bound_gflops == 200.0
+    for exceeded in ({"bound_fraction": 1.84}, {}):  # as older runs tell it, and as rows tell it now
+        assert rooflines([row(**bounded, bound_fraction=0.8), row(**bounded, **exceeded, sparsity=0.9)]) == []
+
+    dense = row(**COLD | DENSE_FIELDS, seconds=1e-6)
+    assert bandwidths([row(**COLD, seconds=0.5e-6), dense]) == []
+    [within] = bandwidths([row(**COLD, seconds=0.98e-6), dense])
+    assert within.bound_gb_per_s == pytest.approx(within.layers["csr"][0.5])
 
 
 def test_joules_are_told_as_a_fraction_of_denses_where_both_are_known() -> None:

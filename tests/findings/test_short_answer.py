@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from bench.engine.jobs import PROCESSES
 from bench.findings.short_answer import short_answer
 from bench.findings.undecided import command
-from bench.statistics.verdicts import MIN_PROCESSES
 from bench.tables.short_answer import lines
 from bench.tables.text import Screen
 from tests.helpers.in_process import run
@@ -16,11 +16,11 @@ from tests.helpers.rows import WIDE, row
 
 def measured(level: float, verdict: str, **fields: Any) -> dict[str, Any]:
     """A row of eight processes that have nearly this speed-up."""
-    speedups = [level * (1 + number / 1000) for number in range(MIN_PROCESSES)]
+    speedups = [level * (1 + number / 1000) for number in range(PROCESSES)]
     return row(
         speedup=speedups[4], speedup_low=speedups[0], speedup_high=speedups[-1], verdict=verdict, process_speedups=speedups,
-        process_numbers=list(range(MIN_PROCESSES)), process_seconds=[1e-3 / one for one in speedups],
-        process_dense_seconds=[1e-3] * MIN_PROCESSES, **{"sparsity": 0.9} | fields,
+        process_numbers=list(range(PROCESSES)), process_seconds=[1e-3 / one for one in speedups],
+        process_dense_seconds=[1e-3] * PROCESSES, **{"sparsity": 0.9} | fields,
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_narrow_dense_is_held_against_the_layer(level: float, words: str) -> Non
 
 
 def test_dense_in_fewer_bits_is_held_against_the_layer() -> None:
-    low = dense(dtype="bfloat16") | {"process_dense_seconds": [2e-4] * MIN_PROCESSES}
+    low = dense(dtype="bfloat16") | {"process_dense_seconds": [2e-4] * PROCESSES}
     text = told(measured(3.0, "faster"), dense(), low)
     assert "bfloat16 dense against that layer: the better choice in forward 1.66" in text
     assert "accuracy: not measured" in text

@@ -33,6 +33,13 @@ def test_a_bounded_kernel_loads_half_as_many_numbers_as_it_has_flops() -> None:
     assert row["tile_gb_per_s"] == pytest.approx(16.0 / 2 * 4)
 
 
+def test_what_is_exceeded_by_more_than_measuring_explains_is_no_bound() -> None:
+    fractions = [
+        told(CASE, Race([0.5], [1.0]), flops_executed=8e9, bound_gflops=bound).get("bound_fraction") for bound in (15.5, 9)
+    ]
+    assert fractions == [1.0, None]
+
+
 def test_seconds_are_the_median_of_the_processes() -> None:
     row = told(CASE, *(Race([seconds], [2 * seconds]) for seconds in (1.0, 2.0, 9.0)))
     assert (row["seconds"], row["dense_seconds"]) == (2.0, 4.0)

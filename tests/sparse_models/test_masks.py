@@ -1,11 +1,14 @@
 import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
+from sparse_models import masks as masks_module
 from sparse_models.errors import InputError
 from sparse_models.masks import (
     DISTRIBUTIONS,
@@ -15,6 +18,7 @@ from sparse_models.masks import (
     count_kept,
     magnitude_mask,
     random_mask,
+    random_score,
     skewed_score,
     top_k_mask,
 )
@@ -67,6 +71,48 @@ def test_random_mask_is_uniform_over_positions() -> None:
     # 4000 draws of 1 in 4: mean 1000, standard deviation 27; five of them are never reached by chance in 20 places.
     assert isinstance(counts, torch.Tensor)
     assert float((counts - 1000).abs().max()) < 5 * math.sqrt(4000 * 0.25 * 0.75)
+
+
+@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), sparsities, seeds, st.booleans())
+def test_the_highest_of_many_scores_are_kept_without_sorting_them_all(
+    shape: tuple[int, int], sparsity: float, seed: int, tied: bool
+) -> None:
+    score = coarse(seed, *shape) if tied else normal(seed, *shape)
+    kept = count_kept(score.numel(), sparsity)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, number in (("MANY", 1), ("LOOKED_AT", 300), ("MARGIN", 1)):
+            patch.setattr(masks_module, name, number)
+        mask = top_k_mask(score, kept)
+    assert (mask.dtype, mask.shape, int(mask.sum())) == (torch.bool, score.shape, kept)
+    assert not kept or kept == mask.numel() or score[mask].min() >= score[~mask].max()
+
+
+def test_many_random_scores_need_no_sorting_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    topk = torch.topk
+
+    def noted(score: Tensor, *arguments: Any, **options: Any) -> Any:
+        chosen.append(len(score))
+        return topk(score, *arguments, **options)
+
+    monkeypatch.setattr(masks_module, "MANY", 2**20)
+    monkeypatch.setattr(torch, "topk", noted)
+    mask = random_mask((1024, 1024), 0.9, generator(0))
+    monkeypatch.undo()
+    assert torch.equal(mask, random_mask((1024, 1024), 0.9, generator(0)))
+    assert chosen[0] < 2**20 / 8
+
+
+@pytest.mark.parametrize("skew", [0.0, 0.5])
+def test_scores_are_the_same_however_many_are_drawn_at_once(skew: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn() -> Tensor:
+        if skew:
+            return skewed_score((50, 30), 0.9, skew, generator(0))
+        return random_score((50, 30), generator(0))
+
+    whole = drawn()
+    monkeypatch.setattr(masks_module, "PIECE", 100)
+    assert torch.equal(drawn(), whole)
 
 
 @given(shapes, sparsities, seeds)

@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from bench.works.roofline import bounds
+from bench.machine.contention import Usage
+from bench.works.roofline import TRIES, bounds, undisturbed
 from sparse_models.kernels._arithmetic import BYTES
 from sparse_models.kernels._compile import vector_bytes
 from sparse_models.kernels._team import threads
@@ -58,7 +59,34 @@ def test_bounds_are_of_operations_of_one_product_and_of_layers_that_tell(monkeyp
     monkeypatch.setattr("sparse_models.kernels.roofline.bound", lambda *_: 5e9)
     mask = random_mask((4, 4), 0.5, generator(0))
     tiled, csr = (LAYERS[name](torch.ones(4, 4), mask) for name in ("tiled", "csr"))
+    monkeypatch.setattr("bench.works.roofline.DISTURBED", 1.0)  # whatever else runs meanwhile
     for op in ("forward", "training_forward", "input_gradient", "weight_gradient"):
         assert bounds(tiled, op, 16, 2)["bound_gflops"] == 5.0
         assert not bounds(csr, op, 16, 2)
     assert not any(bounds(tiled, op, 16, 2) for op in ("backward", "step", "optimizer"))
+
+
+def told_of(monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
+    """Let the scheduler tell that a thread waited for so much of each second between two readings."""
+    readings = [
+        Usage(second, second * 0.5, {"1": int(waited * 1e9)})
+        for number, waited in enumerate(waits)
+        for second, waited in ((2.0 * number, 0.0), (2.0 * number + 1, waited))
+    ]
+    moments = iter(readings)
+    monkeypatch.setattr(Usage, "now", lambda: next(moments))
+
+
+def test_a_bound_is_the_highest_of_what_was_measured_undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told_of(monkeypatch, [0.5, 0.0, 0.3, 0.01, 0.0, 0.0])
+    figures = iter([9.0, 2.0, 8.0, 4.0, 3.0, 7.0])
+    assert undisturbed(lambda: next(figures)) == 4.0
+    assert list(figures) == [7.0]  # three are enough
+
+
+def test_what_was_disturbed_every_time_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    told_of(monkeypatch, [0.5] * TRIES)
+    monkeypatch.setattr("bench.works.once_per_run.KNOWN", {})
+    monkeypatch.setattr("sparse_models.kernels.roofline.bound", lambda *_: 5e9)
+    tiled = LAYERS["tiled"](torch.ones(4, 4), random_mask((4, 4), 0.5, generator(0)))
+    assert bounds(tiled, "forward", 16, 2) == {}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.engine import contention
-from bench.engine.contention import CORES, Usage, longest, waits
+from bench.machine import contention
+from bench.machine.contention import CORES, Usage, longest, waits
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not tell how long threads wait")
 
