@@ -5,7 +5,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from bench.runs.row import Row
-from bench.statistics.intervals import Interval, median_interval
+from bench.statistics.intervals import Interval
+from bench.statistics.verdicts import process_interval
 
 REGIMES = {"warm": "", "cold": ", cold caches", "graph": ", graph replay", "graph-cold": ", graph replay, cold weights"}
 NARROW = "narrow dense"  # with as many weights as a layer of its sparsity keeps
@@ -90,8 +91,8 @@ def sparsities_of(rows: Iterable[Row]) -> list[float]:
 
 
 def ratio_of(above: Row, field: str, below: Row, other: str) -> Interval | None:
-    """Return the ratio of two rows' figures, over the processes that measured both; None where none did."""
+    """Return the ratio of two rows' figures, over the processes that measured both; None where there are not two of them."""
     over = dict(zip(above["process_numbers"], above[field], strict=True))
     under = dict(zip(below["process_numbers"], below[other], strict=True))
     common = sorted(over.keys() & under.keys())
-    return median_interval([over[process] / under[process] for process in common]) if common else None
+    return process_interval([over[process] / under[process] for process in common]) if len(common) > 1 else None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from bench.findings.grouping import Place, ratio_of
 from bench.findings.precisions import lower
 from bench.runs.row import Row
-from bench.statistics.intervals import SIGN_VALUES, Interval
+from bench.statistics.intervals import Interval
 
 
 class Rival(NamedTuple):
@@ -14,7 +14,7 @@ class Rival(NamedTuple):
 
     name: str
     against: Interval
-    is_better: bool | None  # None where processes do not tell
+    is_better: bool | None  # None where the interval holds 1
 
 
 def rivals(row: Row, dense: Sequence[Row]) -> list[Rival]:
@@ -32,11 +32,6 @@ def rivals(row: Row, dense: Sequence[Row]) -> list[Rival]:
         # Where dense is its own reference, that is the fastest it was found to be; the candidate is its clone.
         arm = "process_seconds" if is_narrow else "process_dense_seconds"
         if (is_narrow or is_lower) and (against := ratio_of(row, "process_seconds", other, arm)):
-            found.append(Rival(other["layer"] if is_narrow else f"{other['dtype']} dense", *_judged(row, other, against)))
+            name = other["layer"] if is_narrow else f"{other['dtype']} dense"
+            found.append(Rival(name, against, None if against.low <= 1 <= against.high else against.low > 1))
     return found
-
-
-def _judged(row: Row, other: Row, against: Interval) -> tuple[Interval, bool | None]:
-    common = set(row["process_numbers"]) & set(other["process_numbers"])
-    decides = len(common) >= SIGN_VALUES and not against.low <= 1 <= against.high
-    return against, against.low > 1 if decides else None

@@ -12,11 +12,10 @@ LONGER = 300  # seconds for a few cases, which a whole run gives to all
 
 
 class Undecided(NamedTuple):
-    """How many cases have no verdict, of how many; how many of those are told first; and a command for most of them."""
+    """How many cases have no verdict, of how many, and a command for most of those that are told first, or of all."""
 
     cases: int
     of: int
-    told: int
     asked_again: int  # those that the command measures
     command: list[str]  # words; empty where all is decided
 
@@ -27,7 +26,7 @@ def undecided(rows: Sequence[Row], told: Sequence[Row]) -> Undecided:
     groups = [group for _, group in by_fields(first or sparse, "op", *Place._fields)]
     group = max(groups, key=len, default=[])
     cases = sum(row["model"] != "dense" for row in rows)
-    return Undecided(len(sparse), cases, len(first), len(group), command(group) if group else [])
+    return Undecided(len(sparse), cases, len(group), command(group) if group else [])
 
 
 def _open(rows: Sequence[Row]) -> list[Row]:

@@ -37,7 +37,7 @@ def headline(found: ShortAnswer) -> str:
         works.setdefault(_status(kind), []).append(_work(kind))
     at = " or ".join(f"{sparsity:g}" for sparsity in sorted({kind.asked for kind in found.kinds}))
     told = "; ".join(f"{status} {_listed(works[status])}" for status in STATUSES if status in works)
-    return f"{on} sparsity {at} {told} (x: times dense's speed; bytes: stored, over dense's)."
+    return f"{on} sparsity {at} {told} (x: times dense's speed; bytes: stored, over dense's; from: break-even)."
 
 
 def headlines(found: ShortAnswer, screen: Screen | None = None) -> Iterator[str]:
@@ -102,19 +102,24 @@ def _listed(names: Sequence[str]) -> str:
 def _kind(kind: Kind, *, names_conditions: bool) -> str:
     """Return what is told of a kind of work; x is times the speed of dense."""
     place = kind.place.size.replace(" batch ", "b") + (f" ({kind.place.conditions})" if names_conditions else "")
-    compiled = " against compiled dense" if kind.reference == "compiled" else ""
     told = _paying(kind, kind.best) if kind.best else _not_paying(kind)
     differs = kind.elsewhere_paying != (kind.elsewhere if _status(kind) == PAYS else 0)
     elsewhere = f"; elsewhere faster in {kind.elsewhere_paying} of {kind.elsewhere}" if differs else ""
-    return f"{kind.op} {place}{compiled}: {told}{elsewhere}"
+    return f"{kind.op} {place}: {told}{elsewhere}"
 
 
 def _paying(kind: Kind, best: Layer) -> str:
-    late = "" if best.sparsity == kind.asked else f"nothing decided faster at {kind.asked:g}, but "
+    is_late = best.sparsity != kind.asked
+    late = f"nothing decided faster at {kind.asked:g}, but " if is_late else ""
+    at = f" at {best.sparsity:g}" if is_late else ""
     names = " or ".join([best.name, *best.alike])
-    even = f", from {best.break_even} on" if best.break_even else ""
+    even = f", from {best.break_even.replace('below ', '<')}" if best.break_even else ""
     bytes_stored = "" if best.stored is None else f", bytes\0{best.stored:.2f}"  # kept together: see `wrapped`
-    return f"{late}{names} {best.speedup}x at {best.sparsity:g}{bytes_stored}{even}"
+    return f"{late}{names} {best.speedup}x{_compiled(kind)}{at}{bytes_stored}{even}"
+
+
+def _compiled(kind: Kind) -> str:
+    return " compiled dense" if kind.reference == "compiled" else ""
 
 
 def _not_paying(kind: Kind) -> str:
@@ -126,7 +131,7 @@ def _not_paying(kind: Kind) -> str:
         f"{verdict}: {', '.join(f'{layer.name} {layer.speedup}x' for layer in group)}" for verdict, group in by_verdict.items()
     ]
     few = f" (processes: {kind.processes}; {FEWEST} decide at the earliest)" if kind.processes < FEWEST else ""
-    return f"at {kind.asked:g} {'; '.join(told)}{few}"
+    return f"{'; '.join(told)}{_compiled(kind)}{few}"
 
 
 def _rivals(found: ShortAnswer) -> Iterator[str]:
@@ -135,9 +140,11 @@ def _rivals(found: ShortAnswer) -> Iterator[str]:
     for name in names:
         each = [(kind, rival) for kind in found.kinds for rival in kind.rivals if rival.name == name]
         told = []
-        for is_better, words in ((True, "the better choice in"), (False, "slower in"), (None, "undecided in")):
+        for is_better, words in ((True, "better in"), (False, "slower in"), (None, "undecided in")):
             works = [(_work(kind), rival.against) for kind, rival in each if rival.is_better is is_better]
             figures = [f"{work} {against}x" if is_better else work for work, against in works]
+            if not is_better and len(works) == len(each) > 1:
+                figures = ["all"]
             told += [f"{words} {', '.join(figures)}"] if works else []
         trained = any(arm.model == "narrow" for one in found.trainings for arm in one.arms)
         accuracy = "see training" if name == NARROW and trained else "not measured"
@@ -150,8 +157,7 @@ def _undecided(found: Undecided, width: int) -> Iterator[str]:
     if not found.cases:
         yield f"All {found.of} cases are decided."
         return
-    told = f", {found.told} of them of the work told here" if found.told else ""
-    yield from wrapped(f"Undecided: {found.cases} of {found.of} cases{told}. What may decide {found.asked_again}:", width)
+    yield from wrapped(f"Undecided: {found.cases} of {found.of} cases. What may decide {found.asked_again}:", width)
     yield from _command(found.command, width)
 
 

@@ -31,14 +31,16 @@ def can_compile(device: str) -> bool:
 
 
 def load_compiler() -> None:
-    """Import PyTorch's compiler and let it find out which vector instructions there are, once for all processes forked later.
+    """Have PyTorch compile next to nothing, for all processes forked later.
 
-    To load code that lies compiled on disk takes it two seconds a process otherwise, most of them in programs that it starts to
-    try each kind of instruction. All of it is private to PyTorch: where a version has it elsewhere, each process does it anew.
+    To load code that lies compiled on disk takes each of them two seconds otherwise: the compiler is imported, starts programs
+    that try each kind of vector instruction, and reads all of its own sources for the name under which it looks. What is run
+    here starts no thread, which a fork would lose.
     """
-    with contextlib.suppress(Exception):
-        importlib.import_module("torch._inductor.compile_fx")
-        importlib.import_module("torch._inductor.cpu_vec_isa").pick_vec_isa()
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # a process that fails to compile tells
+        warnings.simplefilter("ignore")
+        torch.compile(lambda x: torch.relu(x).sum())(torch.ones(1))
+        importlib.import_module("torch._dynamo").reset()
 
 
 @lru_cache(maxsize=2)  # compiled code is loaded in a second or two, and cases of one shape follow one another
