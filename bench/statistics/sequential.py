@@ -71,14 +71,14 @@ def sequential_interval(speedups: Sequence[float], wrong: float) -> Interval:
 
 
 def fewest_alike(speedups: Sequence[float], wrong: float) -> int:
-    """Return with how many processes in all these would decide, if those still to come say what they say."""
+    """Return with how many processes in all these would decide, if those still to come say what their median says."""
+    middle = statistics.median(speedups) if speedups else float("inf")
+    sizes = [value if middle > 1 else 1 / value for value in speedups]  # as if it were faster
     processes = max(1, len(speedups))
     while True:
         for level in LEVELS:
-            exceptions = min(
-                sum(value <= level.factor for value in speedups), sum(value >= 1 / level.factor for value in speedups)
-            )
             most = tolerated(level, processes, wrong)
-            if most is not None and exceptions <= most:
+            beyond = max(middle, 1 / middle) > level.factor or level.factor == 1
+            if beyond and most is not None and sum(value <= level.factor for value in sizes) <= most:
                 return processes
         processes += 1

@@ -36,7 +36,7 @@ def told(*rows: dict[str, Any]) -> str:
 def test_the_fastest_layer_is_named_with_interval_memory_and_break_even() -> None:
     text = told(measured(3.0, "faster"), measured(0.5, "slower", sparsity=0.5), measured(2.0, "faster", layer="tiled"))
     assert "On zen (cpu, float32, 2 threads) sparsity 0.9 pays in forward" in text
-    assert "forward 8x8b4: csr 3.00 [3.00 3.02]x, bytes 0.25, from 0.7" in text
+    assert "forward 8x8b4: csr 3.01 [3.00 3.02]x, bytes 0.25, from 0.7" in text
     assert "tiled" not in text
 
 

@@ -1,6 +1,7 @@
 """A case is looked at after every process, and all looks together are wrong as seldom as is said: counted, not simulated."""
 
 import math
+import statistics
 from collections.abc import Callable
 from itertools import pairwise, product
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.statistics.intervals import median_interval
-from bench.statistics.sequential import FEWEST, LEVELS, sequential_interval, tolerated
+from bench.statistics.sequential import FEWEST, LEVELS, fewest_alike, sequential_interval, tolerated
 from bench.statistics.verdicts import WRONG_VERDICTS, evidence_of, verdicts
 
 LOOKS = 40
@@ -100,3 +101,18 @@ def test_one_odd_process_does_not_hide_a_large_effect() -> None:
 
 def test_a_case_is_the_same_from_six_processes_on() -> None:
     assert [verdicts({"case": [1.0, 1.01, 0.99, 1.0, 1.01, 0.99][:n]})["case"] for n in (5, 6)] == ["undecided", "same"]
+
+
+@pytest.mark.parametrize(
+    ("speedups", "processes"),
+    [
+        ([], 3), ([5.0], 3), ([0.2, 0.2], 3), ([5.0, 1.0], 8), ([2.5], 4), ([1.6], 6), ([1.2], 9), ([0.8] * 8, 9),
+        ([*[0.8] * 8, 2.0], 12),
+    ],
+)  # fmt: skip
+def test_how_many_alike_would_decide_is_how_many_do(speedups: list[float], processes: int) -> None:
+    assert fewest_alike(speedups, WRONG_VERDICTS) == processes
+    middle = statistics.median(speedups or [5.0])
+    for count in range(len(speedups), processes + 1):
+        interval = sequential_interval([*speedups, *[middle] * (count - len(speedups))] or [middle], WRONG_VERDICTS)
+        assert (not interval.low <= 1 <= interval.high) == (count == processes)
