@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.machine import facts as machine
-from bench.machine.facts import facts
+from bench.machine.facts import facts, has_bfloat16
 
 # A host may be called "vm" or "linux", and such a word is in half of all facts.
 PRIVATE = {name for name in (socket.gethostname(), getpass.getuser(), str(Path.home()), str(Path.cwd())) if len(name) > 5}
@@ -163,3 +163,15 @@ def test_a_gpu_is_told_with_and_without_nvidia_smi(
     assert (told["capability"], told["multiprocessors"], told["l2_bytes"]) == ("9.0", 132, 50)
     assert "uuid" not in told
     assert facts(["cpu"])["gpu"] is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [
+        ("flags\t\t: fpu avx512_bf16 amx_tile", True), ("flags: fpu amx_bf16", True), ("Features\t: fp asimd bf16", True),
+        ("flags: fpu avx512f", False), ("model name: bf16", False), ("", False),
+    ],
+)  # fmt: skip
+def test_bfloat16_is_there_where_the_kernel_says_so(monkeypatch: pytest.MonkeyPatch, flags: str, has: bool) -> None:
+    monkeypatch.setattr(machine, "read_text", lambda _: f"processor\t: 0\n{flags}\npower: 1")
+    assert has_bfloat16() is has

@@ -1,12 +1,13 @@
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from bench.cases import Case
+from bench.cases import Case, Shape
 from bench.works import problems
-from sparse_models.masks import UNSTRUCTURED, random_mask, random_score, skewed_score
+from sparse_models.masks import UNSTRUCTURED, count_kept, random_mask, random_score, skewed_score
 from sparse_models.models import draw
 
 
@@ -89,3 +90,20 @@ def test_cold_weights_are_so_many_copies_that_no_cache_holds_them(monkeypatch: p
     assert len({next(iter(model)).values.data_ptr() for model in made}) == len(made)
     assert all(torch.equal(model(parts[0].x), made[0](parts[0].x)) for model in made)
     assert len(problems.copies(made[0], case._replace(regime="graph"), parts)) == 1
+
+
+@pytest.mark.parametrize("shape", ["384x1536b128", "512x2048b1", "100x256x256x10b64", "7x5b3", "1x1b1"])
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9, 0.999])
+def test_narrow_dense_has_as_many_weights_as_are_kept_and_hardly_fewer(shape: str, sparsity: float) -> None:
+    case = Case("step", "narrow", "dense", "static", shape, sparsity, "cpu", "float32", 2)
+    found = problems.narrowed(case)
+    assert (found.model, found.sparsity, found.op) == ("dense", 0.0, "step")
+    sizes, wide = Shape.parse(found.shape).sizes, Shape.parse(shape).sizes
+    assert Shape.parse(found.shape).batch == Shape.parse(shape).batch
+    kept = sum(count_kept(a * b, sparsity) for a, b in pairwise(wide))
+    weights = sum(a * b for a, b in pairwise(sizes))
+    assert weights <= kept or 1 in sizes  # below which none falls
+    if min(sizes) > 1:  # one more in each of the sizes that shrink is too many
+        assert sum(a * b for a, b in pairwise(size + (size < before) for size, before in zip(sizes, wide, strict=True))) > kept
+    if len(wide) > 2:
+        assert (sizes[0], sizes[-1]) == (wide[0], wide[-1])
