@@ -154,7 +154,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not outcome.races:
         pytest.skip("the time was spent before this case had its turn; ask for more with --budget")
     if not outcome.speedups:
-        pytest.skip("every pair was disturbed by other processes; run it on a quieter machine, or give it more --budget")
+        pytest.skip("every pair was disturbed by other processes; try fewer --threads, more --budget, or a quieter machine")
     row = pyfuncitem.config.stash[ROWS][pyfuncitem.nodeid]
     benchmark.group = case.group  # before its rounds
     replay(benchmark, row["pair_seconds"], once.candidate)

@@ -138,7 +138,7 @@ def disturbed(outcomes: Collection[Outcome]) -> list[str]:
         told.append(f"{1 - clean / pairs:.0%} of all pairs were disturbed by other processes, and do not count")
     if silent:
         are = "1 case is" if silent == 1 else f"{silent} cases are"
-        told.append(f"{are} left out, all of whose pairs were; run on a quieter machine, or give it more --budget")
+        told.append(f"{are} left out, all of whose pairs were: try fewer --threads, or a quieter machine")
     return told
 
 

@@ -55,9 +55,8 @@ def least_told(known: Mapping[str, Evidence], layers: Mapping[str, str]) -> floa
 
     None where no case can be judged, or each is held against its own figures.
     """
-    judged = {name: one for name, one in known.items() if one.suffices and one != NOTHING}
-    confidence = 1 - WRONG_VERDICTS / max(1, len(judged))  # if one alone differs: bench.statistics.verdicts.judged
-    return max((math.expm1(one.reach(confidence)) for one in _by_layer(judged, layers).values()), default=None)
+    apart = _by_layer({name: one for name, one in known.items() if one.suffices and one != NOTHING}, layers)
+    return max((math.expm1(one.reach(1 - WRONG_VERDICTS)) for one in apart.values()), default=None)
 
 
 def _by_layer(known: Mapping[str, Evidence], layers: Mapping[str, str]) -> dict[str, Apart]:
