@@ -14,7 +14,7 @@ from bench.statistics.verdicts import WRONG_VERDICTS, is_clear, process_interval
 PROCESSES, PRECISION, BUDGET = 12, 0.05, 170.0  # processes; half-width of an interval, as a fraction; seconds
 EFFECT = 4  # an interval that is narrower than the effect by this is narrow enough: none takes 6 [5 7] for anything but faster
 # For the plan alone: the start of the first process, and a case in a process.
-STARTING_SECONDS, LAYER_SECONDS, TRAINING_SECONDS = 2.0, 0.08, 0.5
+STARTING_SECONDS, LAYER_SECONDS, TRAINING_SECONDS = 2.0, 0.12, 0.5
 
 
 class Job(NamedTuple):
