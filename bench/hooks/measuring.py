@@ -15,6 +15,7 @@ from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
 from bench.findings.step_split import add_splits
 from bench.hooks.progress import Progress
+from bench.hooks.screen import screen_of
 from bench.hooks.state import EFFORT, FOLDER, INTERRUPTED, JOURNAL, MACHINE, NOTES, OUTCOMES, ROWS, SELECTION
 from bench.machine.bounds import dense_gflops, memory_gb_per_s
 from bench.machine.facts import facts
@@ -37,7 +38,11 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
     effort = config.stash[EFFORT]
 
-    progress = Progress(terminal, is_quiet=config.get_verbosity() < 0)
+    progress = Progress(
+        lambda text: terminal.write(text, flush=True),
+        screen_of(terminal).width if terminal.isatty else None,
+        is_quiet=config.get_verbosity() < 0,
+    )
 
     def tell(text: str) -> None:
         progress.clear()

@@ -1,6 +1,7 @@
 """What this machine can resolve: works against their own clones, with and without a planted slowdown of known size."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from bench.engine.jobs import PRECISION, PROCESSES, Effort, Job, Spent
 from bench.engine.processes import Means, fork_server_for, measure_all
 from bench.findings.calibration import Calibration, Comparison, judge, resolution_of, so_far
 from bench.hooks.options import positive, threads, whole
+from bench.hooks.progress import Progress
 from bench.machine.facts import facts
 from bench.runs.files import as_json, write_whole
 from bench.tables.calibration import lines as calibration_lines
@@ -62,6 +64,7 @@ def calibrate(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], 
     """
     identical = sum(job.case.data == "0" for job in jobs)
     runs = -(-comparisons // identical)
+    progress = Progress(_write, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
     start, found, spent, cases, failure = time.monotonic(), list[Comparison](), Spent(), 0, None
     for run in range(runs):
         left = effort.budget - (time.monotonic() - start)
@@ -70,7 +73,8 @@ def calibrate(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], 
             break
         with closing(fork_server_for(jobs)) as fork_server:
             own = effort._replace(budget=left / (runs - run))
-            results = measure_all(jobs, own, Means(fork_server))
+            results = measure_all(jobs, own, Means(fork_server, progress=progress.show), label=f"run {run + 1} of {runs}, ")
+            progress.clear()
         if results.interrupted:
             tell(f"interrupted: {run} complete runs are kept")
             break
@@ -82,6 +86,11 @@ def calibrate(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], 
         spent, cases = spent + results.spent, cases + len(jobs)
         tell(f"run {run + 1} of {runs}: {len(found)} comparisons in {time.monotonic() - start:.0f} s; {so_far(found)}")
     return Calibration(found, time.monotonic() - start, cases, spent, failure)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 @contextmanager

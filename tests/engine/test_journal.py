@@ -20,7 +20,7 @@ from bench.engine.pairing import Racer
 from bench.engine.processes import Means, fork_server_for, measure_all
 from bench.runs.reading import parse
 from sparse_models.errors import InputError
-from tests.engine.test_processes import cases_of, fine, job
+from tests.engine.test_processes import cases_of, job, still
 from tests.helpers import in_process
 from tests.helpers.damaged import is_sentence
 
@@ -187,7 +187,7 @@ def failing_once(case: Case, race: Racer) -> dict[str, Any]:
     if not marker.exists():
         marker.touch()
         raise ZeroDivisionError
-    return fine(case, race)
+    return still(case, race)
 
 
 def test_a_run_gone_on_with_measures_what_is_missing_and_ends_as_if_it_had_not_been_broken(
@@ -195,7 +195,7 @@ def test_a_run_gone_on_with_measures_what_is_missing_and_ends_as_if_it_had_not_b
 ) -> None:
     monkeypatch.setenv("FAILED_BEFORE", str(tmp_path / "marker"))
     failing = job(failing_once)._replace(module=__name__)
-    jobs = [job(fine), job(fine, 50), job(fine, 80), failing]
+    jobs = [job(still), job(still, 50), job(still, 80), failing]
     run = identity("machine", [one.name for one in jobs])
     journal = Journal.start(tmp_path, run)
     before, _ = measured(jobs, journal, breaks_at=2)

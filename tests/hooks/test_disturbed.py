@@ -18,7 +18,9 @@ def test_a_case_that_was_disturbed_throughout_is_skipped_and_the_others_are_told
     (tmp_path / "levels.json").write_text(json.dumps({"disturbed": "csr"}))
     done = run(*FORWARD, "--benchmark-json=run.json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    assert "every pair was disturbed by other processes; try fewer --threads, more --budget, or a quieter machine" in done.stdout
+    assert (
+        "every pair was disturbed by other processes; try fewer --threads, more --budget, or a quieter machine" in done.stdout
+    )
     assert "33% of all pairs were disturbed by other processes, and do not count" in done.stdout
     assert "1 case is left out, all of whose pairs were: try fewer --threads, or a quieter machine" in done.stdout
     saved = json.loads((tmp_path / "run.json").read_text())["benchmarks"]
