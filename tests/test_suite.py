@@ -48,7 +48,9 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         assert set(promised.split()) <= set(row)
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
         assert row["pairs"] == len(row["pair_seconds"]) == len(row["pair_dense_seconds"]) == sum(row["process_pairs"])
-        assert row["processes"] == len(row["process_speedups"]) == 2
+        assert (
+            1 <= row["processes"] == len(row["process_speedups"]) <= 2
+        )  # a process that was disturbed throughout says nothing
         assert row["interval_over"] == "processes"
         assert row["verdict"] == "undecided"  # two processes decide nothing
         if row["op"] == "step" and row["model"] != "narrow":
