@@ -9,7 +9,7 @@ import pytest
 
 from bench.cases import Case
 from bench.engine.interleaving import REPORT, Interleaving
-from bench.engine.jobs import Job, plan_text
+from bench.engine.jobs import Effort, Job, Results, plan_text
 from bench.engine.journal import Journal, broken, identity
 from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
@@ -81,9 +81,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     progress.clear()
     config.stash[INTERRUPTED] = results.interrupted
     if results.out_of_time:
-        never = sum(not (outcome.races or outcome.failure) for outcome in results.outcomes.values())
-        left_out = f", and {never} of {len(jobs)} cases had no turn" if never else ""
-        tell(f"stopped at the budget of {effort.budget:g} s (--budget): what is not narrow enough yet stays as it is{left_out}")
+        tell(f"stopped at the budget of {effort.budget:g} s (--budget): what is not narrow enough yet stays as it is")
     tell(f"time: {results.spent}")
     after = facts(devices)  # what the machine did meanwhile: its load, and a GPU's clocks under load
     config.stash[MACHINE]["run"] = {
@@ -93,7 +91,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     }
     config.stash[OUTCOMES] = results.outcomes
     config.stash[ROWS] = _rows(jobs, results.outcomes)
-    config.stash[NOTES] += disturbed(results.outcomes.values())
+    config.stash[NOTES] += [*_without_a_turn(results, effort), *disturbed(results.outcomes.values())]
     if results.interrupted:
         tell("interrupted: what was measured so far is reported and saved")
         session.items[:] = [item for item in session.items if _measured(results.outcomes.get(item.nodeid))]
@@ -131,6 +129,12 @@ def _rows(jobs: list[Job], outcomes: dict[str, Outcome]) -> dict[str, Row]:
     rows = {job.case: row_of(job.case, outcomes[job.name], told[job.name]) for job in measured}
     add_splits(rows)
     return {job.name: rows[job.case] for job in measured}
+
+
+def _without_a_turn(results: Results, effort: Effort) -> list[str]:
+    never = sum(not _measured(outcome) for outcome in results.outcomes.values())
+    told = f"{never} of {len(results.outcomes)} cases had no turn in {effort.budget:g} s (--budget)"
+    return [told] if never and results.out_of_time else []
 
 
 def disturbed(outcomes: Collection[Outcome]) -> list[str]:
