@@ -171,6 +171,22 @@ def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
     assert race(cached("c"), cached("d"), "cpu", plan, clock).speedups == [1] * pairs
 
 
+@pytest.mark.parametrize("pairs", [2, 4, 8])
+def test_calls_too_long_to_settle_favour_neither_arm_if_the_first_ran_last_before(pairs: int) -> None:
+    clock, last = Clock(), ["d"]
+
+    def cached(name: str) -> Callable[[], None]:
+        def run() -> None:
+            clock.work(name, 1 if last[0] == name else 1.05)()
+            last[0] = name
+
+        return run
+
+    plan = plan_for(2e-2, 2e-2)._replace(pairs=pairs)
+    assert (plan.settle, plan.dense_settle) == (0, 0)
+    assert race(cached("c"), cached("d"), "cpu", plan, clock).speedup == pytest.approx(1, abs=2e-3)
+
+
 @given(st.floats(1e-6, 0.1), st.floats(0.7, 1.4))
 def test_works_alike_are_treated_alike(dense: float, ratio: float) -> None:
     plan = plan_for(dense * ratio, dense)

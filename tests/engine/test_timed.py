@@ -1,5 +1,6 @@
 """How the works of a case are called in each regime; captures are simulated."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,6 +66,17 @@ def test_dense_is_captured_once_for_all_candidates(raced: list[tuple[Any, Any, P
     [(one, first, _), (other, second, _)] = raced
     assert first is second
     assert one is not other
+
+
+def test_dense_runs_last_before_a_race_in_which_nothing_settles(
+    raced: list[tuple[Any, Any, Plan]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    case = CASE._replace(device="cpu", regime="warm")
+    monkeypatch.setattr(timed, "KNOWN", {f"seconds {case}": [2e-2, 2e-2]})
+    race = Timed(case, time.perf_counter, Patience())
+    race(lambda: ran.append("own"), lambda: ran.append("dense"), "cpu")
+    assert (len(raced), ran) == (1, ["own", "dense"])
 
 
 def test_warm_weights_are_one_copy() -> None:
