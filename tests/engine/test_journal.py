@@ -224,7 +224,7 @@ def test_a_run_gone_on_with_measures_what_is_missing_and_ends_as_if_it_had_not_b
 
 
 def test_a_run_that_is_killed_is_gone_on_with_and_saved_whole(tmp_path: Path) -> None:
-    asked = [*in_process.SMALL, "--processes", "6", "--op", "forward", "--layer", "csr", f"--benchmark-storage={tmp_path}",
+    asked = [*in_process.SMALL, "--processes", "5", "--op", "forward", "--layer", "csr", f"--benchmark-storage={tmp_path}",
              "--benchmark-save=x"]  # fmt: skip
     command = [sys.executable, "-u", "-m", "pytest", "bench", "-p", "no:cacheprovider", *asked]
     with subprocess.Popen(command, cwd=in_process.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -241,9 +241,9 @@ def test_a_run_that_is_killed_is_gone_on_with_and_saved_whole(tmp_path: Path) ->
     done = in_process.run(*asked, "--resume", f"--benchmark-json={whole}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"going on with a broken run: ([2-9]|\d\d+) visits to cases were measured before", done.stdout)
-    assert "process 1 of 6" not in done.stdout
+    assert "process 1 of 5" not in done.stdout
     [saved] = tmp_path.rglob("*.json")
     assert [case.row.layer for case in parse("saved", saved.read_bytes()).cases.values()] == ["dense", "csr"]
     rows = [record["extra_info"] for record in json.loads(whole.read_text())["benchmarks"]]
-    assert [len(row["process_pairs"]) for row in rows] == [6, 6]
+    assert [len(row["process_pairs"]) for row in rows] == [5, 5]  # the least that a case is measured in
     assert not journal.exists()
