@@ -160,6 +160,7 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
     narrow = op in grids.WHOLE and _with_references(selection)
     for shapes, sparsities in _grid(op, selection, device):
+        narrow_at = selection.sparsities or (sparsities if selection.is_full else _usual(sparsities))
         for shape in shapes:
             for layer in full:
                 yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
@@ -167,7 +168,7 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
                 for layer in layers:
                     if layer not in full and sparsity in _sparsities(layer, sparsities, selection, device):
                         yield Case(op, "sparse", layer, "static", shape, sparsity, device, dtype, threads)
-                if narrow and 0 < sparsity < 1 and sparsity in _sparsities("narrow", sparsities, selection, device):
+                if narrow and 0 < sparsity < 1 and sparsity in narrow_at:
                     yield Case(op, "narrow", "dense", "static", shape, sparsity, device, dtype, threads)
 
 
@@ -181,15 +182,18 @@ def _grid(op: str, selection: Selection, device: str) -> grids.Grid:
 
 
 def _sparsities(layer: str, sparsities: tuple[float, ...], selection: Selection, device: str) -> tuple[float, ...]:
-    """Return at which of a grid's sparsities a layer, or the narrow model, is timed."""
+    """Return at which of a grid's sparsities a layer is timed."""
     if selection.sparsities:
         return selection.sparsities
-    usual = grids.USUAL_SPARSITY if grids.USUAL_SPARSITY in sparsities else sparsities[len(sparsities) // 2]
-    if layer != "narrow" and LAYERS[layer].is_indifferent and (is_gpu(device) or not (selection.is_full or selection.layers)):
-        return (usual,)
-    if selection.is_full or (selection.layers and layer != "narrow") or layer in _best(device):
-        return sparsities
-    return (usual,) if layer == "narrow" else (*grids.SPARSITIES_OF_OTHERS, usual)
+    is_whole = selection.is_full or selection.layers is not None
+    if LAYERS[layer].is_indifferent and (is_gpu(device) or not is_whole):
+        return _usual(sparsities)
+    return sparsities if is_whole or layer in _best(device) else (*grids.SPARSITIES_OF_OTHERS, *_usual(sparsities))
+
+
+def _usual(sparsities: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the one of a grid's sparsities at which most networks are told of."""
+    return (grids.USUAL_SPARSITY,) if grids.USUAL_SPARSITY in sparsities else (sparsities[len(sparsities) // 2],)
 
 
 def _best(device: str) -> list[str]:

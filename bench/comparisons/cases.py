@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bench.runs.saved import Measured, SavedRow
-from bench.statistics.changes import MIN_PAIRS, change
+from bench.statistics.changes import change
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import Evidence
 
@@ -36,6 +36,11 @@ class CaseChange(NamedTuple):
         measured = self.new or self.old
         assert measured is not None
         return measured.row
+
+    @property
+    def is_decidable(self) -> bool:
+        """Whether there are processes enough to decide."""
+        return self.evidence is not None and self.evidence.suffices
 
     @property
     def slowdown(self) -> float:
@@ -109,7 +114,7 @@ def note_of(one: CaseChange, verdict: str) -> str:
         notes.append(f"{layouts}, which may be all of it")
     elif verdict in ("slower", "faster") and one.slack:
         notes.append(f"{layouts}: {math.expm1(one.slack):.0%} is taken off for that")
-    few = min(len(one.old.speedups), len(one.new.speedups))
-    if verdict == "undecided" and few < MIN_PAIRS:
+    if verdict == "undecided" and not one.is_decidable:
+        few = min(len(one.old.speedups), len(one.new.speedups))
         notes.append(f"{few} processes" if few else "what each process said was not saved")
     return "; ".join(notes)

@@ -106,7 +106,7 @@ def _uncertain(comparison: Comparison, limits: Limits) -> Iterator[str]:
             yield f"{one.name}: changed definition ({one.note})"
     if not common:
         yield f"no case that is to be watched is in both runs, {comparison.old.label} and the new one"
-    elif not any(_decidable(one) for one in common):
+    elif not any(one.verdict == "same" or one.is_decidable for one in common):
         needed = f"{MIN_PROCESSES} processes in both runs that a verdict takes ({MIN_PAIRS} in turns)"
         yield f"no case has the {needed}; raise --budget and --processes"
 
@@ -115,7 +115,3 @@ def _limit_of(group: Group, limits: Limits) -> float | None:
     """Return the largest limit of the group's cases; None where one of them is not watched."""
     allowed = [limits.of(name) for name in group.cases]
     return None if None in allowed else max(limit for limit in allowed if limit is not None)
-
-
-def _decidable(one: CaseChange) -> bool:
-    return one.verdict == "same" or (one.evidence is not None and one.evidence.suffices)

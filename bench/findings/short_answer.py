@@ -12,11 +12,9 @@ from bench.findings.grouping import Place, by_fields, layer_named, ratio_of, spa
 from bench.findings.rivals import Rival, rivals
 from bench.findings.trainings import Trainings, trainings
 from bench.findings.undecided import Undecided, undecided
-from bench.grids import WHOLE
+from bench.grids import USUAL_SPARSITY, WHOLE
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
-
-USUAL = 0.9  # the sparsity at which things are told, or the nearest that was measured
 
 
 class Layer(NamedTuple):
@@ -104,7 +102,7 @@ def _kind(places: Sequence[list[Row]], whole: Sequence[Row]) -> Kind:
 
 
 def _nearest(rows: Sequence[Row]) -> float:
-    return min(sparsities_of(rows), key=lambda sparsity: (abs(sparsity - USUAL), sparsity))
+    return min(sparsities_of(rows), key=lambda sparsity: (abs(sparsity - USUAL_SPARSITY), sparsity))
 
 
 def _faster(rows: Sequence[Row], sparsity: float) -> list[Row]:

@@ -39,7 +39,8 @@ def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
 
 def _is_left_out(asked: Selection, name: str) -> bool:
     """Tell whether a case is of the full grid, or beside all layers, and not of what is selected."""
-    return name.rpartition("::")[2] in _names(asked._replace(is_full=True, layers=None)) - _names(asked)
+    case = name.rpartition("::")[2]
+    return case in _names(asked._replace(is_full=True, layers=None)) and case not in _names(asked)
 
 
 @lru_cache(maxsize=2)

@@ -1,7 +1,6 @@
 """What this machine can resolve: works against their own clones, with and without a planted slowdown of known size."""
 
 import argparse
-import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from bench.hooks.progress import Progress
 from bench.machine.facts import facts
 from bench.runs.files import as_json, write_whole
 from bench.tables.calibration import lines as calibration_lines
+from bench.tables.text import screen_of_output
 from sparse_models.errors import InputError
 
 HELP = "measure what this machine can resolve"
@@ -64,7 +64,7 @@ def calibrate(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], 
     """
     identical = sum(job.case.data == "0" for job in jobs)
     runs = -(-comparisons // identical)
-    progress = Progress(_write, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    progress = Progress(_write, screen_of_output().width if sys.stdout.isatty() else None)
     start, found, spent, cases, failure = time.monotonic(), list[Comparison](), Spent(), 0, None
     for run in range(runs):
         left = effort.budget - (time.monotonic() - start)

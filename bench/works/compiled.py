@@ -7,7 +7,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -30,8 +30,9 @@ def can_compile(device: str) -> bool:
     return os.environ.get("TORCH_COMPILE_DISABLE") != "1" and able
 
 
+@cache
 def load_compiler() -> None:
-    """Have PyTorch compile next to nothing, for all processes forked later.
+    """Have PyTorch compile next to nothing, once, for all processes forked later.
 
     To load code that lies compiled on disk takes each of them two seconds otherwise: the compiler is imported, starts programs
     that try each kind of vector instruction, and reads all of its own sources for the name under which it looks. What is run

@@ -206,6 +206,8 @@ def test_the_seeds_of_a_training_are_its_processes() -> None:
     )
     [many] = compare(trained(2.0, 10), trained(1.0, 10)).changes
     assert many.verdict == "slower"
+    [alike] = compare(trained(2.0, 6), trained(1.9, 6)).changes  # processes enough: it is not for want of them
+    assert (alike.verdict, alike.note) == ("undecided", "")
 
 
 def test_what_no_clock_measures_is_told_where_it_changed() -> None:

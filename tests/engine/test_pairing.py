@@ -155,36 +155,36 @@ def test_a_work_whose_own_threads_wait_for_one_another_pays_for_it(monkeypatch: 
     assert pairs.waited == pairs.dense_waited == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("pairs", [2, 4, 6])
-def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
-    """A call after the other arm's finds the caches full of the other's data, and takes three times as long."""
-    clock, last = Clock(), [""]
+def cached(clock: Clock, slower: float, last: str = "") -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return candidate and reference, which take so many times as long after the other one as after themselves."""
+    ran = [last]
 
-    def cached(name: str) -> Callable[[], None]:
+    def arm(name: str) -> Callable[[], None]:
         def run() -> None:
-            clock.work(name, 1 if last[0] == name else 3)()
-            last[0] = name
+            clock.work(name, 1 if ran[0] == name else slower)()
+            ran[0] = name
 
         return run
 
+    return arm("c"), arm("d")
+
+
+@pytest.mark.parametrize("pairs", [2, 4, 6])
+def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
+    """A call after the other arm's finds the caches full of the other's data, and takes three times as long."""
+    clock = Clock()
+    own, dense = cached(clock, 3)
     plan = plan_for(1e-2, 1e-2)._replace(pairs=pairs)
-    assert race(cached("c"), cached("d"), "cpu", plan, clock).speedups == [1] * pairs
+    assert race(own, dense, "cpu", plan, clock).speedups == [1] * pairs
 
 
 @pytest.mark.parametrize("pairs", [2, 4, 8])
 def test_calls_too_long_to_settle_favour_neither_arm_if_the_first_ran_last_before(pairs: int) -> None:
-    clock, last = Clock(), ["d"]
-
-    def cached(name: str) -> Callable[[], None]:
-        def run() -> None:
-            clock.work(name, 1 if last[0] == name else 1.05)()
-            last[0] = name
-
-        return run
-
+    clock = Clock()
+    own, dense = cached(clock, 1.05, last="d")
     plan = plan_for(2e-2, 2e-2)._replace(pairs=pairs)
     assert (plan.settle, plan.dense_settle) == (0, 0)
-    assert race(cached("c"), cached("d"), "cpu", plan, clock).speedup == pytest.approx(1, abs=2e-3)
+    assert race(own, dense, "cpu", plan, clock).speedup == pytest.approx(1, abs=2e-3)
 
 
 @given(st.floats(1e-6, 0.1), st.floats(0.7, 1.4))
