@@ -6,14 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_models.kernels._pass import tile_by_tile, tile_bytes
-from sparse_models.kernels._tile import TILE_BYTES
+from sparse_models.kernels.cpu._pass import tile_by_tile, tile_bytes
+from sparse_models.kernels.cpu._tile import TILE_BYTES
+from sparse_models.kernels.cpu.tiled import product, sampled
+from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as cuda_product
 from sparse_models.kernels.cuda import sampled as cuda_sampled
 from sparse_models.kernels.link import Gradients, Link
 from sparse_models.kernels.structure import Structure
-from sparse_models.kernels.tiled import product, sampled
-from sparse_models.kernels.transpose import transposed
 
 
 class Kernels(NamedTuple):

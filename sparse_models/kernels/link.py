@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sparse_models.kernels.permute import permuted
+from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.structure import Structure
 
 

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from sparse_models.errors import InputError
-from sparse_models.kernels import tiled
+from sparse_models.kernels.cpu import tiled
+from sparse_models.kernels.cpu.permute import permuted
+from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as on_gpu
 from sparse_models.kernels.cuda import sampled as sampled_on_gpu
 from sparse_models.kernels.cuda import small_batch
 from sparse_models.kernels.cuda._compile import why_absent
 from sparse_models.kernels.cuda.frozen import Frozen, Source
 from sparse_models.kernels.link import Link
-from sparse_models.kernels.permute import permuted
 from sparse_models.kernels.structure import Structure
-from sparse_models.kernels.transpose import transposed
 from sparse_models.layers._base import INPUT_GRADIENT, SparseLinear, register_layer
 from sparse_models.layers._chain_loss import ChainCrossEntropy
 from sparse_models.layers._csr_storage import CsrBothWays
@@ -29,7 +29,7 @@ MISSING = why_absent()
 
 @register_layer("tiled")
 class Tiled(CsrBothWays):
-    """CSR weights multiplied by compiled kernels: on torch's own threads (sparse_models.kernels.tiled), or on a GPU.
+    """CSR weights multiplied by compiled kernels: on torch's own threads (sparse_models.kernels.cpu.tiled), or on a GPU.
 
     Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that
     in a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples are multiplied by another

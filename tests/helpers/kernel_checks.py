@@ -9,8 +9,8 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from sparse_models.kernels import _emit, _pass, _team, permute, roofline, tiled, transpose
-from sparse_models.kernels._compile import KERNELS
+from sparse_models.kernels.cpu import _emit, _pass, _team, permute, roofline, tiled, transpose
+from sparse_models.kernels.cpu._compile import KERNELS
 
 # Below, at and above the width of one vector, of a whole tile, and of two.
 BATCHES = [1, 2, 3, 15, 16, 17, 63, 64, 100, 127, 128, 129, 255, 257, 300]

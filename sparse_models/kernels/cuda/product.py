@@ -1,4 +1,4 @@
-"""A sparse matrix times feature-major activations on a GPU: what sparse_models.kernels.tiled.product means."""
+"""A sparse matrix times feature-major activations on a GPU: what sparse_models.kernels.cpu.tiled.product means."""
 
 from functools import lru_cache
 

@@ -1,4 +1,4 @@
-"""The gradient of a sparse matrix's values on a GPU: what sparse_models.kernels.tiled.sampled means."""
+"""The gradient of a sparse matrix's values on a GPU: what sparse_models.kernels.cpu.tiled.sampled means."""
 
 from functools import lru_cache
 

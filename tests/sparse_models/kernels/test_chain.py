@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_models.kernels._pass import tile_by_tile
-from sparse_models.kernels._tile import TILE_BYTES
 from sparse_models.kernels.chain import define_gradients, gradients, layer_by_layer
+from sparse_models.kernels.cpu._pass import tile_by_tile
+from sparse_models.kernels.cpu._tile import TILE_BYTES
 from sparse_models.kernels.link import Link
 from sparse_models.layers.tiled import Tiled
 from tests.helpers.kernel_checks import BATCHES, Watcher, close

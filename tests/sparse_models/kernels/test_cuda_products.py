@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_models.kernels import chain
+from sparse_models.kernels.cpu.tiled import define_product, define_sampled
 from sparse_models.kernels.cuda import _tiling
 from sparse_models.kernels.cuda._tiling import Tiling
 from sparse_models.kernels.cuda.product import product
 from sparse_models.kernels.cuda.sampled import sampled
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import Structure
-from sparse_models.kernels.tiled import define_product, define_sampled
 from sparse_models.layers._csr_storage import compress
 from tests.helpers.on_a_card import device
 from tests.strategies import seeds

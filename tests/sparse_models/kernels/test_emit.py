@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_models.kernels import _compile
-from sparse_models.kernels._arithmetic import BYTES
-from sparse_models.kernels._compile import Machine, machine
-from sparse_models.kernels._pass import tile_by_tile
-from sparse_models.kernels._team import run
-from sparse_models.kernels._tile import emitter_for
 from sparse_models.kernels.chain import define_gradients
-from sparse_models.kernels.permute import LEAST, permuted
-from sparse_models.kernels.tiled import define_product, define_sampled, product, sampled
-from sparse_models.kernels.transpose import transposed
+from sparse_models.kernels.cpu import _compile
+from sparse_models.kernels.cpu._arithmetic import BYTES
+from sparse_models.kernels.cpu._compile import Machine, machine
+from sparse_models.kernels.cpu._pass import tile_by_tile
+from sparse_models.kernels.cpu._team import run
+from sparse_models.kernels.cpu._tile import emitter_for
+from sparse_models.kernels.cpu.permute import LEAST, permuted
+from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
+from sparse_models.kernels.cpu.transpose import transposed
 from tests.helpers.kernel_checks import Watcher, close, forget_kernels
 from tests.sparse_models.kernels.test_chain import links
 from tests.sparse_models.kernels.test_kernels import problem

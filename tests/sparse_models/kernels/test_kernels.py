@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_models.errors import InputError
-from sparse_models.kernels import _team
+from sparse_models.kernels.cpu import _team
+from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
 from sparse_models.kernels.structure import Structure
-from sparse_models.kernels.tiled import define_product, define_sampled, product, sampled
 from sparse_models.layers import LAYERS, _csr_storage
 from sparse_models.layers._csr_storage import compress
 from tests.helpers.kernel_checks import BATCHES, Watcher, close, forget_kernels

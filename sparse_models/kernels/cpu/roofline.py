@@ -4,11 +4,11 @@ import time
 
 import torch
 
-from sparse_models.kernels._arithmetic import BYTES
-from sparse_models.kernels._compile import kernel, vector_bytes
-from sparse_models.kernels._emit import CACHE_LINE
-from sparse_models.kernels._team import run, threads
-from sparse_models.kernels._tile import emitter_for
+from sparse_models.kernels.cpu._arithmetic import BYTES
+from sparse_models.kernels.cpu._compile import kernel, vector_bytes
+from sparse_models.kernels.cpu._emit import CACHE_LINE
+from sparse_models.kernels.cpu._team import run, threads
+from sparse_models.kernels.cpu._tile import emitter_for
 
 CHAINS = 16  # sums, more than hide the time that a multiply-add takes
 CALL_BYTES, LEAST_CALLS = 2**27, 5  # loaded by each thread in one call, some milliseconds

@@ -10,8 +10,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from sparse_models.kernels._arithmetic import INTEGER, Arithmetic
-from sparse_models.kernels._compile import compiled
+from sparse_models.kernels.cpu._arithmetic import INTEGER, Arithmetic
+from sparse_models.kernels.cpu._compile import compiled
 
 CACHE_LINE, TICKETS = 64, 2
 SMALL_BYTES = 16  # of a vector that is put together number by number

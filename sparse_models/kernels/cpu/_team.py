@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparse_models.kernels._emit import TICKETS
+from sparse_models.kernels.cpu._emit import TICKETS
 
 
 @cache

@@ -6,9 +6,9 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from sparse_models.kernels._arithmetic import BYTES
-from sparse_models.kernels._compile import vector_bytes
-from sparse_models.kernels._emit import Emitter
+from sparse_models.kernels.cpu._arithmetic import BYTES
+from sparse_models.kernels.cpu._compile import vector_bytes
+from sparse_models.kernels.cpu._emit import Emitter
 
 CHUNKS = SUMS = 8  # vectors in a tile: as many sums as hide the time that a multiply-add takes
 TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from sparse_models.kernels._arithmetic import name_of
-from sparse_models.kernels._compile import kernel
-from sparse_models.kernels._emit import SMALL_BYTES
-from sparse_models.kernels._team import run, threads
-from sparse_models.kernels._tile import emitter_for
+from sparse_models.kernels.cpu._arithmetic import name_of
+from sparse_models.kernels.cpu._compile import kernel
+from sparse_models.kernels.cpu._emit import SMALL_BYTES
+from sparse_models.kernels.cpu._team import run, threads
+from sparse_models.kernels.cpu._tile import emitter_for
 
 LEAST = 2**14  # numbers that are worth a team
 

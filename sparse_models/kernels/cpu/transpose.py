@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from sparse_models.kernels._arithmetic import BYTES, name_of
-from sparse_models.kernels._compile import kernel, vector_bytes
-from sparse_models.kernels._team import run, threads
-from sparse_models.kernels._tile import emitter_for
+from sparse_models.kernels.cpu._arithmetic import BYTES, name_of
+from sparse_models.kernels.cpu._compile import kernel, vector_bytes
+from sparse_models.kernels.cpu._team import run, threads
+from sparse_models.kernels.cpu._tile import emitter_for
 
 LEAST = 2**12  # numbers that are worth a kernel
 

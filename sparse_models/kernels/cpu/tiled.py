@@ -11,11 +11,11 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from sparse_models.kernels._arithmetic import name_of
-from sparse_models.kernels._compile import kernel, vector_bytes
-from sparse_models.kernels._emit import CACHE_LINE, SMALL_BYTES
-from sparse_models.kernels._team import run, threads
-from sparse_models.kernels._tile import Matrix, Piece, emitter_for, of_bias, row_product, row_sampled, tiling, widest
+from sparse_models.kernels.cpu._arithmetic import name_of
+from sparse_models.kernels.cpu._compile import kernel, vector_bytes
+from sparse_models.kernels.cpu._emit import CACHE_LINE, SMALL_BYTES
+from sparse_models.kernels.cpu._team import run, threads
+from sparse_models.kernels.cpu._tile import Matrix, Piece, emitter_for, of_bias, row_product, row_sampled, tiling, widest
 from sparse_models.kernels.structure import Structure
 
 TILES_PER_PART = 8  # of a batch, at least: each part has sums of its own to be written and added up

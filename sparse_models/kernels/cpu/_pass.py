@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_models.kernels._arithmetic import BYTES, INTEGER, name_of
-from sparse_models.kernels._compile import kernel, vector_bytes
-from sparse_models.kernels._emit import CACHE_LINE, Emitter
-from sparse_models.kernels._team import run, threads
-from sparse_models.kernels._tile import Matrix, add_to, emitter_for, of_bias, row_product, row_sampled, tiling
+from sparse_models.kernels.cpu._arithmetic import BYTES, INTEGER, name_of
+from sparse_models.kernels.cpu._compile import kernel, vector_bytes
+from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
+from sparse_models.kernels.cpu._team import run, threads
+from sparse_models.kernels.cpu._tile import Matrix, add_to, emitter_for, of_bias, row_product, row_sampled, tiling
 from sparse_models.kernels.link import Gradients, Link
 
 CHUNKS = 4  # vectors in a tile: so that all layers' rows of it stay in the second cache
