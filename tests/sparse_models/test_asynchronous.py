@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
-from sparse_models.layers._csr_storage import CsrBothWays, CsrStorage, compress, compress_known
+from sparse_models.layers._csr_storage import CsrStorage, compress, compress_known
+from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.masks import random_mask
 from sparse_models.models import MLP, convert, dense_mlp, draw, sparse_mlp
 from sparse_models.training import optimizer_for, training_step
