@@ -1,5 +1,6 @@
 """Kernels of our own for weights that are kept or dropped in blocks, a tile of the batch at a time: block4 ... block64."""
 
+import re
 from functools import cache
 from typing import Any, ClassVar, cast
 
@@ -124,6 +125,14 @@ def of_size(rows: int, columns: int) -> type[Block]:
         "__module__": __name__,
     }
     return type(f"Block{rows}x{columns}", (Block,), attributes)
+
+
+def __getattr__(name: str) -> type[Block]:
+    """Return the layer of a name like Block3x5: pickle looks a class up where it says that it is."""
+    found = re.fullmatch(r"Block(\d+)x(\d+)", name)
+    if found is None:
+        raise AttributeError(name)
+    return of_size(*map(int, found.groups()))
 
 
 for _size in SIZES:

@@ -48,20 +48,21 @@ def product(
     gradient stops.
     """
     batch, dtype = x.shape[1], name_of(x.dtype)
-    result = x.new_empty(structure.rows_of_blocks * structure.height, batch)[: structure.rows]
+    whole = x.new_empty(structure.rows_in_units, batch)  # what the last blocks have beyond the edge is written, and cut off
+    result = whole[: structure.rows]
     if batch == 0:
         return result
     pointers, indices, order = structure.arrays
     bias = None if bias is None else whole_blocks(bias, structure.height)
     if batch == 1:
         team = min(threads(), structure.rows_of_blocks)
-        arrays = (pointers, indices, order, values, whole_blocks(x, structure.width), result)
+        arrays = (pointers, indices, order, values, whole_blocks(x, structure.width), whole)
         run(single(dtype, BlockForm.of(structure)), [*arrays, *of_bias(bias), structure.rows_of_blocks, team], team)
         return finished(result, relu=relu, passed=passed)
     chunks, tiles = tiling(batch, dtype, widest())
     parts, team = row_blocks(structure.rows_of_blocks, tiles)
     scratch = _scratch(team, structure.columns_of_blocks * structure.width, chunks)
-    tensors = (pointers, indices, order, values, x, result, scratch, result if passed is None else passed)
+    tensors = (pointers, indices, order, values, x, whole, scratch, whole if passed is None else passed)
     sizes = (structure.rows, structure.rows_of_blocks, structure.columns, batch, tiles, parts, scratch.shape[1])
     function = _product(dtype, BlockForm.of(structure), chunks, relu=relu, has_passed=passed is not None)
     run(function, [*tensors, *of_bias(bias), *sizes], team)
