@@ -14,7 +14,8 @@ from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._tile import add_to
 from sparse_models.kernels.structure import BlockStructure
 
-UNROLLED = 8  # columns of a block, or vectors of a tile, that are no loop
+# Columns of a block, and vectors of a tile, that are no loop: of more, LLVM loads all first, and has no registers for them.
+UNROLLED = 4
 
 
 def registers() -> int:
@@ -32,19 +33,20 @@ def largest_divisor(number: int, most: int) -> int:
     return max(divisor for divisor in range(1, most + 1) if number % divisor == 0)
 
 
-def unrolled(emit: Emitter, count: int, carried: list[Any], add: Callable[[Any, int, list[Any]], None]) -> list[Any]:
-    """Emit `add` for each integer below a number, a few in a row and more in a loop, and return what it made of `carried`.
+def unrolled(emit: Emitter, count: int, most: int, carried: list[Any], add: Callable[[Any, int, list[Any]], None]) -> list[Any]:
+    """Emit `add` for each integer below a number, at most so many in a row and more in a loop; return what became of `carried`.
 
-    It is given the integer, how many it was called for before in a turn of the loop, and the list, which it changes.
+    It is given where a turn of the loop starts, which of its integers it is, so that addresses differ by constants, and the
+    list, which it changes.
     """
-    step, carried = largest_divisor(count, UNROLLED), list(carried)
+    step, carried = largest_divisor(count, most), list(carried)
     if step == count:
         for number in range(count):
-            add(emit.constant(number), number, carried)
+            add(emit.constant(0), number, carried)
         return carried
     with emit.loop(emit.constant(0), emit.constant(count), step, carried) as loop:
         for number in range(step):
-            add(emit.add(loop.place, number), number, loop.carried)
+            add(loop.place, number, loop.carried)
     return loop.carried
 
 
@@ -130,15 +132,16 @@ class BlockMatrix(NamedTuple):
         """Return sums of some rows plus a block's values times a tile, column by column."""
         row_step, column_step = (stride * emit.width for stride in self.form.strides)
 
-        def add(column: Any, _: int, sums: list[Any]) -> None:
-            vectors = emit.vectors(emit.add(tile, emit.times(column, chunks * vector_bytes())), chunks)
+        def add(start: Any, number: int, sums: list[Any]) -> None:
+            tile_bytes = chunks * vector_bytes()
+            vectors = emit.vectors(emit.add(tile, emit.times(start, tile_bytes), number * tile_bytes), chunks)
             for row in range(len(sums) // chunks):
-                address = emit.add(values, emit.times(column, column_step), row * row_step)
+                address = emit.add(values, emit.times(start, column_step), number * column_step + row * row_step)
                 value = emit.splat(emit.load(emit.number, address))
                 own = slice(row * chunks, (row + 1) * chunks)
                 sums[own] = [emit.multiply_add(value, *pair) for pair in zip(vectors, sums[own], strict=True)]
 
-        return unrolled(emit, self.form.width, sums, add)
+        return unrolled(emit, self.form.width, UNROLLED, sums, add)
 
     def sampled(
         self,

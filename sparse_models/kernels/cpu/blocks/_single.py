@@ -11,7 +11,7 @@ from llvmlite import ir
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._tile import emitter_for
-from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix, largest_divisor, unrolled
+from sparse_models.kernels.cpu.blocks._matrix import UNROLLED, BlockForm, BlockMatrix, largest_divisor, unrolled
 
 CHAINS = 4  # sums at least, so that a multiply-add need not wait for the one before
 MOST_SUMS = 16  # in registers
@@ -91,8 +91,9 @@ def single(dtype: str, form: BlockForm) -> int:
             column = emit.add(x, emit.times(matrix.column(emit, emit.add(place, number)), emit.width))
 
             def added(
-                at: Any, turn: int, sums: list[Any], block: Any = block, column: Any = column, number: int = number
+                first: Any, turn: int, sums: list[Any], block: Any = block, column: Any = column, number: int = number
             ) -> None:
+                at = emit.add(first, turn)
                 vector = factor(emit, emit.add(column, emit.times(at, factor_step * emit.width)))
                 start = emit.add(block, emit.times(at, input_step * emit.width))
                 for own in range(together):
@@ -100,7 +101,7 @@ def single(dtype: str, form: BlockForm) -> int:
                     sum_at = (number + turn) % sets * together + own
                     sums[sum_at] = emit.multiply_add(value, vector, sums[sum_at])
 
-            sums = unrolled(emit, inputs, sums, added)
+            sums = unrolled(emit, inputs, UNROLLED, sums, added)
         return sums
 
     with emit.tasks(parts) as part, emit.loop(*emit.share(rows_of_blocks, part, parts)) as row:
@@ -140,9 +141,10 @@ def single_sampled(dtype: str, form: BlockForm) -> int:
                 its = cover.along(emit, emit.add(column, emit.times(j.place, cover.right * emit.width)))
                 start = emit.add(block, emit.times(j.place, column_step * emit.width))
 
-                def multiplied(at: Any, _: int, __: list[Any], its: Any = its, start: Any = start) -> None:
+                def multiplied(first: Any, turn: int, _: list[Any], its: Any = its, start: Any = start) -> None:
+                    at = emit.add(first, turn)
                     mine = cover.across(emit, emit.add(own, emit.times(at, cover.down * emit.width)))
                     emit.store(emit.builder.fmul(its, mine), emit.add(start, emit.times(at, row_step * emit.width)))
 
-                unrolled(emit, down, [], multiplied)
+                unrolled(emit, down, UNROLLED, [], multiplied)
     return emit.compiled()

@@ -18,6 +18,8 @@ from sparse_models.kernels.cpu.blocks._single import single, single_sampled
 from sparse_models.kernels.cpu.tiled import TASKS_PER_THREAD, TILES_PER_PART, finished, row_blocks
 from sparse_models.kernels.structure import BlockStructure
 
+MOST_SAMPLED = 16  # vectors in a tile of `sampled`: its sums are totalled once for all of them
+
 
 def define_product(
     structure: BlockStructure,
@@ -101,9 +103,6 @@ def sampled(structure: BlockStructure, grad: Tensor, x: Tensor) -> Tensor:
     sizes = (structure.rows, structure.rows_of_blocks, structure.columns, batch, tiles, shares, scratch.shape[1], parts)
     run(_sampled(dtype, BlockForm.of(structure), chunks), [*tensors, *sizes, sums[0].numel()], team)
     return sums[0] if parts == 1 else sums.sum(0)
-
-
-MOST_SAMPLED = 8  # vectors in a tile of `sampled`
 
 
 def widest() -> int:
