@@ -3,12 +3,15 @@
 import gzip
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 
 from sparse_models.data import DATA, PIXELS
+from sparse_models.layers import LAYERS
 from tests.helpers.kept_fork_servers import fork_servers
 from tests.helpers.kernel_checks import poisoned, watcher
 from tests.strategies import generator
@@ -35,3 +38,11 @@ def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(DATA.absent, "mnist5k", raising=False)
     return file
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of another pattern than unstructured, for findings, which ask a layer for its pattern's name alone."""
+    stand_in: Any = SimpleNamespace(pattern=SimpleNamespace(name="4x4 blocks"))
+    for name in ("blocks", "slow_blocks"):
+        monkeypatch.setitem(LAYERS, name, stand_in)
