@@ -13,9 +13,14 @@ from sparse_models.testing.exact import exact_products
 from sparse_models.testing.refusals import require
 
 
-def gate_chain(layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> None:
-    """Raise GateError unless the layers' fused cross-entropy, where they have one, is what goes layer by layer in float64."""
-    loss = layers[0].chain_cross_entropy(list(layers), x, labels)
+def gate_chain(layers: Sequence[SparseLinear], x: Tensor, labels: Tensor, *, fused: bool = True) -> None:
+    """Raise GateError unless what the layers do together, where they have a way, is what goes layer by layer in float64.
+
+    That is their cross-entropy where they have one of their own and `fused` asks for it, or their output.
+    """
+    loss = layers[0].chain_cross_entropy(list(layers), x, labels) if fused else None
+    if loss is None and layers[0].chain_output(layers, x) is not None:
+        loss = MLP(layers).cross_entropy(x, labels)
     if loss is not None:
         gate_loss(layers, loss, x, labels)
 
