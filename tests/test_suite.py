@@ -14,6 +14,7 @@ import torch
 
 from bench.grids import OF_A_LAYER, OPS, PARTS, WHOLE
 from bench.runs.row import SCHEMA
+from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
 from sparse_models.masks import UNSTRUCTURED
 from sparse_models.updates import UPDATES
@@ -162,6 +163,19 @@ def test_a_case_that_cannot_run_is_skipped_with_the_reason() -> None:
     assert "csr runs on float32, float64, not on bfloat16" in done.stdout
     able = sum("bfloat16" in layer.dtypes for layer in OWN_LAYERS.values())
     assert f"{able + 1} passed, {len(OWN_LAYERS) - able} skipped" in done.stdout  # the narrow dense model too
+
+
+def test_a_data_set_that_is_not_installed_takes_no_other_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATA.absent, "mnist5k", "pip install it")
+    train = [NO_ROWS, "--threads", "1", "--op", "train", "--seeds", "1", "--update", "static", "--protocol", "seed"]
+    done = run(*train, "--data", "mnist5k")
+    assert done.returncode == 4
+    told = "expected a case that can run here, got none of 2: train mnist5k: pip install it"
+    assert done.stderr.strip() == f"ERROR: {told}"
+    done = run(*train, "--data", "mnist5k,digits")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed, 3 skipped" in done.stdout
+    assert "skipped: train mnist5k: pip install it" in done.stdout
 
 
 def test_k_selects_cases_by_name() -> None:
