@@ -10,7 +10,17 @@ from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import process_interval
 
 # The same for all seeds of an arm.
-OF_AN_ARM = ("model", "sparsity", "parameters", "nnz", "effective_sparsity", "learning_rate", "flops_counted", "flops_executed")
+OF_AN_ARM = (
+    "model",
+    "layer",
+    "sparsity",
+    "parameters",
+    "nnz",
+    "effective_sparsity",
+    "learning_rate",
+    "flops_counted",
+    "flops_executed",
+)
 
 
 class OverSeeds(NamedTuple):
@@ -36,6 +46,7 @@ class Arm(NamedTuple):
 
     name: str
     model: str
+    layer: str
     sparsity: float
     parameters: int
     nnz: int
