@@ -16,7 +16,7 @@ from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
 
 ROOT = Path(__file__).parents[2]
-KNOWN = ", ".join(sorted(LAYERS))
+KNOWN = ", ".join(LAYERS)
 
 
 def config(**options: str) -> Any:
