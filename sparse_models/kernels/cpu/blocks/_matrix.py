@@ -39,7 +39,8 @@ def unrolled(emit: Emitter, count: int, most: int, carried: list[Any], add: Call
     It is given where a turn of the loop starts, which of its integers it is, so that addresses differ by constants, and the
     list, which it changes.
     """
-    step, carried = largest_divisor(count, most), list(carried)
+    # Twice as many still are none: a loop of two turns costs more.
+    step, carried = count if count <= 2 * most else largest_divisor(count, most), list(carried)
     if step == count:
         for number in range(count):
             add(emit.constant(0), number, carried)
