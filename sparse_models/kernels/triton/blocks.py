@@ -3,40 +3,27 @@
 import importlib
 import importlib.util
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparse_models.kernels.cuda._tiling import multiprocessors
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.structure import BlockStructure
 from sparse_models.kernels.triton._plan import EXACT, SIZES, Plan, parts_of, product_plan, sampled_plan
 
 DTYPES = ("float32", "float16", "bfloat16")
 SIDE = 64  # of a tile that is transposed
 
 
-class Blocks(NamedTuple):
-    """Where the blocks of a weight [outputs, inputs] are: its CSR of blocks, and that of its transpose.
-
-    `rows` has the pointers of rows of blocks and the column of each block; `columns` likewise the transpose's; `order` [blocks]
-    is which block of the values each of the transpose's is. Their values are [blocks, size, size], each [out, in], with zeros
-    where a block at an edge reaches beyond the matrix.
-    """
-
-    rows: Structure
-    columns: Structure
-    order: Tensor
-    outputs: int
-    inputs: int
-
-
-def why_absent(size: int = SIZES[0]) -> str | None:
-    """Return why blocks of a size are not multiplied on a GPU, with what to do; None where they are."""
-    if size not in SIZES:
-        sizes = ", ".join(map(str, SIZES))
-        return f"a GPU's tensor cores take no tile of {size} x {size}, so blocks there are of {sizes}: choose one of these"
+def why_absent(unit: tuple[int, int] = (SIZES[0], SIZES[0])) -> str | None:
+    """Return why blocks [rows, columns] are not multiplied on a GPU, with what to do; None where they are."""
+    if unit not in [(size, size) for size in SIZES]:
+        sizes = ", ".join(f"{size} x {size}" for size in SIZES)
+        return (
+            f"a GPU's tensor cores multiply tiles, so blocks there are of {sizes}, not {unit[0]} x {unit[1]}: use one of these"
+        )
     return _why_no_triton()
 
 
@@ -47,50 +34,50 @@ def _why_no_triton() -> str | None:
     return "its kernels there need Triton, which CUDA builds of PyTorch for Linux bring: pip install triton"
 
 
-def linear(x: Tensor, values: Tensor, bias: Tensor | None, blocks: Blocks) -> Tensor:
-    """Return x [batch, inputs] times the weight transposed, plus bias [outputs]: [batch, outputs], differentiable."""
+def linear(x: Tensor, values: Tensor, bias: Tensor | None, rows: BlockStructure, columns: BlockStructure) -> Tensor:
+    """Return x [batch, in] times the weight transposed, plus bias [out]: [batch, out], differentiable.
+
+    `rows` is where the blocks of the weight are, `columns` where those of its transpose.
+    """
     if not torch.is_grad_enabled():
-        return product(blocks.rows, values, x, bias, outputs=blocks.outputs)
-    result: Tensor = _Linear.apply(x, values, bias, blocks)  # type: ignore[no-untyped-call]
+        return product(rows, values, x, bias)
+    result: Tensor = _Linear.apply(x, values, bias, rows, columns)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Linear(torch.autograd.Function):
-    """y = x W^T + b, dx = dy W, and dW at the kept blocks; the blocks travel with the graph, so that a mask may move."""
+    """y = x W^T + b, dx = dy W, and dW at the kept blocks; the structures travel with the graph, so that a mask may move."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, blocks: Blocks) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, rows: BlockStructure, columns: BlockStructure
+    ) -> Tensor:
         x = x.contiguous()
-        ctx.save_for_backward(x, values.detach())
-        ctx.blocks = blocks
-        return product(blocks.rows, values, x, bias, outputs=blocks.outputs)
+        ctx.save_for_backward(x, values.detach())  # the parameter itself may be given other data when the mask moves
+        ctx.structures = rows, columns
+        return product(rows, values, x, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x, values), blocks = ctx.saved_tensors, ctx.blocks
-        x_needed, values_needed, bias_needed, _ = ctx.needs_input_grad
+        (x, values), (rows, columns) = ctx.saved_tensors, ctx.structures
+        x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
         grad = grad.contiguous()
-        x_grad = product(blocks.columns, values, grad, outputs=blocks.inputs, order=blocks.order) if x_needed else None
-        values_grad = sampled(blocks.rows, grad, x, values.shape[1]) if values_needed else None
-        return x_grad, values_grad, grad.sum(0) if bias_needed else None, None
+        x_grad = product(columns, values, grad) if x_needed else None
+        values_grad = sampled(rows, grad, x) if values_needed else None
+        return x_grad, values_grad, grad.sum(0) if bias_needed else None, None, None
 
 
 def product(
-    structure: Structure,
-    values: Tensor,
-    x: Tensor,
-    bias: Tensor | None = None,
-    *,
-    outputs: int,
-    order: Tensor | None = None,
-    plan: Plan | None = None,
+    structure: BlockStructure, values: Tensor, x: Tensor, bias: Tensor | None = None, plan: Plan | None = None
 ) -> Tensor:
-    """Return x [batch, inputs] times the matrix of `values` [blocks, size, size] transposed, plus bias: [batch, outputs].
+    """Return x [batch, columns] times the matrix of blocks `values`, transposed, plus bias [rows]: [batch, rows].
 
-    With `order`, the structure is that of a transpose: its blocks are those of values[order], each transposed.
+    As a layer's product with its weight is x W^T, that with the weight's own structure is an output, and that with its
+    transpose's an input gradient.
     """
-    x, size, (batch, inputs) = x.contiguous(), values.shape[1], x.shape
+    x, size, (batch, inputs) = x.contiguous(), structure.height, x.shape
+    outputs, order, programs = structure.rows, structure.order, structure.rows_of_blocks
     result = x.new_empty(batch, outputs)
     if result.numel() == 0:
         return result
@@ -107,21 +94,20 @@ def product(
         "ORDERED": order is not None,
     }
     options |= {"WHOLE": whole, "BIASED": bias is not None, "BY_TMA": plan.by_tma, "PRECISION": precision}
-    structures = (structure.pointers, structure.indices, structure.indices if order is None else order)
     with torch.cuda.device_of(x):
-        _kernels().product[(structure.rows * -(-batch // plan.rows),)](
-            *factors, *structures, result if bias is None else bias, result, batch, inputs, outputs, structure.rows,
+        _kernels().product[(programs * -(-batch // plan.rows),)](
+            *factors, *structure.arrays, result if bias is None else bias, result, batch, inputs, outputs, programs,
             **options, num_warps=plan.warps, num_stages=plan.stages,
         )  # fmt: skip
     return result
 
 
-def sampled(structure: Structure, grad: Tensor, x: Tensor, size: int, plan: Plan | None = None) -> Tensor:
-    """Return, at the kept blocks alone [blocks, size, size], grad [batch, outputs] transposed times x [batch, inputs].
+def sampled(structure: BlockStructure, grad: Tensor, x: Tensor, plan: Plan | None = None) -> Tensor:
+    """Return, at the blocks alone [blocks, size, size], grad [batch, rows] transposed times x [batch, columns].
 
     What a block has beyond the matrix is 0.
     """
-    grad, x, (batch, inputs), outputs = grad.contiguous(), x.contiguous(), x.shape, grad.shape[1]
+    grad, x, size, (batch, inputs), outputs = grad.contiguous(), x.contiguous(), structure.height, x.shape, grad.shape[1]
     count, precision = len(structure.indices), _precision(x)
     plan = plan or sampled_plan(size, x.dtype, precision)
     if count == 0 or batch == 0:
@@ -129,7 +115,8 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, size: int, plan: Plan
     feature_major = precision == "tf32"
     if feature_major:
         grad, x = transposed(grad), transposed(x)
-    programs = count // plan.rows + structure.rows
+    rows = structure.rows_of_blocks
+    programs = count // plan.rows + rows
     parts = parts_of(programs, batch, multiprocessors(x.device))
     each = -(-batch // parts // plan.depth) * plan.depth
     parts = -(-batch // each)
@@ -139,12 +126,12 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, size: int, plan: Plan
         "SIZE": size,
         "COUNT": plan.rows,
         "DEPTH": plan.depth,
-        "POINTERS": 1 << (structure.rows - 1).bit_length(),
+        "POINTERS": 1 << (rows - 1).bit_length(),
     }
     options |= {"FEATURE_MAJOR": feature_major, "WHOLE": whole, "PRECISION": precision}
     with torch.cuda.device_of(x):
         _kernels().sampled[(programs, parts)](
-            grad, x, structure.pointers, structure.indices, result, batch, inputs, outputs, structure.rows, each, count,
+            grad, x, structure.pointers, structure.indices, result, batch, inputs, outputs, rows, each, count,
             **options, num_warps=plan.warps, num_stages=plan.stages,
         )  # fmt: skip
     return result[0] if parts == 1 else result.sum(0).to(x.dtype)

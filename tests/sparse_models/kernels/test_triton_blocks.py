@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.structure import BlockStructure
 from sparse_models.kernels.triton import blocks
 from sparse_models.kernels.triton._plan import SIZES, Plan, parts_of, product_plan, sampled_plan
-from sparse_models.kernels.triton.blocks import Blocks
 from tests.helpers.interpreted import device
 from tests.strategies import generator, normal
 
@@ -30,7 +29,8 @@ class Drawn(NamedTuple):
     bias: Tensor
     x: Tensor
     grad: Tensor
-    blocks: Blocks
+    rows: BlockStructure
+    columns: BlockStructure
 
     def cut(self, dense: Tensor) -> Tensor:
         """Return a matrix [out, in] as its kept blocks, with zeros beyond its edges."""
@@ -49,27 +49,27 @@ def draw(shape: tuple[int, int, int], size: int, dtype: torch.dtype, device: str
     numbers = [normal(seed, *sizes, dtype=dtype) for seed, sizes in enumerate([mask.shape, (outputs,), (batch, inputs)])]
     grad = normal(3, batch, outputs, dtype=dtype)
     weight, bias, x, grad = (guarded(tensor.to(device)) for tensor in (numbers[0] * mask, *numbers[1:], grad))
-    made = Drawn(weight, kept.to(device), weight.new_zeros(0, size, size), bias, x, grad, lists(kept, outputs, inputs, device))
+    structures = lists(kept, outputs, inputs, size, device)
+    made = Drawn(weight, kept.to(device), weight.new_zeros(0, size, size), bias, x, grad, *structures)
     return made._replace(values=guarded(made.cut(weight)))
 
 
-def lists(kept: Tensor, outputs: int, inputs: int, device: str) -> Blocks:
+def lists(kept: Tensor, outputs: int, inputs: int, size: int, device: str) -> tuple[BlockStructure, BlockStructure]:
     rows, columns = kept.nonzero(as_tuple=True)
     order = (columns * len(kept) + rows).argsort()
 
-    def structure(rows: Tensor, columns: Tensor, count: int, features: int) -> Structure:
-        pointers = torch.bincount(rows, minlength=count).cumsum(0)
-        ends = torch.cat([pointers.new_zeros(1), pointers]).int()
-        return Structure(guarded(ends.to(device)), guarded(columns.int().to(device)), features)
+    def structure(rows: Tensor, columns: Tensor, order: Tensor | None, sizes: tuple[int, int]) -> BlockStructure:
+        counts = torch.bincount(rows, minlength=-(-sizes[0] // size)).cumsum(0)
+        pointers, indices = torch.cat([counts.new_zeros(1), counts]).int(), columns.short()
+        order = None if order is None else guarded(order.int().to(device))
+        return BlockStructure(guarded(pointers.to(device)), guarded(indices.to(device)), order, *sizes, (size, size))
 
-    by_row = structure(rows, columns, kept.shape[0], inputs)
-    by_column = structure(columns[order], rows[order], kept.shape[1], outputs)
-    return Blocks(by_row, by_column, guarded(order.int().to(device)), outputs, inputs)
+    return structure(rows, columns, None, (outputs, inputs)), structure(columns[order], rows[order], order, (inputs, outputs))
 
 
 def guarded(tensor: Tensor) -> Tensor:
     """Return a copy with numbers around it that spoil whatever reads them."""
-    spoiling = math.nan if tensor.is_floating_point() else 2**20
+    spoiling = math.nan if tensor.is_floating_point() else 2**14
     around = torch.full((tensor.numel() + 128,), spoiling, dtype=tensor.dtype, device=tensor.device)
     around[64:-64] = tensor.flatten()
     return around[64:-64].view(tensor.shape)
@@ -83,12 +83,11 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 def forward(drawn: Drawn, plan: Plan | None = None) -> Tensor:
-    return blocks.product(drawn.blocks.rows, drawn.values, drawn.x, drawn.bias, outputs=len(drawn.weight), plan=plan)
+    return blocks.product(drawn.rows, drawn.values, drawn.x, drawn.bias, plan)
 
 
 def backward(drawn: Drawn, plan: Plan | None = None) -> Tensor:
-    inputs, order = drawn.weight.shape[1], drawn.blocks.order
-    return blocks.product(drawn.blocks.columns, drawn.values, drawn.grad, outputs=inputs, order=order, plan=plan)
+    return blocks.product(drawn.columns, drawn.values, drawn.grad, plan=plan)
 
 
 def defined(drawn: Drawn) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,7 +105,7 @@ def test_products_are_those_of_their_definitions(
     output, input_gradient, weight_gradient = defined(drawn)
     close(forward(drawn), output)
     close(backward(drawn), input_gradient)
-    close(blocks.sampled(drawn.blocks.rows, drawn.grad, drawn.x, size), weight_gradient)
+    close(blocks.sampled(drawn.rows, drawn.grad, drawn.x), weight_gradient)
 
 
 @pytest.fixture
@@ -128,7 +127,7 @@ def test_in_tensorfloat32_what_tensor_cores_do_not_take_is_transposed_before(dev
     output, input_gradient, weight_gradient = defined(drawn)
     close(forward(drawn), output)
     close(backward(drawn), input_gradient)
-    close(blocks.sampled(drawn.blocks.rows, drawn.grad, drawn.x, size), weight_gradient)
+    close(blocks.sampled(drawn.rows, drawn.grad, drawn.x), weight_gradient)
 
 
 @pytest.mark.parametrize("shape", [(136, 200, 70), (128, 64, 64)], ids=str)
@@ -158,7 +157,7 @@ def test_a_weight_gradient_in_parts_of_the_batch_is_their_sum(
 ) -> None:
     monkeypatch.setattr(blocks, "parts_of", lambda *_: 3)
     drawn = draw((40, 72, 131), 16, dtype, device)
-    close(blocks.sampled(drawn.blocks.rows, drawn.grad, drawn.x, 16, Plan(count, 16, 4, 3)), defined(drawn)[2])
+    close(blocks.sampled(drawn.rows, drawn.grad, drawn.x, Plan(count, 16, 4, 3)), defined(drawn)[2])
 
 
 @pytest.mark.parametrize("size", [16, 64])
@@ -166,14 +165,14 @@ def test_without_a_kept_block_outputs_are_the_bias(device: str, size: int) -> No
     drawn = draw(SHAPES[0], size, torch.float32, device, density=0)
     assert torch.equal(forward(drawn), drawn.bias.expand(70, -1))
     assert not backward(drawn).any()
-    assert blocks.sampled(drawn.blocks.rows, drawn.grad, drawn.x, size).shape == (0, size, size)
+    assert blocks.sampled(drawn.rows, drawn.grad, drawn.x).shape == (0, size, size)
 
 
 def test_without_samples_outputs_are_empty_and_weight_gradients_zero(device: str) -> None:
     drawn = draw(SHAPES[0], 16, torch.float32, device)
     drawn = drawn._replace(x=drawn.x[:0], grad=drawn.grad[:0])
     assert forward(drawn).shape == (0, 72)
-    found = blocks.sampled(drawn.blocks.rows, drawn.grad, drawn.x, 16)
+    found = blocks.sampled(drawn.rows, drawn.grad, drawn.x)
     assert found.shape == drawn.values.shape
     assert not found.any()
 
@@ -184,20 +183,20 @@ def test_autograd_has_the_same_products(device: str, strides: str) -> None:
     x = drawn.x.t().contiguous().t() if strides == "feature-major" else drawn.x
     x, values, bias = (tensor.detach().clone().requires_grad_() for tensor in (x, drawn.values, drawn.bias))
     output, input_gradient, weight_gradient = defined(drawn)
-    found = blocks.linear(x, values, bias, drawn.blocks)
+    found = blocks.linear(x, values, bias, drawn.rows, drawn.columns)
     close(found.detach(), output)
     found.backward(drawn.grad.t().contiguous().t() if strides == "feature-major" else drawn.grad)
     for leaf, expected in ((x, input_gradient), (values, weight_gradient), (bias, drawn.grad.double().sum(0))):
         assert leaf.grad is not None
         close(leaf.grad.contiguous(), expected)
     with torch.no_grad():
-        close(blocks.linear(x, values, bias, drawn.blocks), output)
+        close(blocks.linear(x, values, bias, drawn.rows, drawn.columns), output)
 
 
 def test_gradients_that_nobody_asks_for_are_not_computed(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = draw(SHAPES[0], 16, torch.float32, device)
     values = drawn.values.clone().requires_grad_()
-    found = blocks.linear(drawn.x, values, None, drawn.blocks)
+    found = blocks.linear(drawn.x, values, None, drawn.rows, drawn.columns)
     monkeypatch.setattr(blocks, "product", None)  # no input gradient is
     found.backward(drawn.grad)
     assert values.grad is not None
@@ -228,11 +227,11 @@ def test_parts_of_a_batch_fill_the_card_and_are_no_fewer_than_512_samples() -> N
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    for size in (4, 8, 48):
-        assert "so blocks there are of 16, 32, 64, 128" in str(blocks.why_absent(size))
+    for unit in ((4, 4), (8, 8), (16, 32)):
+        assert "so blocks there are of 16 x 16, 32 x 32, 64 x 64, 128 x 128, not" in str(blocks.why_absent(unit))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     blocks._why_no_triton.cache_clear()
-    assert "pip install triton" in str(blocks.why_absent(16))
+    assert "pip install triton" in str(blocks.why_absent((16, 16)))
     blocks._why_no_triton.cache_clear()
 
 
