@@ -122,6 +122,14 @@ def test_weights_outside_the_mask_stay_0_under_optimizers(name: str, dtype: torc
     assert not layer.values.detach()[~layer.mask].any()
 
 
+def test_in_a_training_that_a_graph_replays_outputs_without_gradients_follow_the_weights() -> None:
+    layer, x = built("two_four")
+    with torch.no_grad():
+        layer(x)
+        layer.values.data.mul_(2)  # as a graph's replay: no version is counted
+        assert is_right(layer, x)
+
+
 def test_in_inference_mode_nothing_is_kept(cusparselt: Simulated) -> None:
     problem = drawn("two_four")
     with torch.inference_mode():
@@ -137,6 +145,7 @@ def test_copies_and_saved_layers_compress_for_themselves() -> None:
     with torch.no_grad():
         layer(x)
         for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301  # our own
+            assert other._compressed is None  # no second copy of the weights is saved
             other.values.mul_(2)
             assert is_right(other, x)
         assert is_right(layer, x)
