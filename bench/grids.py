@@ -60,9 +60,11 @@ DEFAULT_GRIDS: dict[str, Grid] = {**GRIDS, "step": [(SHAPES[:1], SPARSITIES)]}
 # A GPU's shapes: layers of a large language model for one and eight samples and at a training's batch, and a ViT's.
 GPU_SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 VIT_SHAPES, LARGE_SHAPES = ("768x3072b2048",), ("4096x4096b4096",)
+PREFILL_SHAPES = ("4096x14336b256", "4096x14336b4096")  # between which batches 2:4 may begin to pay, and where it should
 FEW_SAMPLES = tuple(f"4096x{outputs}b{batch}" for outputs in (4096, 14336) for batch in (1, 8))
 GPU_GRID: Grid = [(FEW_SAMPLES, GPU_SPARSITIES), (VIT_SHAPES, GPU_SPARSITIES), (LARGE_SHAPES, (0.8, 0.95))]
 GPU_GRIDS: dict[str, Grid] = {
+    "forward": [*GPU_GRID, (PREFILL_SHAPES, (0.5,))],
     "backward": [(VIT_SHAPES, (0.8,))],
     "step": [(VIT_SHAPES, GPU_SPARSITIES), (LARGE_SHAPES, (0.8, 0.95)), (("4096x14336b4096",), (0.9,)), *OF_PARTS],
     "training_step": [(TRAINING_SHAPES, GPU_SPARSITIES)],

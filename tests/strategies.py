@@ -33,6 +33,7 @@ def places(names: Iterable[str]) -> list[ParameterSet]:
 MOVING_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern.moves)
 SPARSE_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern is not FULL)
 OWN_LAYERS = {name: layer for name, layer in LAYERS.items() if not layer.optional}
+DEFAULT_LAYERS = {name: layer for name, layer in OWN_LAYERS.items() if layer.is_default_on("cpu")}
 # Those that run in float64, for what rounding would decide in float32.
 FLOAT64_LAYERS = sorted(name for name, layer in LAYERS.items() if "float64" in layer.dtypes)
 
@@ -54,7 +55,9 @@ def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor
 
 def widest(layer: str, device: str = "cpu") -> torch.dtype:
     """The dtype in which a layer can be held to its properties most closely."""
-    return torch.float64 if "float64" in LAYERS[layer].dtypes_on(device) else torch.float32
+    able = LAYERS[layer].dtypes_on(device)
+    widest: torch.dtype = getattr(torch, next(dtype for dtype in ("float64", "float32", *able) if dtype in able))
+    return widest
 
 
 def drawn(layer: str, sizes: Sequence[int], seed: int, device: str = "cpu") -> Drawn:

@@ -15,16 +15,20 @@ import torch
 from bench.grids import OF_A_LAYER, OPS, PARTS, WHOLE
 from bench.runs.row import SCHEMA
 from sparse_models.data import DATA
-from sparse_models.layers import LAYERS
+from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.masks import UNSTRUCTURED
 from sparse_models.updates import UPDATES
 from tests.helpers import in_process
 from tests.helpers.in_process import ROOT, SMALL, run
-from tests.strategies import OWN_LAYERS
+from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS
 
 NO_ROWS = "--benchmark-disable"
-LAYER_CASES = len(OF_A_LAYER) * len(OWN_LAYERS) + len(WHOLE)  # and a narrow dense one of each whole operation
-UPDATE_CASES = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern.moves for layer in OWN_LAYERS.values())
+
+
+def cases_of(layers: dict[str, type[SparseLinear]]) -> int:
+    """How many cases these layers have in all operations but training, with a narrow dense one of each whole operation."""
+    updates = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern.moves for layer in layers.values())
+    return len(OF_A_LAYER) * len(layers) + len(WHOLE) + updates
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         "pair_waited pair_dense_waited undisturbed_pairs"
     )
     rows = [record["extra_info"] for record in saved[1]["benchmarks"]]
-    assert len(rows) == LAYER_CASES + UPDATE_CASES
+    assert len(rows) == cases_of(DEFAULT_LAYERS)
     for row in rows:
         assert set(promised.split()) <= set(row)
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
@@ -107,7 +111,7 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
     done = run(*SMALL, NO_ROWS, "--grid", "full", "--seeds", "1", "--data", "digits", "--benchmark-json=/dev/null")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "do sparse networks save compute?" not in done.stdout
-    assert f"{LAYER_CASES + UPDATE_CASES + 2 * 5} passed" in done.stdout
+    assert f"{cases_of(OWN_LAYERS) + 2 * 5} passed" in done.stdout
 
 
 @pytest.mark.alone
@@ -161,8 +165,8 @@ def test_a_case_that_cannot_run_is_skipped_with_the_reason() -> None:
     done = run(*SMALL, NO_ROWS, "--op", "forward", "--dtype", "bfloat16", "-rs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "csr runs on float32, float64, not on bfloat16" in done.stdout
-    able = sum("bfloat16" in layer.dtypes for layer in OWN_LAYERS.values())
-    assert f"{able + 1} passed, {len(OWN_LAYERS) - able} skipped" in done.stdout  # the narrow dense model too
+    able = sum("bfloat16" in layer.dtypes for layer in DEFAULT_LAYERS.values())
+    assert f"{able + 1} passed, {len(DEFAULT_LAYERS) - able} skipped" in done.stdout  # the narrow dense model too
 
 
 def test_a_data_set_that_is_not_installed_takes_no_other_down(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +212,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     # Code 2 as a rule; 3 where the signal falls into pytest's own bookkeeping. What was measured is kept all the same.
     assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
-    assert len(rows) == 2 * (len(OWN_LAYERS) + 1)
+    assert len(rows) == 2 * (len(DEFAULT_LAYERS) + 1)
     assert all(row["schema"] == SCHEMA and 2 <= row["processes"] < 50 for row in rows)
 
 
@@ -224,6 +228,6 @@ def test_too_little_time_is_said_and_pytest_benchmarks_options_hold_in_the_proce
     assert {record["options"]["timer"] for record in records} == {"process_time"}
     assert all(record["options"]["disable_gc"] is True for record in records)
     never = run(*SMALL, "--op", "forward", "--budget", "0.001")
-    assert f"{len(OWN_LAYERS) + 1} of {len(OWN_LAYERS) + 1} cases had no turn in 0.001 s (--budget)" in never.stdout
+    assert f"{len(DEFAULT_LAYERS) + 1} of {len(DEFAULT_LAYERS) + 1} cases had no turn in 0.001 s (--budget)" in never.stdout
     [csr] = [record for record in records if record["extra_info"]["layer"] == "csr"]
     assert any("csr.py" in entry["function_name"] for entry in csr["cprofile"])

@@ -175,11 +175,11 @@ class SparseLinear(nn.Module):
     ) -> list[Tensor]:
         """Move to another mask [out, in], and return `moments`, tensors in the shape of `values`, moved likewise.
 
-        `nnz` is how many weights `mask` keeps, where that is known, so that a GPU is not asked. With `in_place`, and always
-        while a CUDA graph is captured, values, structure and moments stay where they are in memory, which takes a mask that
-        keeps as many weights as before; raises InputError for another number.
+        `nnz` is how many weights `mask` keeps, where that is known, as by an update rule, so that a GPU is not asked. With
+        `in_place`, and always while a CUDA graph is captured, values, structure and moments stay where they are in memory,
+        which takes a mask that keeps as many weights as before; raises InputError for another number.
         """
-        check_mask(self, mask, self.values.device)
+        check_mask(self, mask, self.values.device, is_made_for=nnz is not None)
         in_place = in_place or is_captured(mask)
         if in_place:
             before = self.nnz_as_set

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparse_models.asynchronous import is_captured
+from sparse_models.asynchronous import is_asynchronous, is_captured
 from sparse_models.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,13 +32,18 @@ def check_weight(layer: "SparseLinear", weight: Tensor, bias: Tensor | None) -> 
         raise InputError(f"{name}: expected weights without NaN, got NaN; look for a training that diverged")
 
 
-def check_mask(layer: "SparseLinear", mask: Tensor, device: torch.device) -> None:
-    """Raise InputError unless a layer can hold a mask [out, in], on the device of its weights."""
+def check_mask(layer: "SparseLinear", mask: Tensor, device: torch.device, *, is_made_for: bool = False) -> None:
+    """Raise InputError unless a layer can hold a mask [out, in], on the device of its weights.
+
+    Whether it is of the layer's pattern is not asked while a CUDA graph is captured nor, where the host would wait for the
+    answer, of a mask that was made for the layer.
+    """
     name, shape = type(layer).__name__, [layer.out_features, layer.in_features]
     if mask.dtype != torch.bool or list(mask.shape) != shape or mask.device != device:
         raise InputError(
             f"{name}: expected a bool mask of shape {shape} on {device}, True = kept, "
             f"got {mask.dtype} of shape {list(mask.shape)} on {mask.device}; convert it"
         )
-    if not is_captured(mask) and not layer.pattern.accepts(mask):
+    trusted = is_captured(mask) or (is_made_for and is_asynchronous(mask))
+    if not trusted and not layer.pattern.accepts(mask):
         raise InputError(f"{name}: expected a mask of pattern {layer.pattern.name!r}, got another; build it by the pattern")

@@ -1,8 +1,9 @@
 """Kernels of our own for weights that are kept or dropped in blocks, a tile of the batch at a time: block4 ... block64."""
 
 import re
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch.nn import functional
 from sparse_models.kernels.chain import kernels_for
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.structure import BlockStructure
-from sparse_models.layers._base import MultiplyAdds, register_layer
+from sparse_models.kernels.triton import blocks as on_gpu
+from sparse_models.layers._base import MultiplyAdds, SparseLinear, register_layer
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
 from sparse_models.masks import block
 from sparse_models.masks.units import weights_of
@@ -27,10 +29,36 @@ class Block(OwnKernels):
 
     `values` are [blocks, rows of a block, columns of a block], in rows of blocks. Blocks over the edge of a weight whose sizes
     they do not divide hold zeros beyond it, whose gradients are 0. Takes any strides; fastest with feature-major input
-    ([in, batch] contiguous), and returns feature-major output, so that in a chain of such layers nothing is transposed.
+    ([in, batch] contiguous), and returns feature-major output, so that in a chain of such layers nothing is transposed. On a
+    GPU blocks of some sizes are multiplied by tensor cores (sparse_models.kernels.triton.blocks), with batch-major
+    activations; in float32 as torch is set: by three products of TensorFloat-32, which have all its bits, or by one.
     """
 
-    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    @classmethod
+    def dtypes_on(cls, device: str) -> tuple[str, ...]:
+        """Return the number types that there are kernels for on a device."""
+        return on_gpu.DTYPES if device == "cuda" and device in cls.devices else super().dtypes_on(device)
+
+    @classmethod
+    def layout_for(cls, device: str, batch: int, *, learning: bool) -> str:
+        """Return the layout that the layer prefers: a GPU's kernels take and return samples in rows."""
+        return "batch-major" if device == "cuda" else super().layout_for(device, batch, learning=learning)
+
+    @classmethod
+    def device_of(cls, x: Tensor) -> str:
+        """Return where x is, and so which kernels multiply it."""
+        return "cuda" if on_a_gpu(x) else x.device.type
+
+    def multiplied(self, x: Tensor) -> Tensor:
+        """Return x W^T + b [batch, out] for x that the kernels take: feature-major, on a GPU batch-major."""
+        if not on_a_gpu(x):
+            return super().multiplied(x)
+        return on_gpu.linear(x, self.values, self.bias, *self.structures)
+
+    @classmethod
+    def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
+        """Return the mean cross-entropy of a chain of such layers, on a CPU: see base class."""
+        return None if on_a_gpu(x) else super().chain_cross_entropy(layers, x, labels)
 
     @staticmethod
     def multiply(structure: BlockStructure, values: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -119,12 +147,20 @@ class Block(OwnKernels):
 @cache
 def of_size(rows: int, columns: int) -> type[Block]:
     """Return the layer of blocks of so many rows (outputs) and columns (inputs); raises InputError for a size below 1."""
+    missing = on_gpu.why_absent((rows, columns))
     attributes: dict[str, Any] = {
         "pattern": block(rows, columns),
         "is_default": rows == columns == DEFAULT,
+        "devices": ("cpu",) if missing else ("cpu", "cuda"),
+        "absent": {"cuda": missing} if missing else {},
         "__module__": __name__,
     }
     return type(f"Block{rows}x{columns}", (Block,), attributes)
+
+
+def on_a_gpu(x: Tensor) -> bool:
+    """Tell whether the kernels of a GPU multiply x; tests let an interpreter do that."""
+    return x.is_cuda
 
 
 def __getattr__(name: str) -> type[Block]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.masks.top_k import check_sparsity, count_kept, refuse_nan, top_k_mask
-from sparse_models.masks.units import ROW, Group, Unit, highest_in_groups, in_groups, summed, units_of, weights_of
+from sparse_models.masks.units import ROW, Group, Unit, highest_in_groups, in_groups, in_pieces, summed, units_of, weights_of
 
 
 class Pattern(NamedTuple):
@@ -94,10 +94,10 @@ def n_of_m(n: int, m: int) -> Pattern:
         if not math.isclose(check_sparsity(sparsity), only):
             raise InputError(f"expected sparsity {only:g}, the only one of {n}:{m}, got {sparsity:g}; choose another pattern")
         refuse_nan(score.isnan())
-        return highest_in_groups(score, n, m)
+        return in_pieces(score, lambda part: highest_in_groups(part, n, m))
 
     def accepts(mask: Tensor) -> bool:
-        return bool((in_groups(mask.int(), m, 0).sum(-1) <= n).all())
+        return bool((in_groups(mask, m, 0).sum(-1, dtype=torch.int32) <= n).all())
 
     return Pattern(f"{n}:{m}", from_score, accepts, group=m, sparsities=(only,))
 

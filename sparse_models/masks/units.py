@@ -1,6 +1,7 @@
 """What is kept or dropped together, and among how many of it a number is fixed: units and groups of a mask."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ Unit = tuple[int, int]  # rows and columns of a block of weights
 # Among which units of a row a fixed number is kept: all of them, or each so many that follow one another.
 Group = int
 ROW: Group = -1
+PIECE, PIECES = 2**16, 64  # scores that are ranked at a time, at least, and into how many pieces at most
 
 
 def divides(unit: Unit, shape: tuple[int, int] | torch.Size) -> bool:
@@ -65,6 +67,16 @@ def in_groups(units: Tensor, group: Group, fill: float) -> Tensor:
 def out_of_groups(grouped: Tensor, columns: int) -> Tensor:
     """Return [rows, groups, columns of a group] as [rows, columns]: the inverse of `in_groups`."""
     return grouped.reshape(len(grouped), -1)[:, :columns].contiguous()
+
+
+def in_pieces(score: Tensor, masked: Callable[[Tensor], Tensor], side: int = 1) -> Tensor:
+    """Return the mask [rows, columns] that `masked` makes of a score, a few rows, a multiple of `side`, at a time.
+
+    Ranks in groups take many times the memory of what they are of: so it is small beside a large score.
+    """
+    at_once = max(PIECE, score.numel() // PIECES)
+    rows = max(1, at_once // score.shape[1] // side) * side
+    return torch.cat([masked(part) for part in score.split(rows)])
 
 
 def highest_in_groups(score: Tensor, kept: int | Tensor, group: Group, first: Tensor | None = None) -> Tensor:

@@ -110,7 +110,8 @@ def test_a_captured_update_asks_the_device_nothing_and_leaves_everything_in_its_
     for part in model:
         assert part.values.grad is not None
         assert not part.values.grad.any()
-    assert seen.launches.total() < 70 * len(list(model))
+    of_blocks = LAYERS[layer].pattern.unit != (1, 1)  # whose scores are summed, and spread over their weights
+    assert seen.launches.total() < (80 if of_blocks else 70) * len(list(model))
 
 
 @pytest.mark.parametrize("rule", MOVING)

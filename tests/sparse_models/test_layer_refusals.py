@@ -8,6 +8,7 @@ import torch
 from sparse_models.errors import InputError
 from sparse_models.models import draw, sparse_mlp
 from sparse_models.registry import LAYERS
+from tests.strategies import mask_for
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -50,7 +51,7 @@ def test_a_dtype_the_layer_does_not_run_is_refused(layer: str) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("shape", [(4, 2), (3,), (1, 4, 3)])
 def test_an_input_of_another_shape_is_refused(layer: str, shape: tuple[int, ...]) -> None:
-    built = LAYERS[layer](torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool))
+    built = LAYERS[layer](torch.ones(2, 3), mask_for(layer, (2, 3), 0.0))
     with pytest.raises(InputError, match=r"expected an input of shape \[batch, 3\], got "):
         built(torch.ones(shape))
 

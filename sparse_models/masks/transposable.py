@@ -1,0 +1,50 @@
+"""Masks that are 2:4 along rows and along columns, so that a weight and its transpose both have the structure."""
+
+import itertools
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparse_models.errors import InputError
+from sparse_models.masks.patterns import TWO_FOUR, Pattern
+from sparse_models.masks.top_k import check_sparsity, refuse_nan
+from sparse_models.masks.units import in_pieces
+
+SIDE = 4  # of a tile, each of whose rows and columns keeps 2
+
+
+@cache
+def _choices(device: torch.device) -> Tensor:
+    """Return the 90 masks of a tile [90, 16] of which each row and each column keeps 2."""
+    rows = [torch.tensor([place in kept for place in range(SIDE)]) for kept in itertools.combinations(range(SIDE), 2)]
+    tiles = torch.stack([torch.stack(tile) for tile in itertools.product(rows, repeat=SIDE)])
+    return tiles[(tiles.sum(1) == 2).all(1)].flatten(1).to(device)
+
+
+def _from_score(score: Tensor, sparsity: float) -> Tensor:
+    """Return, for each tile, the mask of the highest sum of scores: the best of the 90, not a greedy one."""
+    if not math.isclose(check_sparsity(sparsity), 0.5):
+        raise InputError(f"expected sparsity 0.5, the only one of 2:4 both ways, got {sparsity:g}; choose another pattern")
+    refuse_nan(score.isnan())
+    return in_pieces(score, _best, SIDE)
+
+
+def _best(score: Tensor) -> Tensor:
+    outputs, inputs = score.shape
+    sums = functional.pad(score.to(torch.promote_types(score.dtype, torch.float32)), (0, -inputs % SIDE, 0, -outputs % SIDE))
+    rows, columns = sums.shape[0] // SIDE, sums.shape[1] // SIDE
+    tiles = sums.view(rows, SIDE, columns, SIDE).transpose(1, 2).reshape(-1, SIDE * SIDE)
+    choices = _choices(score.device)
+    best = (tiles @ choices.t().to(tiles.dtype)).argmax(1)
+    mask = choices[best].view(rows, columns, SIDE, SIDE).transpose(1, 2).reshape(sums.shape)
+    return mask[:outputs, :inputs].contiguous()
+
+
+def _accepts(mask: Tensor) -> bool:
+    return TWO_FOUR.accepts(mask) and TWO_FOUR.accepts(mask.t())
+
+
+TWO_FOUR_TRANSPOSABLE = Pattern("2:4 transposable", _from_score, _accepts, group=SIDE, sparsities=(0.5,), moves=False)

@@ -1,0 +1,65 @@
+"""Triton's kernels on a card where there is one, and in its interpreter everywhere: a test that takes `device` runs on both.
+
+The interpreter has a dot of bfloat16 that is wrong (its numbers are NumPy's), so that tests are in float16 and float32.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from sparse_models.kernels.triton import blocks
+
+MULTIPROCESSORS = 7  # of the card that is not there
+
+
+@pytest.fixture(params=["interpreted", "cuda"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the device on which tensors of a test are to be; memory that is not initialised is NaN."""
+    if blocks.why_absent():
+        pytest.skip(str(blocks.why_absent()))
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    if request.param == "interpreted":
+        if int(version("triton").split(".")[1]) < 7 and version("triton")[0] == "3":
+            pytest.skip("before 3.7 Triton's interpreter takes no loop over numbers of NumPy from 2.4 on: pip install triton")
+        monkeypatch.setattr(blocks, "_kernels", interpreted_kernels)
+        monkeypatch.setattr(blocks, "multiprocessors", lambda _: MULTIPROCESSORS)
+    torch.use_deterministic_algorithms(mode=True)
+    yield "cuda" if request.param == "cuda" else "cpu"
+    torch.use_deterministic_algorithms(mode=False)
+
+
+@cache
+def interpreted_kernels() -> ModuleType:
+    """Return the kernels as functions that the interpreter runs, where others may have them compiled."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TRITON_INTERPRET", "1")
+        return load_kernels("interpreted")
+
+
+@cache
+def compiled_kernels() -> Any:
+    """Return the kernels as functions that are compiled, though Triton may be set to interpret them."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("TRITON_INTERPRET", raising=False)
+        return load_kernels("compiled")
+
+
+def load_kernels(name: str) -> ModuleType:
+    found = importlib.util.find_spec("sparse_models.kernels.triton._kernels")
+    assert found is not None
+    assert found.origin is not None
+    spec = importlib.util.spec_from_file_location(f"{name}_kernels", found.origin)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Triton reads the source by the module's name
+    spec.loader.exec_module(module)
+    return module
