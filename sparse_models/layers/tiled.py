@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from sparse_models.errors import InputError
-from sparse_models.kernels.cpu import tiled
+from sparse_models.kernels.cpu import sliced, tiled
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as on_gpu
 from sparse_models.kernels.cuda import sampled as sampled_on_gpu
 from sparse_models.kernels.cuda import small_batch
 from sparse_models.kernels.cuda._compile import why_absent
-from sparse_models.kernels.cuda.frozen import Frozen, Source
+from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.link import Link
+from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import INPUT_GRADIENT, SparseLinear, register_layer
 from sparse_models.layers._chain_loss import ChainCrossEntropy
@@ -43,7 +44,7 @@ class Tiled(CsrBothWays):
     devices: ClassVar[tuple[str, ...]] = tuple(NUMBERS) if MISSING is None else ("cpu",)
     dtypes: ClassVar[tuple[str, ...]] = NUMBERS["cpu"]
     absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
-    _frozen: Frozen | None = None
+    _frozen: Frozen | sliced.Frozen | None = None
 
     @classmethod
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
@@ -72,6 +73,10 @@ class Tiled(CsrBothWays):
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major; raises InputError for x of another dtype or device than the weights."""
+        if isinstance(self._frozen, sliced.Frozen) and not self.training and not torch.is_grad_enabled():
+            result = self._frozen.again(self._parameters, x)
+            if result is not None:
+                return result
         if not self.takes(x):
             values, bias = self.own("values"), self.own("bias")
             if x.dtype != values.dtype or x.device != values.device or not _has_kernels(x):
@@ -86,7 +91,7 @@ class Tiled(CsrBothWays):
                 f"one dtype, and an input that is no negated view; got values of shape {list(values.shape)}, {held}; copy them"
             )
         if self.is_for_few(x):
-            return self.frozen.product(self.structures[0], self.own("values").detach(), x, self.own("bias"))
+            return self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias"))
         if torch.is_grad_enabled():
             self.outdate()
         return super().product(x)
@@ -97,18 +102,23 @@ class Tiled(CsrBothWays):
             self._frozen.outdate()
 
     def is_for_few(self, x: Tensor) -> bool:
-        """Tell whether the kernel for few samples multiplies x [batch, in]."""
-        columns, frozen = self._buffers["columns"], not self.training and not torch.is_grad_enabled()
+        """Tell whether a kernel for few samples multiplies x [batch, in]: on a CPU there is one for a single sample."""
+        if self.training or torch.is_grad_enabled():
+            return False
+        columns, most, least = self._buffers["columns"], small_batch.LARGEST_BATCH, 1
         assert columns is not None
-        few = frozen and on_a_gpu(x) and 0 < len(x) <= small_batch.LARGEST_BATCH and columns.numel() > 0
+        if not on_a_gpu(x):
+            most, least = 1, sliced.window(x.dtype)
+        few = 0 < len(x) <= most and self.in_features >= least and columns.numel() > 0
         # Tensors of inference_mode count no changes, by which it would be seen that a copy is no longer one.
         return few and not columns.is_inference() and not self.own("values").is_inference()
 
     @property
-    def frozen(self) -> Frozen:
-        """The weights as the kernel for few samples reads them."""
-        if self._frozen is None:
-            self._frozen = Frozen()
+    def frozen(self) -> Frozen | sliced.Frozen:
+        """The weights as the kernel for few samples reads them, on the device where they are."""
+        kind = Frozen if on_a_gpu(self.own("values")) else sliced.Frozen
+        if not isinstance(self._frozen, kind):
+            self._frozen = kind()
         return self._frozen
 
     def train(self, mode: bool = True) -> "Tiled":  # noqa: FBT001, FBT002  # as nn.Module has it

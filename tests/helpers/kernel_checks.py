@@ -9,7 +9,7 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from sparse_models.kernels.cpu import _emit, _pass, _team, permute, roofline, tiled, transpose
+from sparse_models.kernels.cpu import _emit, _pass, _team, permute, roofline, sliced, tiled, transpose
 from sparse_models.kernels.cpu._compile import KERNELS
 
 # Below, at and above the width of one vector, of a whole tile, and of two.
@@ -74,7 +74,7 @@ def watcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watcher
         watcher.written = {}  # what is freed after a run may be given to the next
         _team.run(function, arguments, team)
 
-    for module in (tiled, _pass, permute, roofline, transpose):
+    for module in (tiled, _pass, permute, roofline, sliced, transpose):
         monkeypatch.setattr(module, "run", run)
     forget_kernels()
     yield watcher
