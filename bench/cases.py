@@ -1,8 +1,8 @@
 """The cases of a selection, in plain names and numbers."""
 
+import itertools
 import re
 from collections.abc import Iterator
-from itertools import product
 from typing import NamedTuple
 
 from bench import grids
@@ -110,7 +110,7 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
                         continue  # it is there as the rival of float32
                     # An epoch of a training is what it is: no part of it is repeated warm, or replayed; its masks are its own.
                     regimes = selection.regimes or (default_regime(case),)
-                    kinds = product(regimes, selection.skews) if op != "train" else [("warm", 0.0)]
+                    kinds = itertools.product(regimes, selection.skews) if op != "train" else [("warm", 0.0)]
                     for regime, skew in kinds:
                         yield case._replace(regime=regime, skew=skew)
 
@@ -145,8 +145,11 @@ def default_regime(case: Case) -> str:
     return grids.COLD_REPLAY if case.op == "forward" and Shape.parse(case.shape).batch <= grids.COLD_BATCH else "graph"
 
 
-def _own_layers() -> tuple[str, ...]:
-    return tuple(name for name, layer in LAYERS.items() if not layer.optional)
+def _own_layers(selection: Selection, device: str) -> tuple[str, ...]:
+    """Return the layers of the default grid, or of the full one."""
+    kind = device.partition(":")[0]
+    own = (name for name, layer in LAYERS.items() if not layer.optional)
+    return tuple(name for name in own if selection.is_full or LAYERS[name].is_default_on(kind))
 
 
 def _with_references(selection: Selection) -> bool:
@@ -155,7 +158,7 @@ def _with_references(selection: Selection) -> bool:
 
 
 def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
-    layers = selection.layers or _own_layers()
+    layers = selection.layers or _own_layers(selection, device)
     # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
     narrow = op in grids.WHOLE and _with_references(selection)
@@ -164,7 +167,7 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
         for shape in shapes:
             for layer in full:
                 yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
-            for sparsity in selection.sparsities or sparsities:
+            for sparsity in selection.sparsities or _with_those_of(layers, sparsities):
                 for layer in layers:
                     if layer not in full and sparsity in _sparsities(layer, sparsities, selection, device):
                         yield Case(op, "sparse", layer, "static", shape, sparsity, device, dtype, threads)
@@ -183,12 +186,19 @@ def _grid(op: str, selection: Selection, device: str) -> grids.Grid:
 
 def _sparsities(layer: str, sparsities: tuple[float, ...], selection: Selection, device: str) -> tuple[float, ...]:
     """Return at which of a grid's sparsities a layer is timed."""
-    if selection.sparsities:
-        return selection.sparsities
+    only = LAYERS[layer].pattern.sparsities
+    if selection.sparsities or only is not None:
+        return tuple(sparsity for sparsity in selection.sparsities or only or () if only is None or sparsity in only)
     is_whole = selection.is_full or selection.layers is not None
     if LAYERS[layer].is_indifferent and (is_gpu(device) or not is_whole):
         return _usual(sparsities)
     return sparsities if is_whole or layer in _best(device) else (*grids.SPARSITIES_OF_OTHERS, *_usual(sparsities))
+
+
+def _with_those_of(layers: tuple[str, ...], sparsities: tuple[float, ...]) -> tuple[float, ...]:
+    """Return a grid's sparsities and those of patterns that have only some, in order."""
+    only = (LAYERS[layer].pattern.sparsities or () for layer in layers if LAYERS[layer].pattern is not FULL)
+    return tuple(sorted({*sparsities, *itertools.chain.from_iterable(only)}))
 
 
 def _usual(sparsities: tuple[float, ...]) -> tuple[float, ...]:
@@ -204,9 +214,9 @@ def _best(device: str) -> list[str]:
 def _update_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
     for shape in selection.shapes or grids.UPDATE_SHAPES:
         for update in selection.updates or tuple(UPDATES):
-            for layer in selection.layers or _own_layers():
-                if UPDATES[update].moves and LAYERS[layer].pattern is not FULL:
-                    for sparsity in selection.sparsities or grids.UPDATE_SPARSITIES:
+            for layer in selection.layers or _own_layers(selection, device):
+                if UPDATES[update].moves and LAYERS[layer].pattern.moves:
+                    for sparsity in _sparsities(layer, grids.UPDATE_SPARSITIES, selection, device):
                         yield Case(op, "sparse", layer, update, shape, sparsity, device, dtype, threads)
 
 
@@ -229,8 +239,10 @@ def _default_protocols(data: str, selection: Selection) -> tuple[str, ...]:
 def _arms(selection: Selection, device: str) -> Iterator[tuple[str, str, str, float]]:
     layers = [layer for layer in selection.layers or _best(device) if LAYERS[layer].pattern is not FULL]
     yield "dense", "dense", "static", 0.0
-    for sparsity in selection.sparsities or grids.TRAINING_SPARSITIES:
+    for sparsity in selection.sparsities or _with_those_of(tuple(layers), grids.TRAINING_SPARSITIES):
         for layer in layers:
-            for update in selection.updates or tuple(UPDATES):
-                yield "sparse", layer, update, sparsity
+            if sparsity in _sparsities(layer, grids.TRAINING_SPARSITIES, selection, device):
+                for update in selection.updates or tuple(UPDATES):
+                    if LAYERS[layer].pattern.moves or not UPDATES[update].moves:
+                        yield "sparse", layer, update, sparsity
         yield "narrow", "dense", "static", sparsity

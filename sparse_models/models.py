@@ -30,9 +30,12 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last layer's output, without an activation."""
-        last = len(self.layers) - 1
-        for number, layer in enumerate(self.layers):
-            x = layer(x) if number == last else torch.relu(layer(x))
+        layers = list(self)
+        whole = layers[0].chain_output(layers, x) if layers else None
+        if whole is not None:
+            return whole
+        for number, layer in enumerate(layers, 1):
+            x = layer(x) if number == len(layers) else torch.relu(layer(x))
         return x
 
     def cross_entropy(self, x: Tensor, labels: Tensor, *, fused: bool = True) -> Tensor:
@@ -93,10 +96,9 @@ def sparse_mlp(
     """
     layer_class = LAYERS.find(layer)
     sparsities = DISTRIBUTIONS.find(distribution)([weight.shape for weight, _ in drawn], sparsity)
+    scores = [random_score(weight.shape, generator, weight.device) for weight, _ in drawn]
     layers = []
-    for (weight, bias), layer_sparsity in zip(drawn, sparsities, strict=True):
-        score = random_score(weight.shape, generator, weight.device)
-        mask = layer_class.pattern.from_score(score, layer_sparsity)
+    for (weight, bias), mask in zip(drawn, layer_class.pattern.masks(scores, sparsities), strict=True):
         density = int(mask.sum()) / mask.numel()
         scale = 1 / math.sqrt(density) if scaled and density else 1.0
         layers.append(layer_class(weight * scale, mask, bias))

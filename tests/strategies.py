@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_models.layers import LAYERS
-from sparse_models.masks import FULL, random_score
-from sparse_models.models import Drawn, convert, draw
+from sparse_models.masks import FULL, UNSTRUCTURED, random_score
+from sparse_models.models import MLP, Drawn, convert, draw, sparse_mlp
 from sparse_models.testing import Problem
 
 
@@ -30,6 +30,7 @@ def places(names: Iterable[str]) -> list[ParameterSet]:
     return [pytest.param(name, "cpu") for name in names] + on_cuda
 
 
+MOVING_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern.moves)
 SPARSE_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern is not FULL)
 OWN_LAYERS = {name: layer for name, layer in LAYERS.items() if not layer.optional}
 # Those that run in float64, for what rounding would decide in float32.
@@ -76,13 +77,36 @@ def masks(draw: st.DrawFn, shape: Sequence[int] | None = None) -> Tensor:
     return flat.reshape(tuple(shape))
 
 
+def mask_for(layer: str, shape: Sequence[int], sparsity: float, seed: int = 0) -> Tensor:
+    """A random mask of a shape [out, in] and of the layer's pattern, as sparse as that has it."""
+    pattern = LAYERS[layer].pattern
+    return pattern.from_score(random_score(shape, generator(seed)), pattern.nearest(sparsity))
+
+
+def mlp_of(layer: str, drawn: Drawn, sparsity: float, seed: int = 0, *, scaled: bool = False) -> MLP:
+    """An MLP of a layer, as sparse as its pattern has it."""
+    return sparse_mlp(drawn, layer, LAYERS[layer].pattern.nearest(sparsity), generator(seed), scaled=scaled)
+
+
+@st.composite
+def masks_of(draw: st.DrawFn, layer: str, shape: Sequence[int]) -> Tensor:
+    """A mask of a shape [out, in] that a layer can hold, of any sparsity; where rows are groups, some are empty."""
+    pattern = LAYERS[layer].pattern
+    if pattern is UNSTRUCTURED:
+        return draw(masks(shape))
+    mask = pattern.from_score(random_score(shape, generator(draw(seeds))), pattern.nearest(draw(sparsities)))
+    if pattern.group is not None:
+        mask[draw(st.lists(st.integers(0, len(mask) - 1), max_size=2))] = False
+    return mask
+
+
 @st.composite
 def problems(draw: st.DrawFn, layer: str, dtype: torch.dtype | None = None, device: str = "cpu") -> Problem:
     """What a layer is built from and fed, of any size down to 1 x 1 and batch 1, bias or none, in either layout."""
     dtype = dtype or widest(layer, device)
     outputs, inputs, batch, seed = draw(sizes), draw(sizes), draw(sizes), draw(seeds)
     pattern = LAYERS[layer].pattern
-    sparsity = 0.0 if pattern is FULL else draw(sparsities)
+    sparsity = pattern.nearest(draw(sparsities))
     x = normal(seed + 1, batch, inputs, dtype=dtype).to(device)
     return Problem(
         weight=normal(seed, outputs, inputs, dtype=dtype).to(device),

@@ -19,7 +19,6 @@ from bench.works.gates import pass_gate
 from bench.works.operations import operation
 from bench.works.problems import build, layout_of, problems
 from sparse_models.layers import LAYERS
-from sparse_models.masks import FULL
 
 # Works of .02 to .4 ms, so that even ten or twenty calls, which it takes to plant 10 or 5 %, are a round of a few milliseconds.
 # Percent of extra work planted; identical code most often, for its rate of false alarms is the smallest to be told.
@@ -36,7 +35,7 @@ def jobs_of(device: str, threads: int) -> list[Job]:
     """Return the comparisons of one run."""
     jobs = []
     for op, shape, layer, (number, planted) in itertools.product(OPERATIONS, SHAPES, LAYER_NAMES, enumerate(PLANTED)):
-        sparsity = 0.0 if LAYERS[layer].pattern is FULL else SPARSITY
+        sparsity = LAYERS[layer].pattern.nearest(SPARSITY)
         # A case has no field for what is planted; `data`, which only trainings use, says it.
         case = Case(op, "sparse", layer, "static", shape, sparsity, device, "float32", threads, data=str(planted), seed=number)
         jobs.append(Job(f"{op} {layer} {shape} {sparsity:g} #{number}", __name__, clone_race.__name__, case))

@@ -17,14 +17,14 @@ GATE_ROWS = 1024
 
 @lru_cache(maxsize=8)
 def _definition(pattern: Pattern, key: Key) -> Definition:
-    return define(problem(pattern, *key))
+    return define(problem(pattern, key))
 
 
 @once_per_run
 def _gate_failure(layer: str, key: Key, layout: str, threads: int) -> str | None:  # noqa: ARG001  # torch is set to them
     """Return why the layer fails its gate, or None if it passes: found out once a run, whatever the operation."""
     pattern = LAYERS[layer].pattern
-    drawn = problem(pattern, *key)
+    drawn = problem(pattern, key)
     try:
         gate(LAYERS[layer], drawn._replace(x=as_layout(drawn.x, layout)), _definition(pattern, key))
     except GateError as error:
@@ -33,11 +33,11 @@ def _gate_failure(layer: str, key: Key, layout: str, threads: int) -> str | None
 
 
 @once_per_run
-def _chain_failure(layer: str, keys: list[Key], threads: int) -> str | None:  # noqa: ARG001  # torch is set to them
-    """Return why the layer's fused step fails its gate, or None if it passes or there is none."""
-    parts = [problem(LAYERS[layer].pattern, *key) for key in keys]
+def _chain_failure(layer: str, keys: list[Key], threads: int, *, fused: bool) -> str | None:  # noqa: ARG001  # torch is set to them
+    """Return why what the layers do together, or their fused step, fails its gate; None if it passes or there is none."""
+    parts = [problem(LAYERS[layer].pattern, key) for key in keys]
     try:
-        gate_chain(list(build(layer, parts)), parts[0].x, labels_of(parts))
+        gate_chain(list(build(layer, parts)), parts[0].x, labels_of(parts), fused=fused)
     except GateError as error:
         return str(error)
     return None
@@ -46,11 +46,13 @@ def _chain_failure(layer: str, keys: list[Key], threads: int) -> str | None:  # 
 def pass_gate(case: Case, layer: str, layout: str) -> None:
     """Raise GateError, before anything is timed, unless `layer` agrees with its definition at every size of its shape."""
     rows = None if is_gpu(case.device) else GATE_ROWS
-    for key in keys(case, layer, rows):
+    network = keys(case, layer, rows)
+    for key in network:
         failure = _gate_failure(layer, key, layout, case.threads)
         if failure is not None:
             raise GateError(failure)
-    if case.op in ("training_step", "train"):
-        failure = _chain_failure(layer, keys(case, layer, rows), case.threads)
+    fused = case.op in ("training_step", "train")
+    if fused or len(network) > 1:
+        failure = _chain_failure(layer, network, case.threads, fused=fused)
         if failure is not None:
             raise GateError(failure)

@@ -15,8 +15,9 @@ def once_per_run(function: Callable[..., _T]) -> Callable[..., _T]:
     """
 
     @wraps(function)
-    def known(*arguments: Any) -> _T:
-        return find_once(f"{function.__module__}.{function.__name__}{arguments!r}", lambda: function(*arguments))
+    def known(*arguments: Any, **named: Any) -> _T:
+        key = f"{function.__module__}.{function.__name__}{arguments!r}{named or ''}"
+        return find_once(key, lambda: function(*arguments, **named))
 
     return known
 

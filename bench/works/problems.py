@@ -4,6 +4,7 @@ import copy
 import math
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,32 +40,47 @@ def narrowed(case: Case) -> Case:
 
 def problems(case: Case, layer: str) -> list[Problem]:
     """Return, for each layer of the case's shape, random weights, a mask of `layer`'s pattern, inputs and gradients."""
-    return [problem(LAYERS[layer].pattern, *key) for key in keys(case, layer)]
+    return [problem(LAYERS[layer].pattern, key) for key in keys(case, layer)]
 
 
-# in, out, batch, sparsity, skew, device, dtype of one layer of a shape
-Key = tuple[int, int, int, float, float, str, str]
+class Key(NamedTuple):
+    """What the problem of one layer of a shape is made from."""
+
+    inputs: int
+    outputs: int
+    batch: int
+    sparsity: float
+    skew: float
+    device: str
+    dtype: str
+    # Where the pattern chooses the masks of a network together: its sizes, and which of its layers this is.
+    network: tuple[int, ...] = ()
+    place: int = 0
 
 
 def keys(case: Case, layer: str, most_rows: int | None = None) -> list[Key]:
     """Return what `problem` makes each layer of the case's shape from, with at most `most_rows` samples."""
     shape = Shape.parse(case.shape)
     batch = min(shape.batch, most_rows or shape.batch)
-    sparsity, skew = (0.0, 0.0) if LAYERS[layer].pattern is FULL else (case.sparsity, case.skew)
-    kind = case.device, stored(case.dtype)
-    return [(inputs, outputs, batch, sparsity, skew, *kind) for inputs, outputs in pairwise(shape.sizes)]
+    pattern = LAYERS[layer].pattern
+    sparsity, skew = (0.0, 0.0) if pattern is FULL else (case.sparsity, case.skew)
+    network = () if pattern.of_network is None or len(shape.sizes) == 2 else shape.sizes
+    return [
+        Key(*sizes, batch, sparsity, skew, case.device, stored(case.dtype), network, place if network else 0)
+        for place, sizes in enumerate(pairwise(shape.sizes))
+    ]
 
 
-def problem(
-    pattern: Pattern, inputs: int, outputs: int, batch: int, sparsity: float, skew: float, device: str, dtype: str
-) -> Problem:
+def problem(pattern: Pattern, key: Key) -> Problem:
     """Return random weights, a mask of the pattern, inputs and output gradients: the same for the same arguments.
 
     They are drawn on the device itself, where drawing and copying the largest weights would take seconds on the host.
     """
-    weight, bias = _weights(inputs, outputs, device, dtype)
-    x, output_grad = _activations(inputs, outputs, batch, device, dtype)
-    return Problem(weight, _mask(pattern, inputs, outputs, sparsity, skew, device), bias, x, output_grad)
+    sizes, kind = (key.inputs, key.outputs), (key.device, key.dtype)
+    weight, bias = _weights(*sizes, *kind)
+    x, output_grad = _activations(*sizes, key.batch, *kind)
+    mask = _masks(pattern, key.network or sizes, key.sparsity, key.skew, key.device)[key.place]
+    return Problem(weight, mask, bias, x, output_grad)
 
 
 @lru_cache(maxsize=8)  # the layers of one shape, whatever the batch: cases of one shape follow one another
@@ -81,16 +97,19 @@ def _activations(inputs: int, outputs: int, batch: int, device: str, dtype: str)
 
 
 @lru_cache(maxsize=32)  # as many sparsities; a mask is small beside what it masks
-def _mask(pattern: Pattern, inputs: int, outputs: int, sparsity: float, skew: float, device: str) -> Tensor:
-    generator, shape = torch.Generator(device).manual_seed(1), torch.Size((outputs, inputs))
+def _masks(pattern: Pattern, sizes: tuple[int, ...], sparsity: float, skew: float, device: str) -> list[Tensor]:
+    """Return the masks of a chain of layers of these sizes, mostly of one."""
+    generator = torch.Generator(device).manual_seed(1)
+    shapes = [torch.Size((outputs, inputs)) for inputs, outputs in pairwise(sizes)]
     if pattern is FULL:
-        return torch.ones(shape, dtype=torch.bool, device=device)
+        return [torch.ones(shape, dtype=torch.bool, device=device) for shape in shapes]
     # Rounded, for half the memory: which of a few ties are kept is all the same, and how many are is exact.
     rounded = torch.float32
-    score = (
+    scores = [
         skewed_score(shape, sparsity, skew, generator, dtype=rounded) if skew else random_score(shape, generator, dtype=rounded)
-    )
-    return pattern.from_score(score, sparsity)
+        for shape in shapes
+    ]
+    return pattern.masks(scores, [sparsity] * len(scores))
 
 
 def build(layer: str, parts: list[Problem]) -> MLP:

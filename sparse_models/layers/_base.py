@@ -40,6 +40,8 @@ class SparseLinear(nn.Module):
     is_indifferent: ClassVar[bool] = False
     # Whether the layer is another library's, and is run only when asked for by name.
     optional: ClassVar[bool] = False
+    # Whether the default grid has it; else it is timed when asked for by name, and in the full grid.
+    is_default: ClassVar[bool] = True
 
     # What is missing for a device that the layer would run on, with what to install.
     absent: ClassVar[Mapping[str, str]] = {}
@@ -66,6 +68,11 @@ class SparseLinear(nn.Module):
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
         """Return the number types that the layer runs in on a device, as "cpu"; none where it does not run there."""
         return cls.dtypes if device in cls.devices else ()
+
+    @classmethod
+    def is_default_on(cls, device: str) -> bool:  # noqa: ARG003
+        """Tell whether the default grid has the layer on a device, as "cpu"; override where devices differ."""
+        return cls.is_default
 
     @classmethod
     def layout_for(cls, device: str, batch: int, *, learning: bool) -> str:  # noqa: ARG003
@@ -99,6 +106,14 @@ class SparseLinear(nn.Module):
         """Return the mean cross-entropy of `layers` with ReLU between them, for x [batch, in] and labels [batch].
 
         None says that there is no shorter way than layer by layer; a class with a fused kernel of its own overrides this.
+        """
+        return None
+
+    @classmethod
+    def chain_output(cls, layers: Sequence["SparseLinear"], x: Tensor) -> Tensor | None:  # noqa: ARG003
+        """Return what `layers` with ReLU between them make of x [batch, in]: [batch, out], with its graph.
+
+        None says that there is no shorter way than layer by layer, which also is what hooks on single layers wait for.
         """
         return None
 

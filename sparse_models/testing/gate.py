@@ -43,15 +43,16 @@ def gate(layer_class: type[SparseLinear], problem: Problem, definition: Definiti
 
 
 def _another_mask(layer: SparseLinear, mask: Tensor) -> Tensor:
-    """Return a mask of the layer's pattern and of as many non-zeros; where all or none are kept, there is no other."""
-    another, density = mask, int(mask.count_nonzero()) / mask.numel()
-    if density in (0, 1):
+    """Return a mask of the layer's pattern and of as many units; where all or none are kept, there is no other."""
+    another, kept = mask, int(mask.count_nonzero())
+    if kept in (0, mask.numel()):
         return mask
+    sparsity = layer.pattern.sparsity_of(mask)
     for seed in range(10):
         score = random_score(mask.shape, torch.Generator(mask.device).manual_seed(seed), dtype=torch.float32)
         for rows in row_pieces(mask.shape):
             score[rows] += ~mask[rows] / 2
-        another = layer.pattern.from_score(score, 1 - density)
+        another = layer.pattern.from_score(score, sparsity)
         if not torch.equal(another, mask):
             break
     return another

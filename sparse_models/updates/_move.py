@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sparse_models.layers import SparseLinear
+from sparse_models.masks.units import divides
 from sparse_models.updates._rule import Update
 
 
@@ -75,6 +76,9 @@ def update_masks(
     training step stays valid; a graph of autograd from before then refuses its backward pass.
     """
     for layer in layers:
-        grad, nnz = None if gradients is None else gradients.get(layer), layer.nnz_as_set
-        mask = update(layer.mask, layer.to_dense(), grad, drop_fraction, generator, nnz)
+        grad = None if gradients is None else gradients.get(layer)
+        nnz: int | None = layer.nnz_as_set
+        mask = update(layer.mask, layer.to_dense(), grad, drop_fraction, generator, nnz, pattern=layer.pattern)
+        if not divides(layer.pattern.unit, mask.shape):
+            nnz = None  # as many blocks, but those at the edges hold fewer weights
         move_mask(layer, mask, optimizer, nnz=nnz, in_place=in_place)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sparse_models.asynchronous import is_asynchronous, is_captured
 from sparse_models.errors import InputError
-from sparse_models.masks import count_kept, highest_places, refuse_nan, top_k_mask
+from sparse_models.masks import UNSTRUCTURED, Pattern, count_kept, highest_places, refuse_nan, top_k_mask
+from sparse_models.masks.units import Group, divides, highest_in_groups, in_groups, summed, units_of, weights_of
 from sparse_models.table import Table
 
 # weight [out, in], its gradient at every position [out, in] or None, generator -> score [out, in]
@@ -24,14 +25,17 @@ def prune_and_regrow(
     grow_score: Tensor,
     drop_fraction: float,
     *,
+    pattern: Pattern = UNSTRUCTURED,
     regrow_dropped: bool = True,
     kept: int | None = None,
 ) -> Tensor:
-    """Return a mask [out, in] with as many kept weights as `mask`, of which a `drop_fraction` was chosen anew.
+    """Return a mask [out, in] of `pattern` with as many kept units as `mask`, of which a `drop_fraction` was chosen anew.
 
-    Of the kept weights those of highest `keep_score` survive; as many as were dropped are grown by highest `grow_score`
-    among all that did not survive or, without `regrow_dropped`, among those that `mask` did not keep (then no more is
-    dropped than there is room for). Raises InputError for a fraction outside [0, 1], other shapes, or NaN.
+    A unit is a weight, or the block of them that the pattern keeps or drops whole, by its summed scores. Of the kept those of
+    highest `keep_score` survive; as many as were dropped are grown by highest `grow_score` among all that did not survive or,
+    without `regrow_dropped`, among those that `mask` did not keep (then no more is dropped than there is room for); where the
+    pattern fixes a number, as in each m of a row, each group grows as many as it lost. Raises InputError for a fraction outside
+    [0, 1], other shapes, NaN, or a pattern whose masks do not move.
 
     `kept` is the number of kept weights, where it is known: a GPU is then asked for nothing but whether there are NaN, and
     while a CUDA graph is captured not even that: a NaN then counts as the highest score.
@@ -43,6 +47,38 @@ def prune_and_regrow(
             f"expected a mask and two scores of one shape, got {list(mask.shape)}, {list(keep_score.shape)} and "
             f"{list(grow_score.shape)}; pass the layer's own"
         )
+    if not pattern.moves and drop_fraction > 0:
+        raise InputError(f"expected a pattern whose masks move, got {pattern.name!r}; train it with a static mask")
+    if pattern.unit == (1, 1):
+        return _moved(mask, keep_score, grow_score, drop_fraction, pattern.group, regrow_dropped=regrow_dropped, kept=kept)
+    units, keep, grow = (
+        units_of(mask, pattern.unit),
+        *(summed(keep_score, pattern.unit, mask), summed(grow_score, pattern.unit)),
+    )
+    if not divides(pattern.unit, mask.shape):
+        if is_captured(mask):
+            raise InputError(
+                f"expected sizes that blocks of {pattern.unit} divide, to move a mask while a CUDA graph is captured, got "
+                f"{list(mask.shape)}; move it outside the graph"
+            )
+        kept = None  # blocks at the edges hold fewer weights
+    elif kept is not None:
+        kept //= math.prod(pattern.unit)
+    moved = _moved(units, keep, grow, drop_fraction, pattern.group, regrow_dropped=regrow_dropped, kept=kept)
+    return weights_of(moved, pattern.unit, mask.shape)
+
+
+def _moved(
+    mask: Tensor,
+    keep_score: Tensor,
+    grow_score: Tensor,
+    drop_fraction: float,
+    group: Group | None,
+    *,
+    regrow_dropped: bool,
+    kept: int | None,
+) -> Tensor:
+    """Return the next mask of units [unit rows, unit columns], of whatever shape where there are no groups."""
     kept = int(mask.sum()) if kept is None else kept
     moved = kept - count_kept(kept, drop_fraction)
     if not regrow_dropped:
@@ -50,21 +86,25 @@ def prune_and_regrow(
     if is_asynchronous(mask):
         if not is_captured(mask):
             refuse_nan(keep_score.isnan() | grow_score.isnan())
-        return _without_asking(mask, keep_score, grow_score, kept - moved, moved, regrow_dropped=regrow_dropped)
-    survivors = top_k_mask(keep_score, kept - moved, among=mask)
-    grown = top_k_mask(grow_score, moved, among=~survivors if regrow_dropped else ~mask)
-    return survivors | grown
+        survivors = torch.zeros_like(mask, memory_format=torch.contiguous_format)
+        _keep(survivors, highest_places(keep_score, kept - moved, ~mask))
+        if group is None:
+            _keep(survivors, highest_places(grow_score, moved, survivors if regrow_dropped else mask))
+            return survivors
+    else:
+        survivors = top_k_mask(keep_score, kept - moved, among=mask)
+        if group is None:
+            return survivors | top_k_mask(grow_score, moved, among=~survivors if regrow_dropped else ~mask)
+        refuse_nan(grow_score.isnan())
+    lost = in_groups((mask & ~survivors).int(), group, 0).sum(-1)
+    # Without room in its group, what was dropped comes back after all.
+    first = (~survivors).to(torch.int8) - survivors.to(torch.int8) - (mask & ~survivors & (not regrow_dropped)).to(torch.int8)
+    return survivors | highest_in_groups(grow_score, lost, group, first)
 
 
-def _without_asking(
-    mask: Tensor, keep_score: Tensor, grow_score: Tensor, surviving: int, growing: int, *, regrow_dropped: bool
-) -> Tensor:
-    """Return the next mask as a host would choose it, by indices whose number is known; on a CPU it takes longer."""
-    chosen = torch.zeros_like(mask, memory_format=torch.contiguous_format)
-    chosen.view(-1).index_fill_(0, highest_places(keep_score, surviving, ~mask), True)  # noqa: FBT003  # the value filled in
-    taken = chosen if regrow_dropped else mask
-    chosen.view(-1).index_fill_(0, highest_places(grow_score, growing, taken), True)  # noqa: FBT003
-    return chosen
+def _keep(mask: Tensor, places: Tensor) -> None:
+    """Have a contiguous mask keep some places of it, by indices whose number is known: on a CPU, a host's choice is sooner."""
+    mask.view(-1).index_fill_(0, places, True)  # noqa: FBT003  # the value filled in
 
 
 def constant(fraction: float, until: float = 1.0) -> Schedule:
@@ -105,8 +145,10 @@ class Update:
         drop_fraction: float,
         generator: torch.Generator | None = None,
         kept: int | None = None,
+        *,
+        pattern: Pattern = UNSTRUCTURED,
     ) -> Tensor:
-        """Return the next mask [out, in] from mask, weight and gradient at every position, all [out, in].
+        """Return the next mask [out, in] of `pattern` from mask, weight and gradient at every position, all [out, in].
 
         `kept` is the number of kept weights, where it is known; with a generator on a CPU, random scores for a GPU are drawn
         there and copied. Raises InputError when the rule needs a gradient and gets none, and as `prune_and_regrow` does.
@@ -118,6 +160,7 @@ class Update:
             self.keep_score(weight, grad, generator),
             self.grow_score(weight, grad, generator),
             drop_fraction,
+            pattern=pattern,
             regrow_dropped=self.regrow_dropped,
             kept=kept,
         )

@@ -13,20 +13,32 @@ from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.layers._csr_storage import CsrBothWays, CsrStorage, compress, compress_known
 from sparse_models.masks import random_mask
-from sparse_models.models import MLP, convert, dense_mlp, draw, sparse_mlp
+from sparse_models.models import MLP, convert, dense_mlp, draw
 from sparse_models.training import optimizer_for, training_step
 from sparse_models.updates import UPDATES, move_mask, prune_and_regrow, update_masks
 from tests.helpers.simulated_gpu import HostSyncError, no_host_sync, pretend_gpu
-from tests.strategies import SPARSE_LAYERS, coarse, drawn, fractions, generator, masks, normal, seeds
+from tests.strategies import (
+    MOVING_LAYERS,
+    SPARSE_LAYERS,
+    coarse,
+    drawn,
+    fractions,
+    generator,
+    mask_for,
+    masks,
+    mlp_of,
+    normal,
+    seeds,
+)
 
 MOVING = sorted(name for name, update in UPDATES.items() if update.moves)
 # Those of a GPU, and those whose storage does the same on whatever device.
-ON_GPU = sorted(name for name in SPARSE_LAYERS if "cuda" in LAYERS[name].devices or issubclass(LAYERS[name], CsrBothWays))
+ON_GPU = sorted(name for name in MOVING_LAYERS if "cuda" in LAYERS[name].devices or issubclass(LAYERS[name], CsrBothWays))
 
 
 def trained(layer: str, seed: int) -> tuple[MLP, torch.optim.Optimizer]:
     """A small model with optimizer state, whose gradients are still there."""
-    model = sparse_mlp(drawn(layer, (6, 7, 4), seed), layer, 0.6, generator(seed))
+    model = mlp_of(layer, drawn(layer, (6, 7, 4), seed), 0.6, seed)
     optimizer = optimizer_for("adam", model.parameters(), 0.1)
     x = normal(seed, 8, 6, dtype=next(model.parameters()).dtype)
     training_step(model, x, torch.randint(4, (8,), generator=generator(seed)), optimizer)
@@ -101,7 +113,7 @@ def test_an_eager_update_asks_only_whether_there_are_nan(layer: str, rule: str, 
 @pytest.mark.parametrize("layer", ["dense", *ON_GPU])
 def test_a_training_step_asks_the_device_nothing(layer: str) -> None:
     weights = convert(draw((6, 7, 4), generator(0)))
-    model = dense_mlp(weights) if layer == "dense" else sparse_mlp(weights, layer, 0.6, generator(0))
+    model = dense_mlp(weights) if layer == "dense" else mlp_of(layer, weights, 0.6)
     optimizer = optimizer_for("adam", model.parameters(), 0.1)
     x, labels = normal(0, 8, 6, dtype=torch.float32), torch.zeros(8, dtype=torch.int64)
     training_step(model, x, labels, optimizer, fused=False)
@@ -169,8 +181,9 @@ def test_a_move_in_place_is_refused_for_another_number_and_to_an_older_graph(lay
     model, optimizer = trained(layer, 0)
     twin, twin_optimizer = copy.deepcopy((model, optimizer))
     part = next(iter(model))
-    with pytest.raises(InputError, match=f"expected a mask of {part.nnz} weights to move to in place, got one of 1"):
-        move_mask(part, torch.arange(42).reshape(7, 6) == 0, optimizer, in_place=True)
+    other = mask_for(layer, (7, 6), 0.9)
+    with pytest.raises(InputError, match=f"a mask of {part.nnz} weights to move to in place, got one of {int(other.sum())}"):
+        move_mask(part, other, optimizer, in_place=True)
     before = memory(model, optimizer)
     loss = model(normal(0, 8, 6, dtype=part.values.dtype)).sum()
     updated(model, optimizer, "set", 1, in_place=True)
@@ -188,7 +201,7 @@ def test_the_number_as_set_follows_the_mask(layer: str) -> None:
     part = next(iter(model))
     assert part.nnz_as_set == part.nnz
     for sparsity in (0.2, 0.9):
-        part.set_mask(random_mask((7, 6), sparsity, generator(0)))
+        part.set_mask(mask_for(layer, (7, 6), sparsity))
         assert part.nnz_as_set == part.nnz
     part.load_state_dict(next(iter(trained(layer, 1)[0])).state_dict())
     assert part.nnz_as_set == part.nnz

@@ -13,7 +13,7 @@ from sparse_models.kernels.chain import gradients
 from sparse_models.kernels.link import Gradients
 from sparse_models.layers.tiled import Tiled
 from sparse_models.models import MLP, draw, sparse_mlp
-from sparse_models.testing import gate_chain
+from sparse_models.testing import away_from_corners, gate_chain
 from tests.helpers.in_process import ROOT
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -85,6 +85,23 @@ def test_the_training_of_the_readme_runs() -> None:
     names: dict[str, Any] = {}
     exec(code.replace("range(10)", "range(2)"), names)  # noqa: S102  # our own page
     assert all(parameter.grad is not None for parameter in names["model"].parameters())
+
+
+def test_a_sample_at_a_corner_of_relu_does_not_fail_the_gate() -> None:
+    """One number in 64 that rounding may take for more or less than 0 changes a gradient by a share of some percent."""
+    layers = list(sparse_mlp(draw((6, 8, 7, 4), torch.Generator().manual_seed(0)), "tiled", 0.0))
+    x, labels = torch.randn(64, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), torch.arange(64) % 4
+    first = layers[0]
+    weight, bias = first.to_dense()[3], first.bias
+    assert bias is not None
+    off = (x[5] @ weight + bias[3]).item()
+    x[5] -= weight * off / weight.square().sum()  # now 0, but for rounding
+    assert abs((x[5] @ weight + bias[3]).item()) < 1e-15
+    moved = away_from_corners(layers, x)
+    assert [number for number in range(64) if not torch.equal(moved[number], x[number])] == [5]
+    assert torch.equal(moved[5], x[0])
+    gate_chain(layers, x, labels)
+    assert torch.equal(away_from_corners(layers, x[5:6]), x[5:6])  # nothing better is there
 
 
 @pytest.mark.parametrize("wrong", ["loss", "values", "biases"])

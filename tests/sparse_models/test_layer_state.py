@@ -8,17 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparse_models.errors import InputError
-from sparse_models.masks import random_mask
 from sparse_models.registry import LAYERS
 from tests.sparse_models.test_layers import build
-from tests.strategies import SPARSE_LAYERS, generator, masks, normal, problems, seeds, widest
+from tests.strategies import SPARSE_LAYERS, mask_for, masks_of, normal, problems, seeds, widest
 
 
 @pytest.mark.parametrize("layer", SPARSE_LAYERS)
-@given(st.data(), seeds)
-def test_a_mask_of_any_other_number_can_be_set(layer: str, data: st.DataObject, seed: int) -> None:
+@given(st.data())
+def test_a_mask_of_any_other_number_can_be_set(layer: str, data: st.DataObject) -> None:
     problem = data.draw(problems(layer))
-    mask = data.draw(masks(tuple(problem.mask.shape)))
+    mask = data.draw(masks_of(layer, problem.mask.shape))
     built = build(layer, problem)
     built.set_mask(mask)
     assert torch.equal(built.to_dense(), problem.weight * problem.mask * mask)
@@ -31,10 +30,9 @@ def test_a_mask_of_any_other_number_can_be_set(layer: str, data: st.DataObject, 
 def test_state_dict_round_trip(layer: str, data: st.DataObject, seed: int) -> None:
     problem = data.draw(problems(layer))
     saved = build(layer, problem)
-    order = torch.randperm(problem.mask.numel(), generator=generator(seed))
     other = problem._replace(
         weight=normal(seed, *problem.weight.shape, dtype=widest(layer)),
-        mask=problem.mask.flatten()[order].reshape(problem.mask.shape),
+        mask=data.draw(masks_of(layer, problem.mask.shape)),
     )
     loaded = build(layer, other)
     loaded.load_state_dict(saved.state_dict())
@@ -59,11 +57,11 @@ def test_a_deep_copy_is_independent(layer: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("layer", SPARSE_LAYERS)
-@given(st.data(), seeds)
-def test_state_of_another_number_of_non_zeros_can_be_loaded(layer: str, data: st.DataObject, seed: int) -> None:
+@given(st.data())
+def test_state_of_another_number_of_non_zeros_can_be_loaded(layer: str, data: st.DataObject) -> None:
     problem = data.draw(problems(layer))
     saved = build(layer, problem)
-    loaded = build(layer, problem._replace(mask=data.draw(masks(problem.mask.shape))))
+    loaded = build(layer, problem._replace(mask=data.draw(masks_of(layer, problem.mask.shape))))
     loaded.load_state_dict(saved.state_dict())
     assert torch.equal(loaded.to_dense(), saved.to_dense())
     torch.testing.assert_close(loaded(problem.x), saved(problem.x))
@@ -90,8 +88,7 @@ def test_a_mask_may_move_between_forward_and_backward(layer: str, data: st.DataO
     kept, moved = (build(layer, problem) for _ in range(2))
     x, y = (problem.x.clone().requires_grad_() for _ in range(2))
     before, after = kept(x), moved(y)
-    order = torch.randperm(problem.mask.numel(), generator=generator(seed))
-    moved.set_mask(problem.mask.flatten()[order].reshape(problem.mask.shape))
+    moved.set_mask(mask_for(layer, problem.mask.shape, LAYERS[layer].pattern.sparsity_of(problem.mask), seed))
     before.backward(problem.output_grad)
     after.backward(problem.output_grad)
     torch.testing.assert_close(x.grad, y.grad)
@@ -99,16 +96,16 @@ def test_a_mask_may_move_between_forward_and_backward(layer: str, data: st.DataO
 
 @pytest.mark.parametrize("layer", SPARSE_LAYERS)
 def test_moving_the_mask_drops_the_gradient_of_the_old_structure(layer: str) -> None:
-    built = LAYERS[layer](normal(0, 4, 5, dtype=widest(layer)), random_mask((4, 5), 0.5, generator(0)))
+    built = LAYERS[layer](normal(0, 4, 5, dtype=widest(layer)), mask_for(layer, (4, 5), 0.5))
     built(normal(1, 3, 5, dtype=widest(layer))).sum().backward()
-    built.set_mask(random_mask((4, 5), 0.5, generator(1)))
+    built.set_mask(mask_for(layer, (4, 5), 0.5, 1))
     assert built.values.grad is None
 
 
 @pytest.mark.parametrize("layer", SPARSE_LAYERS)
 def test_a_mask_can_be_set_after_the_dtype_was_changed(layer: str) -> None:
     weight, bias = (normal(seed, *shape, dtype=widest(layer)) for seed, shape in enumerate([(4, 5), (4,)]))
-    built = LAYERS[layer](weight, random_mask((4, 5), 0.5, generator(0)), bias).float()
-    built.set_mask(random_mask((4, 5), 0.5, generator(1)))
+    built = LAYERS[layer](weight, mask_for(layer, (4, 5), 0.5), bias).float()
+    built.set_mask(mask_for(layer, (4, 5), 0.5, 1))
     assert built.values.dtype == torch.float32
     assert built(normal(1, 3, 5, dtype=torch.float32)).dtype == torch.float32

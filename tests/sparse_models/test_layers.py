@@ -10,10 +10,9 @@ from torch.func import functional_call
 from sparse_models import layers
 from sparse_models.errors import InputError
 from sparse_models.layers import SparseLinear
-from sparse_models.masks import random_mask
 from sparse_models.registry import ABSENT, LAYERS, register_layer
 from sparse_models.testing import Problem, gate
-from tests.strategies import FLOAT64_LAYERS, generator, normal, places, problems, widest
+from tests.strategies import FLOAT64_LAYERS, mask_for, normal, places, problems, widest
 
 
 def build(layer: str, problem: Problem) -> SparseLinear:
@@ -31,7 +30,7 @@ def test_layer_passes_the_gate(layer: str, device: str, precision: str, data: st
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("batch", [1, 63, 100])
 def test_layer_passes_the_gate_at_odd_sizes_that_fill_several_tiles(layer: str, batch: int) -> None:
-    mask = random_mask((100, 63), 0.0 if layer == "dense" else 0.9, generator(0))
+    mask = mask_for(layer, (100, 63), 0.9)
     numbers = [
         normal(seed, *shape, dtype=torch.float32) for seed, shape in enumerate([(100, 63), (100,), (batch, 63), (batch, 100)])
     ]
@@ -114,7 +113,7 @@ def test_only_the_gradients_asked_for_are_needed(layer: str, data: st.DataObject
 @pytest.mark.parametrize("layer", [name for name, layer in LAYERS.items() if layer.layout == "feature-major"])
 def test_a_chain_of_feature_major_layers_never_transposes(layer: str) -> None:
     weight, bias, x = (normal(seed, *shape, dtype=widest(layer)) for seed, shape in enumerate([(5, 7), (5,), (3, 7)]))
-    built = LAYERS[layer](weight, random_mask((5, 7), 0.5, generator(0)), bias)
+    built = LAYERS[layer](weight, mask_for(layer, (5, 7), 0.5), bias)
     assert torch.relu(built(x)).t().is_contiguous()
 
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_models import masks as masks_module
 from sparse_models.errors import InputError
 from sparse_models.masks import (
     DISTRIBUTIONS,
@@ -22,6 +21,8 @@ from sparse_models.masks import (
     skewed_score,
     top_k_mask,
 )
+from sparse_models.masks import scores as scores_module
+from sparse_models.masks import top_k as top_k_module
 from tests.strategies import coarse, generator, masks, normal, seeds, shapes, sparsities
 
 layer_shapes = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=5)
@@ -81,7 +82,7 @@ def test_the_highest_of_many_scores_are_kept_without_sorting_them_all(
     kept = count_kept(score.numel(), sparsity)
     with pytest.MonkeyPatch.context() as patch:
         for name, number in (("MANY", 1), ("LOOKED_AT", 300), ("MARGIN", 1)):
-            patch.setattr(masks_module, name, number)
+            patch.setattr(top_k_module, name, number)
         mask = top_k_mask(score, kept)
     assert (mask.dtype, mask.shape, int(mask.sum())) == (torch.bool, score.shape, kept)
     assert not kept or kept == mask.numel() or score[mask].min() >= score[~mask].max()
@@ -95,7 +96,7 @@ def test_many_random_scores_need_no_sorting_of_all(monkeypatch: pytest.MonkeyPat
         chosen.append(len(score))
         return topk(score, *arguments, **options)
 
-    monkeypatch.setattr(masks_module, "MANY", 2**20)
+    monkeypatch.setattr(top_k_module, "MANY", 2**20)
     monkeypatch.setattr(torch, "topk", noted)
     mask = random_mask((1024, 1024), 0.9, generator(0))
     monkeypatch.undo()
@@ -111,7 +112,7 @@ def test_scores_are_the_same_however_many_are_drawn_at_once(skew: float, monkeyp
         return random_score((50, 30), generator(0))
 
     whole = drawn()
-    monkeypatch.setattr(masks_module, "PIECE", 100)
+    monkeypatch.setattr(scores_module, "PIECE", 100)
     assert torch.equal(drawn(), whole)
 
 

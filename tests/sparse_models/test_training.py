@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from sparse_models import training
 from sparse_models.data import Data, Split
 from sparse_models.errors import InputError
+from sparse_models.layers import LAYERS
+from sparse_models.masks.units import units_of
 from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
 from sparse_models.training import (
     OPTIMIZERS,
@@ -21,17 +23,31 @@ from sparse_models.training import (
     train,
 )
 from sparse_models.updates import UPDATES
-from tests.strategies import FLOAT64_LAYERS, SPARSE_LAYERS, drawn, generator, normal, places, seeds, widest
+from tests.strategies import (
+    FLOAT64_LAYERS,
+    MOVING_LAYERS,
+    SPARSE_LAYERS,
+    drawn,
+    generator,
+    mlp_of,
+    normal,
+    places,
+    seeds,
+    widest,
+)
 
 SIZES = (6, 8, 7, 4)
 SETTINGS = Settings(epochs=3, batch=8, learning_rate=0.01, update_interval=2)
 # In float32, rounding may decide which weight a mask update moves, and trainings part from there.
 TRAJECTORIES = [layer for layer in SPARSE_LAYERS if layer in FLOAT64_LAYERS]
+FULL_TRAJECTORIES = [layer for layer in TRAJECTORIES if LAYERS[layer].pattern.nearest(0.0) == 0]
 
 
-def samples(seed: int, count: int = 30, device: str = "cpu", dtype: torch.dtype = torch.float64) -> Split:
+def samples(
+    seed: int, count: int = 30, device: str = "cpu", dtype: torch.dtype = torch.float64, inputs: int = SIZES[0]
+) -> Split:
     labels = torch.randint(SIZES[-1], (count,), generator=generator(seed))
-    return Split(normal(seed, count, SIZES[0], dtype=dtype).to(device), labels.to(device))
+    return Split(normal(seed, count, inputs, dtype=dtype).to(device), labels.to(device))
 
 
 def losses(model: MLP, data: Split, settings: Settings = SETTINGS, seed: int = 0, update: str = "static") -> torch.Tensor:
@@ -41,10 +57,12 @@ def losses(model: MLP, data: Split, settings: Settings = SETTINGS, seed: int = 0
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize(("layer", "device"), places(TRAJECTORIES))
+@pytest.mark.parametrize(("layer", "device"), places(FULL_TRAJECTORIES))
 def test_at_sparsity_0_every_arm_follows_dense_step_by_step(
     layer: str, update: str, scaled: bool, optimizer: str, device: str
 ) -> None:
+    if UPDATES[update].moves and not LAYERS[layer].pattern.moves:
+        pytest.skip(f"masks of {LAYERS[layer].pattern.name} do not move")
     weights, dtype = drawn(layer, SIZES, 0, device), widest(layer, device)
     settings = SETTINGS._replace(optimizer=optimizer)
     data = samples(1, device=device, dtype=dtype)
@@ -59,9 +77,16 @@ def test_at_sparsity_0_every_arm_follows_dense_step_by_step(
 @pytest.mark.parametrize("update", UPDATES)
 @pytest.mark.parametrize("layer", TRAJECTORIES)
 def test_at_equal_mask_sparse_layers_follow_one_another(layer: str, update: str, optimizer: str) -> None:
+    pattern = LAYERS[layer].pattern
+    if UPDATES[update].moves and not pattern.moves:
+        pytest.skip(f"masks of {pattern.name} do not move")
     settings = SETTINGS._replace(optimizer=optimizer)
-    models = [sparse_mlp(draw(SIZES, generator(0)), name, 0.6, generator(2)) for name in ("masked", layer)]
-    first, second = (losses(model, samples(1), settings, update=update) for model in models)
+    drawn_weights = draw([size * max(pattern.unit) for size in SIZES], generator(0))
+    own = mlp_of(layer, drawn_weights, 0.6, 2)
+    masked = type("MaskedInThePattern", (LAYERS["masked"],), {"pattern": pattern})
+    models = [MLP(masked(part.to_dense(), part.mask, part.bias) for part in own), own]
+    data = samples(1, inputs=SIZES[0] * max(pattern.unit))
+    first, second = (losses(model, data, settings, update=update) for model in models)
     torch.testing.assert_close(first, second)
     for one, other in zip(*models, strict=True):
         assert torch.equal(one.mask, other.mask)
@@ -83,7 +108,8 @@ def test_every_arm_sees_the_same_batches_in_the_same_order(layer: str, update: s
     monkeypatch.setattr(training, "training_step", spy)
     losses(dense_mlp(draw(SIZES, generator(0))), data)
     reference, seen = seen, []
-    losses(sparse_mlp(draw(SIZES, generator(0)), layer, 0.0 if layer == "dense" else 0.6, generator(2)), data, update=update)
+    rule = update if LAYERS[layer].pattern.moves else "static"
+    losses(mlp_of(layer, draw(SIZES, generator(0)), 0.6, 2), data, update=rule)
     assert len(seen) == len(reference) == 12
     assert all(torch.equal(a, b) for pair in zip(seen, reference, strict=True) for a, b in zip(*pair, strict=True))
 
@@ -106,12 +132,14 @@ def test_another_seed_gives_another_order() -> None:
 
 
 @pytest.mark.parametrize("update", [name for name, rule in UPDATES.items() if rule.moves])
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
-def test_training_moves_the_mask_and_keeps_its_non_zeros(layer: str, update: str) -> None:
-    model = sparse_mlp(drawn(layer, SIZES, 0), layer, 0.6, generator(2))
+@pytest.mark.parametrize("layer", MOVING_LAYERS)
+def test_training_moves_the_mask_and_keeps_its_units(layer: str, update: str) -> None:
+    unit = LAYERS[layer].pattern.unit
+    wide = [size * max(unit) - (unit != (1, 1)) for size in SIZES[:-1]]  # edges of blocks are cut
+    model = mlp_of(layer, drawn(layer, [*wide, SIZES[-1]], 0), 0.6, 2)
     before = [part.mask for part in model]
-    losses(model, samples(1, dtype=widest(layer)), update=update)
-    assert [part.nnz for part in model] == [int(mask.sum()) for mask in before]
+    losses(model, samples(1, dtype=widest(layer), inputs=wide[0]), update=update)
+    assert [int(units_of(part.mask, unit).sum()) for part in model] == [int(units_of(mask, unit).sum()) for mask in before]
     assert any(not torch.equal(part.mask, mask) for part, mask in zip(model, before, strict=True))
 
 

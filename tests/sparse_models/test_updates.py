@@ -12,7 +12,21 @@ from sparse_models.masks import count_kept
 from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
 from sparse_models.training import OPTIMIZERS, training_step
 from sparse_models.updates import UPDATES, constant, cosine, dense_gradients, move_mask, prune_and_regrow, update_masks
-from tests.strategies import SPARSE_LAYERS, coarse, drawn, fractions, generator, masks, normal, places, seeds, widest
+from tests.strategies import (
+    MOVING_LAYERS,
+    SPARSE_LAYERS,
+    coarse,
+    drawn,
+    fractions,
+    generator,
+    masks,
+    masks_of,
+    mlp_of,
+    normal,
+    places,
+    seeds,
+    widest,
+)
 
 MOVING = sorted(name for name, update in UPDATES.items() if update.moves)
 
@@ -115,7 +129,7 @@ def test_constant_stops_at_its_end() -> None:
 
 def trained(layer: str, optimizer: str, seed: int, device: str, **options: float) -> tuple[MLP, torch.optim.Optimizer]:
     """A small sparse model two steps into training, so that every optimizer has state, with that optimizer."""
-    model = sparse_mlp(drawn(layer, (6, 5, 4), seed, device), layer, 0.6, generator(seed))
+    model = mlp_of(layer, drawn(layer, (6, 5, 4), seed, device), 0.6, seed)
     chosen = OPTIMIZERS[optimizer](model.parameters(), lr=0.1, **options)
     steps(model, chosen, seed, device)
     return model, chosen
@@ -137,7 +151,7 @@ def test_weights_and_optimizer_state_follow_their_mask(
     model, chosen = trained(layer, optimizer, seed, device)
     for part in model:
         mask = part.mask
-        moved = data.draw(masks(tuple(mask.shape))).to(device)
+        moved = data.draw(masks_of(layer, mask.shape)).to(device)
         state = {name: value for name, value in chosen.state[part.values].items() if value.shape == part.values.shape}
         assert state, "an optimizer without state would test nothing"
         before = {name: part.unpack(value) for name, value in state.items()} | {"weight": part.to_dense()}
@@ -151,7 +165,7 @@ def test_weights_and_optimizer_state_follow_their_mask(
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", MOVING_LAYERS)
 @given(seeds, st.sampled_from(MOVING))
 def test_weights_outside_the_mask_stay_exactly_0_under_weight_decay_and_momentum(
     layer: str, optimizer: str, seed: int, rule: str
@@ -167,7 +181,7 @@ def test_weights_outside_the_mask_stay_exactly_0_under_weight_decay_and_momentum
             assert not part.values[~part.mask].any()
 
 
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", MOVING_LAYERS)
 @given(seeds)
 def test_grown_weights_are_trained_after_an_update(layer: str, seed: int) -> None:
     model, chosen = trained(layer, "sgd", seed, "cpu")
@@ -187,7 +201,7 @@ def test_grown_weights_are_trained_after_an_update(layer: str, seed: int) -> Non
 @given(seeds)
 def test_dense_gradients_are_the_gradient_of_every_weight(layer: str, seed: int) -> None:
     weights = drawn(layer, (6, 5, 4), seed)
-    sparse = sparse_mlp(weights, layer, 0.0 if layer == "dense" else 0.6, generator(seed))
+    sparse = mlp_of(layer, weights, 0.6, seed)
     full = dense_mlp([(part.to_dense(), bias) for part, (_, bias) in zip(sparse, weights, strict=True)])
     x, grad = (normal(seed + number, 8, size, dtype=widest(layer)) for number, size in enumerate([6, 4]))
     with dense_gradients(sparse) as gradients:

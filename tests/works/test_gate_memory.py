@@ -18,7 +18,7 @@ MOST = 3 * WEIGHT_BYTES
 
 def drawn(layer: str, skew: float = 0.0) -> Problem:
     pattern = LAYERS[layer].pattern
-    return problems.problem(pattern, INPUTS, OUTPUTS, BATCH, 0.0 if pattern is FULL else 0.9, skew, "cpu", "float32")
+    return problems.problem(pattern, problems.Key(INPUTS, OUTPUTS, BATCH, pattern.nearest(0.9), skew, "cpu", "float32"))
 
 
 def bytes_of(layer: SparseLinear) -> int:
@@ -40,7 +40,7 @@ def test_a_gate_takes_three_times_the_weight_beside_the_layer(name: str) -> None
     """Or, where a layer takes more itself while its mask moves, no more than the weight beside that."""
     assert INPUTS * OUTPUTS > SMALL
     layer, problem = LAYERS[name], drawn(name)
-    other = layer.pattern.from_score(random_score(problem.mask.shape, generator(5)), 0.0 if layer.pattern is FULL else 0.9)
+    other = layer.pattern.from_score(random_score(problem.mask.shape, generator(5)), layer.pattern.nearest(0.9))
     held = bytes_of(layer(problem.weight, problem.mask, problem.bias))
     own = peak_bytes(lambda: at_work(layer(problem.weight, problem.mask, problem.bias), problem, other), "cpu")
     taken = peak_bytes(lambda: gate(layer, problem), "cpu")
@@ -53,7 +53,7 @@ def test_a_gate_takes_three_times_the_weight_beside_the_layer(name: str) -> None
 @pytest.mark.parametrize("name", OWN_LAYERS)
 def test_drawing_takes_three_times_the_weight_with_what_is_drawn(name: str, skew: float) -> None:
     def forget() -> None:
-        for cached in (problems._weights, problems._activations, problems._mask):
+        for cached in (problems._weights, problems._activations, problems._masks):
             cached.cache_clear()
 
     def draw() -> None:
@@ -66,7 +66,7 @@ def test_drawing_takes_three_times_the_weight_with_what_is_drawn(name: str, skew
 
 def test_weights_and_masks_are_drawn_once_for_all_batches() -> None:
     pattern = LAYERS["masked"].pattern
-    first, second = (problems.problem(pattern, 6, 5, batch, 0.5, 0.0, "cpu", "float32") for batch in (3, 4))
+    first, second = (problems.problem(pattern, problems.Key(6, 5, batch, 0.5, 0.0, "cpu", "float32")) for batch in (3, 4))
     assert first.weight is second.weight
     assert first.mask is second.mask
     assert (len(first.x), len(second.x)) == (3, 4)

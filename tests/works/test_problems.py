@@ -74,7 +74,7 @@ def test_a_problem_is_drawn_on_its_device(skew: float, far: FarGenerator) -> Non
         return random_mask(score.shape, sparsity)
 
     pattern = UNSTRUCTURED._replace(from_score=noted)
-    made = problems.problem(pattern, 5, 4, 3, 0.5, skew, "meta", "float32")
+    made = problems.problem(pattern, problems.Key(5, 4, 3, 0.5, skew, "meta", "float32"))
     assert all(part is not None and part.is_meta for part in (made.weight, made.bias, made.x, made.output_grad, *given))
     assert [score.shape for score in given] == [(4, 5)]
     assert problems.labels_of([made]).is_meta

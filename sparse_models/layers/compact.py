@@ -1,0 +1,115 @@
+"""Whole neurons removed, and what is left multiplied densely: the cheapest saving there is, and exact."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sparse_models.errors import InputError
+from sparse_models.layers._base import MultiplyAdds, SparseLinear, register_layer
+from sparse_models.layers._dense_product import dense_product
+from sparse_models.masks import NEURONS, Pattern
+
+
+@register_layer("compact")
+class Compact(SparseLinear):
+    """A dense weight of the outputs and inputs that have any weights, with the places of both.
+
+    In a chain, where the outputs that a layer keeps are the inputs that the next one does, nothing is put back in between:
+    removed neurons are not there (structured pruning, Li et al. 2017). A layer by itself returns all outputs, of which those
+    without weights are their bias.
+    """
+
+    pattern: ClassVar[Pattern] = NEURONS
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "bfloat16", "float16")
+    rows: Tensor
+    columns: Tensor
+    # The places of outputs and inputs as bytes, by which layers that follow one another know that they fit, asking no GPU.
+    _sides: tuple[bytes, bytes]
+
+    def index(self, mask: Tensor) -> None:
+        """Store which outputs [rows] and which inputs [columns] `mask` [out, in] keeps."""
+        self._store(mask.any(1).nonzero().squeeze(1), mask.any(0).nonzero().squeeze(1))
+
+    def _store(self, rows: Tensor, columns: Tensor) -> None:
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns)
+        kept, read = (places.cpu().numpy().tobytes() for places in (rows, columns))
+        self._sides = (kept, read)
+
+    def pack(self, dense: Tensor) -> Tensor:
+        """Return `dense` [out, in] at the kept outputs and inputs [rows, columns]."""
+        return dense[self.rows[:, None], self.columns]
+
+    def unpack(self, values: Tensor) -> Tensor:
+        """Return `values` [rows, columns] as a dense tensor [out, in]."""
+        dense = values.new_zeros(self.out_features, self.in_features)
+        dense[self.rows[:, None], self.columns] = values
+        return dense
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x (W * M)^T + b [batch, out]."""
+        return self.spread(self.compact_product(self.gathered(x)))
+
+    def gathered(self, x: Tensor) -> Tensor:
+        """Return x [batch, in] at the kept inputs [batch, columns]."""
+        return x if len(self.columns) == self.in_features else x.index_select(1, self.columns)
+
+    def compact_product(self, x: Tensor) -> Tensor:
+        """Return the kept outputs [batch, rows] from the kept inputs [batch, columns]."""
+        bias: Tensor | None = self.bias
+        if bias is not None and len(self.rows) < self.out_features:
+            bias = bias.index_select(0, self.rows)
+        return dense_product(x, self.values, bias)
+
+    def spread(self, kept: Tensor) -> Tensor:
+        """Return the kept outputs [batch, rows] among all [batch, out]: the others are their bias."""
+        if len(self.rows) == self.out_features:
+            return kept
+        empty = kept.new_zeros(self.out_features) if self.bias is None else self.bias
+        return empty.expand(len(kept), -1).index_copy(1, self.rows, kept)
+
+    @classmethod
+    def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:
+        """Return what such layers with ReLU between them make of x [batch, in], removed neurons left out: see base class."""
+        chained = [layer for layer in layers if type(layer) is cls and not layer.is_watched]
+        if len(chained) < len(layers) or x.dim() != 2 or x.shape[1] != chained[0].in_features:
+            return None
+        if any(before._sides[0] != after._sides[1] for before, after in pairwise(chained)):  # noqa: SLF001  # of its own class
+            return None
+        hidden = chained[0].gathered(x)
+        for layer in chained[:-1]:
+            hidden = torch.relu(layer.compact_product(hidden))
+        return chained[-1].spread(chained[-1].compact_product(hidden))
+
+    @property
+    def mask(self) -> Tensor:
+        """The mask [out, in], True = kept."""
+        return self.unpack(torch.ones_like(self.values)) != 0
+
+    @property
+    def nnz(self) -> int:
+        """The number of kept weights."""
+        return self.values.numel()
+
+    @property
+    def multiply_adds(self) -> MultiplyAdds:
+        """What is left is dense."""
+        return MultiplyAdds(self.nnz, self.nnz, self.nnz)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take a saved state of any number of kept neurons; refuse, before anything is copied, one of another shape."""
+        names = [f"{prefix}{own}" for own in ("rows", "columns", "values")]
+        if all(name in state_dict for name in names):  # what is missing, PyTorch reports
+            rows, columns, values = (state_dict[name] for name in names)
+            most = [int(places.max()) if len(places) else -1 for places in (rows, columns)]
+            if values.shape != (len(rows), len(columns)) or most[0] >= self.out_features or most[1] >= self.in_features:
+                raise InputError(
+                    f"expected the saved state of a weight of shape [{self.out_features}, {self.in_features}], got one of at "
+                    f"least {[place + 1 for place in most]} with values of {list(values.shape)}; build the layer in its sizes"
+                )
+            self._store(rows.to(self.rows.device, copy=True), columns.to(self.rows.device, copy=True))
+            self.values.data = self.values.new_empty(values.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
