@@ -16,14 +16,13 @@ from bench.grids import OF_A_LAYER, OPS, PARTS, WHOLE
 from bench.runs.row import SCHEMA
 from sparse_models.layers import LAYERS
 from sparse_models.masks import UNSTRUCTURED
-from sparse_models.updates import UPDATES
 from tests.helpers import in_process
 from tests.helpers.in_process import ROOT, SMALL, run
-from tests.strategies import OWN_LAYERS
+from tests.strategies import OWN_LAYERS, RULES_OF
 
 NO_ROWS = "--benchmark-disable"
 LAYER_CASES = len(OF_A_LAYER) * len(OWN_LAYERS) + len(WHOLE)  # and a narrow dense one of each whole operation
-UPDATE_CASES = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern.moves for layer in OWN_LAYERS.values())
+UPDATE_CASES = sum(len(RULES_OF[layer]) for layer in OWN_LAYERS)
 
 
 @pytest.fixture(scope="module")

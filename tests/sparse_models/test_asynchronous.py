@@ -19,6 +19,7 @@ from sparse_models.updates import UPDATES, move_mask, prune_and_regrow, update_m
 from tests.helpers.simulated_gpu import HostSyncError, no_host_sync, pretend_gpu
 from tests.strategies import (
     MOVING_LAYERS,
+    MOVING_RULES,
     SPARSE_LAYERS,
     coarse,
     drawn,
@@ -31,7 +32,6 @@ from tests.strategies import (
     seeds,
 )
 
-MOVING = sorted(name for name, update in UPDATES.items() if update.moves)
 # Those of a GPU, and those whose storage does the same on whatever device.
 ON_GPU = sorted(name for name in MOVING_LAYERS if "cuda" in LAYERS[name].devices or issubclass(LAYERS[name], CsrBothWays))
 
@@ -63,7 +63,7 @@ def updated(model: MLP, optimizer: torch.optim.Optimizer, rule: str, seed: int, 
     update_masks(model, UPDATES[rule], 0.4, optimizer=optimizer, gradients=grads, generator=choice, in_place=in_place)
 
 
-@pytest.mark.parametrize("rule", MOVING)
+@pytest.mark.parametrize("rule", MOVING_RULES)
 @pytest.mark.parametrize("layer", ON_GPU)
 @given(seeds, st.booleans())
 def test_an_update_on_a_gpu_does_what_one_on_a_cpu_does(layer: str, rule: str, seed: int, captured: bool) -> None:
@@ -77,7 +77,7 @@ def test_an_update_on_a_gpu_does_what_one_on_a_cpu_does(layer: str, rule: str, s
         assert torch.equal(own, other)
 
 
-@pytest.mark.parametrize("rule", MOVING)
+@pytest.mark.parametrize("rule", MOVING_RULES)
 @pytest.mark.parametrize("layer", ON_GPU)
 def test_a_captured_update_asks_the_device_nothing_and_leaves_everything_in_its_place(
     layer: str, rule: str, monkeypatch: pytest.MonkeyPatch
@@ -97,7 +97,7 @@ def test_a_captured_update_asks_the_device_nothing_and_leaves_everything_in_its_
     assert seen.launches.total() < 70 * len(list(model))
 
 
-@pytest.mark.parametrize("rule", MOVING)
+@pytest.mark.parametrize("rule", MOVING_RULES)
 @pytest.mark.parametrize("layer", ON_GPU)
 def test_an_eager_update_asks_only_whether_there_are_nan(layer: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, optimizer = trained(layer, 0)
