@@ -4,6 +4,8 @@
 # Each makes .venv on first use and reuses it afterwards. PYTHON=python3.12 chooses an interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes share the tests, and who has none left takes of the other's; ARGS="-n 0" runs them in one.
+SHARED := -n 2 --dist worksteal
 
 .PHONY: bench test lint clean
 
@@ -11,7 +13,7 @@ bench: .venv/ready
 	$(BIN)/python -m pytest bench --benchmark-autosave $(ARGS)
 
 test: .venv/ready
-	$(BIN)/python -m pytest tests $(ARGS)
+	$(BIN)/python -m pytest tests $(SHARED) $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -59,6 +59,7 @@ def bench_train(case: Case, race: Racer) -> Facts:
         "final_loss": evaluate(own.model, data.train).loss,
         "test_accuracy": own_quality.accuracy,
         "test_loss": own_quality.loss,
+        "test_samples": len(data.test.labels),
         "dense_final_loss": evaluate(dense.model, data.train).loss,
         "dense_test_accuracy": dense_quality.accuracy,
         "dense_test_loss": dense_quality.loss,

@@ -34,11 +34,11 @@ PROTOCOLS = ("seed", "tuned")
 SEEDS = 3
 SEED_LEARNING_RATE = 1e-3
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-FEATURES = {"random": 100, "teacher": 100, "digits": 64}
+FEATURES = {"random": 100, "teacher": 100, "digits": 64, "mnist5k": 784}
 # The seed's own data has no accuracy to lose; digits has, if each arm has the learning rate that suits it.
 DEFAULT_PROTOCOLS = {"random": "seed", "digits": "tuned"}
 # Even numbers of epochs: each is a pair, and each arm goes first as often as the other.
-EPOCHS_AND_BATCH = {"random": (10, 4096), "teacher": (6, 256), "digits": (10, 128)}
+EPOCHS_AND_BATCH = {"random": (10, 4096), "teacher": (6, 256), "digits": (10, 128), "mnist5k": (10, 128)}
 UPDATE_INTERVAL = 10  # steps; RigL's 100, for trainings a tenth as long as the usual ones
 SEARCH_SEEDS = (1000, 1001)  # none of the seeds that are reported
 

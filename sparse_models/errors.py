@@ -7,7 +7,7 @@ ArithmeticError
 AssertionError
   GateError         a layer disagrees with its definition
 ImportError
-  AbsentError       the package that an optional layer needs cannot be imported
+  AbsentError       the package that an optional layer or data set needs cannot be imported
 """
 
 
@@ -24,4 +24,4 @@ class GateError(AssertionError):
 
 
 class AbsentError(ImportError):
-    """The package that an optional layer needs cannot be imported; the message says how to install it."""
+    """The package that an optional layer or data set needs cannot be imported; the message says how to install it."""

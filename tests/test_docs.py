@@ -20,6 +20,7 @@ from bench.__main__ import TOOLS, main
 from bench.cases import Shape
 from bench.comparisons.gate import read_limits
 from bench.hooks.options import add_options
+from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
 from tests.helpers.in_process import ROOT, run
 from tests.helpers.saved import row, saved
@@ -107,7 +108,8 @@ def test_every_command_is_of_a_kind_that_is_looked_at() -> None:
 def test_a_case_of_what_is_asked_runs(asked: tuple[str, ...], place: Path) -> None:
     """Untimed: what saving, comparing and resuming do with times has tests of its own; their options are parsed."""
     done = run(*map(os.path.expandvars, asked), "--benchmark-disable", *SWIFT, "-p", "tests.test_docs", cwd=place)
-    absent = [message for name, message in LAYERS.absent.items() if any(name in word.split(",") for word in asked)]
+    known = {**LAYERS.absent, **DATA.absent}
+    absent = [message for name, message in known.items() if any(name in word.split(",") for word in asked)]
     if "cuda" in asked and not torch.cuda.is_available():
         absent.append("expected a CUDA device, got none")
     if absent:  # what this machine lacks is said

@@ -14,6 +14,7 @@ import torch
 
 from bench.grids import OF_A_LAYER, OPS, PARTS, WHOLE
 from bench.runs.row import SCHEMA
+from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
 from sparse_models.masks import UNSTRUCTURED
 from tests.helpers import in_process
@@ -35,6 +36,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     return done.stdout, json.loads((folder / "run.json").read_text()), folder
 
 
+@pytest.mark.alone
 def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, Any], Path]) -> None:
     promised = (
         "schema op layer update shape batch in_features out_features sparsity nnz effective_sparsity parameters bytes_stored "
@@ -69,12 +71,14 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         assert row["effective_sparsity"] == (asked if is_exact else pytest.approx(asked, abs=0.1))
 
 
+@pytest.mark.alone
 def test_pytest_benchmarks_own_figures_are_seconds_per_call(saved: tuple[str, dict[str, Any], Path]) -> None:
     for record in saved[1]["benchmarks"]:
         assert record["stats"]["rounds"] == record["extra_info"]["pairs"]
         assert record["stats"]["min"] == pytest.approx(min(record["extra_info"]["pair_seconds"]))
 
 
+@pytest.mark.alone
 def test_json_is_plain_and_names_no_host(saved: tuple[str, dict[str, Any], Path]) -> None:
     text = json.dumps(saved[1])
     assert "UNSERIALIZABLE" not in text
@@ -84,6 +88,7 @@ def test_json_is_plain_and_names_no_host(saved: tuple[str, dict[str, Any], Path]
     assert set(saved[1]["machine"]["run"]["spent_seconds"]) == {"timed", "warming", "building", "starting", "bookkeeping"}
 
 
+@pytest.mark.alone
 def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[str, Any], Path]) -> None:
     own = saved[0].index("do sparse networks save compute?")
     assert saved[0].index("benchmark 'forward 8x8b4'") < own
@@ -104,6 +109,7 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
     assert f"{LAYER_CASES + UPDATE_CASES + 2 * 5} passed" in done.stdout
 
 
+@pytest.mark.alone
 def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
     options = ["--threads", "1", "--op", "train", "--data", "digits", "--seeds", "1", "--update", "rigl"]
     done = run(*options, f"--benchmark-json={tmp_path / 'run.json'}")
@@ -158,6 +164,19 @@ def test_a_case_that_cannot_run_is_skipped_with_the_reason() -> None:
     assert f"{able + 1} passed, {len(OWN_LAYERS) - able} skipped" in done.stdout  # the narrow dense model too
 
 
+def test_a_data_set_that_is_not_installed_takes_no_other_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATA.absent, "mnist5k", "pip install it")
+    train = [NO_ROWS, "--threads", "1", "--op", "train", "--seeds", "1", "--update", "static", "--protocol", "seed"]
+    done = run(*train, "--data", "mnist5k")
+    assert done.returncode == 4
+    told = "expected a case that can run here, got none of 2: train mnist5k: pip install it"
+    assert done.stderr.strip() == f"ERROR: {told}"
+    done = run(*train, "--data", "mnist5k,digits")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed, 3 skipped" in done.stdout
+    assert "skipped: train mnist5k: pip install it" in done.stdout
+
+
 def test_k_selects_cases_by_name() -> None:
     done = run(*SMALL, NO_ROWS, "--grid", "full", "-k", "backward and csr_linear")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -168,6 +187,7 @@ def test_k_selects_cases_by_name() -> None:
     assert "2 passed" in by_name.stdout
 
 
+@pytest.mark.alone
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     # Run in the background, SIGINT may be ignored, which a child inherits: it listens again.
     listen = "import signal, sys, pytest; signal.signal(2, signal.default_int_handler); sys.exit(pytest.main())"
@@ -191,6 +211,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert all(row["schema"] == SCHEMA and 2 <= row["processes"] < 50 for row in rows)
 
 
+@pytest.mark.alone
 def test_too_little_time_is_said_and_pytest_benchmarks_options_hold_in_the_processes_that_measure(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     done = run(*SMALL, "--op", "forward", "--budget", "2", "--processes", "999",

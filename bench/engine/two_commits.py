@@ -44,9 +44,7 @@ class _Side:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=(asking, answering),
-                # Of a group of its own, so that Ctrl-C reaches it once, from here, and it saves what it has in peace; but of
-                # this session, by which Linux shares the cores out (autogroup).
-                preexec_fn=os.setpgrp,  # noqa: PLW1509  # no threads run yet
+                preexec_fn=_apart,  # noqa: PLW1509  # no threads run yet
             )
         os.close(asking)
         os.close(answering)
@@ -70,13 +68,13 @@ class _Side:
         """See the run to its end."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
+        os.close(self._answer)  # a run that waits for its turn goes on, even if the signal came just before it began to wait
         try:
             self.process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self._asked.close()
-        os.close(self._answer)
 
     def result(self) -> bytes:
         """Return the run that was saved; raises InputError, with the end of what it printed, where none was."""
@@ -87,6 +85,12 @@ class _Side:
         last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST_LINES:]
         told = "\n".join(f"  {printable(line)}" for line in last)
         raise InputError(f"{self.name}: expected a saved run of it, got none (exit code {code}):\n{told}")
+
+
+def _apart() -> None:
+    """Have a run be ended from here alone, once, so that it saves what it has in peace."""
+    os.setpgrp()  # Ctrl-C does not reach it; it stays in this session, by which Linux shares the cores out (autogroup)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the background, as under nohup, it would inherit that SIGINT is ignored
 
 
 def measure_in_turns(base: str, head: str, options: Sequence[str], tell: Callable[[str], None]) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from bench.findings.advice import Advice, advice
 from bench.findings.costs import (
     Bandwidth,
     Energy,
@@ -19,7 +20,16 @@ from bench.findings.costs import (
 )
 from bench.findings.grouping import layer_named
 from bench.findings.precisions import Precisions, precisions
-from bench.findings.speedups import Fractions, SpeedUps, Verdicts, realised, speed_ups, verdict_counts
+from bench.findings.speedups import (
+    AtEqualSparsity,
+    Fractions,
+    SpeedUps,
+    Verdicts,
+    patterns,
+    realised,
+    speed_ups,
+    verdict_counts,
+)
 from bench.findings.step_split import StepSplits, step_splits
 from bench.findings.trainings import Trainings, trainings
 from bench.grids import PARTS, WHOLE
@@ -31,6 +41,7 @@ class Answer(NamedTuple):
 
     speed_ups: list[SpeedUps]
     verdicts: Verdicts | None  # of all speed-ups over dense; None where no whole operation was measured
+    patterns: list[AtEqualSparsity]
     precisions: list[Precisions]
     realised: list[Fractions]
     rooflines: list[Roofline]
@@ -41,6 +52,7 @@ class Answer(NamedTuple):
     update_costs: list[UpdateCosts]
     interferences: list[Interference]
     trainings: list[Trainings]
+    advice: list[Advice]
 
 
 def answer_of(rows: Sequence[Row]) -> Answer:
@@ -48,9 +60,11 @@ def answer_of(rows: Sequence[Row]) -> Answer:
     whole = [layer_named(row) for row in rows if row["op"] in WHOLE]
     parts = [row for row in rows if row["op"] in PARTS]
     beside = [row for row in rows if row["op"] == "beside"]
+    trained = [row for row in rows if row["op"] == "train"]
     return Answer(
         speed_ups(whole),
         verdict_counts(whole + parts + beside) if whole else None,
+        patterns(whole),
         precisions(whole),
         realised(whole),
         rooflines(whole + parts),
@@ -60,5 +74,6 @@ def answer_of(rows: Sequence[Row]) -> Answer:
         step_splits(rows),
         update_costs([row for row in rows if row["op"] == "update"]),
         interferences(beside),
-        trainings(row for row in rows if row["op"] == "train"),
+        trainings(trained),
+        advice(trained),
     )

@@ -7,9 +7,13 @@ from typing import NamedTuple
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import process_interval
+from sparse_models.layers import LAYERS
 
 REGIMES = {"warm": "", "cold": ", cold caches", "graph": ", graph replay", "graph-cold": ", graph replay, cold weights"}
 NARROW = "narrow dense"  # with as many weights as a layer of its sparsity keeps
+
+
+UNKNOWN = "-"  # the pattern of a layer that this machine does not have, as in a run of another
 
 
 class Place(NamedTuple):
@@ -65,6 +69,13 @@ def speedup_of(row: Row) -> Interval:
 def layer_named(row: Row) -> Row:
     """Return a row with its layer as it is called: dense of fewer weights is no arm of the layer that it is built of."""
     return row | {"layer": NARROW} if row["model"] == "narrow" else row
+
+
+def patterned(row: Row) -> Row:
+    """Return a row with the name of its layer's pattern, and a key: each layer that is not known may be of its own pattern."""
+    layer = row["layer"]
+    name = LAYERS[layer].pattern.name if layer in LAYERS else UNKNOWN
+    return row | {"pattern": name, "pattern_key": f"{UNKNOWN} {layer}" if name == UNKNOWN else name}
 
 
 def by_fields(rows: Iterable[Row], *fields: str) -> Iterator[tuple[tuple[str, ...], list[Row]]]:

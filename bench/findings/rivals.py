@@ -1,28 +1,31 @@
-"""The row of a sparse layer and those of dense beside it in, how dense in fewer weights or fewer bits fares against it out."""
+"""A sparse layer's row and those beside it in, how dense in fewer weights or bits, or another pattern, fares against it out."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import Place, ratio_of
+from bench.findings.grouping import Place, patterned, ratio_of
 from bench.findings.precisions import lower
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 
 
 class Rival(NamedTuple):
-    """A dense model that takes the sparse layer's place: how many times the layer's speed it has, over processes."""
+    """What may take the sparse layer's place: how many times the layer's speed it has, over processes."""
 
     name: str
+    model: str
     against: Interval
     is_better: bool | None  # None where the interval holds 1
 
 
-def rivals(row: Row, dense: Sequence[Row]) -> list[Rival]:
-    """Return the rivals of a layer's row among the rows of its operation that are not sparse."""
+def rivals(row: Row, others: Sequence[Row]) -> list[Rival]:
+    """Return the rivals of a layer's row among the rows of its operation: dense models, and layers of other patterns."""
     place = Place.of(row)
     found = []
-    for other in dense:
-        is_narrow = other["model"] == "narrow" and Place.of(other) == place and other["sparsity"] == row["sparsity"]
+    for other in others:
+        is_equal = Place.of(other) == place and other["sparsity"] == row["sparsity"]
+        is_narrow = is_equal and other["model"] == "narrow"
+        is_pattern = is_equal and other["model"] == "sparse" and _pattern(other) != _pattern(row)
         is_lower = (
             other["model"] == "dense"
             and other["layer"] == "dense"
@@ -30,8 +33,12 @@ def rivals(row: Row, dense: Sequence[Row]) -> list[Rival]:
             and Place.of(other)._replace(dtype=place.dtype) == place
         )
         # Where dense is its own reference, that is the fastest it was found to be; the candidate is its clone.
-        arm = "process_seconds" if is_narrow else "process_dense_seconds"
-        if (is_narrow or is_lower) and (against := ratio_of(row, "process_seconds", other, arm)):
-            name = other["layer"] if is_narrow else f"{other['dtype']} dense"
-            found.append(Rival(name, against, None if against.low <= 1 <= against.high else against.low > 1))
+        arm = "process_dense_seconds" if is_lower else "process_seconds"
+        if (is_narrow or is_lower or is_pattern) and (against := ratio_of(row, "process_seconds", other, arm)):
+            name = f"{other['dtype']} dense" if is_lower else other["layer"]
+            found.append(Rival(name, other["model"], against, None if against.low <= 1 <= against.high else against.low > 1))
     return found
+
+
+def _pattern(row: Row) -> str:
+    return str(patterned(row)["pattern_key"])

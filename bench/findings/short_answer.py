@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.findings.break_even import break_even, told
-from bench.findings.grouping import Place, by_fields, layer_named, ratio_of, sparsities_of, speedup_of
+from bench.findings.grouping import Place, by_fields, layer_named, patterned, ratio_of, sparsities_of, speedup_of
 from bench.findings.rivals import Rival, rivals
 from bench.findings.trainings import Trainings, trainings
 from bench.findings.undecided import Undecided, undecided
 from bench.grids import USUAL_SPARSITY, WHOLE
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
+from sparse_models.masks import UNSTRUCTURED
 
 
 class Layer(NamedTuple):
@@ -82,9 +83,10 @@ def _kind(places: Sequence[list[Row]], whole: Sequence[Row]) -> Kind:
     """Return what is told of a kind of work at the first of its places, whatever came out there."""
     rows, *elsewhere = places
     first, place = rows[0], Place.of(rows[0])
+    rows = _free(rows)
     asked = _nearest(rows)
     best = _best(rows, asked)
-    there = [row for row in whole if row["op"] == first["op"] and row["model"] != "sparse"]
+    there = [row for row in whole if row["op"] == first["op"]]
     of_best = [row for row in rows if best and row["layer"] == best.name and row["sparsity"] == best.sparsity]
     return Kind(
         op=first["op"],
@@ -97,8 +99,13 @@ def _kind(places: Sequence[list[Row]], whole: Sequence[Row]) -> Kind:
         processes=min(len(row["process_numbers"]) for row in rows),
         rivals=rivals(of_best[0], there) if of_best else [],
         elsewhere=len(elsewhere),
-        elsewhere_paying=sum(bool(_faster(group, _nearest(group))) for group in elsewhere),
+        elsewhere_paying=sum(bool(_faster(group, _nearest(group))) for group in map(_free, elsewhere)),
     )
+
+
+def _free(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of unstructured layers, where there are any: other patterns are their rivals, at a cost of their own."""
+    return [row for row in rows if patterned(row)["pattern"] == UNSTRUCTURED.name] or list(rows)
 
 
 def _nearest(rows: Sequence[Row]) -> float:

@@ -1,13 +1,14 @@
-"""The rows of whole operations in, the speed-up of each layer by sparsity out, with break-evens, noise floor and verdicts."""
+"""The rows of whole operations in, the speed-ups of layers and patterns by sparsity out, with break-evens and verdicts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from bench.findings.break_even import break_even, told
-from bench.findings.grouping import Place, Told, by_fields, by_place, sparsities_of, speedup_of
+from bench.findings.grouping import Place, Told, by_fields, by_place, patterned, ratio_of, sparsities_of, speedup_of
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
+from sparse_models.masks import UNSTRUCTURED
 
 NARROW = 0.1  # half-width of an interval that says something
 
@@ -49,6 +50,22 @@ class Fractions(NamedTuple):
     points: dict[float, float]
 
 
+class Best(NamedTuple):
+    """The fastest layer of a pattern: against dense, and as many times the fastest unstructured layer's speed."""
+
+    layer: str
+    told: Told
+    against_unstructured: Interval | None  # None for that layer itself, and where no two processes measured both
+
+
+class AtEqualSparsity(NamedTuple):
+    """At one place, by operation and pattern: the fastest layer at each sparsity at which two patterns were measured."""
+
+    place: Place
+    sparsities: list[float]
+    patterns: list[tuple[str, str, dict[float, Best]]]  # operation, pattern
+
+
 def speed_ups(rows: Sequence[Row]) -> list[SpeedUps]:
     """Return the speed-ups of whole operations, place by place; dense alone is told only where there is nothing else."""
     places = list(by_place(rows))
@@ -86,3 +103,36 @@ def realised(rows: Sequence[Row]) -> list[Fractions]:
         Fractions(place, group[0]["op"], group[0]["layer"], {row["sparsity"]: row["realised_fraction"] for row in group})
         for place, group in by_place(known, "op", "layer")
     ]
+
+
+def patterns(rows: Sequence[Row]) -> list[AtEqualSparsity]:
+    """Return how patterns fare, place by place; nothing where there is but one of sparse layers."""
+    found = []
+    for place, there in by_place(patterned(row) for row in rows if row["model"] == "sparse"):
+        compared = [
+            row
+            for _, group in by_fields(there, "op", "sparsity")
+            if len({one["pattern_key"] for one in group}) > 1
+            for row in group
+        ]
+        told = [
+            (op, group[0]["pattern"], {at: _best(group, compared, at) for at in sparsities_of(group)})
+            for (op, _), group in by_fields(compared, "op", "pattern_key")
+        ]
+        if told:
+            found.append(AtEqualSparsity(place, sparsities_of(compared), told))
+    return found
+
+
+def _best(rows: Sequence[Row], there: Sequence[Row], sparsity: float) -> Best:
+    """Return the fastest of a pattern's rows at a sparsity, beside the fastest unstructured one of the same operation there."""
+    best = _fastest(row for row in rows if row["sparsity"] == sparsity)
+    free = [row for row in there if (row["op"], row["sparsity"], row["pattern"]) == (best["op"], sparsity, UNSTRUCTURED.name)]
+    is_other = bool(free) and best["pattern"] != UNSTRUCTURED.name
+    # Through the dense reference that ran beside each: what the machine did meanwhile, it did to that as well.
+    against = ratio_of(best, "process_speedups", _fastest(free), "process_speedups") if is_other else None
+    return Best(best["layer"], Told.of(best), against)
+
+
+def _fastest(rows: Iterable[Row]) -> Row:
+    return max(rows, key=lambda row: row["speedup"])

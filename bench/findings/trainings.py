@@ -10,7 +10,17 @@ from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import process_interval
 
 # The same for all seeds of an arm.
-OF_AN_ARM = ("model", "sparsity", "parameters", "nnz", "effective_sparsity", "learning_rate", "flops_counted", "flops_executed")
+OF_AN_ARM = (
+    "model",
+    "layer",
+    "sparsity",
+    "parameters",
+    "nnz",
+    "effective_sparsity",
+    "learning_rate",
+    "flops_counted",
+    "flops_executed",
+)
 
 
 class OverSeeds(NamedTuple):
@@ -36,6 +46,7 @@ class Arm(NamedTuple):
 
     name: str
     model: str
+    layer: str
     sparsity: float
     parameters: int
     nnz: int
@@ -79,11 +90,10 @@ def trainings(rows: Iterable[Row]) -> list[Trainings]:
 def arm_of(rows: Sequence[Row]) -> Arm:
     """Return what the rows of one arm, one a seed, tell."""
     first = rows[0]
-    speedups = [value for row in rows for value in row["process_speedups"]]
     return Arm(
         name=first["model"] if first["model"] != "sparse" else f"{first['update']} {first['layer']}",
         seconds=OverSeeds.of(rows, "training_seconds").mean,
-        speedup=process_interval(speedups) if len(speedups) > 1 else speedup_of(first),
+        speedup=speedup_over_seeds(rows),
         final_loss=OverSeeds.of(rows, "final_loss"),
         test_accuracy=OverSeeds.of(rows, "test_accuracy"),
         dense_final_loss=OverSeeds.of(rows, "dense_final_loss").mean,
@@ -91,6 +101,12 @@ def arm_of(rows: Sequence[Row]) -> Arm:
         flops_saved=first["dense_flops_counted"] / max(first["flops_counted"], 1),
         **{field: first[field] for field in OF_AN_ARM},
     )
+
+
+def speedup_over_seeds(rows: Sequence[Row]) -> Interval:
+    """Return the speed-up of an arm over the processes of all its seeds, over the pairs of epochs where there is but one."""
+    speedups = [value for row in rows for value in row["process_speedups"]]
+    return process_interval(speedups) if len(speedups) > 1 else speedup_of(rows[0])
 
 
 def _sentences(what: str, arms: Sequence[Arm]) -> Iterator[str]:

@@ -58,11 +58,37 @@ def process_interval(speedups: Sequence[float], confidence: float = CONFIDENCE) 
     """
     if len(speedups) >= SIGN_VALUES:
         return median_interval(speedups, confidence)
-    logs = [math.log(value) for value in speedups]
-    half = float(special.stdtrit(len(logs) - 1, 0.5 + confidence / 2)) * statistics.stdev(logs) / math.sqrt(len(logs))
-    centre = statistics.mean(logs)
-    low, high = min(centre - half, *logs), max(centre + half, *logs)
+    low, high = _students([math.log(value) for value in speedups], confidence)
     return Interval(statistics.median(speedups), math.exp(max(low, -700)), math.exp(min(high, 700)))
+
+
+def difference_interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Return the median difference with its interval, bounded as `process_interval` does; at least two values."""
+    if len(differences) >= SIGN_VALUES:
+        return median_interval(differences, confidence)
+    return Interval(statistics.median(differences), *_students(differences, confidence))
+
+
+def _students(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """Return the bounds of Student's interval of the mean, widened to hold every value."""
+    half = float(special.stdtrit(len(values) - 1, 0.5 + confidence / 2)) * statistics.stdev(values) / math.sqrt(len(values))
+    centre = statistics.mean(values)
+    return min(centre - half, *values), max(centre + half, *values)
+
+
+def values_needed(differences: Sequence[float], bound: float, most: int = 100) -> int | None:
+    """Return about how many values would tell the median difference from `bound`; None where more than `most`.
+
+    That is the first number of values, spread as evenly as a normal distribution of the mean and deviation that at least two
+    differences have, whose interval does not hold the bound.
+    """
+    mean, deviation = statistics.mean(differences), statistics.stdev(differences)
+    for number in range(len(differences) + 1, most + 1):
+        scores = (statistics.NormalDist().inv_cdf((place + 0.5) / number) for place in range(number))
+        one = difference_interval([mean + deviation * score for score in scores])
+        if not one.low <= bound <= one.high:
+            return number
+    return None
 
 
 def trimmed(values: Sequence[float]) -> Trimmed:

@@ -13,6 +13,7 @@ from bench.findings.step_split import Split, StepSplits
 from bench.statistics.verdicts import MARGIN, WRONG_VERDICTS
 from bench.tables.costs import bandwidth, by_conditions, cells, energy, memory, named, realised, rooflines
 from bench.tables.grid import Cell, Grid, print_table
+from bench.tables.patterns import advice_table, at_equal_sparsity
 from bench.tables.text import MARKS, Screen, coloured, new_console, print_text, seconds, text_of
 from bench.tables.trainings import trainings_table
 
@@ -23,7 +24,7 @@ def lines(answer: Answer, screen: Screen | None = None) -> Iterator[str]:
     for speed_ups in answer.speed_ups:
         print_table(console, *_speed_ups(speed_ups))
         print_text(console, _noise_floor(speed_ups))
-    for table in map(_precisions, answer.precisions):
+    for table in (*map(at_equal_sparsity, answer.patterns), *map(_precisions, answer.precisions)):
         print_table(console, *table)
     if answer.verdicts:
         print_text(console, _verdicts(answer.verdicts))
@@ -41,6 +42,11 @@ def lines(answer: Answer, screen: Screen | None = None) -> Iterator[str]:
     for trainings in answer.trainings:
         print_table(console, *trainings_table(trainings))
         for sentence in trainings.sentences:
+            print_text(console, sentence)
+        console.print()
+    for advice in answer.advice:
+        print_table(console, *advice_table(advice))
+        for sentence in advice.sentences:
             print_text(console, sentence)
         console.print()
     yield from text_of(console)

@@ -62,7 +62,7 @@ def lines(found: ShortAnswer, screen: Screen | None = None) -> Iterator[str]:
             _Item(_rank(kind), wrapped(_kind(kind, names_conditions=len(found.conditions) > 1), console.width, INDENT))
             for kind in found.kinds
         ),
-        *(_Item(None, wrapped(text, console.width, INDENT)) for text in _rivals(found)),
+        *(_Item(rank, wrapped(text, console.width, INDENT)) for rank, text in _rivals(found)),
         *(
             _Item(MORE if number < len(found.trainings) - 1 else TRAINED, wrapped(text, console.width, INDENT))
             for number, one in enumerate(found.trainings)
@@ -134,21 +134,22 @@ def _not_paying(kind: Kind) -> str:
     return f"{'; '.join(told)}{_compiled(kind)}{few}"
 
 
-def _rivals(found: ShortAnswer) -> Iterator[str]:
-    """Yield a sentence on each dense model that may take a sparse layer's place."""
-    names = dict.fromkeys(rival.name for kind in found.kinds for rival in kind.rivals)
-    for name in names:
+def _rivals(found: ShortAnswer) -> Iterator[tuple[int | None, str]]:
+    """Yield on each dense model and pattern that may take a sparse layer's place how soon it is left out, and a sentence."""
+    known = {rival.name: rival.model for kind in found.kinds for rival in kind.rivals}
+    trained = {NARROW if arm.model == "narrow" else arm.layer for one in found.trainings for arm in one.arms}
+    for name, model in sorted(known.items(), key=lambda item: item[1] == "sparse"):
         each = [(kind, rival) for kind in found.kinds for rival in kind.rivals if rival.name == name]
         told = []
         for is_better, words in ((True, "better in"), (False, "slower in"), (None, "undecided in")):
             works = [(_work(kind), rival.against) for kind, rival in each if rival.is_better is is_better]
             figures = [f"{work} {against}x" if is_better else work for work, against in works]
-            if not is_better and len(works) == len(each) > 1:
-                figures = ["all"]
+            if len(works) == len(each) > 1:
+                ends = [end(works, key=lambda one: one[1].median) for end in (min, max)]
+                figures = [f"all, {' to '.join(f'{against}x' for _, against in ends)}"] if is_better else ["all"]
             told += [f"{words} {', '.join(figures)}"] if works else []
-        trained = any(arm.model == "narrow" for one in found.trainings for arm in one.arms)
-        accuracy = "see training" if name == NARROW and trained else "not measured"
-        yield f"{name} against that layer: {'; '.join(told)}; accuracy: {accuracy}"
+        accuracy = "see training" if name in trained else "not measured"
+        yield MORE if model == "sparse" else None, f"{name} against that layer: {'; '.join(told)}; accuracy: {accuracy}"
 
 
 def _undecided(found: Undecided, width: int) -> Iterator[str]:

@@ -16,6 +16,8 @@ from bench.engine.processes import fork_server_for
 from bench.works.once_per_run import KNOWN
 from tests.engine.test_processes import fine, job, measured
 
+pytestmark = pytest.mark.alone
+
 
 def orphaned(case: Case, race: Racer) -> dict[str, Any]:
     if "orphaned" not in KNOWN and os.getppid() != int(os.environ["ASKING"]):

@@ -223,6 +223,7 @@ def test_a_run_gone_on_with_measures_what_is_missing_and_ends_as_if_it_had_not_b
     }
 
 
+@pytest.mark.alone
 def test_a_run_that_is_killed_is_gone_on_with_and_saved_whole(tmp_path: Path) -> None:
     asked = [*in_process.SMALL, "--processes", "5", "--op", "forward", "--layer", "csr", f"--benchmark-storage={tmp_path}",
              "--benchmark-save=x"]  # fmt: skip

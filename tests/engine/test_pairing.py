@@ -169,6 +169,7 @@ def cached(clock: Clock, slower: float, last: str = "") -> tuple[Callable[[], No
     return arm("c"), arm("d")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("pairs", [2, 4, 6])
 def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
     """A call after the other arm's finds the caches full of the other's data, and takes three times as long."""
@@ -178,6 +179,7 @@ def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
     assert race(own, dense, "cpu", plan, clock).speedups == [1] * pairs
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("pairs", [2, 4, 8])
 def test_calls_too_long_to_settle_favour_neither_arm_if_the_first_ran_last_before(pairs: int) -> None:
     clock = Clock()

@@ -22,6 +22,7 @@ from bench.works.once_per_run import KNOWN, once_per_run
 from sparse_models.errors import GateError
 
 ONCE = Plan(1, 1, pairs=6)
+pytestmark = pytest.mark.alone
 
 
 def work() -> None:

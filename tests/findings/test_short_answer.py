@@ -80,6 +80,24 @@ def test_dense_in_fewer_bits_is_held_against_the_layer() -> None:
     assert "accuracy: not measured" in text
 
 
+def test_layers_of_other_patterns_are_rivals_and_not_what_is_asked_about(blocks: None) -> None:
+    faster = measured(4.0, "faster", layer="blocks")
+    text = told(measured(3.0, "faster"), faster, measured(2.0, "faster", layer="tiled"))
+    assert "forward 8x8b4: csr 3.01" in text
+    assert "blocks against that layer: better in forward 1.33 [1.33 1.33]x; accuracy: not measured" in text
+    assert "forward 8x8b4: blocks 4.02" in told(faster)  # asked for by itself
+    assert "blocks against" not in told(measured(3.0, "faster"), measured(4.0, "faster", layer="blocks", sparsity=0.8))
+    trained = row(op="train", data="digits", protocol="tuned", sparsity=0.9, layer="blocks")
+    assert "1.33]x; accuracy: see training" in told(measured(3.0, "faster"), faster, trained)
+
+
+def test_what_is_better_in_all_is_told_from_its_least_to_its_most(blocks: None) -> None:
+    rows = [measured(level, "faster", layer=layer, op=op) for layer, op, level in (
+        ("csr", "forward", 2.0), ("blocks", "forward", 3.0), ("csr", "step", 2.0), ("blocks", "step", 5.0),
+    )]  # fmt: skip
+    assert "blocks against that layer: better in all, 1.50 [1.50 1.50]x to 2.50 [2.50 2.50]x; accuracy" in told(*rows)
+
+
 def test_compiled_dense_is_named() -> None:
     rows = measured(0.5, "slower", op="training_step", dense_layout="compiled")
     assert "training_step 8x8b4: slower: csr 0.50 [0.50 0.50]x compiled dense" in told(rows)

@@ -3,6 +3,7 @@
 // which is poisoned with NaN before each block.
 #define EMULATED
 #include <cmath>
+#include <csetjmp>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -34,7 +35,7 @@ static inline float4 make_float4(float a, float b, float c, float d) { return {a
 static inline int2 make_int2(int a, int b) { return {a, b}; }
 static inline int4 make_int4(int a, int b, int c, int d) { return {a, b, c, d}; }
 
-struct Fiber { ucontext_t context; bool done = false; };
+struct Fiber { ucontext_t start; jmp_buf place; bool begun = false, done = false; };
 struct Copy { void* to; const void* from; };
 struct Barrier { int arrived = 0, generation = 0; };
 static dim3_ threadIdx, blockIdx, blockDim, gridDim;
@@ -43,14 +44,20 @@ static std::vector<Barrier> emu_warps;
 static std::vector<unsigned> emu_lanes;  // what the lanes of each warp exchange
 static std::vector<std::vector<std::vector<Copy>>> emu_copies;  // of each fiber, in groups, those not waited for yet
 static Barrier emu_block;
-static ucontext_t emu_scheduler;
+static jmp_buf emu_scheduler;
 static int emu_current, emu_running;
 alignas(128) static unsigned char emu_shared[232448];
 #define DYNAMIC_SHARED(name) unsigned char* name = emu_shared
 
-static void emu_yield() {
-    int own = emu_current;
-    swapcontext(&emu_fibers[own].context, &emu_scheduler);
+// Contexts are for the first step onto a stack alone: every switch between two of them asks the kernel for the signal mask.
+__attribute__((noinline)) static void emu_yield() {
+    if (!_setjmp(emu_fibers[emu_current].place)) _longjmp(emu_scheduler, 1);
+}
+__attribute__((noinline)) static void emu_resume(Fiber& fiber) {
+    if (_setjmp(emu_scheduler)) return;
+    if (fiber.begun) _longjmp(fiber.place, 1);
+    fiber.begun = true;
+    setcontext(&fiber.start);
 }
 static void emu_wait(Barrier& barrier, int expected) {
     int generation = barrier.generation;
@@ -175,9 +182,11 @@ template <class... A> struct Caller {
 struct EmuCall { void (*body)(void*, void**); void* kernel; void** arguments; };
 static EmuCall emu_call;
 static void emu_entry() {
-    emu_call.body(emu_call.kernel, emu_call.arguments);
-    emu_fibers[emu_current].done = true; emu_running--;
-    swapcontext(&emu_fibers[emu_current].context, &emu_scheduler);
+    for (;;) {  // once for each block
+        emu_call.body(emu_call.kernel, emu_call.arguments);
+        emu_fibers[emu_current].done = true; emu_running--;
+        emu_yield();
+    }
 }
 template <class... A> int emulate(void (*kernel)(A...), int gx, int gy, int block, int shared_bytes, void** arguments, unsigned seed) {
     const size_t stack = 256 * 1024;
@@ -185,28 +194,31 @@ template <class... A> int emulate(void (*kernel)(A...), int gx, int gy, int bloc
     gridDim.x = gx; gridDim.y = gy; blockDim.x = block; gridDim.z = blockDim.y = blockDim.z = 1;
     emu_call = {[](void* k, void** a) { Caller<A...>::call((void (*)(A...))k, a, std::index_sequence_for<A...>{}); }, (void*)kernel, arguments};
     std::vector<int> order(block);
+    emu_fibers.assign(block, Fiber{});
+    for (int t = 0; t < block; t++) {
+        ucontext_t& start = emu_fibers[t].start;
+        getcontext(&start);
+        start.uc_stack.ss_sp = stacks + stack * t;
+        start.uc_stack.ss_size = stack;
+        start.uc_link = nullptr;
+        makecontext(&start, emu_entry, 0);
+    }
     for (int by = 0; by < gy; by++) for (int bx = 0; bx < gx; bx++) {
         blockIdx.x = bx; blockIdx.y = by;
         memset(emu_shared, 0xff, sizeof emu_shared);
-        emu_fibers.assign(block, Fiber{}); emu_warps.assign((block + 31) / 32, Barrier{}); emu_lanes.assign(((block + 31) / 32) * 32, 0);
+        emu_warps.assign((block + 31) / 32, Barrier{}); emu_lanes.assign(((block + 31) / 32) * 32, 0);
         emu_block = Barrier{}; emu_running = block; emu_copies.assign(block, {{}});
-        for (int t = 0; t < block; t++) {
-            getcontext(&emu_fibers[t].context);
-            emu_fibers[t].context.uc_stack.ss_sp = stacks + stack * t;
-            emu_fibers[t].context.uc_stack.ss_size = stack;
-            emu_fibers[t].context.uc_link = nullptr;
-            makecontext(&emu_fibers[t].context, emu_entry, 0);
-            order[t] = t;
-        }
+        for (int t = 0; t < block; t++) { order[t] = t; emu_fibers[t].done = false; }
         long rounds = 0; int held_up = -1;
         while (emu_running) {
             for (int i = block - 1; i > 0; i--) { seed = seed * 1664525u + 1013904223u; int j = (int)((seed >> 8) % (unsigned)(i + 1)); int k = order[i]; order[i] = order[j]; order[j] = k; }
             // A warp is held up for a while, now and then: it is no excuse for a missing barrier that all go on at one pace.
             if (rounds % 8 == 0) { seed = seed * 1664525u + 1013904223u; held_up = block > 32 ? (int)((seed >> 8) % (block / 16)) : -1; }
-            for (int t : order) if (!emu_fibers[t].done && t / 32 != held_up) { emu_current = t; threadIdx.x = t; swapcontext(&emu_scheduler, &emu_fibers[t].context); }
+            for (int t : order) if (!emu_fibers[t].done && t / 32 != held_up) { emu_current = t; threadIdx.x = t; emu_resume(emu_fibers[t]); }
             if (++rounds > 50000000) return 2;  // threads that wait for one another for ever
         }
-        for (size_t i = (size_t)shared_bytes; i < sizeof emu_shared; i++) if (emu_shared[i] != 0xff) { fprintf(stderr, "shared memory written past its %d bytes\n", shared_bytes); return 3; }
+        size_t past = shared_bytes, left = sizeof emu_shared - past;  // all of it is poison if it is the same moved by one
+        if (left && (emu_shared[past] != 0xff || memcmp(emu_shared + past, emu_shared + past + 1, left - 1))) { fprintf(stderr, "shared memory written past its %d bytes\n", shared_bytes); return 3; }
     }
     return 0;
 }

@@ -44,13 +44,15 @@ def _library(file: str, macros: Macros) -> Any:
         '\nextern "C" int emulated(int gx, int gy, int block, int shared_bytes, void** arguments, unsigned seed) '
         f"{{ return emulate({name}, gx, gy, block, shared_bytes, arguments, seed); }}\n"
     )
-    text = f'#include <utility>\n#include "{HEADER}"\n{_compile.source_of(file, macros)}{entry}'
+    text = f'#include <utility>\n#include "{HEADER.name}"\n{_compile.source_of(file, macros)}{entry}'
     digest = hashlib.sha256((text + HEADER.read_text(encoding="utf-8")).encode()).hexdigest()
     library = cache_folder() / f"{digest}.emulated.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         aside = library.with_suffix(f".{os.getpid()}")
-        command = ["g++", "-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(aside)]
+        # A fortified longjmp ends the process where it is to go from one stack to another.
+        command = ["g++", "-std=c++20", "-O1", "-U_FORTIFY_SOURCE", "-w", "-shared", "-fPIC", f"-I{HEADER.parent}"]
+        command += ["-x", "c++", "-", "-o", str(aside)]
         subprocess.run(command, input=text, text=True, check=True)
         aside.replace(library)
     return ctypes.CDLL(str(library))

@@ -27,6 +27,15 @@ def row(**fields: Any) -> dict[str, Any]:
     return base | fields
 
 
+def over_seeds(accuracies: list[float], speedups: list[float], **fields: Any) -> list[dict[str, Any]]:
+    """The rows of an arm trained beside a dense of accuracy 0.9, one for each seed."""
+    base = {"op": "train", "data": "digits", "protocol": "tuned", "sparsity": 0.8, "dense_test_accuracy": 0.9} | fields
+    return [
+        row(**base, seed=seed, test_accuracy=accuracy, process_speedups=[speedup], speedup=speedup)
+        for seed, (accuracy, speedup) in enumerate(zip(accuracies, speedups, strict=True))
+    ]
+
+
 def levels(speedups: list[float], width: float = 0.0) -> list[dict[str, Any]]:
     at = [0.5, 0.8, 0.9, 0.95, 0.99]
     return [

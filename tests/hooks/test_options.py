@@ -12,6 +12,7 @@ from bench.cases import Selection
 from bench.engine.jobs import Effort
 from bench.hooks.options import add_options, read_effort, read_options
 from bench.machine.facts import has_bfloat16
+from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("device", "tpu", "expected cpu, cuda or auto, got 'tpu'; check the spelling"),
         ("threads", "0", "expected a whole number from 1 to 999999, got '0'; for example 3"),
         ("threads", "-1", "expected a whole number from 1 to 999999, got '-1'; for example 3"),
-        ("data", "mnist", "expected a known data set (random, teacher, digits), got 'mnist'; nothing like it is here"),
+        ("data", "cifar", f"expected a known data set ({', '.join(DATA)}), got 'cifar'; nothing like it is here"),
         ("protocol", "fair", "expected a known protocol (seed, tuned), got 'fair'; nothing like it is here"),
         ("seeds", "1,2", "expected a whole number from 1 to 1000, got '1,2'; for example 3"),
         ("threads", "9" * 5000, f"expected a whole number from 1 to 999999, got '{'9' * 5000}'; for example 3"),

@@ -11,6 +11,7 @@ import pytest
 from bench.machine import contention
 from bench.machine.contention import CORES, Usage, longest, waits
 
+pytestmark = pytest.mark.alone
 LINUX = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not tell how long threads wait")
 
 

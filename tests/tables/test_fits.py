@@ -52,7 +52,7 @@ def test_all_of_an_answer_fits_and_every_table_is_there() -> None:
     told = list(lines(answer_of(rows_of_every_kind()), Screen()))
     assert max(map(len, told)) <= WIDTH
     titles = ("Speed-up over", "Precision is", "Realised", "Roofline", "GB/s moved", "Memory", "Energy", "Where a step's")
-    for title in (*titles, "Cost of one mask", "In turns with", "Trained on"):
+    for title in (*titles, "Cost of one mask", "In turns with", "Trained on", "Patterns at equal", "Patterns trained"):
         assert any(line.startswith(title) for line in told), title
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -96,6 +97,17 @@ def test_ctrl_c_reaches_a_commits_run_once_and_it_shares_the_cores_as_this_proce
         assert os.getsid(side.process.pid) == os.getsid(0)
     finally:
         side.end()
+
+
+def test_a_commits_run_hears_that_it_is_to_end_also_in_the_background(repository: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it runs in the background
+    try:
+        side = _Side("base", repository, SMALL, tmp_path / "log")
+        assert side.next() == "start"
+        side.end()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert side.process.returncode == pytest.ExitCode.INTERRUPTED
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""Whole neurons removed: a chain in which they are not there, against one in which they are put back."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparse_models.errors import InputError
+from sparse_models.layers import LAYERS
+from sparse_models.models import MLP, draw
+from sparse_models.testing import gate_chain
+from tests.strategies import mlp_of, normal, seeds, sparsities
+
+COMPACT = LAYERS["compact"]
+
+
+def by_layer(model: MLP, x: torch.Tensor) -> torch.Tensor:
+    *hidden, last = model
+    for layer in hidden:
+        x = torch.relu(layer(x))
+    output: torch.Tensor = last(x)
+    return output
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=5), sparsities, seeds)
+def test_a_chain_gives_what_its_layers_give_one_by_one(sizes: list[int], sparsity: float, seed: int) -> None:
+    model = mlp_of("compact", draw(sizes), sparsity, seed)
+    x, y = (normal(seed, 5, sizes[0]).requires_grad_() for _ in range(2))
+    whole, parts = model(x), by_layer(model, y)
+    torch.testing.assert_close(whole, parts)
+    grad = normal(seed + 1, 5, sizes[-1])
+    found, expected = (
+        torch.autograd.grad(output, [of, *model.parameters()], grad, allow_unused=True)
+        for output, of in ((whole, x), (parts, y))
+    )
+    for own, its in zip(found, expected, strict=True):  # a removed neuron's bias has no part in the chain
+        torch.testing.assert_close(torch.zeros(()) if own is None else own, torch.zeros_like(own) if its is None else its)
+    labels = torch.arange(5) % sizes[-1]
+    gate_chain(list(model), x.detach(), labels)
+
+
+def test_a_chain_computes_nothing_of_removed_neurons(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mlp_of("compact", draw((6, 8, 8, 4)), 0.6)
+    hidden = [len(layer.get_buffer("rows")) for layer in model][:-1]
+    assert max(hidden) < 8
+    seen: list[tuple[int, ...]] = []
+    relu = torch.relu
+
+    def noted(x: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(x.shape))
+        return relu(x)
+
+    monkeypatch.setattr(torch, "relu", noted)
+    model(normal(0, 5, 6))
+    assert seen == [(5, size) for size in hidden]
+
+
+def test_layers_that_keep_other_neurons_are_gone_through_one_by_one() -> None:
+    first, second = (mlp_of("compact", draw((6, 8, 4)), 0.5, seed) for seed in (0, 1))
+    mixed = MLP([next(iter(first)), list(second)[1]])
+    x = normal(0, 5, 6)
+    assert COMPACT.chain_output(list(mixed), x) is None
+    weights = [(layer.to_dense(), layer.bias) for layer in mixed]
+    hidden = torch.relu(torch.nn.functional.linear(x, *weights[0]))
+    torch.testing.assert_close(mixed(x), torch.nn.functional.linear(hidden, *weights[1]))
+
+
+def test_a_hook_on_a_layer_sees_all_its_outputs() -> None:
+    model = mlp_of("compact", draw((6, 8, 4)), 0.6)
+    seen: list[torch.Size] = []
+    next(iter(model)).register_forward_hook(lambda _, inputs, output: seen.append(output.shape))
+    model(normal(0, 5, 6))
+    assert seen == [(5, 8)]
+
+
+def test_a_saved_state_that_is_not_of_its_sizes_is_refused_and_changes_nothing() -> None:
+    built, larger = (COMPACT(torch.ones(size), torch.ones(size, dtype=torch.bool)) for size in ((3, 4), (5, 4)))
+    before = built.to_dense()
+    with pytest.raises(InputError, match=r"the saved state of a weight of shape \[3, 4\], got one of at least \[5, 4\]"):
+        built.load_state_dict(larger.state_dict())
+    assert torch.equal(built.to_dense(), before)
+
+
+def test_a_loaded_layer_fits_the_next_one_again() -> None:
+    model, other = (mlp_of("compact", draw((6, 8, 4)), 0.6, seed) for seed in (0, 1))
+    other.load_state_dict(model.state_dict())
+    x = normal(0, 5, 6)
+    assert COMPACT.chain_output(list(other), x) is not None
+    torch.testing.assert_close(other(x), by_layer(model, x))
