@@ -14,9 +14,10 @@ from bench.hooks.options import add_options, read_effort, read_options
 from bench.machine.facts import has_bfloat16
 from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
+from sparse_models.updates import UPDATES
 
 ROOT = Path(__file__).parents[2]
-KNOWN = ", ".join(sorted(LAYERS))
+KNOWN = ", ".join(LAYERS)
 
 
 def config(**options: str) -> Any:
@@ -138,9 +139,7 @@ def test_an_operation_left_without_cases_is_refused(options: dict[str, str]) -> 
 @pytest.mark.parametrize("ops", ["train", "update,train"])
 def test_a_rule_without_a_layer_whose_masks_it_moves_is_refused(ops: str) -> None:
     for layers in ({}, {"layer": "tiled,csr"}):
-        with pytest.raises(
-            pytest.UsageError, match="expected layers whose masks srigl moves, got none; add --layer fan_in"
-        ):
+        with pytest.raises(pytest.UsageError, match="expected layers whose masks srigl moves, got none; add --layer fan_in"):
             read(op=ops, update="rigl,srigl", **layers)
     assert read(op=ops, update="rigl,srigl", layer="tiled,fan_in").updates == ("rigl", "srigl")
 

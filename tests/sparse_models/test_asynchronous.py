@@ -12,7 +12,7 @@ from torch import Tensor
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.layers._csr_storage import CsrBothWays, CsrStorage, compress, compress_known
-from sparse_models.masks import random_mask
+from sparse_models.masks import UNSTRUCTURED, random_mask
 from sparse_models.models import MLP, convert, dense_mlp, draw
 from sparse_models.training import optimizer_for, training_step
 from sparse_models.updates import UPDATES, move_mask, prune_and_regrow, update_masks
@@ -94,11 +94,13 @@ def test_a_captured_update_asks_the_device_nothing_and_leaves_everything_in_its_
     for part in model:
         assert part.values.grad is not None
         assert not part.values.grad.any()
-    assert seen.launches.total() < 70 * len(list(model))
+    # To choose within rows takes a few sorts.
+    each = 70 if LAYERS[layer].pattern.group is None else 90
+    assert seen.launches.total() < each * len(list(model))
 
 
 @pytest.mark.parametrize("rule", MOVING_RULES)
-@pytest.mark.parametrize("layer", ON_GPU)
+@pytest.mark.parametrize("layer", [name for name in ON_GPU if LAYERS[name].pattern is UNSTRUCTURED])  # others are checked
 def test_an_eager_update_asks_only_whether_there_are_nan(layer: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, optimizer = trained(layer, 0)
     updated(model, optimizer, rule, 1)

@@ -12,7 +12,7 @@ from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.masks import random_mask
 from sparse_models.testing import Problem, gate
-from tests.strategies import generator, normal
+from tests.strategies import generator, mask_for, normal
 
 
 @pytest.mark.parametrize("grad", [True, False])
@@ -34,7 +34,7 @@ def test_values_and_biases_that_the_kernels_would_misread_are_refused(wrong: dic
 
 @pytest.mark.parametrize("layer", [name for name, layer in LAYERS.items() if layer.layout == "feature-major"])
 def test_a_parametrized_bias_and_pruned_values_count(layer: str) -> None:
-    built = LAYERS[layer](normal(0, 5, 7), random_mask((5, 7), 0.5, generator(0)), normal(1, 5))
+    built = LAYERS[layer](normal(0, 5, 7), mask_for(layer, (5, 7), 0.5), normal(1, 5))
     x, plain = normal(2, 3, 7), copy.deepcopy(built)
     torch.nn.utils.parametrize.register_parametrization(built, "bias", Doubled())
     torch.nn.utils.prune.custom_from_mask(built, "values", torch.arange(built.nnz) % 2)
