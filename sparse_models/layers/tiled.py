@@ -33,12 +33,13 @@ class Tiled(CsrBothWays):
     """CSR weights multiplied by compiled kernels: on torch's own threads (sparse_models.kernels.cpu.tiled), or on a GPU.
 
     Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that
-    in a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples are multiplied by another
-    kernel where the layer is in `eval()` and no gradient is wanted: it holds another copy of the weights for each form in
-    which that kernel wants them (one or two; three where x is wide), made by the first call with such a batch and made anew
-    when weights or mask change. Two things change weights unseen, `values.data` and the replay of a captured training step:
-    call `train()` before and `eval()` after, as one does. A captured forward pass is captured anew after a move to another
-    mask; and one layer multiplies few samples on one stream at a time.
+    in a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples, on a CPU one, are
+    multiplied by another kernel where the layer is in `eval()` and no gradient is wanted: it holds another copy of the weights
+    for each form in which that kernel wants them (one or two; three where x is wide; on a CPU one), made by the first call with
+    such a batch and made anew when weights or mask change. Three things change weights unseen: `values.data`, the replay of a
+    captured training step, and the step of a fused optimizer whose gradients are from before the copy. Call `train()` before
+    and `eval()` after, as one does. A captured forward pass is captured anew after a move to another mask; and one layer
+    multiplies few samples on one stream at a time.
     """
 
     devices: ClassVar[tuple[str, ...]] = tuple(NUMBERS) if MISSING is None else ("cpu",)
