@@ -26,7 +26,8 @@ def drawn(draw: st.DrawFn, tied: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     numbers = coarse if tied else normal
     weight, grad = numbers(seed, *mask.shape), numbers(seed + 1, *mask.shape)
     scale = torch.rand(len(mask), 1, generator=generator(seed + 2), dtype=torch.float64) ** 8  # neurons that hardly matter
-    return mask, weight * mask * scale, grad * scale
+    scale_of_ablated = torch.where(mask.any(1, keepdim=True), scale, 1e6)  # whose gradients are nothing to the others
+    return mask, weight * mask * scale, grad * scale_of_ablated
 
 
 def defined(mask: Tensor, weight: Tensor, grad: Tensor, fraction: float) -> Tensor:

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn.utils import prune
 
+from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import sliced
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.structure import Structure
@@ -170,16 +172,30 @@ def test_what_is_not_as_it_was_is_looked_up_again() -> None:
     layer, x = layer_and_sample(bias=False)
     holds(layer, x)
     with torch.no_grad():
-        close(layer(x.expand(3, -1))[1:2], layer(x))
+        close(layer(x.repeat(3, 1))[1:2], layer(x))
+        assert layer(x[:0]).shape == (0, 20)
+        with pytest.raises(InputError, match="expected an input of"):
+            layer(x.double())
         close(layer(x.t().repeat(1, 2).t()[:1]), layer(x))
         wide = torch.cat([x, x], 1)[:, ::2]
         close(layer(wide), multiplied(layer, wide))
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         holds(layer, x)
+        assert isinstance(layer.frozen, sliced.Frozen)
+        assert layer.frozen.ready is not None
+        assert layer.frozen.ready.team == 1
         torch.set_num_threads(before)
         prune.custom_from_mask(layer, "values", torch.arange(layer.nnz) % 2)
         close(layer(x), x @ layer.unpack(layer.values).t())
+
+
+def test_a_bias_that_lies_where_the_layers_own_does_is_not_taken_for_it() -> None:
+    layer, x = layer_and_sample()
+    holds(layer, x)
+    assert layer.bias is not None
+    with torch.no_grad(), pytest.raises(InputError, match="a bias of shape"):
+        functional_call(layer, {"bias": layer.bias.detach()[:1].expand(20)}, (x,))
 
 
 def test_a_layer_counts_the_bytes_that_its_last_product_read() -> None:
