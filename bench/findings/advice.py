@@ -169,8 +169,10 @@ def _beside(one: Choice, other: Choice) -> str:
     if less.low > 0:
         return f"at {points(less)} points less accuracy"
     told = f"and {_seeds(one)} cannot tell which is more accurate"
-    is_near = max(more.high, less.high) <= MARGIN_LOST
-    return f"{told}, by at most {POINTS} point" if is_near else f"{told} (a difference of {points(less)} points)"
+    if max(more.high, less.high) <= MARGIN_LOST:
+        return f"{told}, by at most {POINTS} point"
+    by = f"the first by {points(more)}" if more.median >= 0 else f"the second by {points(less)}"
+    return f"{told} ({by} points)"
 
 
 def _fastest_of_all(choices: Sequence[Choice]) -> str:

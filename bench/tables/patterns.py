@@ -43,7 +43,7 @@ def advice_table(found: Advice) -> tuple[str, Grid]:
     over = f"{found.seeds} seed{'s' * (found.seeds != 1)}{samples}"
     title = (
         f"Patterns trained on {found.data} ({found.conditions}; {over}): of each the "
-        f"fastest arm not shown to lose more than {POINTS} point (= no more, - more, ? undecided; seeds that may decide)"
+        f"fastest arm not shown to lose over {POINTS} point (= no more, - more, ? undecided; seeds that may tell)"
     )
     table = Grid(["sparsity", "pattern", "arm", "speed-up", "points lost", "seeds", "bytes"], keys=3)
     for choice in found.shown:

@@ -1,64 +1,66 @@
 """Loss and gradients of a chain of sparse layers with ReLU between them, in one pass."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._pass import tile_by_tile, tile_bytes
 from sparse_models.kernels.cpu._tile import TILE_BYTES
-from sparse_models.kernels.cpu.tiled import product, sampled
+from sparse_models.kernels.cpu.blocks import products as blocks
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as cuda_product
 from sparse_models.kernels.cuda import sampled as cuda_sampled
 from sparse_models.kernels.link import Gradients, Link
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.structure import AnyStructure, BlockStructure, Structure
 
 
 class Kernels(NamedTuple):
     """What a pass layer by layer is made of."""
 
     product: Callable[..., Tensor]
-    sampled: Callable[[Structure, Tensor, Tensor], Tensor]
+    sampled: Callable[[Any, Tensor, Tensor], Tensor]
     transposed: Callable[[Tensor], Tensor]
     multiply_transposed: Callable[[Link, Tensor, Tensor], Tensor]  # a link, a gradient, and what ReLU gave where it came from
 
 
 def _on_cpu(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
-    return product(link.columns, link.transposed_values, slope, passed=passed)
+    return tiled.product(cast("Structure", link.columns), link.transposed_values, slope, passed=passed)
+
+
+def _blocks_on_cpu(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
+    return blocks.product(cast("BlockStructure", link.columns), link.values, slope, passed=passed)
 
 
 def _on_cuda(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
-    return cuda_product.product(link.columns, link.values, slope, passed=passed, order=link.transposition)
+    return cuda_product.product(cast("Structure", link.columns), link.values, slope, passed=passed, order=link.transposition)
 
 
-CPU = Kernels(product, sampled, transposed, _on_cpu)
+CPU = Kernels(tiled.product, tiled.sampled, transposed, _on_cpu)
 CUDA = Kernels(cuda_product.product, cuda_sampled.sampled, lambda x: x.t().contiguous(), _on_cuda)
+BLOCKS_ON_CPU = Kernels(blocks.product, blocks.sampled, transposed, _blocks_on_cpu)
+KERNELS = {(Structure, "cpu"): CPU, (Structure, "cuda"): CUDA, (BlockStructure, "cpu"): BLOCKS_ON_CPU}
 
 
-def kernels_for(x: Tensor) -> Kernels:
-    """Return the kernels of the device that x is on."""
-    return CUDA if x.is_cuda else CPU
+def kernels_for(structure: AnyStructure, x: Tensor) -> Kernels:
+    """Return the kernels for a kind of matrix on the device that x is on."""
+    return KERNELS[type(structure), x.device.type]
 
 
 def define_gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     """Return what `gradients` means, for x [batch, in] and labels [batch], by dense products and PyTorch's autograd."""
     weights, biases, hidden = [], [], x
     for number, link in enumerate(links):
-        rows = torch.repeat_interleave(torch.arange(link.rows.rows), link.rows.pointers.diff())
-        weight = x.new_zeros(link.rows.rows, link.rows.columns)
-        weight[rows, link.rows.indices.long()] = link.values
+        weight = link.rows.dense(link.values)
         bias = x.new_zeros(link.rows.rows) if link.bias is None else link.bias.detach().clone()
         weights.append(weight.requires_grad_())
         biases.append(bias.requires_grad_())
         hidden = torch.nn.functional.linear(torch.relu(hidden) if number else hidden, weight, bias)
     loss = torch.nn.functional.cross_entropy(hidden, labels)
     found = torch.autograd.grad(loss, [*weights, *biases])
-    sampled = []
-    for link, gradient in zip(links, found, strict=False):
-        rows = torch.repeat_interleave(torch.arange(link.rows.rows), link.rows.pointers.diff())
-        sampled.append(gradient[rows, link.rows.indices.long()])
+    sampled = [link.rows.at(gradient) for link, gradient in zip(links, found, strict=False)]
     return Gradients(loss.detach(), sampled, list(found[len(links) :]))
 
 
@@ -67,15 +69,14 @@ def gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
 
     A tile of the batch goes through all layers where a CPU's second cache holds it in all of them; else layer after layer.
     """
-    sizes = [links[0].rows.columns, *(link.rows.rows for link in links)]
-    if x.is_cuda or tile_bytes(sizes) > TILE_BYTES:
+    if x.is_cuda or tile_bytes(links) > TILE_BYTES:
         return layer_by_layer(links, x, labels)
     return tile_by_tile(links, x.contiguous(), labels.contiguous())
 
 
 def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     """Return what `gradients` does, each layer's products in their turn, with ReLU and its gradient fused into them."""
-    kernels = kernels_for(x)
+    kernels = kernels_for(links[0].rows, x)
     held, last = [kernels.transposed(x)], len(links) - 1
     for number, link in enumerate(links):
         held.append(kernels.product(link.rows, link.values, held[-1], link.bias, relu=number < last))

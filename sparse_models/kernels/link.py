@@ -5,22 +5,25 @@ from typing import NamedTuple
 from torch import Tensor
 
 from sparse_models.kernels.cpu.permute import permuted
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.structure import AnyStructure, BlockStructure
 
 
 class Link(NamedTuple):
-    """One layer: its structure and its transpose's, its values [nnz], where each of the transpose's is among them, its bias."""
+    """One layer: its structure and its transpose's, its values, where each of the transpose's is among them, and its bias.
 
-    rows: Structure
-    columns: Structure
+    Values are [nnz], or blocks as BlockStructure has them, and `transposition` is of as many.
+    """
+
+    rows: AnyStructure
+    columns: AnyStructure
     values: Tensor
     transposition: Tensor
     bias: Tensor | None
 
     @property
     def transposed_values(self) -> Tensor:
-        """The values [nnz] in the transpose's order."""
-        return permuted(self.values, self.transposition)
+        """The values in the transpose's order: blocks stay where they are, and their transpose knows where."""
+        return self.values if isinstance(self.columns, BlockStructure) else permuted(self.values, self.transposition)
 
 
 class Gradients(NamedTuple):

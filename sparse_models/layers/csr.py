@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import register_layer
-from sparse_models.layers._csr_storage import CsrBothWays
+from sparse_models.layers._feature_major.both_ways import CsrBothWays
 
 
 @register_layer("csr")

@@ -1,13 +1,12 @@
 """Kernels of our own: CSR weights, a tile of the batch at a time, and nothing done outside the non-zeros; on CPU and GPU."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import sliced, tiled
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.cpu.transpose import transposed
@@ -19,17 +18,15 @@ from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure
-from sparse_models.layers._base import INPUT_GRADIENT, SparseLinear, register_layer
-from sparse_models.layers._chain_loss import ChainCrossEntropy
-from sparse_models.layers._csr_storage import CsrBothWays
+from sparse_models.layers._base import INPUT_GRADIENT, register_layer
+from sparse_models.layers._feature_major.own_kernels import OwnKernels
 
-SHORT = 2**15  # up to so many rows or columns 16 bits number them
 NUMBERS = {"cpu": ("float32", "float64"), "cuda": ("float32", "float16", "bfloat16")}
 MISSING = why_absent()
 
 
 @register_layer("tiled")
-class Tiled(CsrBothWays):
+class Tiled(OwnKernels):
     """CSR weights multiplied by compiled kernels: on torch's own threads (sparse_models.kernels.cpu.tiled), or on a GPU.
 
     Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that
@@ -58,44 +55,25 @@ class Tiled(CsrBothWays):
         few = batch <= small_batch.LARGEST_BATCH and not learning
         return "batch-major" if few and device in cls.devices and device != "cpu" else cls.layout
 
-    def index(self, mask: Tensor) -> None:
-        """Store the structure of `mask` [out, in]; raises InputError where 32-bit indices do not hold it."""
-        super().index(mask)
-        if self.columns.dtype not in (torch.int32, torch.int16):
-            raise InputError(
-                f"Tiled: expected fewer than {2**31} rows, columns and non-zeros, got {mask.numel()} weights with "
-                f"{self.columns.numel()} non-zeros; split the layer"
-            )
+    @classmethod
+    def device_of(cls, x: Tensor) -> str:
+        """Return where x is, and so which kernels multiply it."""
+        return "cuda" if on_a_gpu(x) else x.device.type
 
-        self.columns, self.rows = (
-            part.short() if size <= SHORT else part
-            for part, size in ((self.columns, self.in_features), (self.rows, self.out_features))
-        )
+    def at_once(self, x: Tensor) -> Tensor | None:
+        """Return the product of one sample where nothing has changed since the last one's; None elsewhere."""
+        if self.training or torch.is_grad_enabled() or not isinstance(self._frozen, sliced.Frozen):
+            return None
+        return self._frozen.again(self._parameters, x)
 
-    def product(self, x: Tensor) -> Tensor:
-        """Return x W^T + b [batch, out], feature-major; raises InputError for x of another dtype or device than the weights."""
-        if isinstance(self._frozen, sliced.Frozen) and not self.training and not torch.is_grad_enabled():
-            result = self._frozen.again(self._parameters, x)
-            if result is not None:
-                return result
-        if not self.takes(x):
-            values, bias = self.own("values"), self.own("bias")
-            if x.dtype != values.dtype or x.device != values.device or not _has_kernels(x):
-                able = "; ".join(f"{' or '.join(self.dtypes_on(device))} on {device}" for device in self.devices)
-                raise InputError(
-                    f"Tiled: expected an input of {able}, as the weights are ({values.dtype} on "
-                    f"{values.device}), got {x.dtype} on {x.device}; convert it"
-                )
-            held = "no bias" if bias is None else f"a bias of shape {list(bias.shape)}, {bias.dtype}"
-            raise InputError(
-                f"Tiled: expected values of shape [{self.nnz}], a bias of shape [{self.out_features}] or none, contiguous, of "
-                f"one dtype, and an input that is no negated view; got values of shape {list(values.shape)}, {held}; copy them"
-            )
+    def multiplied(self, x: Tensor) -> Tensor:
+        """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
         if self.is_for_few(x):
-            return self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias"))
+            structure: Structure = self.structures[0]  # type: ignore[assignment]  # a CSR structure
+            return self.frozen.product(structure, self.own("values"), x, self.own("bias"))
         if torch.is_grad_enabled():
             self.outdate()
-        return super().product(x)
+        return super().multiplied(x)
 
     def outdate(self) -> None:
         """Have copies of the weights made anew when they are next needed: these are about to be trained."""
@@ -150,21 +128,6 @@ class Tiled(CsrBothWays):
         held = None if self._frozen is None else self._frozen.bytes_read
         return super().weight_bytes if held is None else held
 
-    def takes(self, x: Tensor) -> bool:
-        """Tell whether the kernels, which see addresses alone, read x as it is meant."""
-        values, bias = self.own("values"), self.own("bias")
-        return (
-            _has_kernels(x)
-            and not x.is_neg()
-            and _is_plain(values, self._buffers["columns"].numel(), x)  # type: ignore[union-attr]  # never None
-            and (bias is None or _is_plain(bias, self.out_features, x))
-        )
-
-    @classmethod
-    def adds_nothing(cls) -> bool:
-        """Tell whether a subclass leaves what the kernels give as it is."""
-        return cls.forward is Tiled.forward and cls.product is Tiled.product
-
     def tile_bytes(self, product: int, batch: int) -> int | None:
         """Return the bytes of a thread's tile, on a GPU of a multiprocessor's shared memory; few samples have none."""
         if self.values.is_cuda:
@@ -199,41 +162,12 @@ class Tiled(CsrBothWays):
         """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed."""
         return sampled_on_gpu.sampled(structure, grad, x) if on_a_gpu(x) else tiled.sampled(structure, grad, x)
 
-    @classmethod
-    def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
-        """Return the mean cross-entropy of a chain of such layers, whose gradients come from the same pass; see base class."""
-        chained = [layer for layer in layers if isinstance(layer, Tiled) and layer.adds_nothing() and layer.takes(x)]
-        sizes = [chained[0].in_features, *(layer.out_features for layer in chained)] if chained else []
-        fits = len(chained) == len(layers) and [layer.in_features for layer in chained] == sizes[:-1]
-        # Whatever else is unusual, layer by layer says so, or knows what to do with it.
-        plain = fits and x.dim() == 2 and x.shape[1] == sizes[0] and len(x) > 0 and not x.requires_grad
-        if not plain or (labels.shape, labels.dtype, labels.device) != (x.shape[:1], torch.int64, x.device):
-            return None
-        if not on_a_gpu(x):  # there it would wait for the device, and PyTorch's own loss asserts it on the device
-            lowest, highest = labels.aminmax()
-            if int(lowest) < 0 or int(highest) >= sizes[-1]:
-                return None
-        links = [layer.link() for layer in chained]
-        parameters = [*(layer.values for layer in layers), *(layer.bias for layer in layers)]
-        result: Tensor = ChainCrossEntropy.apply(links, x, labels, *parameters)  # type: ignore[no-untyped-call]
-        return result
-
     def link(self) -> Link:
         """Return the layer as a fused kernel takes it."""
         self.outdate()
-        bias = self.own("bias")
-        return Link(*self.structures, self.own("values").detach(), self.transposition, None if bias is None else bias.detach())
+        return super().link()
 
 
 def on_a_gpu(x: Tensor) -> bool:
     """Tell whether the kernels of a GPU multiply x; tests let an emulator do that."""
     return x.is_cuda
-
-
-def _has_kernels(x: Tensor) -> bool:
-    return str(x.dtype).removeprefix("torch.") in Tiled.dtypes_on("cuda" if on_a_gpu(x) else x.device.type)
-
-
-def _is_plain(tensor: Tensor, length: int, x: Tensor) -> bool:
-    flat = tensor.dim() == 1 and tensor.numel() == length and tensor.is_contiguous()
-    return flat and tensor.dtype == x.dtype and tensor.device == x.device and not tensor.is_neg()

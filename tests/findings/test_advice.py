@@ -104,7 +104,9 @@ def test_at_equal_sparsity_the_fastest_is_told_with_what_it_costs() -> None:
     at, _ = advised(free(GOOD, FAST), blocked(BAD, SLOW)).sentences
     assert "static csr (unstructured) is the fastest" in at
     assert at.endswith("points more accuracy.")
-    assert "cannot tell which is more accurate (" in advised(free(UNSURE, SLOW), blocked(GOOD, FAST)).sentences[0]
+    unsure = "cannot tell which is more accurate (the"
+    assert f"{unsure} first by 1.1 [" in advised(free(UNSURE, SLOW), blocked(GOOD, FAST)).sentences[0]
+    assert f"{unsure} second by 1.1 [" in advised(free(GOOD, SLOW), blocked(UNSURE, FAST)).sentences[0]
     assert (
         "cannot tell which is more accurate, by at most 1 point"
         in advised(free(GOOD, SLOW), blocked([0.9] * 3, FAST)).sentences[0]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
-from sparse_models.layers._csr_storage import CsrBothWays, CsrStorage, compress, compress_known
+from sparse_models.layers._csr_storage import CsrStorage, compress, compress_known
+from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.masks import UNSTRUCTURED, random_mask
 from sparse_models.models import MLP, convert, dense_mlp, draw
 from sparse_models.training import optimizer_for, training_step
@@ -32,16 +33,31 @@ from tests.strategies import (
     seeds,
 )
 
-# Those of a GPU, and those whose storage does the same on whatever device.
-ON_GPU = sorted(name for name in MOVING_LAYERS if "cuda" in LAYERS[name].devices or issubclass(LAYERS[name], CsrBothWays))
+# Those of a GPU, and those whose storage does the same on whatever device: of single weights.
+ON_GPU = sorted(
+    name
+    for name, layer in LAYERS.items()
+    if name in MOVING_LAYERS and ("cuda" in layer.devices or (issubclass(layer, CsrBothWays) and layer.pattern.unit == (1, 1)))
+)
+
+
+def sizes(layer: str) -> tuple[int, int, int]:
+    """Sizes of a small MLP whose weights consist of whole units."""
+    unit = max(LAYERS[layer].pattern.unit)
+    return 6 * unit, 7 * unit, 4 * unit
+
+
+def batch_for(layer: str, seed: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Eight samples and their labels."""
+    features, _, classes = sizes(layer)
+    return normal(seed, 8, features, dtype=dtype), torch.randint(classes, (8,), generator=generator(seed))
 
 
 def trained(layer: str, seed: int) -> tuple[MLP, torch.optim.Optimizer]:
     """A small model with optimizer state, whose gradients are still there."""
-    model = mlp_of(layer, drawn(layer, (6, 7, 4), seed), 0.6, seed)
+    model = mlp_of(layer, drawn(layer, sizes(layer), seed), 0.6, seed)
     optimizer = optimizer_for("adam", model.parameters(), 0.1)
-    x = normal(seed, 8, 6, dtype=next(model.parameters()).dtype)
-    training_step(model, x, torch.randint(4, (8,), generator=generator(seed)), optimizer)
+    training_step(model, *batch_for(layer, seed, next(model.parameters()).dtype), optimizer)
     return model, optimizer
 
 
@@ -84,7 +100,7 @@ def test_a_captured_update_asks_the_device_nothing_and_leaves_everything_in_its_
 ) -> None:
     model, optimizer = trained(layer, 0)
     updated(model, optimizer, rule, 1)  # outside of the graph, as PyTorch asks for
-    training_step(model, normal(0, 8, 6, dtype=next(model.parameters()).dtype), torch.zeros(8, dtype=torch.int64), optimizer)
+    training_step(model, *batch_for(layer, 0, next(model.parameters()).dtype), optimizer)
     before, old = memory(model, optimizer), [part.mask for part in model]
     pretend_gpu(monkeypatch, captured=True)
     with no_host_sync() as seen:
@@ -114,10 +130,10 @@ def test_an_eager_update_asks_only_whether_there_are_nan(layer: str, rule: str, 
 
 @pytest.mark.parametrize("layer", ["dense", *ON_GPU])
 def test_a_training_step_asks_the_device_nothing(layer: str) -> None:
-    weights = convert(draw((6, 7, 4), generator(0)))
+    weights = convert(draw(sizes(layer), generator(0)))
     model = dense_mlp(weights) if layer == "dense" else mlp_of(layer, weights, 0.6)
     optimizer = optimizer_for("adam", model.parameters(), 0.1)
-    x, labels = normal(0, 8, 6, dtype=torch.float32), torch.zeros(8, dtype=torch.int64)
+    x, labels = batch_for(layer, 0, torch.float32)
     training_step(model, x, labels, optimizer, fused=False)
     with no_host_sync():
         training_step(model, x, labels, optimizer, fused=False)
@@ -183,11 +199,11 @@ def test_a_move_in_place_is_refused_for_another_number_and_to_an_older_graph(lay
     model, optimizer = trained(layer, 0)
     twin, twin_optimizer = copy.deepcopy((model, optimizer))
     part = next(iter(model))
-    other = mask_for(layer, (7, 6), 0.9)
+    other = mask_for(layer, sizes(layer)[1::-1], 0.9)
     with pytest.raises(InputError, match=f"a mask of {part.nnz} weights to move to in place, got one of {int(other.sum())}"):
         move_mask(part, other, optimizer, in_place=True)
     before = memory(model, optimizer)
-    loss = model(normal(0, 8, 6, dtype=part.values.dtype)).sum()
+    loss = model(batch_for(layer, 0, part.values.dtype)[0]).sum()
     updated(model, optimizer, "set", 1, in_place=True)
     updated(twin, twin_optimizer, "set", 1)
     assert memory(model, optimizer) == before
@@ -203,12 +219,12 @@ def test_the_number_as_set_follows_the_mask(layer: str) -> None:
     part = next(iter(model))
     assert part.nnz_as_set == part.nnz
     for sparsity in (0.2, 0.9):
-        part.set_mask(mask_for(layer, (7, 6), sparsity))
+        part.set_mask(mask_for(layer, sizes(layer)[1::-1], sparsity))
         assert part.nnz_as_set == part.nnz
     part.load_state_dict(next(iter(trained(layer, 1)[0])).state_dict())
     assert part.nnz_as_set == part.nnz
     if isinstance(part, CsrStorage):
-        assert part.nnz_as_set == part.columns.numel()
+        assert part.nnz_as_set == part.values.numel()
 
 
 @pytest.mark.parametrize("layer", ["csr", "masked"])

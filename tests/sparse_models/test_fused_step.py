@@ -53,7 +53,7 @@ def test_a_fused_step_is_the_step_layer_by_layer(monkeypatch: pytest.MonkeyPatch
         runs.append(1)
         return gradients(*given)
 
-    monkeypatch.setattr("sparse_models.layers._chain_loss.chain.gradients", counted)
+    monkeypatch.setattr("sparse_models.layers._feature_major.chain_loss.chain.gradients", counted)
 
     def told(*, fused: bool) -> tuple[Tensor, list[Tensor | None]]:
         model.zero_grad()
@@ -117,7 +117,7 @@ def test_a_wrong_fused_step_does_not_pass_its_gate(monkeypatch: pytest.MonkeyPat
         spoil.mul_(1.001)
         return found
 
-    monkeypatch.setattr("sparse_models.layers._chain_loss.chain.gradients", spoiled)
+    monkeypatch.setattr("sparse_models.layers._feature_major.chain_loss.chain.gradients", spoiled)
     told = "of the fused step: expected what the definition says, got another; nothing is timed"
     with pytest.raises(GateError, match=told):
         gate_chain(layers, x, labels)

@@ -53,6 +53,14 @@ class Arithmetic:
         quotient = self.builder.sdiv(number, by)
         return quotient, self.builder.sub(number, self.times(quotient, by))
 
+    def padded(self, number: Any, of: int) -> Any:
+        """Return the first multiple of `of` from an integer, not below 0, on."""
+        return self.times(self.over(number, of), of)
+
+    def over(self, number: Any, of: int) -> Any:
+        """Return how many times `of` holds an integer, not below 0: its quotient rounded up."""
+        return number if of == 1 else self.builder.sdiv(self.add(number, of - 1), self.constant(of))
+
     def share(self, whole: Any, part: Any, parts: Any) -> tuple[Any, Any]:
         """Return where a part of `whole` things begins and ends, all parts being as even as can be."""
         start, end = (self.builder.sdiv(self.times(whole, place), parts) for place in (part, self.add(part, 1)))
@@ -112,7 +120,7 @@ class Arithmetic:
         """Return a vector of one number, or of one 32-bit integer, repeated."""
         undefined = ir.Constant(ir.VectorType(one.type, lanes or self.lanes), ir.Undefined)
         first = self.builder.insert_element(undefined, one, ir.Constant(ir.IntType(32), 0))
-        return self._chosen(first, undefined, [0] * (lanes or self.lanes))
+        return self.chosen(first, undefined, [0] * (lanes or self.lanes))
 
     def zero(self) -> Any:
         """Return a vector of zeros."""
@@ -144,7 +152,7 @@ class Arithmetic:
             vectors = [self._paired(vectors[place], vectors[place + 1], together) for place in range(0, len(vectors), 2)]
         [vector] = vectors
         for lanes in _halves(self.lanes, together):
-            low, high = (self._chosen(vector, vector, range(first, first + lanes)) for first in (0, lanes))
+            low, high = (self.chosen(vector, vector, range(first, first + lanes)) for first in (0, lanes))
             vector = self.builder.fadd(low, high)
         return vector
 
@@ -160,8 +168,16 @@ class Arithmetic:
                 for side in (0, 1)
                 for lane in own[start : start + half]
             ]
-            parts.append(self._chosen(left, right, lanes))
+            parts.append(self.chosen(left, right, lanes))
         return self.builder.fadd(*parts)
+
+    def some(self, vector: Any, first: int, count: int) -> Any:
+        """Return so many of a vector's numbers from one on, as a vector."""
+        return self.chosen(vector, vector, range(first, first + count))
+
+    def lane(self, vector: Any, lane: int) -> Any:
+        """Return one of a vector's numbers."""
+        return self.builder.extract_element(vector, ir.Constant(ir.IntType(32), lane))
 
     def transposed(self, vectors: Sequence[Any]) -> list[Any]:
         """Return the columns of the square whose rows are given, as many as a vector has lanes."""
@@ -171,10 +187,11 @@ class Arithmetic:
         )
         for _ in range(half.bit_length()):
             pairs = zip(vectors[:half], vectors[half:], strict=True)
-            vectors = [self._chosen(*pair, lanes) for pair in pairs for lanes in (low, high)]
+            vectors = [self.chosen(*pair, lanes) for pair in pairs for lanes in (low, high)]
         return vectors
 
-    def _chosen(self, left: Any, right: Any, lanes: Iterable[int]) -> Any:
+    def chosen(self, left: Any, right: Any, lanes: Iterable[int]) -> Any:
+        """Return a vector of some numbers of two vectors, those of the second numbered after those of the first."""
         chosen = list(lanes)
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
         return self.builder.shuffle_vector(left, right, mask)

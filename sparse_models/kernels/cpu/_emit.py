@@ -112,6 +112,11 @@ class Emitter(Arithmetic):
         for number, vector in enumerate(vectors):
             self.store(vector, self.add(address, number * self.lanes * self.width))
 
+    def clear(self, tile: Any, first: Any, last: Any, chunks: int) -> None:
+        """Write zeros to the rows, of so many vectors each, from one to below another of a packed tile."""
+        with self.loop(first, last) as row:
+            self.write([self.zero()] * chunks, self.add(tile, self.times(row.place, chunks * self.lanes * self.width)))
+
     def first_numbers(self, address: Any, count: int, numbers: Any) -> list[Any]:
         """Return as many vectors, one after the other from an address, that hold so many numbers and zeros after them."""
         found = []

@@ -1,5 +1,6 @@
 """What the kernels are made of: a tile of the batch, and a row of a sparse matrix times it."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from sparse_models.kernels.cpu._arithmetic import BYTES
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
+from sparse_models.kernels.structure import Structure
 
 CHUNKS = SUMS = 8  # vectors in a tile: as many sums as hide the time that a multiply-add takes
 TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through
@@ -44,6 +46,27 @@ def emitter_for(dtype: str) -> Emitter:
     return Emitter(ir.Module(), "kernel", dtype, vector_bytes() // BYTES[dtype])
 
 
+class CsrForm(NamedTuple):
+    """What a kernel for CSR matrices is compiled for: the bytes of an index."""
+
+    index_bytes: int
+
+    @classmethod
+    def of(cls, structure: Structure) -> "CsrForm":
+        """Return the form of a structure."""
+        return cls(structure.indices.element_size())
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """The rows and columns of what is stored as one."""
+        return 1, 1
+
+    def matrix(self, addresses: Sequence[Any], values: Any) -> "Matrix":
+        """Return the matrix whose structure is at some addresses, as `Structure.arrays` has them."""
+        pointers, indices, _ = addresses
+        return Matrix(pointers, indices, self.index_bytes, values)
+
+
 class Matrix(NamedTuple):
     """The addresses of a sparse matrix: its pointers, its indices and their bytes each, and what belongs to each non-zero."""
 
@@ -66,6 +89,37 @@ class Matrix(NamedTuple):
     def value(self, emit: Emitter, place: Any) -> Any:
         """Return the address of what belongs to a non-zero."""
         return emit.add(self.values, emit.times(place, emit.width))
+
+    def products(
+        self,
+        emit: Emitter,
+        rows: Sequence[Any],
+        tile: Any,
+        begin: Callable[[Any], list[Any]],
+        finish: Callable[[Any, list[Any]], None],
+    ) -> None:
+        """Emit, for each row from one to below another, its product with a packed tile.
+
+        `begin` says for a row what its vectors are before, and `finish` is given a row and what they are then.
+        """
+        with emit.loop(*rows) as row:
+            finish(row.place, row_product(emit, self, row.place, tile, begin(row.place)))
+
+    def sampled(
+        self,
+        emit: Emitter,
+        rows: Any,
+        held: Any,
+        tile: Any,
+        chunks: int,
+        is_first: Any,
+        each: Callable[[Any, list[Any]], None],
+    ) -> None:
+        """Emit `row_sampled` for each of so many rows of a packed tile `held`, and `each` with its vectors."""
+        with emit.loop(emit.constant(0), rows) as row:
+            vectors = emit.vectors(emit.add(held, emit.times(row.place, chunks * vector_bytes())), chunks)
+            row_sampled(emit, self, row.place, tile, vectors, is_first)
+            each(row.place, vectors)
 
 
 def row_product(emit: Emitter, matrix: Matrix, row: Any, tile: Any, totals: list[Any]) -> list[Any]:
@@ -146,12 +200,19 @@ class Piece:
         place = self.emit.add(self.emit.times(row, self.batch), self.first)
         return self.emit.add(tensor, self.emit.times(place, self.emit.width))
 
-    def pack(self, tensor: Any, rows: Any, buffer: Any) -> None:
-        """Copy the piece of all rows of a tensor to rows of a whole tile, with zeros where the piece has no more."""
+    def pack(self, tensor: Any, first: Any, last: Any, buffer: Any, of: int = 1) -> None:
+        """Copy the piece of rows of a tensor, from one to below another, to rows of a whole tile.
+
+        There are zeros where the piece has no more, and in rows after them that make their number a multiple of `of`.
+        """
         emit = self.emit
-        with emit.loop(emit.constant(0), rows) as row:
-            at = emit.add(buffer, emit.times(row.place, self.chunks * emit.lanes * emit.width))
+        tile_bytes = self.chunks * emit.lanes * emit.width
+        with emit.loop(first, last) as row:
+            at = emit.add(buffer, emit.times(emit.builder.sub(row.place, first), tile_bytes))
             emit.write(self.read(self.of(tensor, row.place)), at)
+        if of > 1:
+            count = emit.builder.sub(last, first)
+            emit.clear(buffer, count, emit.padded(count, of), self.chunks)
 
     def read(self, source: Any) -> list[Any]:
         """Return a row of the piece as vectors, with zeros where it has no more."""

@@ -30,10 +30,11 @@ def define_product(
     for row in range(structure.rows):
         for place in range(int(structure.pointers[row]), int(structure.pointers[row + 1])):
             result[row] += values[place] * x[int(structure.indices[place])]
-    return _finished(result, relu=relu, passed=passed)
+    return finished(result, relu=relu, passed=passed)
 
 
-def _finished(result: Tensor, *, relu: bool, passed: Tensor | None) -> Tensor:
+def finished(result: Tensor, *, relu: bool, passed: Tensor | None) -> Tensor:
+    """Return a product [rows, batch], changed in place, after ReLU or its gradient; see `product`."""
     if relu:
         result.relu_()
     return result if passed is None else result.masked_fill_(passed <= 0, 0)
@@ -61,9 +62,9 @@ def product(
         team = threads()
         arrays = (structure.pointers, structure.indices, values, x, result)
         run(_single(dtype, index_bytes), (*arrays, *of_bias(bias), rows, team), team)
-        return _finished(result, relu=relu, passed=passed)
+        return finished(result, relu=relu, passed=passed)
     chunks, tiles = tiling(batch, dtype, widest(structure.columns))
-    blocks, team = _blocks(rows, tiles)
+    blocks, team = row_blocks(rows, tiles)
     scratch = _scratch(team, structure, chunks)
     tensors = (structure.pointers, structure.indices, values, x, result, scratch, result if passed is None else passed)
     sizes = (rows, structure.columns, batch, tiles, blocks, scratch.shape[1])
@@ -89,14 +90,14 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
         return x.new_zeros(nnz)
     dtype = name_of(x.dtype)
     if batch == 1:
-        blocks, team = _blocks(structure.rows, 1)
+        blocks, team = row_blocks(structure.rows, 1)
         sums = x.new_empty(nnz)
         arrays = (structure.pointers, structure.indices, grad, x, sums)
         run(_single_sampled(dtype, structure.indices.element_size()), [*arrays, structure.rows, blocks], team)
         return sums
     chunks, tiles = tiling(batch, dtype, widest(structure.columns))
     parts = min(max(1, tiles // TILES_PER_PART), TASKS_PER_THREAD * threads())
-    blocks, team = _blocks(structure.rows, parts)
+    blocks, team = row_blocks(structure.rows, parts)
     scratch = _scratch(team, structure, chunks)
     sums = x.new_empty(parts, nnz)
     tensors = (structure.pointers, structure.indices, grad, x, sums, scratch)
@@ -116,7 +117,7 @@ def _scratch(team: int, structure: Structure, chunks: int) -> Tensor:
     return torch.empty(team, structure.columns * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
 
 
-def _blocks(rows: int, tiles: int) -> tuple[int, int]:
+def row_blocks(rows: int, tiles: int) -> tuple[int, int]:
     """Return into how many blocks of rows each tile's work is cut, and how many threads are worth having."""
     team = threads()
     blocks = 1 if tiles >= TASKS_PER_THREAD * team else min(rows, team // math.gcd(tiles, team))
@@ -148,7 +149,7 @@ def _product(dtype: str, chunks: int, index_bytes: int, *, relu: bool, has_passe
     with emit.tasks(emit.times(tiles, blocks)) as task:
         tile, block = emit.divided(task, blocks)
         piece = Piece(emit, tile, chunks, batch)
-        piece.pack(x, columns, buffer)
+        piece.pack(x, emit.constant(0), columns, buffer)
         with emit.loop(*emit.share(rows, block, blocks)) as row:
             first = emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row.place, bias_step))))
             totals = row_product(emit, Matrix(pointers, indices, index_bytes, values), row.place, buffer, [first] * chunks)
@@ -175,7 +176,7 @@ def _sampled(dtype: str, chunks: int, index_bytes: int) -> int:
         first_tile, last_tile = emit.share(tiles, part, parts)
         with emit.loop(first_tile, last_tile) as tile:
             piece = Piece(emit, tile.place, chunks, batch)
-            piece.pack(x, columns, buffer)
+            piece.pack(x, emit.constant(0), columns, buffer)
             is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
             with emit.loop(*emit.share(rows, block, blocks)) as row:
                 held = piece.read(piece.of(grad, row.place))

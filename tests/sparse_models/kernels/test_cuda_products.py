@@ -16,7 +16,7 @@ from sparse_models.kernels.cuda._tiling import Tiling
 from sparse_models.kernels.cuda.product import product
 from sparse_models.kernels.cuda.sampled import sampled
 from sparse_models.kernels.link import Link
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.structure import AnyStructure, Structure
 from sparse_models.layers._csr_storage import compress
 from tests.helpers.on_a_card import device
 from tests.strategies import seeds
@@ -187,7 +187,7 @@ def test_the_same_numbers_give_the_same_bits(device: str) -> None:
 
 
 def test_a_chain_is_trained_layer_by_layer(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain, "kernels_for", lambda _: chain.CUDA)
+    monkeypatch.setattr(chain, "kernels_for", lambda *_: chain.CUDA)
     sizes, links = [12, 20, 9, 5], []
     for seed, (columns, rows) in enumerate(itertools.pairwise(sizes)):
         mask = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)) < 0.4
@@ -202,7 +202,8 @@ def test_a_chain_is_trained_layer_by_layer(device: str, monkeypatch: pytest.Monk
     x, labels = torch.randn(70, 12), torch.randint(0, 5, (70,))
     expected = chain.define_gradients(links, x, labels)
 
-    def there(structure: Structure) -> Structure:
+    def there(structure: AnyStructure) -> Structure:
+        assert isinstance(structure, Structure)
         return Structure(structure.pointers.to(device), structure.indices.to(device), structure.columns)
 
     moved = [

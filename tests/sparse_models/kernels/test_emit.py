@@ -20,6 +20,7 @@ from sparse_models.kernels.cpu.permute import LEAST, permuted
 from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
 from sparse_models.kernels.cpu.transpose import transposed
 from tests.helpers.kernel_checks import Watcher, close, forget_kernels
+from tests.sparse_models.kernels import test_blocks as blocks
 from tests.sparse_models.kernels.test_chain import links
 from tests.sparse_models.kernels.test_kernels import problem
 
@@ -53,6 +54,15 @@ def test_kernels_are_what_their_definitions_say_at_every_width(width: Machine, b
     close(found.loss, defined_gradients.loss)
     for mine, its in zip(found.values + found.biases, defined_gradients.values + defined_gradients.biases, strict=True):
         close(mine, its)
+
+
+@pytest.mark.parametrize(("unit", "dtype"), [((4, 4), torch.float32), ((4, 6), torch.float64)], ids=str)
+@pytest.mark.parametrize("batch", [1, 70])
+def test_kernels_of_blocks_are_what_their_definitions_say_at_every_width(
+    width: Machine, batch: int, unit: tuple[int, int], dtype: torch.dtype
+) -> None:
+    blocks.check(blocks.problem(0, unit, (23, 41), batch, 0.5, dtype))
+    blocks.check_chain(blocks.links(unit, (20, 33, 5), dtype), torch.randn(batch, 20, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -203,4 +203,5 @@ def test_a_layer_counts_the_bytes_that_its_last_product_read() -> None:
     before = layer.weight_bytes
     with torch.no_grad():
         layer(x)
-    assert layer.weight_bytes == sliced.pack(layer.structures[0], layer.values).bytes_read != before
+    structure: Structure = layer.structures[0]  # type: ignore[assignment]  # a CSR structure
+    assert layer.weight_bytes == sliced.pack(structure, layer.values).bytes_read != before

@@ -1,0 +1,1 @@
+"""Kernels for CPUs of matrices whose non-zeros come in blocks."""

@@ -1,0 +1,175 @@
+"""Products of a block-sparse matrix with feature-major activations, a tile of the batch at a time.
+
+As in `tiled`, but each vector of the tile that is loaded is multiplied with several rows of a block, and each value of a block
+with several vectors: what bounds these products is the processor's multiply-adds, and no longer its loads.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparse_models.kernels.cpu._arithmetic import name_of
+from sparse_models.kernels.cpu._compile import kernel, vector_bytes
+from sparse_models.kernels.cpu._emit import CACHE_LINE
+from sparse_models.kernels.cpu._team import run, threads
+from sparse_models.kernels.cpu._tile import Piece, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix, registers
+from sparse_models.kernels.cpu.blocks._single import single, single_sampled
+from sparse_models.kernels.cpu.tiled import TASKS_PER_THREAD, TILES_PER_PART, finished, row_blocks
+from sparse_models.kernels.structure import BlockStructure
+
+
+def define_product(
+    structure: BlockStructure,
+    values: Tensor,
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    relu: bool = False,
+    passed: Tensor | None = None,
+) -> Tensor:
+    """Return the matrix times x [columns, batch], plus bias [rows]: what `product` means."""
+    result = structure.dense(values) @ x
+    return finished(result if bias is None else result + bias[:, None], relu=relu, passed=passed)
+
+
+def product(
+    structure: BlockStructure,
+    values: Tensor,
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    relu: bool = False,
+    passed: Tensor | None = None,
+) -> Tensor:
+    """Return the matrix that holds `values` [blocks, height, width] times x [columns, batch], plus bias [rows]: [rows, batch].
+
+    All are contiguous. With `relu`, what is below 0 becomes 0; with `passed` [rows, batch], ReLU's results, so does what ReLU's
+    gradient stops.
+    """
+    batch, dtype = x.shape[1], name_of(x.dtype)
+    whole = x.new_empty(structure.rows_in_units, batch)  # what the last blocks have beyond the edge is written, and cut off
+    result = whole[: structure.rows]
+    if batch == 0:
+        return result
+    pointers, indices, order = structure.arrays
+    bias = None if bias is None else whole_blocks(bias, structure.height)
+    if batch == 1:
+        team = min(threads(), structure.rows_of_blocks)
+        arrays = (pointers, indices, order, values, whole_blocks(x, structure.width), whole)
+        run(single(dtype, BlockForm.of(structure)), [*arrays, *of_bias(bias), structure.rows_of_blocks, team], team)
+        return finished(result, relu=relu, passed=passed)
+    chunks, tiles = tiling(batch, dtype, widest())
+    parts, team = row_blocks(structure.rows_of_blocks, tiles)
+    scratch = _scratch(team, structure.columns_of_blocks * structure.width, chunks)
+    tensors = (pointers, indices, order, values, x, whole, scratch, whole if passed is None else passed)
+    sizes = (structure.rows, structure.rows_of_blocks, structure.columns, batch, tiles, parts, scratch.shape[1])
+    function = _product(dtype, BlockForm.of(structure), chunks, relu=relu, has_passed=passed is not None)
+    run(function, [*tensors, *of_bias(bias), *sizes], team)
+    return result
+
+
+def define_sampled(structure: BlockStructure, grad: Tensor, x: Tensor) -> Tensor:
+    """Return grad [rows, batch] times x [columns, batch] transposed, at the blocks: what `sampled` means."""
+    return structure.at(grad @ x.t())
+
+
+def sampled(structure: BlockStructure, grad: Tensor, x: Tensor) -> Tensor:
+    """Return, at the blocks alone [blocks, height, width], grad [rows, batch] times x [columns, batch] transposed.
+
+    All are contiguous; beyond the edges of the matrix there are zeros. The batch is cut into parts that are added in their
+    order, as by `tiled.sampled`.
+    """
+    batch, blocks, dtype = x.shape[1], len(structure.indices), name_of(x.dtype)
+    shape = (blocks, structure.height, structure.width)
+    if batch == 0 or blocks == 0:
+        return x.new_zeros(shape)
+    pointers, indices, _ = structure.arrays
+    if batch == 1:
+        sums, team = x.new_empty(shape), min(threads(), structure.rows_of_blocks)
+        arrays = (pointers, indices, whole_blocks(grad, structure.height), whole_blocks(x, structure.width), sums)
+        run(single_sampled(dtype, BlockForm.of(structure)), [*arrays, structure.rows_of_blocks, team], team)
+        return sums
+    chunks, tiles = tiling(batch, dtype, MOST_SAMPLED)
+    parts = min(max(1, tiles // TILES_PER_PART), TASKS_PER_THREAD * threads())
+    shares, team = row_blocks(structure.rows_of_blocks, parts)
+    # The rows of a row of blocks are packed as well, after those of all columns.
+    columns = structure.columns_of_blocks * structure.width
+    scratch = _scratch(team, columns + structure.height, chunks)
+    sums = x.new_empty(parts, *shape)
+    tensors = (pointers, indices, grad, x, sums, scratch)
+    sizes = (structure.rows, structure.rows_of_blocks, structure.columns, batch, tiles, shares, scratch.shape[1], parts)
+    run(_sampled(dtype, BlockForm.of(structure), chunks), [*tensors, *sizes, sums[0].numel()], team)
+    return sums[0] if parts == 1 else sums.sum(0)
+
+
+MOST_SAMPLED = 8  # vectors in a tile of `sampled`
+
+
+def widest() -> int:
+    """Return the most vectors that a tile should be wide: with some rows of a block, as many sums as registers hold."""
+    return 4 if registers() == 32 else 3
+
+
+def whole_blocks(numbers: Tensor, size: int) -> Tensor:
+    """Return numbers [features] or [features, 1] with zeros after them, so that they fill whole blocks of a size."""
+    missing = -len(numbers) % size
+    return functional.pad(numbers.reshape(-1), (0, missing)) if missing else numbers
+
+
+def _scratch(team: int, rows: int, chunks: int) -> Tensor:
+    """Return for each thread a tile of so many rows, with room to begin at a cache line."""
+    return torch.empty(team, rows * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
+
+
+@kernel
+def _product(dtype: str, form: BlockForm, chunks: int, *, relu: bool, has_passed: bool) -> int:
+    """Return the address of the kernel of `product` for tiles of so many vectors."""
+    emit = emitter_for(dtype)
+    pointers, indices, order, values, x, result, scratch, passed, bias, bias_step = (emit.argument(at) for at in range(10))
+    rows, rows_of_blocks, columns, batch, tiles, parts, scratch_bytes = (emit.argument(at) for at in range(10, 17))
+    buffer = emit.own_part(scratch, scratch_bytes)
+    matrix = BlockMatrix(form, pointers, indices, order, values)
+    with emit.tasks(emit.times(tiles, parts)) as task:
+        tile, part = emit.divided(task, parts)
+        piece = Piece(emit, tile, chunks, batch)
+        piece.pack(x, emit.constant(0), columns, buffer, of=form.width)
+
+        def begin(row: object) -> list[object]:
+            return [emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row, bias_step))))] * chunks
+
+        def finish(row: object, totals: list[object]) -> None:
+            if relu:
+                totals = [emit.passed(total, total) for total in totals]
+            if has_passed:
+                inside = emit.least(row, emit.add(rows, -1))  # of rows beyond the edge nothing is kept
+                totals = [emit.passed(*pair) for pair in zip(piece.read(piece.of(passed, inside)), totals, strict=True)]
+            piece.write(totals, piece.of(result, row))
+
+        matrix.products(emit, emit.share(rows_of_blocks, part, parts), buffer, begin, finish)
+    return emit.compiled()
+
+
+@kernel
+def _sampled(dtype: str, form: BlockForm, chunks: int) -> int:
+    """Return the address of the kernel of `sampled` for tiles of so many vectors."""
+    emit = emitter_for(dtype)
+    pointers, indices, grad, x, sums, scratch, rows, rows_of_blocks = (emit.argument(at) for at in range(8))
+    columns, batch, tiles, shares, scratch_bytes, parts, numbers = (emit.argument(at) for at in range(8, 15))
+    buffer = emit.own_part(scratch, scratch_bytes)
+    padded = emit.times(emit.padded(columns, form.width), chunks * emit.lanes * emit.width)
+    held = emit.add(buffer, padded)
+    with emit.tasks(emit.times(parts, shares)) as task:
+        part, share = emit.divided(task, shares)
+        own_sums = emit.add(sums, emit.times(emit.times(part, numbers), emit.width))
+        matrix = BlockMatrix(form, pointers, indices, indices, own_sums)
+        first_tile, last_tile = emit.share(tiles, part, parts)
+        with emit.loop(first_tile, last_tile) as tile:
+            piece = Piece(emit, tile.place, chunks, batch)
+            piece.pack(x, emit.constant(0), columns, buffer, of=form.width)
+            is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
+            with emit.loop(*emit.share(rows_of_blocks, share, shares)) as row:
+                first = emit.times(row.place, form.height)
+                piece.pack(grad, first, emit.least(emit.add(first, form.height), rows), held, of=form.height)
+                matrix.row_sampled(emit, row.place, held, buffer, chunks, is_first)
+    return emit.compiled()

@@ -1,0 +1,1 @@
+"""What the layers share whose activations are feature-major, and that keep the structure of their weights both ways."""

@@ -1,0 +1,127 @@
+"""Layers over kernels that see addresses alone: what they refuse to be given, and the loss of a chain of them in one pass."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparse_models.errors import InputError
+from sparse_models.kernels.link import Link
+from sparse_models.layers._base import SparseLinear
+from sparse_models.layers._feature_major.both_ways import CsrBothWays
+from sparse_models.layers._feature_major.chain_loss import ChainCrossEntropy
+
+SHORT = 2**15  # up to so many rows or columns 16 bits number them
+
+
+class OwnKernels(CsrBothWays):
+    """A layer whose products are kernels of our own."""
+
+    def index_units(self, units: Tensor) -> None:
+        """Store the structure of the kept units [grid]; raises InputError where 32-bit indices do not hold it."""
+        super().index_units(units)
+        if self.columns.dtype not in (torch.int32, torch.int16):
+            raise InputError(
+                f"{type(self).__name__}: expected fewer than {2**31} rows, columns and non-zeros, got {units.numel()} weights "
+                f"with {self.columns.numel()} non-zeros; split the layer"
+            )
+        self.columns, self.rows = (
+            part.short() if size <= SHORT else part
+            for part, size in zip((self.columns, self.rows), reversed(units.shape), strict=True)
+        )
+
+    @classmethod
+    def device_of(cls, x: Tensor) -> str:
+        """Return where x is, and so which kernels multiply it."""
+        return x.device.type
+
+    @property
+    def values_shape(self) -> tuple[int, ...]:
+        """The shape that the kernels take the values to be of."""
+        columns = self._buffers["columns"]
+        assert columns is not None
+        return (columns.numel(),)
+
+    def at_once(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return the product where it is known beforehand that x and all that is held can be multiplied; None elsewhere."""
+        return None
+
+    def multiplied(self, x: Tensor) -> Tensor:
+        """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
+        return super().product(x)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return x W^T + b [batch, out], feature-major; raises InputError for x of another dtype or device than the weights."""
+        known = self.at_once(x)
+        if known is not None:
+            return known
+        if self.takes(x):
+            return self.multiplied(x)
+        name, values, bias = type(self).__name__, self.own("values"), self.own("bias")
+        if x.dtype != values.dtype or x.device != values.device or not self.has_kernels_for(x):
+            able = "; ".join(f"{' or '.join(self.dtypes_on(device))} on {device}" for device in self.devices)
+            raise InputError(
+                f"{name}: expected an input of {able}, as the weights are ({values.dtype} on "
+                f"{values.device}), got {x.dtype} on {x.device}; convert it"
+            )
+        held = "no bias" if bias is None else f"a bias of shape {list(bias.shape)}, {bias.dtype}"
+        raise InputError(
+            f"{name}: expected values of shape {list(self.values_shape)}, a bias of shape [{self.out_features}] or none, "
+            f"contiguous, of one dtype, and an input that is no negated view; got values of shape {list(values.shape)}, "
+            f"{held}; copy them"
+        )
+
+    @classmethod
+    def has_kernels_for(cls, x: Tensor) -> bool:
+        """Tell whether there are kernels for x's dtype and device."""
+        return str(x.dtype).removeprefix("torch.") in cls.dtypes_on(cls.device_of(x))
+
+    def takes(self, x: Tensor) -> bool:
+        """Tell whether the kernels, which see addresses alone, read x as it is meant."""
+        values, bias = self.own("values"), self.own("bias")
+        return (
+            self.has_kernels_for(x)
+            and not x.is_neg()
+            and _is_plain(values, self.values_shape, x)
+            and (bias is None or _is_plain(bias, (self.out_features,), x))
+        )
+
+    @classmethod
+    def adds_nothing(cls) -> bool:
+        """Tell whether a subclass leaves what the kernels give as it is."""
+        return cls.forward is SparseLinear.forward and cls.product is OwnKernels.product
+
+    @classmethod
+    def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
+        """Return the mean cross-entropy of a chain of such layers, whose gradients come from the same pass; see base class."""
+        chained = [layer for layer in layers if isinstance(layer, OwnKernels) and layer.adds_nothing() and layer.takes(x)]
+        sizes = [chained[0].in_features, *(layer.out_features for layer in chained)] if chained else []
+        fits = len(chained) == len(layers) and [layer.in_features for layer in chained] == sizes[:-1]
+        fits = fits and len({type(structure) for layer in chained for structure in layer.structures}) == 1
+        # Whatever else is unusual, layer by layer says so, or knows what to do with it.
+        plain = fits and x.dim() == 2 and x.shape[1] == sizes[0] and len(x) > 0 and not x.requires_grad
+        if not plain or (labels.shape, labels.dtype, labels.device) != (x.shape[:1], torch.int64, x.device):
+            return None
+        if cls.device_of(x) == "cpu":  # elsewhere it would wait for the device, and PyTorch's own loss asserts it there
+            lowest, highest = labels.aminmax()
+            if int(lowest) < 0 or int(highest) >= sizes[-1]:
+                return None
+        links = [layer.link() for layer in chained]
+        parameters = [*(layer.values for layer in layers), *(layer.bias for layer in layers)]
+        result: Tensor = ChainCrossEntropy.apply(links, x, labels, *parameters)  # type: ignore[no-untyped-call]
+        return result
+
+    def link(self) -> Link:
+        """Return the layer as a fused kernel takes it."""
+        bias = self.own("bias")
+        return Link(*self.structures, self.own("values").detach(), self.transposition, None if bias is None else bias.detach())
+
+
+def _is_plain(tensor: Tensor, shape: tuple[int, ...], x: Tensor) -> bool:
+    return (
+        tensor.shape == shape
+        and tensor.is_contiguous()
+        and tensor.dtype == x.dtype
+        and tensor.device == x.device
+        and not tensor.is_neg()
+    )

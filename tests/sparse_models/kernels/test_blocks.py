@@ -1,0 +1,195 @@
+"""Kernels of block-sparse matrices against their plain definitions, with every access to memory watched."""
+
+import itertools
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparse_models.errors import InputError
+from sparse_models.kernels.chain import define_gradients, layer_by_layer
+from sparse_models.kernels.cpu._pass import tile_by_tile
+from sparse_models.kernels.cpu.blocks.products import define_product, define_sampled, product, sampled
+from sparse_models.kernels.link import Link
+from sparse_models.kernels.structure import BlockStructure
+from sparse_models.layers.block import of_size
+from sparse_models.masks import random_score
+from sparse_models.testing import Problem, gate
+from tests.helpers.kernel_checks import BATCHES, Watcher, close
+from tests.strategies import generator, normal, seeds
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+Drawn = tuple[BlockStructure, BlockStructure, Tensor, Tensor, Tensor, Tensor]
+# Sizes that fill vectors, that are a part of one, that are of no power of 2, and of which neither side is the other.
+UNITS = [(1, 1), (4, 4), (8, 8), (16, 16), (32, 16), (3, 5), (4, 12), (20, 2)]
+RAGGED = [(3, 5), (4, 12)]
+
+
+def problem(seed: int, unit: tuple[int, int], shape: tuple[int, int], batch: int, density: float, dtype: torch.dtype) -> Drawn:
+    """Return a layer's structures and values, x, bias and an output gradient; a row of blocks is full, and one empty."""
+    numbers, (rows, columns) = generator(seed), shape
+    weight, x, bias, grad = (
+        torch.randn(size, generator=numbers, dtype=dtype)
+        for size in ((rows, columns), (columns, batch), (rows,), (rows, batch))
+    )
+    layer_class = of_size(*unit)
+    mask = layer_class.pattern.from_score(random_score(shape, numbers), 1 - density)
+    if rows > 2 * unit[0]:
+        mask[: unit[0]], mask[unit[0] : 2 * unit[0]] = True, False
+    layer = layer_class(weight, mask)
+    return *layer.structures, layer.values.detach(), x, bias, grad
+
+
+problems = st.builds(
+    problem,
+    seeds,
+    st.sampled_from(UNITS),
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    st.sampled_from(BATCHES),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+
+
+def check(drawn: Drawn) -> None:
+    """Hold all products of a problem against their definitions, the fused parts of each once."""
+    rows, columns, values, x, bias, grad = drawn
+    for result, defined in (
+        (product(rows, values, x, bias), define_product(rows, values, x, bias)),
+        (product(rows, values, x, bias, relu=True), define_product(rows, values, x, bias, relu=True)),
+        (product(columns, values, grad), define_product(columns, values, grad)),
+        (product(columns, values, grad, passed=x), define_product(columns, values, grad, passed=x)),
+        (sampled(rows, grad, x), define_sampled(rows, grad, x)),
+    ):
+        assert result.is_contiguous()
+        close(result, defined)
+
+
+@settings(max_examples=40)
+@given(problems)
+def test_products_are_what_their_definitions_say(drawn: Drawn) -> None:
+    check(drawn)
+
+
+@pytest.mark.parametrize("unit", RAGGED)
+def test_gradients_are_exactly_0_beyond_the_edges(unit: tuple[int, int]) -> None:
+    for batch in (1, 70):
+        rows, _, _, x, _, grad = problem(0, unit, (11, 13), batch, 1.0, torch.float32)
+        whole = rows.at(torch.ones(11, 13))
+        assert not whole.all()
+        assert not sampled(rows, grad, x)[whole == 0].any()
+
+
+@pytest.mark.parametrize("batch", [1, 100, 1100])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_number_of_threads_always_gives_the_same(threads: int, batch: int) -> None:
+    torch.set_num_threads(threads)
+    drawn = problem(0, (4, 4), (37, 50), batch, 0.4, torch.float32)
+    check(drawn)
+    rows, _, values, x, bias, grad = drawn
+    first = product(rows, values, x, bias), sampled(rows, grad, x)
+    for _ in range(20):
+        assert torch.equal(product(rows, values, x, bias), first[0])
+        assert torch.equal(sampled(rows, grad, x), first[1])
+
+
+def test_no_batch_and_no_blocks() -> None:
+    rows, columns, values, x, bias, grad = problem(0, (4, 4), (5, 6), 0, 1.0, torch.float32)
+    assert product(rows, values, x, bias).shape == (5, 0)
+    assert not sampled(rows, grad, x).any()
+    rows, columns, values, x, bias, grad = problem(0, (4, 4), (5, 6), 20, 0.0, torch.float32)
+    assert torch.equal(product(rows, values, x, bias), bias[:, None].expand(5, 20))
+    assert torch.equal(product(columns, values, grad), torch.zeros(6, 20))
+    assert sampled(rows, grad, x).shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 70, 1100])
+@pytest.mark.parametrize("unit", [(4, 4), (3, 5)])
+def test_kernels_touch_what_is_theirs_and_no_two_threads_write_one_place(
+    watcher: Watcher, batch: int, unit: tuple[int, int]
+) -> None:
+    check(problem(1, unit, (11, 13), batch, 0.4, torch.float32 if batch % 2 else torch.float64))
+    assert watcher.written
+    assert not watcher.outside
+    assert not watcher.contested
+
+
+def test_the_watcher_sees_what_is_out_of_bounds(watcher: Watcher) -> None:
+    rows, _, values, x, _, _ = problem(1, (4, 4), (11, 13), 70, 0.4, torch.float32)
+    product(rows._replace(indices=rows.indices + 16), values, x)
+    assert watcher.outside
+
+
+def links(unit: tuple[int, int], sizes: tuple[int, ...], dtype: torch.dtype) -> list[Link]:
+    layer_class, found = of_size(*unit), []
+    for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        mask = layer_class.pattern.from_score(random_score((outputs, inputs), generator(number)), 0.5)
+        weight, bias = normal(number, outputs, inputs, dtype=dtype), normal(number, outputs, dtype=dtype)
+        found.append(layer_class(weight, mask, bias).link())
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 70, 300])
+@pytest.mark.parametrize(
+    ("unit", "sizes", "dtype"),
+    [((4, 4), (12, 20, 8, 5), torch.float32), ((3, 5), (11, 16, 7), torch.float64), ((32, 32), (7, 9), torch.float32)],
+)
+def test_a_chain_has_the_loss_and_gradients_of_its_definition(
+    unit: tuple[int, int], sizes: tuple[int, ...], dtype: torch.dtype, batch: int
+) -> None:
+    check_chain(links(unit, sizes, dtype), normal(0, batch, sizes[0], dtype=dtype))
+
+
+@pytest.mark.parametrize("batch", [1, 300])
+def test_a_chain_touches_what_is_its_own(watcher: Watcher, batch: int) -> None:
+    check_chain(links((3, 5), (11, 16, 7), torch.float64), normal(0, batch, 11))
+    assert watcher.written
+    assert not watcher.outside
+    assert not watcher.contested
+
+
+def check_chain(linked: list[Link], x: Tensor) -> None:
+    """Hold a pass through a chain, tile by tile and layer by layer, against its definition."""
+    labels = torch.arange(len(x)) % linked[-1].rows.rows
+    defined = define_gradients(linked, x, labels)
+    for found in (tile_by_tile(linked, x, labels), layer_by_layer(linked, x, labels)):
+        close(found.loss, defined.loss)
+        for mine, its in zip([*found.values, *found.biases], [*defined.values, *defined.biases], strict=True):
+            close(mine, its)
+        for link, gradient in zip(linked, found.values, strict=True):
+            assert not gradient[link.rows.at(torch.ones(link.rows.rows, link.rows.columns)) == 0].any()
+
+
+@pytest.mark.parametrize("way", [tile_by_tile, layer_by_layer])
+def test_what_is_not_a_number_is_not_hidden(way: object) -> None:
+    linked, x = links((3, 5), (11, 16, 7), torch.float32), normal(0, 20, 11, dtype=torch.float32)
+    x[7] = torch.nan
+    assert callable(way)
+    assert way(linked, x, torch.arange(20) % 7).loss.isnan()
+
+
+def test_what_lies_beyond_the_edges_stays_0_in_a_training() -> None:
+    layer_class = of_size(3, 5)
+    mask = layer_class.pattern.from_score(random_score((11, 13), generator(0)), 0.3)
+    layer = layer_class(normal(0, 11, 13), mask, normal(1, 11))
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1)
+    for seed in range(3):
+        layer(normal(seed, 20, 13)).square().sum().backward()
+        optimizer.step()
+    assert torch.equal(layer.pack(layer.to_dense()), layer.values)
+    assert layer.nnz == int(mask.sum()) < layer.multiply_adds.forward == layer.values.numel()
+
+
+def test_blocks_of_any_size_pass_the_gate_and_have_one_class_that_can_be_pickled() -> None:
+    layer_class = of_size(3, 5)
+    assert of_size(3, 5) is layer_class
+    mask = layer_class.pattern.from_score(random_score((23, 31), generator(0)), 0.5)
+    gate(layer_class, Problem(normal(0, 23, 31), mask, normal(1, 23), normal(2, 70, 31), normal(3, 70, 23)))
+    layer = layer_class(normal(0, 23, 31), mask)
+    copied = pickle.loads(pickle.dumps(layer))  # noqa: S301  # our own
+    assert torch.equal(copied.to_dense(), layer.to_dense())
+    with pytest.raises(InputError, match="expected blocks of at least 1 x 1 weights, got 0 x 5"):
+        of_size(0, 5)
