@@ -34,6 +34,8 @@ def places(names: Iterable[str]) -> list[ParameterSet]:
 MOVING_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern.moves)
 SPARSE_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern is not FULL)
 OWN_LAYERS = {name: layer for name, layer in LAYERS.items() if not layer.optional}
+# Those that a run on a CPU has where none is asked for by name.
+DEFAULT_LAYERS = {name: layer for name, layer in OWN_LAYERS.items() if layer.is_default_on("cpu")}
 # Those that run in float64, for what rounding would decide in float32.
 FLOAT64_LAYERS = sorted(name for name, layer in LAYERS.items() if "float64" in layer.dtypes)
 

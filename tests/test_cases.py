@@ -9,9 +9,7 @@ from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.updates import UPDATES
-from tests.strategies import MOVING_RULES, OWN_LAYERS, RULES_OF
-
-DEFAULT_LAYERS = {name for name, layer in OWN_LAYERS.items() if layer.is_default_on("cpu")}
+from tests.strategies import DEFAULT_LAYERS, MOVING_RULES, OWN_LAYERS, RULES_OF
 
 DEFAULT = Selection(
     ops=OPS,
@@ -187,7 +185,7 @@ def test_the_default_grid_is_a_part_of_the_full_one_that_has_every_layer_and_wha
     found, everything = set(grid(SHORT)), set(grid(DEFAULT))
     assert found < everything
     for op in ("forward", "step", "training_step"):
-        assert {case.layer for case in found if case.op == op} == DEFAULT_LAYERS
+        assert {case.layer for case in found if case.op == op} == set(DEFAULT_LAYERS)
         assert {case.layer for case in everything if case.op == op} == set(OWN_LAYERS)
         assert {case.sparsity for case in found if (case.op, case.layer) == (op, "tiled")} == set(grids.SPARSITIES)
         assert {case.sparsity for case in found if (case.op, case.layer) == (op, "masked")} == {0.9}

@@ -19,11 +19,11 @@ from sparse_models.layers import LAYERS
 from sparse_models.masks import UNSTRUCTURED
 from tests.helpers import in_process
 from tests.helpers.in_process import ROOT, SMALL, run
-from tests.strategies import OWN_LAYERS, RULES_OF
+from tests.strategies import DEFAULT_LAYERS, RULES_OF
 
 NO_ROWS = "--benchmark-disable"
-LAYER_CASES = len(OF_A_LAYER) * len(OWN_LAYERS) + len(WHOLE)  # and a narrow dense one of each whole operation
-UPDATE_CASES = sum(len(RULES_OF[layer]) for layer in OWN_LAYERS)
+LAYER_CASES = len(OF_A_LAYER) * len(DEFAULT_LAYERS) + len(WHOLE)  # and a narrow dense one of each whole operation
+UPDATE_CASES = sum(len(RULES_OF[layer]) for layer in DEFAULT_LAYERS)
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +160,8 @@ def test_a_case_that_cannot_run_is_skipped_with_the_reason() -> None:
     done = run(*SMALL, NO_ROWS, "--op", "forward", "--dtype", "bfloat16", "-rs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "csr runs on float32, float64, not on bfloat16" in done.stdout
-    able = sum("bfloat16" in layer.dtypes for layer in OWN_LAYERS.values())
-    assert f"{able + 1} passed, {len(OWN_LAYERS) - able} skipped" in done.stdout  # the narrow dense model too
+    able = sum("bfloat16" in layer.dtypes for layer in DEFAULT_LAYERS.values())
+    assert f"{able + 1} passed, {len(DEFAULT_LAYERS) - able} skipped" in done.stdout  # the narrow dense model too
 
 
 def test_a_data_set_that_is_not_installed_takes_no_other_down(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     # Code 2 as a rule; 3 where the signal falls into pytest's own bookkeeping. What was measured is kept all the same.
     assert process.returncode in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR), output[-3000:]
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
-    assert len(rows) == 2 * (len(OWN_LAYERS) + 1)
+    assert len(rows) == 2 * (len(DEFAULT_LAYERS) + 1)
     assert all(row["schema"] == SCHEMA and 2 <= row["processes"] < 50 for row in rows)
 
 
@@ -223,6 +223,6 @@ def test_too_little_time_is_said_and_pytest_benchmarks_options_hold_in_the_proce
     assert {record["options"]["timer"] for record in records} == {"process_time"}
     assert all(record["options"]["disable_gc"] is True for record in records)
     never = run(*SMALL, "--op", "forward", "--budget", "0.001")
-    assert f"{len(OWN_LAYERS) + 1} of {len(OWN_LAYERS) + 1} cases had no turn in 0.001 s (--budget)" in never.stdout
+    assert f"{len(DEFAULT_LAYERS) + 1} of {len(DEFAULT_LAYERS) + 1} cases had no turn in 0.001 s (--budget)" in never.stdout
     [csr] = [record for record in records if record["extra_info"]["layer"] == "csr"]
     assert any("csr.py" in entry["function_name"] for entry in csr["cprofile"])
