@@ -215,7 +215,7 @@ def _update_cases(op: str, selection: Selection, device: str, dtype: str, thread
     for shape in selection.shapes or grids.UPDATE_SHAPES:
         for update in selection.updates or tuple(UPDATES):
             for layer in selection.layers or _own_layers(selection, device):
-                if UPDATES[update].moves and LAYERS[layer].pattern.moves:
+                if UPDATES[update].moves and UPDATES[update].fits(LAYERS[layer].pattern):
                     for sparsity in _sparsities(layer, grids.UPDATE_SPARSITIES, selection, device):
                         yield Case(op, "sparse", layer, update, shape, sparsity, device, dtype, threads)
 
@@ -243,6 +243,6 @@ def _arms(selection: Selection, device: str) -> Iterator[tuple[str, str, str, fl
         for layer in layers:
             if sparsity in _sparsities(layer, grids.TRAINING_SPARSITIES, selection, device):
                 for update in selection.updates or tuple(UPDATES):
-                    if LAYERS[layer].pattern.moves or not UPDATES[update].moves:
+                    if UPDATES[update].fits(LAYERS[layer].pattern):
                         yield "sparse", layer, update, sparsity
         yield "narrow", "dense", "static", sparsity

@@ -13,6 +13,7 @@ from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL, UNSTRUCTURED, random_score
 from sparse_models.models import MLP, Drawn, convert, draw, sparse_mlp
 from sparse_models.testing import Problem
+from sparse_models.updates import UPDATES
 
 
 def places(names: Iterable[str]) -> list[ParameterSet]:
@@ -33,9 +34,17 @@ def places(names: Iterable[str]) -> list[ParameterSet]:
 MOVING_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern.moves)
 SPARSE_LAYERS = sorted(name for name, layer in LAYERS.items() if layer.pattern is not FULL)
 OWN_LAYERS = {name: layer for name, layer in LAYERS.items() if not layer.optional}
+# Those that a run on a CPU has where none is asked for by name.
 DEFAULT_LAYERS = {name: layer for name, layer in OWN_LAYERS.items() if layer.is_default_on("cpu")}
 # Those that run in float64, for what rounding would decide in float32.
 FLOAT64_LAYERS = sorted(name for name, layer in LAYERS.items() if "float64" in layer.dtypes)
+
+# Update rules that move masks of any kind as a whole, and those of each layer.
+MOVING_RULES = sorted(name for name, rule in UPDATES.items() if rule.moves and rule.fits(UNSTRUCTURED))
+RULES_OF = {
+    name: sorted(rule for rule, update in UPDATES.items() if update.moves and update.fits(layer.pattern))
+    for name, layer in LAYERS.items()
+}
 
 sizes = st.integers(1, 12)
 shapes = st.tuples(sizes, sizes)

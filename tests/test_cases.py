@@ -9,7 +9,7 @@ from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.updates import UPDATES
-from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS
+from tests.strategies import DEFAULT_LAYERS, MOVING_RULES, OWN_LAYERS, RULES_OF
 
 DEFAULT = Selection(
     ops=OPS,
@@ -74,8 +74,16 @@ def test_another_librarys_layer_is_run_only_when_asked_for(op: str, monkeypatch:
 
 
 def test_every_update_rule_is_trained_and_every_moving_one_is_timed() -> None:
-    assert {case.update for case in cases.cases("train", DEFAULT)} == set(UPDATES)
-    assert {case.update for case in cases.cases("update", DEFAULT)} == {name for name, rule in UPDATES.items() if rule.moves}
+    everywhere = DEFAULT._replace(layers=tuple(OWN_LAYERS))
+    assert {case.update for case in cases.cases("train", everywhere)} == set(UPDATES)
+    assert {case.update for case in cases.cases("update", everywhere)} == {name for name, rule in UPDATES.items() if rule.moves}
+
+
+@pytest.mark.parametrize("op", ["update", "train"])
+def test_a_rule_of_one_pattern_is_for_its_layers_alone(op: str) -> None:
+    for layer in OWN_LAYERS:
+        found = {case.update for case in cases.cases(op, DEFAULT._replace(layers=(layer,))) if case.model == "sparse"}
+        assert found - {"static"} == set(RULES_OF[layer])
 
 
 def test_where_parts_and_updates_are_timed_the_step_is_too() -> None:
@@ -114,7 +122,7 @@ def test_the_control_is_dense_at_sparsity_0() -> None:
 
 def test_the_experiment_has_every_arm_data_set_protocol_and_seed() -> None:
     arms = {(case.model, case.update) for case in cases.cases("train", DEFAULT)}
-    assert arms == {("dense", "static"), ("narrow", "static"), *(("sparse", update) for update in UPDATES)}
+    assert arms == {("dense", "static"), ("narrow", "static"), *(("sparse", update) for update in ("static", *MOVING_RULES))}
     runs = [(case.data, case.protocol, case.seed, case.model, case.update) for case in cases.cases("train", DEFAULT)]
     assert len(runs) == len(set(runs)) == (len(DATA) * 2 - 1) * 3 * len(arms)
     asked = DEFAULT._replace(protocols=grids.PROTOCOLS)

@@ -17,18 +17,16 @@ from bench.runs.row import SCHEMA
 from sparse_models.data import DATA
 from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.masks import UNSTRUCTURED
-from sparse_models.updates import UPDATES
 from tests.helpers import in_process
 from tests.helpers.in_process import ROOT, SMALL, run
-from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS
+from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS, RULES_OF
 
 NO_ROWS = "--benchmark-disable"
 
 
 def cases_of(layers: dict[str, type[SparseLinear]]) -> int:
     """How many cases these layers have in all operations but training, with a narrow dense one of each whole operation."""
-    updates = sum(rule.moves for rule in UPDATES.values()) * sum(layer.pattern.moves for layer in layers.values())
-    return len(OF_A_LAYER) * len(layers) + len(WHOLE) + updates
+    return len(OF_A_LAYER) * len(layers) + len(WHOLE) + sum(len(RULES_OF[layer]) for layer in layers)
 
 
 @pytest.fixture(scope="module")

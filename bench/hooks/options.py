@@ -103,8 +103,13 @@ def read_options(config: pytest.Config) -> Selection:
         empty = ", ".join(op for op in selection.ops if op not in left)
         raise pytest.UsageError(
             f"--op: expected layers and update rules that leave every operation a case, got none for {empty}; "
-            "update needs a sparse layer and a rule that moves the mask"
+            "update needs a sparse layer and a rule that moves its masks"
         )
+    updated = {case.update for op in {"update", "train"} & set(selection.ops) for case in cases.cases(op, selection)}
+    for name in set(selection.updates or ()) - updated if updated else ():
+        layers = [layer for layer, kind in LAYERS.items() if UPDATES[name].only == kind.pattern]
+        if layers:
+            raise pytest.UsageError(f"--update: expected layers whose masks {name} moves, got none; add --layer {layers[0]}")
     return selection
 
 

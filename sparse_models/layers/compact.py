@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.layers._base import MultiplyAdds, SparseLinear, register_layer
-from sparse_models.layers._dense_product import dense_product
+from sparse_models.layers.dense import dense_product
 from sparse_models.masks import NEURONS, Pattern
 
 

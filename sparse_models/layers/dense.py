@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, addmm
+from torch.nn import functional
 
 from sparse_models.layers._base import SparseLinear, register_layer
-from sparse_models.layers._dense_product import dense_product
 from sparse_models.masks import FULL, Pattern
 
 
@@ -30,3 +30,10 @@ class Dense(SparseLinear):
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out]."""
         return dense_product(x, self.values, self.bias)
+
+
+def dense_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x weight^T + bias [batch, out] by one dense product that keeps the layout of x [batch, in]."""
+    if bias is not None and x.t().is_contiguous() and not x.is_contiguous():
+        return addmm(bias[:, None], weight, x.t()).t()
+    return functional.linear(x, weight, bias)

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from sparse_models.layers._base import MultiplyAdds, SparseLinear, register_layer
-from sparse_models.layers._dense_product import dense_product
+from sparse_models.layers.dense import dense_product
 
 
 @register_layer("masked")

@@ -7,15 +7,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sparse_models.kernels.cpu import tiled
+from sparse_models.kernels.cpu import sliced, tiled
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as on_gpu
 from sparse_models.kernels.cuda import sampled as sampled_on_gpu
 from sparse_models.kernels.cuda import small_batch
 from sparse_models.kernels.cuda._compile import why_absent
-from sparse_models.kernels.cuda.frozen import Frozen, Source
+from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.link import Link
+from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import INPUT_GRADIENT, register_layer
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
@@ -29,18 +30,19 @@ class Tiled(OwnKernels):
     """CSR weights multiplied by compiled kernels: on torch's own threads (sparse_models.kernels.cpu.tiled), or on a GPU.
 
     Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that
-    in a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples are multiplied by another
-    kernel where the layer is in `eval()` and no gradient is wanted: it holds another copy of the weights for each form in
-    which that kernel wants them (one or two; three where x is wide), made by the first call with such a batch and made anew
-    when weights or mask change. Two things change weights unseen, `values.data` and the replay of a captured training step:
-    call `train()` before and `eval()` after, as one does. A captured forward pass is captured anew after a move to another
-    mask; and one layer multiplies few samples on one stream at a time.
+    in a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples, on a CPU one, are
+    multiplied by another kernel where the layer is in `eval()` and no gradient is wanted: it holds another copy of the weights
+    for each form in which that kernel wants them (one or two; three where x is wide; on a CPU one), made by the first call with
+    such a batch and made anew when weights or mask change. Three things change weights unseen: `values.data`, the replay of a
+    captured training step, and the step of a fused optimizer whose gradients are from before the copy. Call `train()` before
+    and `eval()` after, as one does. A captured forward pass is captured anew after a move to another mask; and one layer
+    multiplies few samples on one stream at a time.
     """
 
     devices: ClassVar[tuple[str, ...]] = tuple(NUMBERS) if MISSING is None else ("cpu",)
     dtypes: ClassVar[tuple[str, ...]] = NUMBERS["cpu"]
     absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
-    _frozen: Frozen | None = None
+    _frozen: Frozen | sliced.Frozen | None = None
 
     @classmethod
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
@@ -58,15 +60,17 @@ class Tiled(OwnKernels):
         """Return where x is, and so which kernels multiply it."""
         return "cuda" if on_a_gpu(x) else x.device.type
 
+    def at_once(self, x: Tensor) -> Tensor | None:
+        """Return the product of one sample where nothing has changed since the last one's; None elsewhere."""
+        if self.training or torch.is_grad_enabled() or not isinstance(self._frozen, sliced.Frozen):
+            return None
+        return self._frozen.again(self._parameters, x)
+
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
         if self.is_for_few(x):
-            return self.frozen.product(
-                self.structures[0],  # type: ignore[arg-type]  # a CSR structure
-                self.own("values").detach(),
-                x,
-                self.own("bias"),
-            )
+            structure: Structure = self.structures[0]  # type: ignore[assignment]  # a CSR structure
+            return self.frozen.product(structure, self.own("values"), x, self.own("bias"))
         if torch.is_grad_enabled():
             self.outdate()
         return super().multiplied(x)
@@ -77,18 +81,23 @@ class Tiled(OwnKernels):
             self._frozen.outdate()
 
     def is_for_few(self, x: Tensor) -> bool:
-        """Tell whether the kernel for few samples multiplies x [batch, in]."""
-        columns, frozen = self._buffers["columns"], not self.training and not torch.is_grad_enabled()
+        """Tell whether a kernel for few samples multiplies x [batch, in]: on a CPU there is one for a single sample."""
+        if self.training or torch.is_grad_enabled():
+            return False
+        columns, most, least = self._buffers["columns"], small_batch.LARGEST_BATCH, 1
         assert columns is not None
-        few = frozen and on_a_gpu(x) and 0 < len(x) <= small_batch.LARGEST_BATCH and columns.numel() > 0
+        if not on_a_gpu(x):
+            most, least = 1, sliced.window(x.dtype)
+        few = 0 < len(x) <= most and self.in_features >= least and columns.numel() > 0
         # Tensors of inference_mode count no changes, by which it would be seen that a copy is no longer one.
         return few and not columns.is_inference() and not self.own("values").is_inference()
 
     @property
-    def frozen(self) -> Frozen:
-        """The weights as the kernel for few samples reads them."""
-        if self._frozen is None:
-            self._frozen = Frozen()
+    def frozen(self) -> Frozen | sliced.Frozen:
+        """The weights as the kernel for few samples reads them, on the device where they are."""
+        kind = Frozen if on_a_gpu(self.own("values")) else sliced.Frozen
+        if not isinstance(self._frozen, kind):
+            self._frozen = kind()
         return self._frozen
 
     def train(self, mode: bool = True) -> "Tiled":  # noqa: FBT001, FBT002  # as nn.Module has it

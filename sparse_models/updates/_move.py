@@ -79,6 +79,6 @@ def update_masks(
         grad = None if gradients is None else gradients.get(layer)
         nnz: int | None = layer.nnz_as_set
         mask = update(layer.mask, layer.to_dense(), grad, drop_fraction, generator, nnz, pattern=layer.pattern)
-        if not divides(layer.pattern.unit, mask.shape):
-            nnz = None  # as many blocks, but those at the edges hold fewer weights
+        if not (update.conserves and divides(layer.pattern.unit, mask.shape)):
+            nnz = None  # of as many blocks, too, those at the edges hold fewer weights
         move_mask(layer, mask, optimizer, nnz=nnz, in_place=in_place)

@@ -15,6 +15,8 @@ from sparse_models.table import Table
 
 # weight [out, in], its gradient at every position [out, in] or None, generator -> score [out, in]
 Score = Callable[[Tensor, Tensor | None, torch.Generator | None], Tensor]
+# mask, score to keep and score to grow [out, in], drop fraction, then as keywords pattern, regrow_dropped and kept -> mask
+Choice = Callable[..., Tensor]
 # progress of the training in [0, 1] -> fraction of the kept weights to move
 Schedule = Callable[[float], float]
 
@@ -131,6 +133,13 @@ class Update:
     drop_fraction: Schedule
     needs_gradient: bool = False
     regrow_dropped: bool = True
+    choose: Choice = prune_and_regrow
+    only: Pattern | None = None  # the one pattern whose masks it moves; None: all that move
+    conserves: bool = True  # whether as many weights are kept after a move as before
+
+    def fits(self, pattern: Pattern) -> bool:
+        """Tell whether the rule is one for layers of a pattern: one that never moves a weight is for all."""
+        return not self.moves or (pattern.moves and self.only in (None, pattern))
 
     @property
     def moves(self) -> bool:
@@ -151,11 +160,17 @@ class Update:
         """Return the next mask [out, in] of `pattern` from mask, weight and gradient at every position, all [out, in].
 
         `kept` is the number of kept weights, where it is known; with a generator on a CPU, random scores for a GPU are drawn
-        there and copied. Raises InputError when the rule needs a gradient and gets none, and as `prune_and_regrow` does.
+        there and copied. Raises InputError when the rule needs a gradient and gets none, when it is for another pattern, and as
+        `prune_and_regrow` does.
         """
+        if self.only is not None and self.only != pattern:
+            raise InputError(
+                f"{self.name}: expected masks of pattern {self.only.name!r}, got {pattern.name!r}; take another rule, or a "
+                "layer of that pattern"
+            )
         if self.needs_gradient and grad is None:
             raise InputError(f"{self.name}: expected the gradient of every weight, got None; collect it by `dense_gradients`")
-        return prune_and_regrow(
+        return self.choose(
             mask,
             self.keep_score(weight, grad, generator),
             self.grow_score(weight, grad, generator),

@@ -9,7 +9,7 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from sparse_models.kernels.cpu import _emit, _pass, _team, permute, roofline, tiled, transpose
+from sparse_models.kernels.cpu import _emit, _pass, _team, permute, roofline, sliced, tiled, transpose
 from sparse_models.kernels.cpu._compile import KERNELS
 from sparse_models.kernels.cpu.blocks import products as blocks
 
@@ -75,7 +75,7 @@ def watcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watcher
         watcher.written = {}  # what is freed after a run may be given to the next
         _team.run(function, arguments, team)
 
-    for module in (blocks, tiled, _pass, permute, roofline, transpose):
+    for module in (blocks, tiled, _pass, permute, roofline, sliced, transpose):
         monkeypatch.setattr(module, "run", run)
     forget_kernels()
     yield watcher

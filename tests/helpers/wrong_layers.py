@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_models.layers._dense_product import dense_product
+from sparse_models.layers.dense import dense_product
 from sparse_models.layers.masked import Masked
 
 

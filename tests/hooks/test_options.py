@@ -14,6 +14,7 @@ from bench.hooks.options import add_options, read_effort, read_options
 from bench.machine.facts import has_bfloat16
 from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
+from sparse_models.updates import UPDATES
 
 ROOT = Path(__file__).parents[2]
 KNOWN = ", ".join(LAYERS)
@@ -76,7 +77,7 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("layer", "", f"expected a known layer ({KNOWN}), got ''; nothing like it is here"),
         ("op", "forwards", f"expected a known operation ({', '.join(grids.OPS)}), got 'forwards'; did you mean forward?"),
         ("layer", "2:4", f"expected a known layer ({KNOWN}), got '2:4'; nothing like it is here"),
-        ("update", "snip", "expected a known update rule (rigl, set, static), got 'snip'; nothing like it is here"),
+        ("update", "snip", f"expected a known update rule ({', '.join(UPDATES)}), got 'snip'; nothing like it is here"),
         ("shape", "0x3b1", f"{SHAPE}, got '0x3b1'; more sizes make an MLP, as in 100x256x256x10b4096"),
         ("dtype", "int8", f"expected a known dtype ({', '.join(grids.DTYPES)}), got 'int8'; nothing like it is here"),
         ("device", "tpu", "expected cpu, cuda or auto, got 'tpu'; check the spelling"),
@@ -133,6 +134,14 @@ def test_an_operation_left_without_cases_is_refused(options: dict[str, str]) -> 
     with pytest.raises(pytest.UsageError, match="got none for update; update needs a sparse layer and a rule that moves"):
         read(op="forward,update", **options)
     assert read(**options)
+
+
+@pytest.mark.parametrize("ops", ["train", "update,train"])
+def test_a_rule_without_a_layer_whose_masks_it_moves_is_refused(ops: str) -> None:
+    for layers in ({}, {"layer": "tiled,csr"}):
+        with pytest.raises(pytest.UsageError, match="expected layers whose masks srigl moves, got none; add --layer fan_in"):
+            read(op=ops, update="rigl,srigl", **layers)
+    assert read(op=ops, update="rigl,srigl", layer="tiled,fan_in").updates == ("rigl", "srigl")
 
 
 @pytest.mark.parametrize(("quota", "told"), [(None, 2), (8.0, 2), (1.5, 1), (0.5, 1), (2.0, 2)])

@@ -26,6 +26,7 @@ from sparse_models.updates import UPDATES
 from tests.strategies import (
     FLOAT64_LAYERS,
     MOVING_LAYERS,
+    MOVING_RULES,
     SPARSE_LAYERS,
     drawn,
     generator,
@@ -61,8 +62,8 @@ def losses(model: MLP, data: Split, settings: Settings = SETTINGS, seed: int = 0
 def test_at_sparsity_0_every_arm_follows_dense_step_by_step(
     layer: str, update: str, scaled: bool, optimizer: str, device: str
 ) -> None:
-    if UPDATES[update].moves and not LAYERS[layer].pattern.moves:
-        pytest.skip(f"masks of {LAYERS[layer].pattern.name} do not move")
+    if not UPDATES[update].fits(LAYERS[layer].pattern):
+        pytest.skip(f"{update} moves no masks of {LAYERS[layer].pattern.name}")
     weights, dtype = drawn(layer, SIZES, 0, device), widest(layer, device)
     settings = SETTINGS._replace(optimizer=optimizer)
     data = samples(1, device=device, dtype=dtype)
@@ -78,8 +79,8 @@ def test_at_sparsity_0_every_arm_follows_dense_step_by_step(
 @pytest.mark.parametrize("layer", TRAJECTORIES)
 def test_at_equal_mask_sparse_layers_follow_one_another(layer: str, update: str, optimizer: str) -> None:
     pattern = LAYERS[layer].pattern
-    if UPDATES[update].moves and not pattern.moves:
-        pytest.skip(f"masks of {pattern.name} do not move")
+    if not UPDATES[update].fits(pattern):
+        pytest.skip(f"{update} moves no masks of {pattern.name}")
     settings = SETTINGS._replace(optimizer=optimizer)
     drawn_weights = draw([size * max(pattern.unit) for size in SIZES], generator(0))
     own = mlp_of(layer, drawn_weights, 0.6, 2)
@@ -108,7 +109,7 @@ def test_every_arm_sees_the_same_batches_in_the_same_order(layer: str, update: s
     monkeypatch.setattr(training, "training_step", spy)
     losses(dense_mlp(draw(SIZES, generator(0))), data)
     reference, seen = seen, []
-    rule = update if LAYERS[layer].pattern.moves else "static"
+    rule = update if UPDATES[update].fits(LAYERS[layer].pattern) else "static"
     losses(mlp_of(layer, draw(SIZES, generator(0)), 0.6, 2), data, update=rule)
     assert len(seen) == len(reference) == 12
     assert all(torch.equal(a, b) for pair in zip(seen, reference, strict=True) for a, b in zip(*pair, strict=True))
@@ -131,7 +132,7 @@ def test_another_seed_gives_another_order() -> None:
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("update", [name for name, rule in UPDATES.items() if rule.moves])
+@pytest.mark.parametrize("update", MOVING_RULES)
 @pytest.mark.parametrize("layer", MOVING_LAYERS)
 def test_training_moves_the_mask_and_keeps_its_units(layer: str, update: str) -> None:
     unit = LAYERS[layer].pattern.unit
@@ -208,7 +209,7 @@ def test_search_halves_and_returns_the_best_on_average(monkeypatch: pytest.Monke
     assert recorder.trained == [(0.1, 0), (0.2, 0), (0.3, 0), (0.4, 0), (0.3, 1), (0.2, 1)]
 
 
-@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("update", ["static", *MOVING_RULES])
 def test_search_survives_a_rate_that_diverges(update: str) -> None:
     data = Data(samples(1), samples(2), samples(3), 4)
     found = search_learning_rate(

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
-from sparse_models.masks import count_kept
+from sparse_models.masks import UNSTRUCTURED, count_kept
 from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
 from sparse_models.training import OPTIMIZERS, training_step
 from sparse_models.updates import UPDATES, constant, cosine, dense_gradients, move_mask, prune_and_regrow, update_masks
 from tests.strategies import (
     MOVING_LAYERS,
+    MOVING_RULES,
+    RULES_OF,
     SPARSE_LAYERS,
     coarse,
     drawn,
@@ -28,10 +30,10 @@ from tests.strategies import (
     widest,
 )
 
-MOVING = sorted(name for name, update in UPDATES.items() if update.moves)
+ANYWHERE = sorted(name for name, update in UPDATES.items() if update.fits(UNSTRUCTURED))
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("name", ANYWHERE)
 @given(masks(), seeds, fractions, st.booleans())
 def test_update_conserves_the_non_zeros_exactly(name: str, mask: Tensor, seed: int, fraction: float, tied: bool) -> None:
     numbers = coarse if tied else normal
@@ -41,7 +43,7 @@ def test_update_conserves_the_non_zeros_exactly(name: str, mask: Tensor, seed: i
     assert int(updated.sum()) == int(mask.sum())
 
 
-@pytest.mark.parametrize("name", MOVING)
+@pytest.mark.parametrize("name", MOVING_RULES)
 @given(masks(), seeds, fractions)
 def test_the_survivors_are_the_largest_by_sorted_lists(name: str, mask: Tensor, seed: int, fraction: float) -> None:
     weight = normal(seed, *mask.shape) * mask
@@ -87,7 +89,7 @@ def test_set_grows_uniformly_at_random_whatever_the_gradient() -> None:
     assert float((counts[1:] - 4000 * p).abs().max()) < 5 * math.sqrt(4000 * p * (1 - p))
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("name", ANYWHERE)
 @given(masks(), seeds)
 def test_a_drop_fraction_of_0_moves_nothing(name: str, mask: Tensor, seed: int) -> None:
     weight = normal(seed, *mask.shape)
@@ -166,10 +168,11 @@ def test_weights_and_optimizer_state_follow_their_mask(
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("layer", MOVING_LAYERS)
-@given(seeds, st.sampled_from(MOVING))
+@given(seeds, st.data())
 def test_weights_outside_the_mask_stay_exactly_0_under_weight_decay_and_momentum(
-    layer: str, optimizer: str, seed: int, rule: str
+    layer: str, optimizer: str, seed: int, data: st.DataObject
 ) -> None:
+    rule = data.draw(st.sampled_from(RULES_OF[layer]))
     model, chosen = trained(layer, optimizer, seed, "cpu", weight_decay=0.1)
     grads = {part: normal(seed, part.out_features, part.in_features, dtype=part.values.dtype) for part in model}
     update_masks(model, UPDATES[rule], 0.5, optimizer=chosen, gradients=grads, generator=generator(seed))

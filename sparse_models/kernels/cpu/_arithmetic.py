@@ -196,6 +196,15 @@ class Arithmetic:
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
         return self.builder.shuffle_vector(left, right, mask)
 
+    def picked(self, left: Any, right: Any, places: Any) -> Any:
+        """Return the numbers of two vectors at some places [lanes], of which the lowest bits count: 16 in single precision.
+
+        It is one instruction of AVX-512; LLVM has none for places that are not known when it compiles.
+        """
+        name = "llvm.x86.avx512.vpermi2var.ps.512"
+        declared = self._declared(name, self.vector, [self.vector, places.type, self.vector])
+        return self.builder.call(declared, [left, places, right])
+
     def plus(self, left: Any, right: Any) -> Any:
         """Return the sum of numbers or of vectors."""
         return self.builder.fadd(left, right)

@@ -39,9 +39,18 @@ def threads() -> int:
 
 def run(function: int, arguments: Sequence[Tensor | int], team: int) -> None:
     """Call the function at an address with integers and the addresses of tensors, by each thread of a team of this size."""
+    run_on(function, passed(arguments), team)
+
+
+def passed(arguments: Sequence[Tensor | int]) -> "array[int]":
+    """Return what a function is given of integers and of the addresses of tensors, after its tickets."""
     numbers = [argument if type(argument) is int else argument.data_ptr() for argument in arguments]  # type: ignore[union-attr]
-    passed = array("q", [*[0] * TICKETS, *numbers])
-    address, _ = passed.buffer_info()
+    return array("q", [*[0] * TICKETS, *numbers])
+
+
+def run_on(function: int, numbers: "array[int]", team: int) -> None:
+    """Call the function at an address with what `passed` returned, which one call alone may use, by a team of this size."""
+    address, _ = numbers.buffer_info()
     parallel = _runtime()
     if team > 1 and parallel:
         parallel(function, address, team, 0)

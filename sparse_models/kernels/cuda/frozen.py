@@ -1,6 +1,6 @@
 """A layer's weights as the kernel for few samples reads them: kept beside the layer, made anew where they changed."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,34 +8,8 @@ from torch import Tensor
 from sparse_models.asynchronous import is_asynchronous, is_captured
 from sparse_models.kernels.cuda import small_batch
 from sparse_models.kernels.cuda.small_batch import Form, Packed
+from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure
-
-
-class Source(NamedTuple):
-    """What weights were made from, held so that nothing else takes its place in memory, and how often each was changed."""
-
-    columns: Tensor
-    values: Tensor
-    versions: tuple[int, int]
-
-    @classmethod
-    def of(cls, columns: Tensor, values: Tensor) -> "Source":
-        """Return the two as they are now."""
-        return cls(columns, values, (columns._version, values._version))  # noqa: SLF001  # PyTorch has no public name for it
-
-    def outdated(self) -> "Source":
-        """Return the same with values that are none's."""
-        return self._replace(versions=(self.versions[0], -1))
-
-    def has_values_of(self, now: "Source") -> bool:
-        """Tell whether these are still the weights, as far as can be told: a CUDA graph's replay changes them unseen."""
-        same = self.values.data_ptr() == now.values.data_ptr() and self.versions[1] == now.versions[1]
-        return same and self.has_structure_of(now)
-
-    def has_structure_of(self, now: "Source") -> bool:
-        """Tell whether this is still the structure, and the dtype: other values then take the place of these."""
-        same = self.columns.data_ptr() == now.columns.data_ptr() and self.versions[0] == now.versions[0]
-        return same and self.values.dtype == now.values.dtype
 
 
 class Frozen:
@@ -55,6 +29,7 @@ class Frozen:
     def product(self, structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return x [batch, in] times the matrix that holds `values` [nnz] transposed, plus bias [out]: [batch, out]."""
         form = small_batch.form_for(structure.columns, values.dtype, len(x))
+        values = values.detach()
         now = Source.of(structure.indices, values)
         packed, source = self.held.get(form, (None, None))
         plan = None

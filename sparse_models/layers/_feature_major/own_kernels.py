@@ -42,12 +42,19 @@ class OwnKernels(CsrBothWays):
         assert columns is not None
         return (columns.numel(),)
 
+    def at_once(self, x: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return the product where it is known beforehand that x and all that is held can be multiplied; None elsewhere."""
+        return None
+
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
         return super().product(x)
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major; raises InputError for x of another dtype or device than the weights."""
+        known = self.at_once(x)
+        if known is not None:
+            return known
         if self.takes(x):
             return self.multiplied(x)
         name, values, bias = type(self).__name__, self.own("values"), self.own("bias")

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from sparse_models.kernels.cuda import _compile, small_batch
 from sparse_models.kernels.cuda._compile import Launch, Macros
+from sparse_models.kernels.cuda.frozen import Frozen
+from sparse_models.kernels.cuda.small_batch import Form, Packed
+from sparse_models.kernels.source import Source
 from sparse_models.layers import tiled
 from sparse_models.layers.tiled import Tiled
 from sparse_models.models import MLP
@@ -42,8 +45,13 @@ def exact(layer: Tiled, x: Tensor) -> Tensor:
     return x.double() @ layer.to_dense().double().t() + layer.bias.double()
 
 
-def packed_of(layer: Tiled, batch: int) -> small_batch.Packed:
-    return layer.frozen.held[small_batch.form_for(layer.in_features, layer.values.dtype, batch)][0]
+def held_by(layer: Tiled) -> dict[Form, tuple[Packed, Source]]:
+    assert isinstance(layer.frozen, Frozen)
+    return layer.frozen.held
+
+
+def packed_of(layer: Tiled, batch: int) -> Packed:
+    return held_by(layer)[small_batch.form_for(layer.in_features, layer.values.dtype, batch)][0]
 
 
 def close(found: Tensor, expected: Tensor) -> bool:
@@ -62,7 +70,7 @@ def test_a_frozen_layer_follows_its_weights_and_its_mask(device: str, dtype: tor
     problem = drawn(device, 13, 203, 3, dtype)
     layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
     with torch.no_grad():
-        assert not layer.frozen.held
+        assert not held_by(layer)
         assert close(layer(problem.x), exact(layer, problem.x))
         packed = packed_of(layer, 3)
         layer.values.mul_(-2)
@@ -86,7 +94,7 @@ def test_a_layer_holds_one_copy_of_its_weights_for_each_form(device: str, dtype:
     with torch.no_grad():
         for batch in batches:
             assert close(layer(problem.x[:batch]), exact(layer, problem.x[:batch]))
-        assert len(layer.frozen.held) == forms
+        assert len(held_by(layer)) == forms
         held = [packed_of(layer, batch) for batch in batches]
         layer.values.mul_(-2)
         for batch, packed in zip(batches, held, strict=True):  # each is filled anew
@@ -94,11 +102,11 @@ def test_a_layer_holds_one_copy_of_its_weights_for_each_form(device: str, dtype:
             assert packed_of(layer, batch) is packed
         layer.set_mask(problem.mask.flip(0))
         layer(problem.x)
-        assert len(layer.frozen.held) == 1  # those of the other mask are given up
+        assert len(held_by(layer)) == 1  # those of the other mask are given up
         for batch in batches:
             assert close(layer(problem.x[:batch]), exact(layer, problem.x[:batch]))
-        assert len(layer.frozen.held) == forms
-        assert len(layer.train().frozen.held) == forms  # out of date, in the memory that a captured graph may read
+        assert len(held_by(layer)) == forms
+        assert len(held_by(layer.train())) == forms  # out of date, in the memory that a captured graph may read
 
 
 def test_what_changes_weights_unseen_is_seen_after_train_and_eval(device: str) -> None:
@@ -148,7 +156,7 @@ def test_a_saved_layer_has_no_second_copy_of_its_weights_and_a_copied_one_has_it
     with torch.no_grad():
         expected = layer(problem.x)
         for other, copies in ((copy.deepcopy(layer), 1), (pickle.loads(pickle.dumps(layer)), 0)):  # noqa: S301  # our own
-            assert len(other.frozen.held) == copies
+            assert len(held_by(other)) == copies
             held = [packed_of(other, 3)] if copies else []
             assert torch.equal(other(problem.x), expected)
             assert all(packed_of(other, 3) is packed for packed in held)
