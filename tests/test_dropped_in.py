@@ -61,12 +61,19 @@ def test_files_dropped_in_are_gated_timed_trained_and_tabulated_and_a_wrong_one_
 
 def test_files_dropped_in_are_tested(checkout: Path) -> None:
     chosen = "gate and float32 and (bool_masked or wrong) or dropped_in"
+    where = ("tests/sparse_models/layers/test_layers.py", "tests/sparse_models/updates/test_updates.py")
     tested = run_anew(
-        "tests/sparse_models/test_layers.py", "tests/sparse_models/test_updates.py", "-v", "-k", chosen, cwd=checkout
+        "tests/sparse_models/layers/test_layers.py",
+        "tests/sparse_models/updates/test_updates.py",
+        "-v",
+        "-k",
+        chosen,
+        cwd=checkout,
     )
     failed = [line.split()[1] for line in tested.stdout.splitlines() if line.startswith("FAILED")]
     assert any("bool_masked" in line and "PASSED" in line for line in tested.stdout.splitlines())
     # The rule keeps the smallest weights, which is the one property of updates that it is made to break.
-    assert "tests/sparse_models/test_updates.py::test_the_survivors_are_the_largest_by_sorted_lists[dropped_in]" in failed
+    broken = "test_the_survivors_are_the_largest_by_sorted_lists[dropped_in]"
+    assert f"tests/sparse_models/updates/test_updates.py::{broken}" in failed
     assert all("wrong" in name for name in failed if "dropped_in" not in name)
     assert sum("wrong" in name for name in failed) >= 1

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparse_models.layers._base import MultiplyAdds, register_layer
-from sparse_models.layers._csr_storage import CsrStorage
+from sparse_models.layers._feature_major.csr_storage import CsrStorage
 
 
 @register_layer("csr_linear")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sparse_models.errors import AbsentError
 from sparse_models.layers._base import register_layer
-from sparse_models.layers._csr_storage import CsrStorage
+from sparse_models.layers._feature_major.csr_storage import CsrStorage
 
 try:
     from sparselab import PaddedCSR

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from sparse_models.errors import InputError
 from sparse_models.kernels import two_four
-from sparse_models.kernels.cuda.frozen import Source
+from sparse_models.kernels.source import Source
 from sparse_models.layers._base import MultiplyAdds, register_layer
 from sparse_models.layers.masked import Masked
 from sparse_models.masks import TWO_FOUR, Pattern

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
-from sparse_models.layers._csr_storage import CsrStorage, compress, compress_known
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
+from sparse_models.layers._feature_major.csr_storage import CsrStorage, compress, compress_known
 from sparse_models.masks import UNSTRUCTURED, random_mask
 from sparse_models.models import MLP, convert, dense_mlp, draw
 from sparse_models.training import optimizer_for, training_step
 from sparse_models.updates import UPDATES, move_mask, prune_and_regrow, update_masks
-from tests.helpers.simulated_gpu import HostSyncError, no_host_sync, pretend_gpu
+from tests.helpers.gpu.simulated_gpu import HostSyncError, no_host_sync, pretend_gpu
 from tests.strategies import (
     MOVING_LAYERS,
     MOVING_RULES,

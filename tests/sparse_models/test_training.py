@@ -1,14 +1,12 @@
 """Fairness: the arms of a comparison differ in nothing but what is compared."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_models import training
-from sparse_models.data import Data, Split
+from sparse_models.data import Split
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.masks.units import units_of
@@ -19,7 +17,6 @@ from sparse_models.training import (
     drop_fractions,
     evaluate,
     optimizer_for,
-    search_learning_rate,
     train,
 )
 from sparse_models.updates import UPDATES
@@ -171,66 +168,6 @@ def test_evaluate_is_cross_entropy_and_the_fraction_right() -> None:
     quality = evaluate(model, data)
     assert quality.accuracy == 0.75
     assert quality.loss == pytest.approx((3 * right + wrong) / 4)
-
-
-class Recorder:
-    """Stands in for a data set and a model of known quality at each learning rate and seed."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, accuracy: dict[float, list[float]]) -> None:
-        self.trained: list[tuple[float, int]] = []
-        self.trained_on: list[Split] = []
-        self.judged_on: list[Split] = []
-
-        def fake_train(model: int, data: Split, settings: Settings, seed: int, update: object) -> Iterator[torch.Tensor]:
-            self.trained.append((settings.learning_rate, seed))
-            self.trained_on.append(data)
-            yield torch.zeros(1)
-
-        def fake_evaluate(model: int, data: Split) -> training.Quality:
-            self.judged_on.append(data)
-            rate, seed = self.trained[-1]
-            return training.Quality(0.0, accuracy[rate][seed])
-
-        monkeypatch.setattr(training, "train", fake_train)
-        monkeypatch.setattr(training, "evaluate", fake_evaluate)
-
-
-def test_search_halves_and_returns_the_best_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder(monkeypatch, {0.1: [0.5, 0.0], 0.2: [0.8, 0.9], 0.3: [0.9, 0.1], 0.4: [0.7, 0.0]})
-    nothing = samples(0)
-    found = search_learning_rate(
-        lambda seed: dense_mlp(draw((1, 1), generator(seed))),
-        Data(nothing, nothing, nothing, 4),
-        SETTINGS,
-        rates=(0.1, 0.2, 0.3, 0.4),
-        seeds=(0, 1),
-    )
-    assert (found.learning_rate, found.trainings) == (0.2, 6)
-    assert recorder.trained == [(0.1, 0), (0.2, 0), (0.3, 0), (0.4, 0), (0.3, 1), (0.2, 1)]
-
-
-@pytest.mark.parametrize("update", ["static", *MOVING_RULES])
-def test_search_survives_a_rate_that_diverges(update: str) -> None:
-    data = Data(samples(1), samples(2), samples(3), 4)
-    found = search_learning_rate(
-        lambda seed: sparse_mlp(draw(SIZES, generator(seed)), "csr", 0.5, generator(seed)),
-        data,
-        SETTINGS._replace(optimizer="sgd"),
-        rates=(1e300, 1e-2, 1e250),
-        seeds=(0,),
-        update=UPDATES[update],
-    )
-    assert (found.learning_rate, found.trainings) == (1e-2, 3)
-
-
-def test_search_trains_on_the_training_split_and_judges_by_the_validation_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder(monkeypatch, {0.1: [0.5], 0.2: [0.8]})
-    data = Data(samples(1), samples(2), samples(3), 4)
-    build = dense_mlp(draw((1, 1), generator(0)))
-    search_learning_rate(lambda seed: build, data, SETTINGS, rates=(0.1, 0.2), seeds=(0,))
-    assert all(split is data.train for split in recorder.trained_on)
-    assert all(split is data.validation for split in recorder.judged_on)
-    assert len(recorder.judged_on) == 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparse_models.kernels.structure import AnyStructure, Structure
-from sparse_models.layers._csr_storage import CsrStorage
+from sparse_models.layers._feature_major.csr_storage import CsrStorage
 
 
 class CsrBothWays(CsrStorage):

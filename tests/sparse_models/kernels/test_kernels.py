@@ -12,8 +12,9 @@ from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
 from sparse_models.kernels.structure import Structure
-from sparse_models.layers import LAYERS, _csr_storage
-from sparse_models.layers._csr_storage import compress
+from sparse_models.layers import LAYERS
+from sparse_models.layers._feature_major import csr_storage
+from sparse_models.layers._feature_major.csr_storage import compress
 from tests.helpers.kernel_checks import BATCHES, Watcher, close, forget_kernels
 from tests.strategies import seeds
 
@@ -151,6 +152,6 @@ def test_more_non_zeros_than_32_bit_indices_hold_are_refused(monkeypatch: pytest
     def in_64_bit(mask: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.long() for part in compress(mask))
 
-    monkeypatch.setattr(_csr_storage, "compress", in_64_bit)
+    monkeypatch.setattr(csr_storage, "compress", in_64_bit)
     with pytest.raises(InputError, match="expected fewer than 2147483648 rows, columns and non-zeros"):
         LAYERS["tiled"](torch.rand(4, 4), torch.ones(4, 4, dtype=torch.bool))

@@ -14,7 +14,7 @@ from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import sliced
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.structure import Structure
-from sparse_models.layers._csr_storage import compress
+from sparse_models.layers._feature_major.csr_storage import compress
 from sparse_models.layers.tiled import Tiled
 from sparse_models.masks import random_mask
 from sparse_models.training import OPTIMIZERS

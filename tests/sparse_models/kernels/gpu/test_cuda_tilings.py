@@ -11,7 +11,7 @@ from sparse_models.kernels.cuda.product import STAGED_BYTES, default_parts, defa
 from sparse_models.kernels.cuda.sampled import CANDIDATES as SAMPLED_CANDIDATES
 from sparse_models.kernels.cuda.sampled import default_parts as default_sampled_parts
 from sparse_models.kernels.cuda.sampled import default_tiling as default_sampled_tiling
-from tests.sparse_models.kernels.test_cuda_products import TILINGS, problem
+from tests.sparse_models.kernels.gpu.test_cuda_products import TILINGS, problem
 
 
 def test_slabs_fit_into_shared_memory() -> None:

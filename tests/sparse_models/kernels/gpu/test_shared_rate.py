@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sparse_models.kernels.cuda import shared_rate
-from tests.helpers.on_a_card import device
+from tests.helpers.gpu.on_a_card import device
 
 __all__ = ["device"]
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

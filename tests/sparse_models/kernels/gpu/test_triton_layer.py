@@ -11,7 +11,7 @@ from sparse_models.models import MLP
 from sparse_models.registry import LAYERS
 from sparse_models.testing import Problem, gate
 from sparse_models.training import optimizer_for, training_step
-from tests.helpers.interpreted import device
+from tests.helpers.gpu.interpreted import device
 from tests.strategies import mask_for, normal
 
 __all__ = ["device"]

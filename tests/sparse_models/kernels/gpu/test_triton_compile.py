@@ -11,7 +11,7 @@ import torch
 
 from sparse_models.kernels.triton import blocks
 from sparse_models.kernels.triton._plan import EXACT, Plan, product_plan, sampled_plan
-from tests.helpers.interpreted import compiled_kernels
+from tests.helpers.gpu.interpreted import compiled_kernels
 
 pytestmark = pytest.mark.skipif(blocks.why_absent() is not None, reason=str(blocks.why_absent()))
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}

@@ -13,7 +13,7 @@ from sparse_models.masks import FAN_IN, UNSTRUCTURED, count_kept
 from sparse_models.models import MLP
 from sparse_models.training import optimizer_for
 from sparse_models.updates import UPDATES, update_masks
-from tests.helpers.simulated_gpu import pretend_gpu
+from tests.helpers.gpu.simulated_gpu import pretend_gpu
 from tests.strategies import coarse, fractions, generator, mask_for, masks_of, normal, seeds, sizes
 
 SRIGL = UPDATES["srigl"]

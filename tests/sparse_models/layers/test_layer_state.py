@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparse_models.errors import InputError
 from sparse_models.registry import LAYERS
-from tests.sparse_models.test_layers import build
+from tests.sparse_models.layers.test_layers import build
 from tests.strategies import SPARSE_LAYERS, mask_for, masks_of, normal, problems, seeds, widest
 
 

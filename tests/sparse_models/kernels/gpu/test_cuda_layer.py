@@ -17,7 +17,7 @@ from sparse_models.layers.tiled import Tiled
 from sparse_models.models import MLP
 from sparse_models.testing import Problem, gate, gate_chain
 from sparse_models.training import OPTIMIZERS, optimizer_for, training_step
-from tests.helpers.on_a_card import MULTIPROCESSORS, device
+from tests.helpers.gpu.on_a_card import MULTIPROCESSORS, device
 
 __all__ = ["device"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]

@@ -13,7 +13,7 @@ from torch import Tensor
 from sparse_models.kernels.structure import BlockStructure
 from sparse_models.kernels.triton import blocks
 from sparse_models.kernels.triton._plan import SIZES, Plan, parts_of, product_plan, sampled_plan
-from tests.helpers.interpreted import device
+from tests.helpers.gpu.interpreted import device
 from tests.strategies import generator, normal
 
 __all__ = ["device"]

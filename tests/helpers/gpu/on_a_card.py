@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparse_models.kernels.cuda import _compile, _tiling
-from tests.helpers import cuda_emulator
+from tests.helpers.gpu import cuda_emulator
 
 MULTIPROCESSORS = 3  # of the emulated card
 

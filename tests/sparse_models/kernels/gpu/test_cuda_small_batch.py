@@ -15,8 +15,8 @@ from sparse_models.kernels.cuda._chunks import COUNTERS
 from sparse_models.kernels.cuda._compile import Launch, Macros
 from sparse_models.kernels.cuda.small_batch import Form, Packed, Plan, form_for, pack, product, refill, rule
 from sparse_models.kernels.structure import Structure
-from sparse_models.layers._csr_storage import compress
-from tests.helpers import cuda_emulator
+from sparse_models.layers._feature_major.csr_storage import compress
+from tests.helpers.gpu import cuda_emulator
 from tests.strategies import normal
 
 pytestmark = cuda_emulator.needs_compiler

@@ -16,7 +16,7 @@ from sparse_models.layers.two_four import TwoFour, TwoFourTransposable
 from sparse_models.registry import LAYERS
 from sparse_models.testing import Problem, gate
 from sparse_models.training import optimizer_for
-from tests.helpers.simulated_cusparselt import FOUND, USUAL, Simulated, cusparselt
+from tests.helpers.gpu.simulated_cusparselt import FOUND, USUAL, Simulated, cusparselt
 from tests.strategies import mask_for, normal, problems
 
 __all__ = ["cusparselt"]

@@ -17,8 +17,8 @@ from sparse_models.kernels.cuda.product import product
 from sparse_models.kernels.cuda.sampled import sampled
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import AnyStructure, Structure
-from sparse_models.layers._csr_storage import compress
-from tests.helpers.on_a_card import device
+from sparse_models.layers._feature_major.csr_storage import compress
+from tests.helpers.gpu.on_a_card import device
 from tests.strategies import seeds
 
 __all__ = ["device"]  # a fixture
