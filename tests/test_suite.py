@@ -71,7 +71,7 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         assert row["pools"]
         is_exact = row["model"] != "sparse" or LAYERS[row["layer"]].pattern is UNSTRUCTURED  # others keep whole units
         asked = row["sparsity"] if row["model"] == "sparse" else 0.0
-        assert row["effective_sparsity"] == (asked if is_exact else pytest.approx(asked, abs=0.1))
+        assert row["effective_sparsity"] == (asked if is_exact else pytest.approx(asked, abs=0.5))  # one block may be all
 
 
 @pytest.mark.alone

@@ -19,17 +19,24 @@ def divides(unit: Unit, shape: tuple[int, int] | torch.Size) -> bool:
     return shape[0] % unit[0] == 0 and shape[1] % unit[1] == 0
 
 
-def _by_unit(matrix: Tensor, unit: Unit) -> Tensor:
-    """Return a matrix [out, in] as [unit rows, rows, unit columns, columns], 0 past its edges."""
+def _by_unit(matrix: Tensor, unit: Unit, reduced: Callable[[Tensor, tuple[int, ...]], Tensor]) -> Tensor:
+    """Return what each unit of a matrix [out, in] is reduced to [unit rows, unit columns]; no copy of the matrix is made."""
     (rows, columns), (high, wide) = matrix.shape, unit
-    if not divides(unit, matrix.shape):
-        matrix = functional.pad(matrix, (0, -columns % wide, 0, -rows % high))
-    return matrix.reshape(-(-rows // high), high, -(-columns // wide), wide)
+    down, right = rows // high, columns // wide
+    bands = zip(matrix.split([down * high, rows - down * high]), (down, 1), strict=True)
+    return torch.cat([_of_band(band, units, wide, right, reduced) for band, units in bands if len(band)])
+
+
+def _of_band(band: Tensor, down: int, wide: int, right: int, reduced: Callable[[Tensor, tuple[int, ...]], Tensor]) -> Tensor:
+    """Return what the units of rows that are cut into `down` rows of units are reduced to."""
+    cut = band.reshape(down, -1, band.shape[1])
+    parts = zip(cut.split([right * wide, band.shape[1] - right * wide], 2), (right, 1), strict=True)
+    return torch.cat([reduced(part.unflatten(2, (units, -1)), (1, 3)) for part, units in parts if part.shape[2]], 1)
 
 
 def units_of(mask: Tensor, unit: Unit) -> Tensor:
     """Return which units [unit rows, unit columns] a mask [out, in] keeps any weight of."""
-    return mask if unit == (1, 1) else _by_unit(mask, unit).any(3).any(1)
+    return mask if unit == (1, 1) else _by_unit(mask, unit, torch.any)
 
 
 def weights_of(units: Tensor, unit: Unit, shape: torch.Size) -> Tensor:
@@ -47,13 +54,21 @@ def summed(score: Tensor, unit: Unit, among: Tensor | None = None) -> Tensor:
     """
     if unit == (1, 1):
         return score
-    score = score if score.is_floating_point() else score.double()
+    sums = _by_unit(score if score.is_floating_point() else score.double(), unit, torch.sum)
     if divides(unit, score.shape):
-        return _by_unit(score, unit).sum((1, 3))
-    held = torch.ones_like(score) if among is None else among.to(score.dtype)
-    mean = (score * held).sum() / held.sum().clamp(min=1)
-    count = _by_unit(torch.ones_like(score), unit).sum((1, 3))
-    return (_by_unit(score, unit).sum((1, 3)) - count * mean) / count.sqrt()
+        return sums
+    mean = score.mean() if among is None else score[among].sum() / among.sum().clamp(min=1)
+    high, wide = (
+        torch.full((-(-size // of),), of, device=score.device).index_fill_(0, _last(size, of, score), (size - 1) % of + 1)
+        for size, of in zip(score.shape, unit, strict=True)
+    )
+    count = high[:, None] * wide
+    return (sums - count * mean) / count.to(sums.dtype).sqrt()
+
+
+def _last(size: int, of: int, where: Tensor) -> Tensor:
+    """Return the place of the last of the units that so many weights fill."""
+    return torch.tensor([-(-size // of) - 1], device=where.device)
 
 
 def in_groups(units: Tensor, group: Group, fill: float) -> Tensor:

@@ -1,5 +1,5 @@
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -7,6 +7,14 @@ from hypothesis import strategies as st
 
 from bench.engine import pairing
 from bench.engine.pairing import CLEAN_PAIRS, Patience, Plan, plan_for, race, warm_up
+
+
+@pytest.fixture(autouse=True, scope="module")
+def undisturbed() -> Iterator[None]:
+    """Where time is drawn, nothing waits: what the scheduler does with this process meanwhile is not asked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.engine.rounds.waits", dict)
+        yield
 
 
 class Clock:
@@ -169,7 +177,6 @@ def cached(clock: Clock, slower: float, last: str = "") -> tuple[Callable[[], No
     return arm("c"), arm("d")
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("pairs", [2, 4, 6])
 def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
     """A call after the other arm's finds the caches full of the other's data, and takes three times as long."""
@@ -179,7 +186,6 @@ def test_neither_arm_gains_by_following_itself(pairs: int) -> None:
     assert race(own, dense, "cpu", plan, clock).speedups == [1] * pairs
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("pairs", [2, 4, 8])
 def test_calls_too_long_to_settle_favour_neither_arm_if_the_first_ran_last_before(pairs: int) -> None:
     clock = Clock()

@@ -18,9 +18,10 @@ BATCHES = [1, 2, 3, 15, 16, 17, 63, 64, 100, 127, 128, 129, 255, 257, 300]
 
 
 @pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fill memory that is not initialised with NaN, and run two threads."""
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fill memory that is not initialised with NaN, and run two threads, for little work too."""
     before = torch.get_num_threads()
+    monkeypatch.setattr(_team, "WORTH_A_TEAM", 0)
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(mode=True)
     yield

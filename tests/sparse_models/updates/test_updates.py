@@ -129,9 +129,11 @@ def test_constant_stops_at_its_end() -> None:
     assert [constant(0.3, until=0.5)(at) for at in (0, 0.49, 0.5)] == [0.3, 0.3, 0]
 
 
-def trained(layer: str, optimizer: str, seed: int, device: str, **options: float) -> tuple[MLP, torch.optim.Optimizer]:
-    """A small sparse model two steps into training, so that every optimizer has state, with that optimizer."""
-    model = mlp_of(layer, drawn(layer, (6, 5, 4), seed, device), 0.6, seed)
+def trained(
+    layer: str, optimizer: str, seed: int, device: str, times: int = 1, **options: float
+) -> tuple[MLP, torch.optim.Optimizer]:
+    """A small sparse model, or one so many times as wide, two steps into training: every optimizer has state then."""
+    model = mlp_of(layer, drawn(layer, (6 * times, 5 * times, 4), seed, device), 0.6, seed)
     chosen = OPTIMIZERS[optimizer](model.parameters(), lr=0.1, **options)
     steps(model, chosen, seed, device)
     return model, chosen
@@ -140,7 +142,7 @@ def trained(layer: str, optimizer: str, seed: int, device: str, **options: float
 def steps(model: MLP, optimizer: torch.optim.Optimizer, seed: int, device: str) -> None:
     for step in range(2):
         labels = torch.randint(4, (8,), generator=generator(seed + step)).to(device)
-        x = normal(seed + step, 8, 6, dtype=next(model.parameters()).dtype).to(device)
+        x = normal(seed + step, 8, next(iter(model)).in_features, dtype=next(model.parameters()).dtype).to(device)
         training_step(model, x, labels, optimizer)
 
 
@@ -187,7 +189,7 @@ def test_weights_outside_the_mask_stay_exactly_0_under_weight_decay_and_momentum
 @pytest.mark.parametrize("layer", MOVING_LAYERS)
 @given(seeds)
 def test_grown_weights_are_trained_after_an_update(layer: str, seed: int) -> None:
-    model, chosen = trained(layer, "sgd", seed, "cpu")
+    model, chosen = trained(layer, "sgd", seed, "cpu", times=max(LAYERS[layer].pattern.unit))
     first = next(iter(model))
     before = first.mask
     update_masks([first], UPDATES["set"], 1.0, optimizer=chosen, generator=generator(seed + 1))

@@ -11,7 +11,7 @@ from torch.nn import functional
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
-from sparse_models.kernels.cpu._team import run, threads
+from sparse_models.kernels.cpu._team import run, threads, threads_for
 from sparse_models.kernels.cpu._tile import Piece, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix, registers
 from sparse_models.kernels.cpu.blocks._single import single, single_sampled
@@ -57,7 +57,7 @@ def product(
     pointers, indices, order = structure.arrays
     bias = None if bias is None else whole_blocks(bias, structure.height)
     if batch == 1:
-        team = min(threads(), structure.rows_of_blocks)
+        team = min(threads_for(values.numel()), structure.rows_of_blocks)
         arrays = (pointers, indices, order, values, whole_blocks(x, structure.width), whole)
         run(single(dtype, BlockForm.of(structure)), [*arrays, *of_bias(bias), structure.rows_of_blocks, team], team)
         return finished(result, relu=relu, passed=passed)
@@ -88,7 +88,8 @@ def sampled(structure: BlockStructure, grad: Tensor, x: Tensor) -> Tensor:
         return x.new_zeros(shape)
     pointers, indices, _ = structure.arrays
     if batch == 1:
-        sums, team = x.new_empty(shape), min(threads(), structure.rows_of_blocks)
+        sums = x.new_empty(shape)
+        team = min(threads_for(sums.numel()), structure.rows_of_blocks)
         arrays = (pointers, indices, whole_blocks(grad, structure.height), whole_blocks(x, structure.width), sums)
         run(single_sampled(dtype, BlockForm.of(structure)), [*arrays, structure.rows_of_blocks, team], team)
         return sums
