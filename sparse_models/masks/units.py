@@ -23,6 +23,8 @@ def _by_unit(matrix: Tensor, unit: Unit, reduced: Callable[[Tensor, tuple[int, .
     """Return what each unit of a matrix [out, in] is reduced to [unit rows, unit columns]; no copy of the matrix is made."""
     (rows, columns), (high, wide) = matrix.shape, unit
     down, right = rows // high, columns // wide
+    if divides(unit, matrix.shape):
+        return reduced(matrix.reshape(down, high, right, wide), (1, 3))
     bands = zip(matrix.split([down * high, rows - down * high]), (down, 1), strict=True)
     return torch.cat([_of_band(band, units, wide, right, reduced) for band, units in bands if len(band)])
 
