@@ -12,7 +12,7 @@ from bench.tables.text import Screen, new_console, print_text, text_of, wrapped
 
 MOST = 12  # lines
 INDENT = "  "
-ONE_SAMPLE, TRAINED, STEPPED, FORWARD, MORE = range(5)  # what is left out last to first where not all fits
+ONE_SAMPLE, TRAINED, STEPPED, RIVAL, FORWARD, MORE = range(6)  # what is left out last to first where not all fits
 
 PAYS, HIGHER, UNDECIDED, NOT = STATUSES = ("pays in", "pays only if it is higher in", "is undecided in", "does not pay in")
 
@@ -149,7 +149,8 @@ def _rivals(found: ShortAnswer) -> Iterator[tuple[int | None, str]]:
                 figures = [f"all, {' to '.join(f'{against}x' for _, against in ends)}"] if is_better else ["all"]
             told += [f"{words} {', '.join(figures)}"] if works else []
         accuracy = "see training" if name in trained else "not measured"
-        yield MORE if model == "sparse" else None, f"{name} against that layer: {'; '.join(told)}; accuracy: {accuracy}"
+        rank = RIVAL if any(rival.is_better for _, rival in each) else MORE
+        yield None if model == "narrow" else rank, f"{name} against that layer: {'; '.join(told)}; accuracy: {accuracy}"
 
 
 def _undecided(found: Undecided, width: int) -> Iterator[str]:
