@@ -18,10 +18,8 @@ from sparse_models.layers._feature_major.own_kernels import OwnKernels
 from sparse_models.masks import block
 from sparse_models.masks.units import weights_of
 
-SIZES, DEFAULT = (
-    (4, 8, 16, 32, 64),
-    16,
-)  # of the square blocks that are layers by name; one of them stands for all in a default run
+# Of the square blocks that are layers by name; one of them stands for all in a default run.
+SIZES, DEFAULT = (4, 8, 16, 32, 64), 16
 
 
 class Block(OwnKernels):

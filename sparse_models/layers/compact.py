@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_models.errors import InputError
-from sparse_models.layers._base import MultiplyAdds, SparseLinear, register_layer
+from sparse_models.layers._base import SparseLinear, register_layer
 from sparse_models.layers.dense import dense_product
 from sparse_models.masks import NEURONS, Pattern
 
@@ -85,19 +85,9 @@ class Compact(SparseLinear):
         return chained[-1].spread(chained[-1].compact_product(hidden))
 
     @property
-    def mask(self) -> Tensor:
-        """The mask [out, in], True = kept."""
-        return self.unpack(torch.ones_like(self.values)) != 0
-
-    @property
     def nnz(self) -> int:
         """The number of kept weights."""
         return self.values.numel()
-
-    @property
-    def multiply_adds(self) -> MultiplyAdds:
-        """What is left is dense."""
-        return MultiplyAdds(self.nnz, self.nnz, self.nnz)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Take a saved state of any number of kept neurons; refuse, before anything is copied, one of another shape."""

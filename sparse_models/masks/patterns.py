@@ -79,6 +79,12 @@ def block(rows: int, columns: int) -> Pattern:
     return Pattern(f"block {rows}x{columns}", from_score, accepts, unit)
 
 
+def check_only(sparsity: float, only: float, name: str) -> None:
+    """Raise InputError unless a sparsity is the only one that a pattern of this name has."""
+    if not math.isclose(check_sparsity(sparsity), only):
+        raise InputError(f"expected sparsity {only:g}, the only one of {name}, got {sparsity:g}; choose another pattern")
+
+
 @cache
 def n_of_m(n: int, m: int) -> Pattern:
     """Return the pattern that keeps n of every m weights that follow one another in a row (Mishra et al. 2021, 2:4).
@@ -91,8 +97,7 @@ def n_of_m(n: int, m: int) -> Pattern:
     only = 1 - n / m
 
     def from_score(score: Tensor, sparsity: float) -> Tensor:
-        if not math.isclose(check_sparsity(sparsity), only):
-            raise InputError(f"expected sparsity {only:g}, the only one of {n}:{m}, got {sparsity:g}; choose another pattern")
+        check_only(sparsity, only, f"{n}:{m}")
         refuse_nan(score.isnan())
         return in_pieces(score, lambda part: highest_in_groups(part, n, m))
 

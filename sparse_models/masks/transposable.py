@@ -1,16 +1,14 @@
 """Masks that are 2:4 along rows and along columns, so that a weight and its transpose both have the structure."""
 
 import itertools
-import math
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparse_models.errors import InputError
-from sparse_models.masks.patterns import TWO_FOUR, Pattern
-from sparse_models.masks.top_k import check_sparsity, refuse_nan
+from sparse_models.masks.patterns import TWO_FOUR, Pattern, check_only
+from sparse_models.masks.top_k import refuse_nan
 from sparse_models.masks.units import in_pieces
 
 SIDE = 4  # of a tile, each of whose rows and columns keeps 2
@@ -26,8 +24,7 @@ def _choices(device: torch.device) -> Tensor:
 
 def _from_score(score: Tensor, sparsity: float) -> Tensor:
     """Return, for each tile, the mask of the highest sum of scores: the best of the 90, not a greedy one."""
-    if not math.isclose(check_sparsity(sparsity), 0.5):
-        raise InputError(f"expected sparsity 0.5, the only one of 2:4 both ways, got {sparsity:g}; choose another pattern")
+    check_only(sparsity, 0.5, "2:4 both ways")
     refuse_nan(score.isnan())
     return in_pieces(score, _best, SIDE)
 
