@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu import tiled
-from sparse_models.kernels.cpu._pass import tile_by_tile, tile_bytes
-from sparse_models.kernels.cpu._tile import TILE_BYTES
+from sparse_models.kernels.cpu._pass import default, tile_by_tile
 from sparse_models.kernels.cpu.blocks import products as blocks
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as cuda_product
 from sparse_models.kernels.cuda import sampled as cuda_sampled
 from sparse_models.kernels.link import Gradients, Link
 from sparse_models.kernels.structure import AnyStructure, BlockStructure, Structure
+from sparse_models.kernels.variant import Variant
 
 
 class Kernels(NamedTuple):
@@ -64,14 +64,18 @@ def define_gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradie
     return Gradients(loss.detach(), sampled, list(found[len(links) :]))
 
 
-def gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
+def gradients(links: Sequence[Link], x: Tensor, labels: Tensor, variant: Variant | None = None) -> Gradients:
     """Return loss and gradients for x [batch, in] and labels [batch], each below the last layer's rows.
 
-    A tile of the batch goes through all layers where a CPU's second cache holds it in all of them; else layer after layer.
+    A tile of the batch goes through all layers, as the variant says, where a CPU's second cache holds it in all of them; else
+    layer after layer.
     """
-    if x.is_cuda or tile_bytes(links) > TILE_BYTES:
+    if x.is_cuda:
         return layer_by_layer(links, x, labels)
-    return tile_by_tile(links, x.contiguous(), labels.contiguous())
+    variant = variant or default(links)
+    if variant.vectors == 0:
+        return layer_by_layer(links, x, labels)
+    return tile_by_tile(links, x.contiguous(), labels.contiguous(), variant)
 
 
 def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:

@@ -29,6 +29,11 @@ class Arithmetic:
         self.number, self.width, self.lanes = NUMBERS[dtype], BYTES[dtype], lanes
         self.vector = ir.VectorType(self.number, lanes)
 
+    @property
+    def vector_bytes(self) -> int:
+        """The bytes of a vector."""
+        return self.lanes * self.width
+
     def constant(self, value: int) -> Any:
         """Return an integer."""
         return ir.Constant(INTEGER, value)

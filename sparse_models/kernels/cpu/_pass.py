@@ -15,21 +15,22 @@ from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
 from sparse_models.kernels.cpu._loss import cross_entropy
 from sparse_models.kernels.cpu._team import run, threads
-from sparse_models.kernels.cpu._tile import CsrForm, add_to, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu._tile import TILE_BYTES, TOGETHER, CsrForm, add_to, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm
 from sparse_models.kernels.cpu.blocks.products import whole_blocks
 from sparse_models.kernels.link import Gradients, Link
 from sparse_models.kernels.structure import AnyStructure, Structure
+from sparse_models.kernels.variant import Variant
 
-CHUNKS = 4  # vectors in a tile: so that all layers' rows of it stay in the second cache
+CHUNKS = 4  # vectors in a tile, unless another variant is chosen: so that all layers' rows of it stay in the second cache
 PARTS_PER_THREAD = 2  # of the batch: who is done early takes another
 PER_LAYER = 13  # arguments
 Form = CsrForm | BlockForm
 
 
-def form_of(structure: AnyStructure) -> Form:
+def form_of(structure: AnyStructure, variant: Variant) -> Form:
     """Return what a kernel is compiled for, of a structure."""
-    return CsrForm.of(structure) if isinstance(structure, Structure) else BlockForm.of(structure)
+    return CsrForm.of(structure, variant) if isinstance(structure, Structure) else BlockForm.of(structure)
 
 
 def _heights(links: Sequence[Link]) -> list[int]:
@@ -46,20 +47,21 @@ def _rows(heights: Sequence[int]) -> int:
     return sum(heights) + 2 * max(heights)
 
 
-def tile_bytes(links: Sequence[Link]) -> int:
-    """Return what a tile takes in a chain of layers."""
-    return _rows(_heights(links)) * CHUNKS * vector_bytes()
+def default(links: Sequence[Link]) -> Variant:
+    """Return the variant that suits most machines: a tile goes through all layers where a second cache holds it in all."""
+    fits = _rows(_heights(links)) * CHUNKS * vector_bytes() <= TILE_BYTES
+    return Variant(CHUNKS if fits else 0, TOGETHER, vector_bytes(), threads())
 
 
-def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
+def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor, variant: Variant | None = None) -> Gradients:
     """Return loss and gradients for x [batch, in], contiguous, and labels [batch]."""
-    batch, dtype = len(labels), name_of(x.dtype)
-    chunks, tiles = tiling(batch, dtype, CHUNKS)
-    parts = min(tiles, PARTS_PER_THREAD * threads())
-    team = min(parts, threads())
+    batch, dtype, variant = len(labels), name_of(x.dtype), variant or default(links)
+    chunks, tiles = tiling(batch, dtype, variant.vectors, variant.vector_bytes)
+    parts = min(tiles, PARTS_PER_THREAD * variant.threads)
+    team = min(parts, variant.threads)
     heights = _heights(links)
-    scratch = torch.empty(team, _rows(heights) * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
-    powers, shifts = x.new_empty(2, tiles * vector_bytes() // BYTES[dtype])
+    scratch = torch.empty(team, _rows(heights) * chunks * variant.vector_bytes + CACHE_LINE, dtype=torch.uint8)
+    powers, shifts = x.new_empty(2, tiles * variant.vector_bytes // BYTES[dtype])
     lengths = [length for link in links for length in (link.values.numel(), link.rows.rows)]
     sums = x.new_empty(parts, sum(lengths))
     arguments: list[Tensor | int] = [x, labels, powers, shifts, scratch, sums, sums.shape[1], batch, tiles, parts]
@@ -69,8 +71,8 @@ def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
         bias = None if link.bias is None else whole_blocks(link.bias, link.rows.unit[0])
         arguments += [*link.rows.arrays, link.values, *of_bias(bias), *link.columns.arrays, transposed]
         arguments += [link.rows.rows, height, link.values.numel()]
-    forms = tuple(form_of(structure) for link in links for structure in link[:2])
-    run(_gradients(dtype, chunks, forms), arguments, team)
+    forms = tuple(form_of(structure, variant) for link in links for structure in link[:2])
+    run(_gradients(dtype, chunks, variant.vector_bytes, forms), arguments, team)
     found = (sums[0] if parts == 1 else sums.sum(0)).split(lengths)
     loss = powers.log_().add_(shifts).sum().div_(batch)
     values = [own.view_as(link.values) for own, link in zip(found[::2], links, strict=True)]
@@ -117,13 +119,13 @@ class Layer(NamedTuple):
 
 
 @kernel
-def _gradients(dtype: str, chunks: int, forms: Sequence[Form]) -> int:
+def _gradients(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[Form]) -> int:
     """Return the address of the kernel of `gradients` for tiles of so many vectors.
 
     There are as many layers as pairs of `forms`, those of a layer's structure and of its transpose's.
     """
-    emit = emitter_for(dtype)
-    tile_bytes = chunks * emit.lanes * BYTES[dtype]
+    emit = emitter_for(dtype, vector_bytes)
+    tile_bytes = chunks * emit.vector_bytes
     x, labels, powers, shifts, scratch, sums, numbers, batch, tiles, parts = (emit.argument(place) for place in range(10))
     scratch_bytes, all_rows, widest, inputs, input_rows = (emit.argument(place) for place in range(10, 15))
     layers = [Layer.of(emit, forms[at : at + 2], 15 + PER_LAYER * at // 2) for at in range(0, len(forms), 2)]
@@ -162,7 +164,7 @@ def _forward(emit: Emitter, layers: Sequence[Layer], held: Sequence[Any], chunks
 
         def finish(row: Any, totals: list[Any], layer: Layer = layer, after: Any = after) -> None:
             totals = totals if layer is layers[-1] else [emit.passed(total, total) for total in totals]
-            emit.write(totals, emit.add(after, emit.times(row, chunks * vector_bytes())))
+            emit.write(totals, emit.add(after, emit.times(row, chunks * emit.vector_bytes)))
 
         rows = emit.constant(0), emit.over(layer.rows, layer.form.unit[0])
         layer.form.matrix(layer.arrays, layer.values).products(emit, rows, before, begin, finish)
@@ -180,7 +182,7 @@ def _backward(
             layer.add_bias(emit, row, vectors, is_first)
 
         def finish(row: Any, totals: list[Any], before: Any = held[number], below: Any = below) -> None:
-            offset = emit.times(row, chunks * vector_bytes())
+            offset = emit.times(row, chunks * emit.vector_bytes)
             outputs = emit.vectors(emit.add(before, offset), chunks)
             emit.write([emit.passed(*pair) for pair in zip(outputs, totals, strict=True)], emit.add(below, offset))
 

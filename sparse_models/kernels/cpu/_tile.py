@@ -10,27 +10,30 @@ from torch import Tensor
 from sparse_models.kernels.cpu._arithmetic import BYTES
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
+from sparse_models.kernels.cpu._team import threads
 from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.variant import Variant
 
 CHUNKS = SUMS = 8  # vectors in a tile: as many sums as hide the time that a multiply-add takes
 TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through
-TOGETHER = 4  # non-zeros of a row at a time
+TOGETHER = 4  # non-zeros of a row at a time, unless another variant is chosen
 
 
-def tiling(batch: int, dtype: str, most: int) -> tuple[int, int]:
+def tiling(batch: int, dtype: str, most: int, vector_bytes: int) -> tuple[int, int]:
     """Return the vectors in a tile, at most `most`, and the number of tiles: as wide as they can be, and alike."""
-    lanes = vector_bytes() // BYTES[dtype]
+    lanes = vector_bytes // BYTES[dtype]
     tiles = -(-batch // (most * lanes))
     return -(-batch // (tiles * lanes)), tiles
 
 
-def widest(features: int) -> int:
-    """Return the most vectors that a tile of so many features should be wide.
+def default(features: int) -> Variant:
+    """Return the variant that suits most machines for tiles of so many features.
 
-    They are as many as the second cache holds, but not fewer than half of the most that there can be: fewer multiply-adds share
-    then what a non-zero costs beside them.
+    Vectors are as many as the second cache holds, but not fewer than half of the most that there can be: fewer multiply-adds
+    share then what a non-zero costs beside them.
     """
-    return min(CHUNKS, max(CHUNKS // 2, TILE_BYTES // (features * vector_bytes())))
+    most = min(CHUNKS, max(CHUNKS // 2, TILE_BYTES // (features * vector_bytes())))
+    return Variant(most, TOGETHER, vector_bytes(), threads())
 
 
 def of_bias(bias: Tensor | None) -> tuple[Tensor, int]:
@@ -41,20 +44,21 @@ def of_bias(bias: Tensor | None) -> tuple[Tensor, int]:
 _ZERO = torch.zeros(1, dtype=torch.float64)
 
 
-def emitter_for(dtype: str) -> Emitter:
-    """Return the beginning of a kernel for numbers of `dtype`."""
-    return Emitter(ir.Module(), "kernel", dtype, vector_bytes() // BYTES[dtype])
+def emitter_for(dtype: str, vector_bytes: int) -> Emitter:
+    """Return the beginning of a kernel for numbers of `dtype`, and for vectors of so many bytes."""
+    return Emitter(ir.Module(), "kernel", dtype, vector_bytes // BYTES[dtype])
 
 
 class CsrForm(NamedTuple):
-    """What a kernel for CSR matrices is compiled for: the bytes of an index."""
+    """What a kernel for CSR matrices is compiled for: the bytes of an index, and how many non-zeros it takes at a time."""
 
     index_bytes: int
+    together: int
 
     @classmethod
-    def of(cls, structure: Structure) -> "CsrForm":
-        """Return the form of a structure."""
-        return cls(structure.indices.element_size())
+    def of(cls, structure: Structure, variant: Variant) -> "CsrForm":
+        """Return the form of a structure, as a variant has it."""
+        return cls(structure.indices.element_size(), variant.together)
 
     @property
     def unit(self) -> tuple[int, int]:
@@ -64,26 +68,27 @@ class CsrForm(NamedTuple):
     def matrix(self, addresses: Sequence[Any], values: Any) -> "Matrix":
         """Return the matrix whose structure is at some addresses, as `Structure.arrays` has them."""
         pointers, indices, _ = addresses
-        return Matrix(pointers, indices, self.index_bytes, values)
+        return Matrix(self, pointers, indices, values)
 
 
 class Matrix(NamedTuple):
-    """The addresses of a sparse matrix: its pointers, its indices and their bytes each, and what belongs to each non-zero."""
+    """The addresses of a sparse matrix: its pointers, its indices, and what belongs to each non-zero."""
 
+    form: CsrForm
     pointers: Any
     indices: Any
-    index_bytes: int
     values: Any
 
-    def row(self, emit: Emitter, row: Any, group: int = TOGETHER) -> tuple[Any, Any, Any]:
-        """Return where a row's non-zeros start, where those end that fill whole groups of so many, and where all end."""
+    def row(self, emit: Emitter, row: Any) -> tuple[Any, Any, Any]:
+        """Return where a row's non-zeros start, where those end that fill whole groups, and where all end."""
+        group = self.form.together
         start, end = emit.index(self.pointers, row), emit.index(self.pointers, emit.add(row, 1))
         count = emit.builder.and_(emit.builder.sub(end, start), emit.constant(-group))
         return start, emit.add(start, count), end
 
     def tile_rows(self, emit: Emitter, place: Any, count: int, tile: Any, tile_bytes: int) -> list[Any]:
         """Return the addresses of a packed tile's rows that `count` non-zeros from a place on stand for."""
-        indices = emit.indices(self.indices, place, count, self.index_bytes)
+        indices = emit.indices(self.indices, place, count, self.form.index_bytes)
         return [emit.add(tile, emit.times(index, tile_bytes)) for index in indices]
 
     def value(self, emit: Emitter, place: Any) -> Any:
@@ -117,7 +122,7 @@ class Matrix(NamedTuple):
     ) -> None:
         """Emit `row_sampled` for each of so many rows of a packed tile `held`, and `each` with its vectors."""
         with emit.loop(emit.constant(0), rows) as row:
-            vectors = emit.vectors(emit.add(held, emit.times(row.place, chunks * vector_bytes())), chunks)
+            vectors = emit.vectors(emit.add(held, emit.times(row.place, chunks * emit.vector_bytes)), chunks)
             row_sampled(emit, self, row.place, tile, vectors, is_first)
             each(row.place, vectors)
 
@@ -128,11 +133,12 @@ def row_product(emit: Emitter, matrix: Matrix, row: Any, tile: Any, totals: list
     A narrow tile has several sums for each of its vectors, so that a multiply-add need not wait for the one before.
     """
     chunks = len(totals)
-    sets = min(TOGETHER, max(1, SUMS // chunks))
+    together = matrix.form.together
+    sets = min(together, max(1, SUMS // chunks))
     start, whole, end = matrix.row(emit, row)
 
     def add(place: Any, count: int, sums: list[Any]) -> list[Any]:
-        for number, at in enumerate(matrix.tile_rows(emit, place, count, tile, chunks * vector_bytes())):
+        for number, at in enumerate(matrix.tile_rows(emit, place, count, tile, chunks * emit.vector_bytes)):
             value = emit.splat(emit.load(emit.number, matrix.value(emit, emit.add(place, number))))
             own = number * chunks % len(sums)
             sums[own : own + chunks] = [
@@ -141,8 +147,8 @@ def row_product(emit: Emitter, matrix: Matrix, row: Any, tile: Any, totals: list
             ]
         return sums
 
-    with emit.loop(start, whole, TOGETHER, [*totals, *[emit.zero()] * (chunks * (sets - 1))]) as group:
-        group.carried = add(group.place, TOGETHER, group.carried[:])
+    with emit.loop(start, whole, together, [*totals, *[emit.zero()] * (chunks * (sets - 1))]) as group:
+        group.carried = add(group.place, together, group.carried[:])
     sums = group.carried
     while len(sums) > chunks:
         half = len(sums) // 2
@@ -160,20 +166,20 @@ def row_sampled(emit: Emitter, matrix: Matrix, row: Any, tile: Any, held: list[A
     start, whole, end = matrix.row(emit, row)
 
     def products(place: Any, count: int) -> list[Any]:
-        rows = matrix.tile_rows(emit, place, count, tile, len(held) * vector_bytes())
+        rows = matrix.tile_rows(emit, place, count, tile, len(held) * emit.vector_bytes)
         sums = [emit.zero()] * count
         for number, at in enumerate(rows):
             for vector, mine in zip(emit.vectors(at, len(held)), held, strict=True):
                 sums[number] = emit.multiply_add(vector, mine, sums[number])
         return sums
 
-    together = min(TOGETHER, emit.lanes)
-    with emit.loop(start, whole, TOGETHER) as group:
-        sums = products(group.place, TOGETHER)
-        for first in range(0, TOGETHER, together):
-            add_to(
-                emit, emit.totals(sums[first : first + together]), matrix.value(emit, emit.add(group.place, first)), is_first
-            )
+    together = matrix.form.together
+    summed = min(together, emit.lanes)
+    with emit.loop(start, whole, together) as group:
+        sums = products(group.place, together)
+        for first in range(0, together, summed):
+            place = emit.add(group.place, first)
+            add_to(emit, emit.totals(sums[first : first + summed]), matrix.value(emit, place), is_first)
     with emit.loop(whole, end) as one:
         add_to(emit, emit.total(*products(one.place, 1)), matrix.value(emit, one.place), is_first)
 

@@ -38,7 +38,7 @@ def bound(tile_bytes: int, dtype: str, seconds: float = 0.05) -> float:
 @kernel
 def _loads(dtype: str) -> int:
     """Return the address of a kernel that adds up a tile of each thread's own, over and over."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes())
     tiles, sums, own_bytes, size, repetitions, team = (emit.argument(place) for place in range(6))
     factor = emit.constant_vector(1.0)  # times the ones of the tile: a sum is the number of its multiply-adds
     with emit.tasks(team) as task:

@@ -195,7 +195,7 @@ class Frozen:
 @kernel
 def _product(dtype: str, *, is_direct: bool, has_bias: bool) -> int:
     """Return the address of the kernel of `product`: slices are shared out among as many tasks as there are threads."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes())
     x, result, bias, pointers, windows, codes, values, rows, slices, tasks = (emit.argument(place) for place in range(10))
     with emit.tasks(tasks) as task, emit.loop(*emit.share(slices, task, tasks)) as part:
         lane = emit.times(part.place, emit.lanes)

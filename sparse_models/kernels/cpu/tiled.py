@@ -1,6 +1,6 @@
 """Products of a sparse matrix with feature-major activations, a tile of the batch at a time.
 
-A tile is a piece of the batch as wide as eight vectors. Its rows are packed once, one after the other, so that they stay in the
+A tile is a piece of the batch as wide as some vectors. Its rows are packed once, one after the other, so that they stay in the
 caches whatever the batch is. Then, for each output, its non-zeros are walked: a value is spread over a vector, multiplied with
 the tile's row of its column, and added to sums that stay in registers. One load for each multiply-add, and nothing else.
 """
@@ -14,9 +14,10 @@ from torch import Tensor
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE, SMALL_BYTES
-from sparse_models.kernels.cpu._team import run, threads
-from sparse_models.kernels.cpu._tile import Matrix, Piece, emitter_for, of_bias, row_product, row_sampled, tiling, widest
+from sparse_models.kernels.cpu._team import run
+from sparse_models.kernels.cpu._tile import CsrForm, Piece, default, emitter_for, of_bias, row_product, row_sampled, tiling
 from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.variant import Variant
 
 TILES_PER_PART = 8  # of a batch, at least: each part has sums of its own to be written and added up
 TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
@@ -48,6 +49,7 @@ def product(
     *,
     relu: bool = False,
     passed: Tensor | None = None,
+    variant: Variant | None = None,
 ) -> Tensor:
     """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch], all contiguous.
 
@@ -57,18 +59,19 @@ def product(
     result = x.new_empty(rows, batch)
     if batch == 0:
         return result
-    dtype, index_bytes = name_of(x.dtype), structure.indices.element_size()
+    dtype, variant = name_of(x.dtype), variant or default(structure.columns)
+    form = CsrForm.of(structure, variant)
     if batch == 1:
-        team = threads()
+        team = variant.threads
         arrays = (structure.pointers, structure.indices, values, x, result)
-        run(_single(dtype, index_bytes), (*arrays, *of_bias(bias), rows, team), team)
+        run(_single(dtype, form.index_bytes), (*arrays, *of_bias(bias), rows, team), team)
         return finished(result, relu=relu, passed=passed)
-    chunks, tiles = tiling(batch, dtype, widest(structure.columns))
-    blocks, team = row_blocks(rows, tiles)
-    scratch = _scratch(team, structure, chunks)
+    chunks, tiles = tiling(batch, dtype, variant.vectors, variant.vector_bytes)
+    blocks, team = row_blocks(rows, tiles, variant.threads)
+    scratch = _scratch(team, structure, chunks, variant)
     tensors = (structure.pointers, structure.indices, values, x, result, scratch, result if passed is None else passed)
     sizes = (rows, structure.columns, batch, tiles, blocks, scratch.shape[1])
-    function = _product(dtype, chunks, index_bytes, relu=relu, has_passed=passed is not None)
+    function = _product(dtype, chunks, variant.vector_bytes, form, relu=relu, has_passed=passed is not None)
     run(function, [*tensors, *of_bias(bias), *sizes], team)
     return result
 
@@ -79,7 +82,7 @@ def define_sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
     return (grad[rows] * x[structure.indices.long()]).sum(1)
 
 
-def sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
+def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | None = None) -> Tensor:
     """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed, all contiguous.
 
     The batch is cut into as many parts as there are tasks, whoever takes them, and the parts are added in their order: for a
@@ -88,46 +91,47 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
     batch, nnz = x.shape[1], len(structure.indices)
     if batch == 0 or nnz == 0:
         return x.new_zeros(nnz)
-    dtype = name_of(x.dtype)
+    dtype, variant = name_of(x.dtype), variant or default(structure.columns)
+    form = CsrForm.of(structure, variant)
     if batch == 1:
-        blocks, team = row_blocks(structure.rows, 1)
+        blocks, team = row_blocks(structure.rows, 1, variant.threads)
         sums = x.new_empty(nnz)
         arrays = (structure.pointers, structure.indices, grad, x, sums)
-        run(_single_sampled(dtype, structure.indices.element_size()), [*arrays, structure.rows, blocks], team)
+        run(_single_sampled(dtype, form.index_bytes), [*arrays, structure.rows, blocks], team)
         return sums
-    chunks, tiles = tiling(batch, dtype, widest(structure.columns))
-    parts = min(max(1, tiles // TILES_PER_PART), TASKS_PER_THREAD * threads())
-    blocks, team = row_blocks(structure.rows, parts)
-    scratch = _scratch(team, structure, chunks)
+    chunks, tiles = tiling(batch, dtype, variant.vectors, variant.vector_bytes)
+    parts = min(max(1, tiles // TILES_PER_PART), TASKS_PER_THREAD * variant.threads)
+    blocks, team = row_blocks(structure.rows, parts, variant.threads)
+    scratch = _scratch(team, structure, chunks, variant)
     sums = x.new_empty(parts, nnz)
     tensors = (structure.pointers, structure.indices, grad, x, sums, scratch)
     sizes = (structure.rows, structure.columns, batch, tiles, blocks, scratch.shape[1], parts, nnz)
-    run(_sampled(dtype, chunks, structure.indices.element_size()), [*tensors, *sizes], team)
+    run(_sampled(dtype, chunks, variant.vector_bytes, form), [*tensors, *sizes], team)
     return sums[0] if parts == 1 else sums.sum(0)
 
 
 def tile_bytes(features: int, batch: int, dtype: torch.dtype) -> int:
     """Return the bytes of the packed tile of so many features that a product loads its vectors from."""
-    chunks, _ = tiling(batch, name_of(dtype), widest(features))
-    return features * chunks * vector_bytes()
+    variant = default(features)
+    chunks, _ = tiling(batch, name_of(dtype), variant.vectors, variant.vector_bytes)
+    return features * chunks * variant.vector_bytes
 
 
-def _scratch(team: int, structure: Structure, chunks: int) -> Tensor:
+def _scratch(team: int, structure: Structure, chunks: int, variant: Variant) -> Tensor:
     """Return for each thread a tile of every column, with room to begin at a cache line."""
-    return torch.empty(team, structure.columns * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
+    return torch.empty(team, structure.columns * chunks * variant.vector_bytes + CACHE_LINE, dtype=torch.uint8)
 
 
-def row_blocks(rows: int, tiles: int) -> tuple[int, int]:
-    """Return into how many blocks of rows each tile's work is cut, and how many threads are worth having."""
-    team = threads()
+def row_blocks(rows: int, tiles: int, team: int) -> tuple[int, int]:
+    """Return into how many blocks of rows each tile's work is cut, and how many threads of a team are worth having."""
     blocks = 1 if tiles >= TASKS_PER_THREAD * team else min(rows, team // math.gcd(tiles, team))
     return blocks, min(team, tiles * blocks)
 
 
 @kernel
-def _product(dtype: str, chunks: int, index_bytes: int, *, relu: bool, has_passed: bool) -> int:
+def _product(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, relu: bool, has_passed: bool) -> int:
     """Return the address of the kernel of `product` for tiles of so many vectors."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes)
     (
         pointers,
         indices,
@@ -152,7 +156,8 @@ def _product(dtype: str, chunks: int, index_bytes: int, *, relu: bool, has_passe
         piece.pack(x, emit.constant(0), columns, buffer)
         with emit.loop(*emit.share(rows, block, blocks)) as row:
             first = emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row.place, bias_step))))
-            totals = row_product(emit, Matrix(pointers, indices, index_bytes, values), row.place, buffer, [first] * chunks)
+            matrix = form.matrix((pointers, indices, indices), values)
+            totals = row_product(emit, matrix, row.place, buffer, [first] * chunks)
             if relu:
                 totals = [emit.passed(total, total) for total in totals]
             if has_passed:
@@ -163,9 +168,9 @@ def _product(dtype: str, chunks: int, index_bytes: int, *, relu: bool, has_passe
 
 
 @kernel
-def _sampled(dtype: str, chunks: int, index_bytes: int) -> int:
+def _sampled(dtype: str, chunks: int, vector_bytes: int, form: CsrForm) -> int:
     """Return the address of the kernel of `sampled` for tiles of so many vectors."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes)
     pointers, indices, grad, x, sums, scratch, rows, columns, batch, tiles, blocks, scratch_bytes, parts, nnz = (
         emit.argument(place) for place in range(14)
     )
@@ -180,19 +185,21 @@ def _sampled(dtype: str, chunks: int, index_bytes: int) -> int:
             is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
             with emit.loop(*emit.share(rows, block, blocks)) as row:
                 held = piece.read(piece.of(grad, row.place))
-                row_sampled(emit, Matrix(pointers, indices, index_bytes, own_sums), row.place, buffer, held, is_first)
+                matrix = form.matrix((pointers, indices, indices), own_sums)
+                row_sampled(emit, matrix, row.place, buffer, held, is_first)
     return emit.compiled()
 
 
 @kernel
 def _single(dtype: str, index_bytes: int) -> int:
     """Return the address of the kernel of `product` for one column: its rows are shared out, and sums are over a row."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes())
     pointers, indices, values, x, result, bias, bias_step, rows, blocks = (emit.argument(place) for place in range(9))
-    matrix, lanes = Matrix(pointers, indices, index_bytes, values), SMALL_BYTES // emit.width
+    lanes = SMALL_BYTES // emit.width
+    matrix = CsrForm(index_bytes, 2 * lanes).matrix((pointers, indices, indices), values)
     small = ir.VectorType(emit.number, lanes)
     with emit.tasks(blocks) as block, emit.loop(*emit.share(rows, block, blocks)) as row:
-        start, whole, end = matrix.row(emit, row.place, 2 * lanes)
+        start, whole, end = matrix.row(emit, row.place)
         with emit.loop(start, whole, 2 * lanes, [ir.Constant(small, None)] * 2) as group:
             places = emit.indices(indices, group.place, 2 * lanes, index_bytes)
             for number in range(2):
@@ -211,12 +218,13 @@ def _single(dtype: str, index_bytes: int) -> int:
 @kernel
 def _single_sampled(dtype: str, index_bytes: int) -> int:
     """Return the address of the kernel of `sampled` for one column: its rows are shared out."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes())
     pointers, indices, grad, x, sums, rows, blocks = (emit.argument(place) for place in range(7))
-    matrix, lanes = Matrix(pointers, indices, index_bytes, sums), SMALL_BYTES // emit.width
+    lanes = SMALL_BYTES // emit.width
+    matrix = CsrForm(index_bytes, lanes).matrix((pointers, indices, indices), sums)
     with emit.tasks(blocks) as block, emit.loop(*emit.share(rows, block, blocks)) as row:
         mine = emit.load(emit.number, emit.add(grad, emit.times(row.place, emit.width)))
-        start, whole, end = matrix.row(emit, row.place, lanes)
+        start, whole, end = matrix.row(emit, row.place)
         with emit.loop(start, whole, lanes) as group:
             its = emit.gathered(x, emit.indices(indices, group.place, lanes, index_bytes))
             emit.store(emit.builder.fmul(its, emit.splat(mine, lanes)), matrix.value(emit, group.place))

@@ -123,7 +123,7 @@ class BlockMatrix(NamedTuple):
             own = [emit.add(first, number) for number in range(together)]
             offset = emit.times(part.place, self.form.strides[0] * emit.width)
             with emit.loop(start, end, 1, [vector for row in own for vector in begin(row)]) as place:
-                at = emit.add(tile, emit.times(self.column(emit, place.place), chunks * vector_bytes()))
+                at = emit.add(tile, emit.times(self.column(emit, place.place), chunks * emit.vector_bytes))
                 values = emit.add(self.block(emit, place.place), offset)
                 place.carried = self._multiplied(emit, values, at, chunks, place.carried)
             for number, row in enumerate(own):
@@ -134,7 +134,7 @@ class BlockMatrix(NamedTuple):
         row_step, column_step = (stride * emit.width for stride in self.form.strides)
 
         def add(start: Any, number: int, sums: list[Any]) -> None:
-            tile_bytes = chunks * vector_bytes()
+            tile_bytes = chunks * emit.vector_bytes
             vectors = emit.vectors(emit.add(tile, emit.times(start, tile_bytes), number * tile_bytes), chunks)
             for row in range(len(sums) // chunks):
                 address = emit.add(values, emit.times(start, column_step), number * column_step + row * row_step)
@@ -155,7 +155,7 @@ class BlockMatrix(NamedTuple):
         each: Callable[[Any, list[Any]], None],
     ) -> None:
         """Emit `row_sampled` for each row of blocks of so many rows of a packed tile `held`, and `each` for the rows."""
-        tile_bytes = chunks * vector_bytes()
+        tile_bytes = chunks * emit.vector_bytes
         with emit.loop(emit.constant(0), emit.over(rows, self.form.height)) as blocks:
             first = emit.times(blocks.place, self.form.height)
             own = emit.add(held, emit.times(first, tile_bytes))
@@ -171,7 +171,7 @@ class BlockMatrix(NamedTuple):
         height, width = self.form.height, self.form.width
         most = 4 if registers() == 32 else 2
         together = (math.gcd(height, most), math.gcd(width, 4))
-        tile_bytes = chunks * vector_bytes()
+        tile_bytes = chunks * emit.vector_bytes
         with emit.loop(*self.row(emit, row)) as place:
             own_tile = emit.add(tile, emit.times(self.column(emit, place.place), tile_bytes))
             values = self.block(emit, place.place)
@@ -192,11 +192,11 @@ class BlockMatrix(NamedTuple):
     @staticmethod
     def _sums(emit: Emitter, left: Any, right: Any, together: tuple[int, int], chunks: int) -> list[Any]:
         """Return the products, place by place, of each of some rows of a packed tile with each of some of another, added up."""
-        tile_bytes = chunks * vector_bytes()
+        tile_bytes = chunks * emit.vector_bytes
 
         def added(sums: list[Any], offset: Any, count: int) -> list[Any]:
             for number in range(count):
-                here = emit.add(offset, number * vector_bytes())
+                here = emit.add(offset, number * emit.vector_bytes)
                 rows, columns = (
                     [emit.load(emit.vector, emit.add(base, here, one * tile_bytes)) for one in range(size)]
                     for base, size in zip((left, right), together, strict=True)
@@ -212,8 +212,8 @@ class BlockMatrix(NamedTuple):
         if chunks <= UNROLLED:
             return added(sums, emit.constant(0), chunks)
         step, rest = UNROLLED // 2, chunks % (UNROLLED // 2)
-        whole = emit.constant((chunks - rest) * vector_bytes())
-        with emit.loop(emit.constant(0), whole, step * vector_bytes(), sums) as part:
+        whole = emit.constant((chunks - rest) * emit.vector_bytes)
+        with emit.loop(emit.constant(0), whole, step * emit.vector_bytes, sums) as part:
             part.carried = added(part.carried, part.place, step)
         return added(part.carried, whole, rest)
 

@@ -1,0 +1,56 @@
+"""Kernels in every variant: what it gives does not depend on it but for rounding, and is the same bits every time."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_models.kernels.chain import define_gradients
+from sparse_models.kernels.cpu._pass import tile_by_tile
+from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
+from sparse_models.kernels.variant import Variant
+from tests.helpers.kernel_checks import BATCHES, Watcher, close
+from tests.sparse_models.kernels.test_chain import links
+from tests.sparse_models.kernels.test_kernels import problem
+from tests.strategies import seeds, variants
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+DTYPES = [torch.float32, torch.float64]
+
+
+@settings(max_examples=12)
+@given(seeds, st.sampled_from(BATCHES), st.sampled_from(DTYPES), variants)
+def test_products_in_every_variant_are_what_their_definitions_say(
+    seed: int, batch: int, dtype: torch.dtype, variant: Variant
+) -> None:
+    structure, values, x, bias, grad = problem(seed, 23, 41, batch, 0.3, dtype)
+    defined = define_product(structure, values, x, bias, relu=True, passed=grad)
+    found = [product(structure, values, x, bias, relu=True, passed=grad, variant=variant) for _ in range(3)]
+    close(found[0], defined)
+    totals = [sampled(structure, grad, x, variant) for _ in range(3)]
+    close(totals[0], define_sampled(structure, grad, x))
+    assert all(torch.equal(first, again) for first, *others in (found, totals) for again in others)
+
+
+@settings(max_examples=6)
+@given(seeds, st.sampled_from([1, 70, 300]), st.sampled_from(DTYPES), variants)
+def test_a_chain_in_every_variant_is_what_its_definition_says(
+    seed: int, batch: int, dtype: torch.dtype, variant: Variant
+) -> None:
+    linked = links(seed, (20, 33, 5), 0.3, dtype, with_bias=True)
+    x, labels = torch.randn(batch, 20, dtype=dtype), torch.arange(batch) % 5
+    found, defined = tile_by_tile(linked, x, labels, variant), define_gradients(linked, x, labels)
+    close(found.loss, defined.loss)
+    for mine, its in zip(found.values + found.biases, defined.values + defined.biases, strict=True):
+        close(mine, its)
+
+
+@pytest.mark.parametrize("variant", [Variant(3, 8, 16, 3), Variant(1, 1, 32, 2)], ids=str)
+def test_every_variant_touches_what_is_its_own(watcher: Watcher, variant: Variant) -> None:
+    structure, values, x, bias, grad = problem(1, 5, 6, 70, 0.4, torch.float32)
+    close(product(structure, values, x, bias, variant=variant), define_product(structure, values, x, bias))
+    close(sampled(structure, grad, x, variant), define_sampled(structure, grad, x))
+    tile_by_tile(links(0, (4, 5, 3), 0.5, torch.float32, with_bias=True), torch.randn(70, 4), torch.arange(70) % 3, variant)
+    assert watcher.written
+    assert not watcher.outside
+    assert not watcher.contested
