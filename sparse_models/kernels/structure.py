@@ -30,7 +30,7 @@ class Structure(NamedTuple):
     @property
     def rows(self) -> int:
         """The number of rows."""
-        return len(self.pointers) - 1
+        return self.pointers.numel() - 1
 
     @property
     def sizes(self) -> Sizes:

@@ -16,7 +16,7 @@ from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
 from sparse_models.kernels.cpu._loss import cross_entropy
 from sparse_models.kernels.cpu._team import run, threads
-from sparse_models.kernels.cpu._tile import PANEL_BYTES, TILE_BYTES, TOGETHER, Sums, add_to, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu._tile import TILE_BYTES, TOGETHER, Sums, add_to, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm
 from sparse_models.kernels.cpu.blocks.products import whole_blocks
 from sparse_models.kernels.cpu.csr._matrix import CsrForm
@@ -53,7 +53,7 @@ def _rows(heights: Sequence[int]) -> int:
 def default(links: Sequence[Link]) -> Variant:
     """Return the variant that suits most machines: a tile goes through all layers where a second cache holds it in all."""
     fits = _rows(_heights(links)) * CHUNKS * vector_bytes() <= TILE_BYTES
-    return Variant(CHUNKS if fits else 0, TOGETHER, vector_bytes(), threads(), PANEL_BYTES)
+    return Variant(CHUNKS if fits else 0, TOGETHER, vector_bytes(), threads())
 
 
 def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor, variant: Variant | None = None) -> Gradients:

@@ -15,7 +15,6 @@ from sparse_models.kernels.variant import Variant
 
 CHUNKS = SUMS = 8  # vectors in a tile: as many sums as hide the time that a multiply-add takes
 TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through
-PANEL_BYTES = 3 * 2**14  # of a tile's rows that are walked at a time, unless another variant is chosen: of the first cache
 TOGETHER = 4  # non-zeros of a row at a time, unless another variant is chosen
 
 
@@ -33,7 +32,7 @@ def default(features: int) -> Variant:
     share then what a non-zero costs beside them.
     """
     most = min(CHUNKS, max(CHUNKS // 2, TILE_BYTES // (features * vector_bytes())))
-    return Variant(most, TOGETHER, vector_bytes(), threads(), PANEL_BYTES)
+    return Variant(most, TOGETHER, vector_bytes(), threads())
 
 
 def of_bias(bias: Tensor | None) -> tuple[Tensor, int]:

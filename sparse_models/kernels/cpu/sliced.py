@@ -14,10 +14,11 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
+from sparse_models.kernels.candidates import team_for
 from sparse_models.kernels.cpu._arithmetic import BYTES, name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE, TICKETS, Emitter
-from sparse_models.kernels.cpu._team import passed, run, run_on, threads_for
+from sparse_models.kernels.cpu._team import passed, run, run_on, threads
 from sparse_models.kernels.cpu._tile import emitter_for
 from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure
@@ -96,11 +97,16 @@ def refill(packed: Sliced, values: Tensor) -> None:
     torch.index_select(torch.cat([values.detach(), values.new_zeros(1)]), 0, packed.sources, out=packed.values)
 
 
-def product(packed: Sliced, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return the packed matrix times x [columns], plus bias [rows]: [rows], all contiguous."""
-    result, team = x.new_empty(packed.height), threads_for(len(packed.values))
+def product(packed: Sliced, x: Tensor, bias: Tensor | None = None, team: int | None = None) -> Tensor:
+    """Return the packed matrix times x [columns], plus bias [rows], by a team of threads: [rows], all contiguous."""
+    team = team or _team_for(packed, x, bias)
+    result = x.new_empty(packed.height)
     run(_function(packed, bias), _arguments(packed, x, result, bias, team), team)
     return result
+
+
+def _team_for(packed: Sliced, x: Tensor, bias: Tensor | None) -> int:
+    return team_for("sample", (len(x), packed.height), packed.values, lambda team: product(packed, x, bias, team))
 
 
 def _function(packed: Sliced, bias: Tensor | None) -> int:
@@ -119,14 +125,15 @@ class Ready:
     def __init__(self, packed: Sliced, values: Tensor, bias: Tensor | None, x: Tensor, result: Tensor) -> None:
         """Hold it for a layer's own values and bias, and for x [1, in] like this one."""
         self.values, self.bias, self.version, self.places = values, bias, values._version, _places(values, bias)  # noqa: SLF001
-        self.shape, self.dtype, self.team = x.shape, x.dtype, threads_for(len(packed.values))
+        self.shape, self.dtype, self.threads = x.shape, x.dtype, threads()
+        self.team = _team_for(packed, x.reshape(-1).contiguous(), bias)
         self.result_shape, self.function = result.shape, _function(packed, bias)
         self.packed, self.numbers = packed, passed(_arguments(packed, x, result, bias, self.team))
 
     def product(self, values: Any, bias: Any, x: Tensor) -> Tensor | None:
         """Return x [1, in] times the weights, plus bias: [1, out]; None where anything is not as it was."""
         is_known = values is self.values and bias is self.bias and values._version == self.version  # noqa: SLF001
-        if not (is_known and _places(values, bias) == self.places and threads_for(len(self.packed.values)) == self.team):
+        if not (is_known and _places(values, bias) == self.places and threads() == self.threads):
             return None
         if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or not x.is_contiguous() or x.is_neg():
             return None

@@ -8,17 +8,18 @@ multiply-add, and nothing else.
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.candidates import chosen
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run
-from sparse_models.kernels.cpu._tile import Piece, Sums, default, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm, Panel
 from sparse_models.kernels.cpu.csr._panels import panel_columns
 from sparse_models.kernels.cpu.csr._single import single, single_sampled
@@ -69,7 +70,10 @@ def product(
     result = x.new_empty(sizes.rows, batch)
     if batch == 0:
         return result
-    dtype, variant = name_of(x.dtype), variant or default(structure.columns)
+    dtype = name_of(x.dtype)
+    if variant is None:
+        again = partial(product, structure, values, x, bias, relu=relu, passed=passed, order=order)
+        variant = chosen("product", structure, x, again)
     if batch == 1:
         team, values = variant.threads, values if order is None else permuted(values, order)
         arrays = (structure.pointers, structure.indices, values, x, result)
@@ -101,7 +105,9 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
     sizes, batch = structure.sizes, x.shape[1]
     if batch == 0 or sizes.nnz == 0:
         return x.new_zeros(sizes.nnz)
-    dtype, variant = name_of(x.dtype), variant or default(structure.columns)
+    dtype = name_of(x.dtype)
+    if variant is None:
+        variant = chosen("sampled", structure, x, partial(sampled, structure, grad, x))
     if batch == 1:
         blocks, team = row_blocks(sizes.rows, 1, variant.threads)
         sums = x.new_empty(sizes.nnz)
@@ -115,10 +121,10 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
     return sums[0] if plan.parts == 1 else sums.sum(0)
 
 
-def tile_bytes(structure: Structure, batch: int, dtype: torch.dtype) -> int:
-    """Return the bytes of the packed rows that a product loads its vectors from, over and over."""
-    variant = default(structure.columns)
-    chunks, _ = tiling(batch, name_of(dtype), variant.vectors, variant.vector_bytes)
+def tile_bytes(kernel: str, structure: Structure, x: Tensor) -> int:
+    """Return the bytes of the packed rows that a "product" or "sampled" product with x [columns, batch] loads vectors from."""
+    variant = chosen(kernel, structure, x, None)
+    chunks, _ = tiling(x.shape[1], name_of(x.dtype), variant.vectors, variant.vector_bytes)
     return panel_columns(structure.sizes, chunks, variant) * chunks * variant.vector_bytes
 
 
