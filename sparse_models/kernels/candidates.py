@@ -39,6 +39,7 @@ def of_product(first: Variant, batch: int, dtype: str) -> list[Variant]:
     tried = [first._replace(vectors=vectors, together=together) for vectors in (2, 4, 8) for together in (4, 8)]
     # Some processors are faster at half as many numbers at a time; and to wake a thread may take longer than all of the work.
     tried += [first._replace(together=8, vector_bytes=max(16, first.vector_bytes // 2)), first._replace(threads=1)]
+    tried += [first._replace(panel_bytes=size) for size in (0, 2**15)]  # there are first caches of 32 and of 48 KiB
     return different([first, *tried], batch, dtype)
 
 

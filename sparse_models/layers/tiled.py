@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from sparse_models.kernels.cuda._compile import why_absent
 from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.source import Source
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.structure import Structure, cut
 from sparse_models.layers._base import INPUT_GRADIENT, WEIGHT_GRADIENT, register_layer
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
 
@@ -60,6 +60,23 @@ class Tiled(OwnKernels):
         """Return where x is, and so which kernels multiply it."""
         return "cuda" if on_a_gpu(x) else x.device.type
 
+    def index_units(self, units: Tensor) -> None:
+        """Store the structure of the kept units [grid], and where rows start in each piece of columns."""
+        super().index_units(units)
+        for name in ("row_starts", "column_starts"):
+            self.register_buffer(name, None, persistent=False)
+        if not units.is_cuda:  # whose kernels know no pieces
+            self.row_starts, self.column_starts = (cut(*structure[:3]) for structure in self.structures)
+
+    @property
+    def structures(self) -> tuple[Structure, Structure]:
+        """The structure of the weight [out, in] and that of its transpose."""
+        own = cast("dict[str, Tensor]", self._buffers)
+        return (
+            Structure(own["row_pointers"], own["columns"], self.in_features, own.get("row_starts")),
+            Structure(own["column_pointers"], own["rows"], self.out_features, own.get("column_starts")),
+        )
+
     def at_once(self, x: Tensor) -> Tensor | None:
         """Return the product of one sample where nothing has changed since the last one's; None elsewhere."""
         if self.training or torch.is_grad_enabled() or not isinstance(self._frozen, sliced.Frozen):
@@ -69,7 +86,7 @@ class Tiled(OwnKernels):
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
         if self.is_for_few(x):
-            structure: Structure = self.structures[0]  # type: ignore[assignment]  # a CSR structure
+            structure: Structure = self.structures[0]
             return self.frozen.product(structure, self.own("values"), x, self.own("bias"))
         if torch.is_grad_enabled():
             self.outdate()
@@ -129,12 +146,12 @@ class Tiled(OwnKernels):
         return super().weight_bytes if held is None else held
 
     def tile_bytes(self, product: int, batch: int) -> int | None:
-        """Return the bytes of a thread's tile, on a GPU of a multiprocessor's shared memory; few samples have none."""
+        """Return the bytes of a panel of a tile, on a GPU of a multiprocessor's shared memory; few samples have none."""
         if self.values.is_cuda:
             return small_batch.MOST_SHARED if batch > small_batch.LARGEST_BATCH else None
         if batch == 1:
             return None
-        structure: Structure = self.structures[product == INPUT_GRADIENT]  # type: ignore[assignment]  # a CSR structure
+        structure = self.structures[product == INPUT_GRADIENT]
         x = self.values.new_empty(structure.columns, batch)
         return tiled.tile_bytes("sampled" if product == WEIGHT_GRADIENT else "product", structure, x)
 
@@ -158,7 +175,7 @@ class Tiled(OwnKernels):
         """Return the matrix that holds values[order] [nnz] times x [columns, batch]: [rows, batch]."""
         if on_a_gpu(x):
             return on_gpu.product(structure, values, x, order=order)
-        return super().multiply_transposed(structure, values, order, x)
+        return tiled.product(structure, values, x, order=order)
 
     @staticmethod
     def sample(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:

@@ -203,5 +203,5 @@ def test_a_layer_counts_the_bytes_that_its_last_product_read() -> None:
     before = layer.weight_bytes
     with torch.no_grad():
         layer(x)
-    structure: Structure = layer.structures[0]  # type: ignore[assignment]  # a CSR structure
+    structure = layer.structures[0]
     assert layer.weight_bytes == sliced.pack(structure, layer.values).bytes_read != before
