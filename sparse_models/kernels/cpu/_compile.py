@@ -42,6 +42,11 @@ def vector_bytes() -> int:
     return machine().vector_bytes
 
 
+def has(feature: str) -> bool:
+    """Tell whether kernels may use a feature of processors, by LLVM's name."""
+    return f"+{feature}" in machine().features.split(",")
+
+
 def _target() -> binding.TargetMachine:
     """Return a description of the machine; an engine takes its own over."""
     binding.initialize_native_target()
