@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu import tiled
+from sparse_models.kernels.cpu._arithmetic import computed
+from sparse_models.kernels.cpu._compile import short_on_cpu
 from sparse_models.kernels.cpu.few import frozen as few
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.cpu.transpose import transposed
@@ -22,7 +24,7 @@ from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import INPUT_GRADIENT, register_layer
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
 
-NUMBERS = {"cpu": ("float32", "float64"), "cuda": ("float32", "float16", "bfloat16")}
+NUMBERS = {"cpu": ("float32", "float64", *short_on_cpu()), "cuda": ("float32", "float16", "bfloat16")}
 MISSING = why_absent()
 
 
@@ -136,22 +138,27 @@ class Tiled(OwnKernels):
         if self.values.is_cuda:
             return small_batch.MOST_SHARED if batch > small_batch.LARGEST_BATCH else None
         features = self.out_features if product == INPUT_GRADIENT else self.in_features
-        return None if batch == 1 else tiled.tile_bytes(features, batch, self.values.dtype)
+        return None if batch == 1 else tiled.tile_bytes(features, batch, computed(self.values.dtype))
 
     @staticmethod
     def turned(x: Tensor) -> Tensor:
-        """Return x [batch, features], in any strides, as [features, batch], contiguous."""
-        return x.t().contiguous() if on_a_gpu(x) else transposed(x)
+        """Return x [batch, features], in any strides, as [features, batch], contiguous; on a CPU in float32 where in 16 bit."""
+        return x.t().contiguous() if on_a_gpu(x) else transposed(x.to(computed(x.dtype)))
 
     @staticmethod
     def permuted(values: Tensor, order: Tensor) -> Tensor:
-        """Return values[order] [nnz]."""
-        return values.index_select(0, order) if on_a_gpu(values) else permuted(values, order)
+        """Return values[order] [nnz]; on a CPU in float32 where in 16 bit."""
+        return values.index_select(0, order) if on_a_gpu(values) else permuted(values.to(computed(values.dtype)), order)
 
     @staticmethod
     def multiply(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch]."""
-        return on_gpu.product(structure, values, x, bias) if on_a_gpu(x) else tiled.product(structure, values, x, bias)
+        if on_a_gpu(x):
+            return on_gpu.product(structure, values, x, bias)
+        if values.dtype == x.dtype:
+            return tiled.product(structure, values, x, bias)
+        wide_bias = None if bias is None else bias.to(x.dtype)
+        return tiled.product(structure, values.to(x.dtype), x, wide_bias).to(values.dtype)
 
     @classmethod
     def multiply_transposed(cls, structure: Structure, values: Tensor, order: Tensor, x: Tensor) -> Tensor:
@@ -166,9 +173,13 @@ class Tiled(OwnKernels):
         return sampled_on_gpu.sampled(structure, grad, x) if on_a_gpu(x) else tiled.sampled(structure, grad, x)
 
     def link(self) -> Link:
-        """Return the layer as a fused kernel takes it."""
+        """Return the layer as a fused kernel takes it: on a CPU in float32 where in 16 bit."""
         self.outdate()
-        return super().link()
+        link = super().link()
+        if on_a_gpu(link.values):
+            return link
+        dtype = computed(link.values.dtype)
+        return link._replace(values=link.values.to(dtype), bias=None if link.bias is None else link.bias.to(dtype))
 
 
 def on_a_gpu(x: Tensor) -> bool:

@@ -229,7 +229,8 @@ def test_a_chain_passes_the_gate(device: str) -> None:
 @pytest.mark.parametrize(
     ("on", "batch", "learning", "layout"),
     [("cuda", 8, False, "batch-major"), ("cuda", 8, True, "feature-major"), ("cuda", 17, False, "feature-major"),
-     ("cpu", few_on_cpu.largest_batch(), False, "batch-major"), ("cpu", few_on_cpu.largest_batch() + 1, False, "feature-major")],
+     ("cpu", few_on_cpu.largest_batch(), False, "batch-major"),
+     ("cpu", few_on_cpu.largest_batch() + 1, False, "feature-major")],
 )  # fmt: skip
 def test_few_samples_are_taken_as_they_come(
     monkeypatch: pytest.MonkeyPatch, on: str, batch: int, learning: bool, layout: str
