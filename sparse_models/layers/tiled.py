@@ -21,7 +21,7 @@ from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure
-from sparse_models.layers._base import INPUT_GRADIENT, register_layer
+from sparse_models.layers._base import INPUT_GRADIENT, WEIGHT_GRADIENT, register_layer
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
 
 NUMBERS = {"cpu": ("float32", "float64", *short_on_cpu()), "cuda": ("float32", "float16", "bfloat16")}
@@ -137,8 +137,11 @@ class Tiled(OwnKernels):
         """Return the bytes of a thread's tile, on a GPU of a multiprocessor's shared memory; few samples have none."""
         if self.values.is_cuda:
             return small_batch.MOST_SHARED if batch > small_batch.LARGEST_BATCH else None
-        features = self.out_features if product == INPUT_GRADIENT else self.in_features
-        return None if batch == 1 else tiled.tile_bytes(features, batch, computed(self.values.dtype))
+        if batch == 1:
+            return None
+        structure: Structure = self.structures[product == INPUT_GRADIENT]  # type: ignore[assignment]  # a CSR structure
+        x = self.values.new_empty(structure.columns, batch, dtype=computed(self.values.dtype))
+        return tiled.tile_bytes("sampled" if product == WEIGHT_GRADIENT else "product", structure, x)
 
     @staticmethod
     def turned(x: Tensor) -> Tensor:

@@ -6,16 +6,18 @@ the tile's row of its column, and added to sums that stay in registers. One load
 """
 
 import math
+from functools import partial
 
 import torch
 from llvmlite import ir
 from torch import Tensor
 
+from sparse_models.kernels.candidates import chosen
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE, SMALL_BYTES
 from sparse_models.kernels.cpu._team import run
-from sparse_models.kernels.cpu._tile import CsrForm, Piece, default, emitter_for, of_bias, row_product, row_sampled, tiling
+from sparse_models.kernels.cpu._tile import CsrForm, Piece, emitter_for, of_bias, row_product, row_sampled, tiling
 from sparse_models.kernels.structure import Structure
 from sparse_models.kernels.variant import Variant
 
@@ -59,7 +61,9 @@ def product(
     result = x.new_empty(rows, batch)
     if batch == 0:
         return result
-    dtype, variant = name_of(x.dtype), variant or default(structure.columns)
+    dtype = name_of(x.dtype)
+    if variant is None:
+        variant = chosen("product", structure, x, partial(product, structure, values, x, bias, relu=relu, passed=passed))
     form = CsrForm.of(structure, variant)
     if batch == 1:
         team = variant.threads
@@ -91,7 +95,9 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
     batch, nnz = x.shape[1], len(structure.indices)
     if batch == 0 or nnz == 0:
         return x.new_zeros(nnz)
-    dtype, variant = name_of(x.dtype), variant or default(structure.columns)
+    dtype = name_of(x.dtype)
+    if variant is None:
+        variant = chosen("sampled", structure, x, partial(sampled, structure, grad, x))
     form = CsrForm.of(structure, variant)
     if batch == 1:
         blocks, team = row_blocks(structure.rows, 1, variant.threads)
@@ -110,11 +116,11 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
     return sums[0] if parts == 1 else sums.sum(0)
 
 
-def tile_bytes(features: int, batch: int, dtype: torch.dtype) -> int:
-    """Return the bytes of the packed tile of so many features that a product loads its vectors from."""
-    variant = default(features)
-    chunks, _ = tiling(batch, name_of(dtype), variant.vectors, variant.vector_bytes)
-    return features * chunks * variant.vector_bytes
+def tile_bytes(kernel: str, structure: Structure, x: Tensor) -> int:
+    """Return the bytes of the packed tile that a "product" or "sampled" product with x [columns, batch] loads vectors from."""
+    variant = chosen(kernel, structure, x, None)
+    chunks, _ = tiling(x.shape[1], name_of(x.dtype), variant.vectors, variant.vector_bytes)
+    return structure.columns * chunks * variant.vector_bytes
 
 
 def _scratch(team: int, structure: Structure, chunks: int, variant: Variant) -> Tensor:

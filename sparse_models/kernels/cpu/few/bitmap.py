@@ -41,6 +41,11 @@ class Bitmap(NamedTuple):
     width: int  # columns
 
     @property
+    def kernel(self) -> str:
+        """The name of its kernel."""
+        return "bitmap"
+
+    @property
     def bytes_read(self) -> int:
         """The bytes that a product reads of it."""
         return sum(tensor.nbytes for tensor in (self.values, self.bits, self.starts))

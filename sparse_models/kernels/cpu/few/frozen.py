@@ -6,8 +6,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.candidates import team_for
 from sparse_models.kernels.cpu._emit import TICKETS
-from sparse_models.kernels.cpu._team import passed, run, run_on, threads_for
+from sparse_models.kernels.cpu._team import passed, run, run_on, threads
 from sparse_models.kernels.cpu.few import bitmap, sliced
 from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure
@@ -19,7 +20,11 @@ class Packed(Protocol):
     """What a packed copy of a matrix [rows, columns] is to a product; each form of it says what its methods mean."""
 
     @property
+    def kernel(self) -> str: ...  # noqa: D102
+    @property
     def values(self) -> Tensor: ...  # noqa: D102
+    @property
+    def height(self) -> int: ...  # noqa: D102
     @property
     def bytes_read(self) -> int: ...  # noqa: D102
     def work(self, batch: int) -> int: ...  # noqa: D102
@@ -61,12 +66,18 @@ DENSITIES = {(False, True): (0.5, 0.0), (False, False): (0.08, 0.017), (True, Tr
 LARGE = 2**23  # weights
 
 
-def product(packed: Packed, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x [batch, columns] times the packed matrix transposed, plus bias [rows]: [batch, rows], contiguous."""
-    batch = len(x)
-    x, result, team = packed.taken(x), packed.room(batch), threads_for(packed.work(batch))
-    run(packed.function(batch, has_bias=bias is not None), packed.arguments(x, result, bias, team), team)
+def product(packed: Packed, x: Tensor, bias: Tensor | None = None, team: int | None = None) -> Tensor:
+    """Return x [batch, columns] times the packed matrix transposed, plus bias, by so many threads: [batch, rows]."""
+    team = team or _team_for(packed, x, bias)
+    taken, result = packed.taken(x), packed.room(len(x))
+    run(packed.function(len(x), has_bias=bias is not None), packed.arguments(taken, result, bias, team), team)
     return packed.given(result)
+
+
+def _team_for(packed: Packed, x: Tensor, bias: Tensor | None) -> int:
+    batch, columns = x.shape
+    asked = (packed.kernel, (columns, packed.height), batch, packed.values.numel(), x.dtype)
+    return team_for(asked, packed.work(batch), lambda team: product(packed, x, bias, team))
 
 
 class Ready:
@@ -75,8 +86,8 @@ class Ready:
     def __init__(self, packed: Packed, values: Tensor, bias: Tensor | None, x: Tensor) -> None:
         """Hold it for a layer's own values and bias, and for x [batch, in] like this one."""
         self.values, self.bias, self.version, self.places = values, bias, values._version, _places(values, bias)  # noqa: SLF001
-        self.shape, self.dtype, self.work = x.shape, x.dtype, packed.work(len(x))
-        self.team, self.function = threads_for(self.work), packed.function(len(x), has_bias=bias is not None)
+        self.shape, self.dtype, self.threads = x.shape, x.dtype, threads()
+        self.team, self.function = _team_for(packed, x, bias), packed.function(len(x), has_bias=bias is not None)
         taken, result = packed.taken(x), packed.room(len(x))
         self.takes_it, self.gives_it = taken.data_ptr() == x.data_ptr(), packed.given(result) is result
         self.room = result.shape, result.dtype
@@ -85,7 +96,7 @@ class Ready:
     def product(self, values: Any, bias: Any, x: Tensor) -> Tensor | None:
         """Return x [batch, in] times the weights, plus bias: [batch, out]; None where anything is not as it was."""
         is_known = values is self.values and bias is self.bias and values._version == self.version  # noqa: SLF001
-        if not (is_known and _places(values, bias) == self.places and threads_for(self.work) == self.team):
+        if not (is_known and _places(values, bias) == self.places and threads() == self.threads):
             return None
         if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or x.is_neg():
             return None

@@ -35,6 +35,11 @@ class Sliced(NamedTuple):
     height: int  # rows
 
     @property
+    def kernel(self) -> str:
+        """The name of its kernel."""
+        return "sample"
+
+    @property
     def bytes_read(self) -> int:
         """The bytes that a product reads of it."""
         read = (self.values, self.codes, self.windows, self.pointers, self.rows)
