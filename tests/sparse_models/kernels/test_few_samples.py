@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sparse_models.kernels.cpu import _compile
 from sparse_models.kernels.cpu.few import bitmap, frozen, sliced
 from sparse_models.kernels.structure import Structure
 from sparse_models.layers._feature_major.csr_storage import compress
-from tests.helpers.kernel_checks import Watcher
+from tests.helpers.kernel_checks import Watcher, forget_kernels
 from tests.strategies import generator, seeds
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -143,3 +144,17 @@ def test_a_form_is_chosen_for_what_it_takes(rows: int, columns: int, dtype: torc
         assert bitmap.is_possible(dtype)
         assert batch <= frozen.LARGEST_BATCH
     assert frozen.form_for(rows, columns, 0, dtype, batch) is None
+
+
+def test_without_the_instructions_there_is_no_bitmap_and_16_bit_is_computed_by_shifts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a processor with AVX2 alone: what is compiled for it holds no instruction that it lacks, and gives the same."""
+    own = _compile.machine()
+    features = ",".join(one for one in own.features.split(",") if "avx512" not in one and "avx10" not in one)
+    narrow = own._replace(name="haswell", features=features, vector_bytes=min(32, own.vector_bytes))
+    monkeypatch.setattr(_compile, "machine", lambda: narrow)
+    forget_kernels()
+    for dtype in DTYPES:
+        assert not bitmap.is_possible(dtype)
+        structure, values, x, bias = problem(0, 40, 500, 0.2, dtype, is_even=False)
+        agrees(frozen.product(sliced.pack(structure, values), x, bias), define_product(structure, values, x, bias), dtype)
+    forget_kernels()
