@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from sparse_models.kernels.choice import variant_for
@@ -25,13 +26,14 @@ def chosen(kernel: str, structure: Structure, x: Tensor, call: Callable[..., Ten
     )
 
 
-def team_for(kernel: str, sizes: tuple[int, int], values: Tensor, call: Callable[[int], Tensor]) -> int:
-    """Return how many threads multiply one sample with so many values: one where to wake the others takes longer."""
-    first = Variant(1, 1, vector_bytes(), threads_for(values.numel()))
+def team_for(asked: tuple[str, tuple[int, ...], int, int, torch.dtype], weights: int, call: Callable[[int], Tensor]) -> int:
+    """Return how many threads multiply few samples, whose product takes as long as that of one with so many weights.
+
+    One does where to wake the others takes longer. What is asked is a Work but for its threads.
+    """
+    first = Variant(1, 1, vector_bytes(), threads_for(weights))
     both = [first, *(first._replace(threads=team) for team in {1, threads()} - {first.threads})]
-    return variant_for(
-        (kernel, sizes, 1, values.numel(), values.dtype), lambda: both, lambda variant: call(variant.threads)
-    ).threads
+    return variant_for(asked, lambda: both, lambda variant: call(variant.threads)).threads
 
 
 def of_product(first: Variant, batch: int, dtype: str) -> list[Variant]:
