@@ -11,7 +11,6 @@ from torch.nn.utils import prune
 from sparse_models.errors import InputError
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu.few import bitmap, frozen, sliced
-from sparse_models.kernels.structure import Structure
 from sparse_models.layers.tiled import Tiled
 from sparse_models.masks import random_mask
 from sparse_models.training import OPTIMIZERS
