@@ -45,9 +45,12 @@ def cubic(until: float) -> Sparsification:
 
 def in_rounds(count: int, until: float) -> Sparsification:
     """Return the schedule of `count` prunings, the last at `until`, each of the same fraction of the weights that are left."""
-    return lambda final, progress: (
-        1 - (1 - final) ** (int(progress / until * count) / count) if progress < until else final  # none before the first
-    )
+
+    def sparsity(final: float, progress: float) -> float:
+        done = int(progress / until * count + 1e-9)  # a step that is at a round's end is not to be rounded to before it
+        return 1 - (1 - final) ** (done / count) if done < count else final
+
+    return sparsity
 
 
 @dataclass(frozen=True)
