@@ -43,7 +43,7 @@ def from_file(path: Path) -> Data:
     import numpy as np  # noqa: PLC0415  # torch does without it
 
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # an array alone is no context
             missing = [name for name in ("x", "y") if name not in arrays]
             if missing:
                 held = ", ".join(arrays.files) or "none"
@@ -51,7 +51,7 @@ def from_file(path: Path) -> Data:
             return own_data(arrays["x"], arrays["y"], str(path))
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, BadZipFile) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             f"expected a file that numpy.savez wrote at {path}, got none that can be read ({reason}); check the path"
@@ -101,6 +101,8 @@ def own_data(x: Any, y: Any, name: str) -> Data:
     Raises InputError, one sentence that begins with `name`, for other shapes, numbers that are not finite, or labels that are
     not each whole number from 0 on.
     """
+    import numpy as np  # noqa: PLC0415
+
     if x.ndim != 2 or y.shape != x.shape[:1] or min(x.shape) < 1:
         raise InputError(
             f"{name}: expected x [samples, features] and y [samples], got {list(x.shape)} and {list(y.shape)}; reshape them"
@@ -111,7 +113,8 @@ def own_data(x: Any, y: Any, name: str) -> Data:
         raise InputError(f"{name}: expected numbers in x, got {x.dtype}; turn categories into numbers")
     if y.dtype.kind not in "biu":
         raise InputError(f"{name}: expected whole numbers in y, got {y.dtype}; number the classes from 0 on")
-    inputs, labels = torch.from_numpy(x.astype("float32")), torch.from_numpy(y.astype("int64"))
+    with np.errstate(over="ignore"):  # what is too large is told below
+        inputs, labels = torch.from_numpy(x.astype("float32")), torch.from_numpy(y.astype("int64"))
     if not inputs.isfinite().all():
         count = int((~inputs.isfinite()).sum())
         raise InputError(f"{name}: expected finite numbers in x, got {count} that are not; replace them or leave them out")
