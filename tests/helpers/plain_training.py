@@ -232,8 +232,8 @@ def plainly_trained(
             network.move(chosen)
             if rule == "lottery" and [*map(len, chosen)] != [*map(len, masks)]:
                 network.rewind(early)
-    ends = [[tensor.detach() for tensor in tensors] for tensors in (network.weights, network.masks, network.biases)]
-    return Reached(torch.stack(losses), *ends, [network.slots(weight) for weight in network.weights])
+    weights, biases = ([tensor.detach() for tensor in tensors] for tensors in (network.weights, network.biases))
+    return Reached(torch.stack(losses), weights, network.masks, biases, [network.slots(weight) for weight in network.weights])
 
 
 def batches(samples: int, batch: int, seed: int) -> Iterator[Tensor]:
