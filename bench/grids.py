@@ -14,7 +14,8 @@ EXTENTS = ("default", "full")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 COLD_REPLAY = "graph-cold"
 REPLAYED = ("graph", COLD_REPLAY)
-REGIMES = ("warm", "cold", *REPLAYED)  # see bench.engine.rounds
+BUSY = "busy"
+REGIMES = ("warm", "cold", BUSY, *REPLAYED)  # see bench.engine.rounds
 # TensorFloat-32 is float32 as it is stored, whose products a GPU computes from 10 bits of each factor's fraction.
 STORED = {"tf32": "float32"}
 DTYPES = ("float32", "float64", "bfloat16", "float16", *STORED)

@@ -55,7 +55,11 @@ def _skips(case: Case) -> list[pytest.MarkDecorator]:
     elif stored(case.dtype) not in layer.dtypes_on(kind):
         reasons.append(f"{case.layer} runs on {', '.join(layer.dtypes_on(kind))}, not on {case.dtype}")
     if kind == "cpu" and (case.regime in REPLAYED or case.dtype in STORED):
-        what = "graphs to replay; ask for --regime warm or cold" if case.regime in REPLAYED else f"{case.dtype}; leave it out"
+        what = (
+            "graphs to replay; ask for --regime warm, cold or busy"
+            if case.regime in REPLAYED
+            else f"{case.dtype}; leave it out"
+        )
         reasons.append(f"a CPU has no {what}")
     if case.data in DATA.absent:
         reasons.append(f"train {case.data}: {DATA.absent[case.data]}")

@@ -106,12 +106,14 @@ def race(
     timer: Timer = time.perf_counter,
     patience: Patience = PATIENCE,
     evict: Work | None = None,
+    *,
+    is_alone: bool = True,
 ) -> Race:
     """Time `candidate` and `reference` in interleaved pairs, in the order A B B A, and return the pairs.
 
     With a `plan` both must be warm already; without one they are warmed up and planned here. Pairs go on until there are as
     many as the plan says or, where it says none, until `patience` is over. `evict` empties the caches before each call; then
-    a round is one call, and none of them settles.
+    a round is one call, and none of them settles. Where it `is_alone` no longer, by intention, pairs count that are disturbed.
     """
     plan = warm_up(candidate, reference, device) if plan is None else plan
     if evict is not None:
@@ -146,8 +148,8 @@ def race(
             took[arm].append(time_round(work, loops, device, timer, evict, queueing[arm]))
         pairs.dense_seconds.append(took[0][-1].seconds)
         pairs.seconds.append(took[1][-1].seconds)
-        dense_waited.append(took[0][-1].waited)
-        waited.append(took[1][-1].waited)
+        dense_waited.append(took[0][-1].waited * is_alone)
+        waited.append(took[1][-1].waited * is_alone)
     timed = sum(pairs.seconds) * plan.loops * calls_of(candidate)
     timed += sum(pairs.dense_seconds) * plan.dense_loops * calls_of(reference)
     if before.waited_for_itself(Usage.now()):

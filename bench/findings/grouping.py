@@ -9,7 +9,13 @@ from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import process_interval
 from sparse_models.layers import LAYERS
 
-REGIMES = {"warm": "", "cold": ", cold caches", "graph": ", graph replay", "graph-cold": ", graph replay, cold weights"}
+REGIMES = {
+    "warm": "",
+    "cold": ", cold caches",
+    "busy": ", busy neighbours",
+    "graph": ", graph replay",
+    "graph-cold": ", graph replay, cold weights",
+}
 NARROW = "narrow dense"  # with as many weights as a layer of its sparsity keeps
 
 

@@ -40,8 +40,8 @@ def add_options(group: Any) -> None:
         "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
         "--dtype": f"number types ({', '.join(grids.DTYPES)}); default: float32, and dense in bfloat16 if the machine has it",
         "--threads": "numbers of CPU threads; default: PyTorch's own, or fewer where a quota of CPU time is",
-        "--regime": f"regimes ({', '.join(grids.REGIMES)}): warm caches, cold ones, a CUDA graph replayed, with cold weights; "
-        "default: warm, on a GPU graph, or graph-cold for the forward pass of few samples",
+        "--regime": f"regimes ({', '.join(grids.REGIMES)}): warm caches, cold ones, busy cores, a CUDA graph replayed, "
+        "with cold weights; default: warm, on a GPU graph, or graph-cold for the forward pass of few samples",
         "--skew": "variation of the rows' non-zeros, as 0.25 (pruned layers have about that); default: 0, masks at random",
         "--distribution": f"of sparsity over layers, for train ({', '.join(DISTRIBUTIONS)}); default: {grids.DISTRIBUTION}",
         "--data": f"data sets for train ({', '.join((*DATA, *FORMS))}); default: {', '.join(grids.DEFAULT_PROTOCOLS)}",
