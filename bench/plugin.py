@@ -107,11 +107,13 @@ def case(
     seed: int,
     regime: str,
     skew: float,
+    distribution: str,
 ) -> Iterator[Case]:
     """The case at hand, with PyTorch set to its number of threads while it runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed, regime, skew)
+    what = (op, model, layer, update, shape, sparsity, device, dtype, threads)
+    yield Case(*what, data, protocol, seed, regime, skew, distribution)
     torch.set_num_threads(before)
 
 
