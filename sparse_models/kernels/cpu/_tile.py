@@ -49,12 +49,12 @@ def emitter_for(dtype: str, vector_bytes: int) -> Emitter:
 
 
 class Sums(NamedTuple):
-    """What a product does with a row's vectors: begins with, takes up again, keeps for later, and makes of them in the end."""
+    """What the vectors of a product's rows are to begin with, what is made of them, and where they are kept in between."""
 
     begin: Callable[[Any], list[Any]]  # given the row
-    resume: Callable[[Any], list[Any]]
-    keep: Callable[[Any, list[Any]], None]
     finish: Callable[[Any, list[Any]], None]
+    kept: Any  # a packed tile of the rows
+    chunks: int  # vectors of a row
 
 
 def add_to(emit: Emitter, number: Any, address: Any, is_first: Any) -> None:
