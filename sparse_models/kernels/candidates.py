@@ -8,19 +8,20 @@ from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._team import threads, threads_for
-from sparse_models.kernels.cpu._tile import default, tiling
+from sparse_models.kernels.cpu._tile import tiling
+from sparse_models.kernels.cpu.csr._panels import default
 from sparse_models.kernels.structure import Structure
 from sparse_models.kernels.variant import Variant
 
 
 def chosen(kernel: str, structure: Structure, x: Tensor, call: Callable[..., Tensor] | None) -> Variant:
     """Return the variant for a product with x [columns, batch], measured by way of `call` where it is not known yet."""
-    columns, batch, dtype = structure.columns, x.shape[1], x.dtype
+    sizes, batch, dtype = structure.sizes, x.shape[1], x.dtype
     if batch == 1:
-        return default(columns)
+        return default(sizes)
     return variant_for(
-        (kernel, (columns, structure.rows), batch, structure.indices.numel(), dtype),
-        lambda: of_product(default(columns), batch, name_of(dtype)),
+        (kernel, (sizes.columns, sizes.rows), batch, sizes.nnz, dtype),
+        lambda: of_product(default(sizes), batch, name_of(dtype)),
         call and (lambda variant: call(variant=variant)),
     )
 

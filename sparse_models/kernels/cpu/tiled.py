@@ -28,6 +28,7 @@ from sparse_models.kernels.structure import Sizes, Structure
 from sparse_models.kernels.variant import Variant
 
 TILES_PER_PART = 8  # of a batch, at least: each part has sums of its own to be written and added up
+KEPT_BYTES = 2**18  # of the second cache, for what rows have come to between panels
 MOST_ORDERED = 4  # tiles, above which it takes less time to put values in order once than to look each up in each tile
 TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
 
@@ -144,8 +145,10 @@ def _plan(sizes: Sizes, batch: int, dtype: str, variant: Variant, tiles_per_part
     """Return the plan of a product: parts are as many as tiles, or fewer and whoever takes them the same."""
     chunks, tiles = tiling(batch, dtype, variant.vectors, variant.vector_bytes)
     parts = min(max(1, tiles // tiles_per_part), TASKS_PER_THREAD * variant.threads) if tiles_per_part else tiles
-    blocks, team = row_blocks(sizes.rows, parts, variant.threads)
     form, row_bytes = CsrForm.of(sizes, chunks, variant), chunks * variant.vector_bytes
+    blocks, team = row_blocks(sizes.rows, parts, variant.threads)
+    if not form.is_whole:
+        blocks = max(blocks, sizes.rows * row_bytes // KEPT_BYTES)
     panel_bytes = panel_columns(sizes, chunks, variant) * row_bytes
     # For each thread a tile of a panel's columns, and one of its rows' sums between panels, with room to begin at a cache line.
     own_bytes = panel_bytes + (0 if form.is_whole or tiles_per_part else -(-sizes.rows // blocks) * row_bytes) + CACHE_LINE

@@ -202,7 +202,7 @@ class Matrix(NamedTuple):
                         each(row, vectors)
 
     def row(self, emit: Emitter, row: Any) -> tuple[Any, Any, Any]:
-        """Return where a row's non-zeros start, where those that fill whole groups end, and where all end: of a whole matrix."""
+        """Return where a row's non-zeros start, where those of whole groups end, and where all end: of a whole matrix."""
         start, end = emit.index(self.starts, row), emit.index(self.starts, emit.add(row, 1))
         return start, self.whole_groups(emit, start, end), end
 
