@@ -108,6 +108,7 @@ def case(
     seed: int,
     regime: str,
     skew: float,
+    distribution: str,
 ) -> Iterator[Case]:
     """The case at hand, with PyTorch set to its number of threads while it runs; our kernels are as by default.
 
@@ -116,7 +117,8 @@ def case(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     choice.hold({})
-    yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed, regime, skew)
+    what = (op, model, layer, update, shape, sparsity, device, dtype, threads)
+    yield Case(*what, data, protocol, seed, regime, skew, distribution)
     torch.set_num_threads(before)
     choice.forget()
 

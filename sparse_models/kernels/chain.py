@@ -30,7 +30,7 @@ class Kernels(NamedTuple):
 
 
 def _on_cpu(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
-    return tiled.product(cast("Structure", link.columns), link.transposed_values, slope, passed=passed)
+    return tiled.product(cast("Structure", link.columns), link.values, slope, passed=passed, order=link.transposition)
 
 
 def _blocks_on_cpu(link: Link, slope: Tensor, passed: Tensor) -> Tensor:

@@ -176,7 +176,9 @@ def _numbers(text: str) -> Iterator[tuple[str, int]]:
     for part in text.split(","):
         name, _, number = (piece.strip() for piece in part.partition("="))
         is_power = number.isdecimal() and int(number).bit_count() == 1
-        if name not in Variant._fields or not (is_power or (number.isdecimal() and name in ("vectors", "threads"))):
+        if name not in Variant._fields or not (
+            is_power or (number.isdecimal() and name in ("vectors", "threads", "panel_bytes"))
+        ):
             raise InputError(
                 f"{ASKED}: expected default, measured, or numbers as in {Variant(4, 8, 32, 2)} (together and vector_bytes "
                 f"powers of 2), got {part!r}; unset it to have variants measured"

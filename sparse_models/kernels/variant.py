@@ -11,6 +11,7 @@ class Variant(NamedTuple):
     together: int  # non-zeros of a row at a time, a power of 2
     vector_bytes: int  # of a vector, a power of 2, at most those of the machine's widest
     threads: int  # at most; torch has so many
+    panel_bytes: int = 3 * 2**14  # of a tile's rows that are walked at a time, of the first cache; 0 for all of them
 
     def __str__(self) -> str:
         """Return it as in vectors=8,together=4,vector_bytes=64,threads=2."""
