@@ -1,10 +1,10 @@
-"""The tools beside `pytest bench`: compare saved runs, gate a change, look back, and see what this machine can resolve."""
+"""The tools beside `pytest bench`: compare saved runs, gate a change, look back, and see what this machine can do."""
 
 import argparse
 import io
 import sys
 
-from bench.tools import calibrate, compare, continuous, history
+from bench.tools import calibrate, compare, continuous, history, tune
 from sparse_models.errors import InputError
 
 TOOLS = {
@@ -12,6 +12,7 @@ TOOLS = {
     "continuous": continuous,
     "history": history,
     "calibrate": calibrate,
+    "tune": tune,
 }
 
 

@@ -6,9 +6,10 @@ import pytest
 from _pytest.mark.expression import Expression  # which pytest-benchmark's own -k takes too
 
 from bench import grids
-from bench.cases import Selection, cases
+from bench.cases import cases
 from bench.hooks.state import DESELECTED, SELECTION
 from bench.runs.saved import SavedRow, arm_of
+from bench.selection import Selection
 
 
 def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
@@ -28,6 +29,7 @@ def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
         (row.skew, None if is_training else asked.skews),
         (row.data, asked.data if is_training else None),
         (row.protocol, asked.protocols if is_training else None),
+        (row.distribution, asked.distributions if is_training and row.model != "dense" else None),
     ]
     if any(choice is not None and value not in choice for value, choice in chosen) or _is_left_out(asked, name):
         return False

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from sparse_models.kernels.choice import variant_for
@@ -26,21 +27,25 @@ def chosen(kernel: str, structure: Structure, x: Tensor, call: Callable[..., Ten
     )
 
 
-def team_for(kernel: str, sizes: tuple[int, int], values: Tensor, call: Callable[[int], Tensor]) -> int:
-    """Return how many threads multiply one sample with so many values: one where to wake the others takes longer."""
-    first = Variant(1, 1, vector_bytes(), threads_for(values.numel()))
+def team_for(asked: tuple[str, tuple[int, ...], int, int, torch.dtype], weights: int, call: Callable[[int], Tensor]) -> int:
+    """Return how many threads multiply few samples, whose product takes as long as that of one with so many weights.
+
+    One does where to wake the others takes longer. What is asked is a Work but for its threads.
+    """
+    first = Variant(1, 1, vector_bytes(), threads_for(weights))
     both = [first, *(first._replace(threads=team) for team in {1, threads()} - {first.threads})]
-    return variant_for(
-        (kernel, sizes, 1, values.numel(), values.dtype), lambda: both, lambda variant: call(variant.threads)
-    ).threads
+    return variant_for(asked, lambda: both, lambda variant: call(variant.threads)).threads
 
 
 def of_product(first: Variant, batch: int, dtype: str) -> list[Variant]:
     """Return the variants of a product of so many samples whose default is the first."""
-    tried = [first._replace(vectors=vectors, together=together) for vectors in (2, 4, 8) for together in (4, 8)]
+    # No panels, or narrower ones, for there are first caches of 32 and of 48 KiB; wide tiles, narrow ones, and very narrow ones.
+    tried = [first._replace(panel_bytes=size) for size in (0, 2**15)]
+    tried += [first._replace(together=8), first._replace(together=8, panel_bytes=0)]
+    tried += [first._replace(vectors=4), first._replace(vectors=4, panel_bytes=0)]
+    tried.append(first._replace(vectors=2, together=8, panel_bytes=0))
     # Some processors are faster at half as many numbers at a time; and to wake a thread may take longer than all of the work.
     tried += [first._replace(together=8, vector_bytes=max(16, first.vector_bytes // 2)), first._replace(threads=1)]
-    tried += [first._replace(panel_bytes=size) for size in (0, 2**15)]  # there are first caches of 32 and of 48 KiB
     return different([first, *tried], batch, dtype)
 
 

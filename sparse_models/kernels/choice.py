@@ -7,32 +7,29 @@ variant written out as vectors=4,together=8 (what is not named is as by default)
 import math
 import os
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from sparse_models.contention import Usage
 from sparse_models.errors import InputError
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._team import threads
-from sparse_models.kernels.kept_choices import Choice, read, write
-from sparse_models.kernels.variant import Variant
+from sparse_models.kernels.kept_choices import read, write
+from sparse_models.kernels.race import Call, measured
+from sparse_models.kernels.variant import Choice, Variant
 
 ASKED = "SPARSE_MODELS_VARIANT"
-CLEARLY = 1.03  # times as fast as the default, in every round: so that what is alike stays the same, and no noise chooses
-ROUNDS, ROUND_SECONDS, MOST_CALLS = 4, 2e-3, 20  # a round is the best of some calls of each variant
-LEFT = 2  # variants beside the default that are looked at again after the first round
-TRIES = 3  # where another process disturbs them
 MOST_HELD = 2**12  # shapes whose variants are known at once
 
+Asked = tuple[str, tuple[int, ...], int, int, torch.dtype]  # a Work but for its threads
 _LOCK = threading.Lock()  # held by what is being measured
-_found: dict[tuple[Any, ...], Variant] = {}
+_found: dict[tuple[Asked, int], Variant] = {}
 _held: dict[str, Choice] | None = None
+disturbed: set[str] = set()  # classes of which in this process nothing could be measured
+GIVEN_UP = 3  # after so many of them this process measures nothing further: the machine is busy
 
 
 class Work(NamedTuple):
@@ -61,13 +58,10 @@ def _power(number: int) -> int:
 
 
 Candidates = Callable[[], Sequence[Variant]]  # the default first
-Call = Callable[[Variant], Any]  # tensors, in whatever tuples and lists
 
 
-def variant_for(
-    asked: tuple[str, tuple[int, ...], int, int, torch.dtype], candidates: Candidates, call: Call | None
-) -> Variant:
-    """Return the variant for what is asked, a Work but for its threads: measured by way of `call` where its class is not known.
+def variant_for(asked: Asked, candidates: Candidates, call: Call | None) -> Variant:
+    """Return the variant for what is asked: measured by way of `call` where nothing is known of its class.
 
     Without `call` nothing is measured, and what is not known is the default.
     """
@@ -91,7 +85,7 @@ def _chosen(work: Work, candidates: Sequence[Variant], call: Call | None) -> tup
         return _limited(variant if is_able else variant._replace(vectors=default.vectors), work.threads), True
     if choice is not None:
         return _limited(choice.variant, work.threads), True
-    if _held is None and call is not None and len(candidates) > 1:
+    if _held is None and call is not None and len(candidates) > 1 and len(disturbed) < GIVEN_UP:
         return _measured_now(work, candidates, call)
     return default, _held is not None or call is not None
 
@@ -111,6 +105,7 @@ def _measured_now(work: Work, candidates: Sequence[Variant], call: Call) -> tupl
     finally:
         _LOCK.release()
     if choice is None:
+        disturbed.add(str(work))
         return candidates[0], True
     known()[str(work)] = choice
     write({str(work): choice})
@@ -125,6 +120,19 @@ def _limited(variant: Variant, threads: int) -> Variant:
 def known() -> dict[str, Choice]:
     """Return the choices that hold in this process, by the class of their works: those of the cache, read once, and its own."""
     return read() if _held is None else _held
+
+
+def retry() -> None:
+    """Try again what could not be measured in this process."""
+    for asked, team in [key for key in _found if str(Work(*key[0], key[1])) in disturbed]:
+        del _found[asked, team]
+    disturbed.clear()
+
+
+def in_use() -> dict[str, Choice]:
+    """Return those of the choices that were looked up in this process."""
+    names = {str(Work(*asked, team)) for asked, team in _found}
+    return {name: one for name, one in known().items() if name in names}
 
 
 def hold(choices: Mapping[str, Any]) -> None:
@@ -150,6 +158,7 @@ def forget() -> None:
     global _held  # noqa: PLW0603
     _held = None
     _found.clear()
+    disturbed.clear()
     known.cache_clear()
     _asked.cache_clear()
 
@@ -175,78 +184,3 @@ def _numbers(text: str) -> Iterator[tuple[str, int]]:
                 f"powers of 2), got {part!r}; unset it to have variants measured"
             )
         yield name, int(number)
-
-
-def measured(candidates: Sequence[Variant], call: Call) -> Choice | None:
-    """Return which of some variants is the fastest, the first unless another clearly is; None where that was disturbed."""
-    began = time.perf_counter()
-    expected = call(candidates[0])
-    right = [variant for variant in candidates if _alike(call(variant), expected)]  # and compiled
-    for _ in range(TRIES):
-        before = Usage.now()
-        times = _raced(right, call)
-        if not before.was_disturbed(Usage.now()):
-            break
-    else:
-        return None
-    tried = {variant: relative(times, variant) for variant in times}
-    return Choice(fastest(times), tried, time.perf_counter() - began)
-
-
-def _raced(variants: Sequence[Variant], call: Call) -> dict[Variant, list[float]]:
-    """Return the seconds of each variant in each round, those of the first round alone for what is far behind in it."""
-    default, times = variants[0], {variant: list[float]() for variant in variants}
-    one = _best(call, default, 1)
-    calls = max(1, min(MOST_CALLS, int(ROUND_SECONDS / one)))
-    left = list(variants)
-    for number in range(ROUNDS):
-        for variant in left if number % 2 else reversed(left):
-            times[variant].append(_best(call, variant, calls))
-        if number == 0:
-            others = sorted(left[1:], key=lambda variant: times[variant])
-            left = [default, *others[:LEFT]]
-    return times
-
-
-def _best(call: Call, variant: Variant, calls: int) -> float:
-    """Return the least seconds of some calls: whatever else there is only ever takes longer."""
-    best = math.inf
-    for _ in range(calls):
-        start = time.perf_counter()
-        call(variant)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def relative(times: Mapping[Variant, Sequence[float]], variant: Variant) -> float:
-    """Return the time of a variant over that of the first, as the median of the rounds in which both were."""
-    default = next(iter(times.values()))
-    ratios = sorted(own / its for own, its in zip(times[variant], default, strict=False))
-    return ratios[len(ratios) // 2]
-
-
-def fastest(times: Mapping[Variant, Sequence[float]]) -> Variant:
-    """Return the variant of the least time that is clearly faster than the first in every round; the first where none is."""
-    default, *_ = times
-    clear = [
-        variant
-        for variant, own in times.items()
-        if len(own) == ROUNDS and all(its > CLEARLY * mine for mine, its in zip(own, times[default], strict=True))
-    ]
-    return min(clear, key=lambda variant: relative(times, variant), default=default)
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Tell whether results are the same but for rounding: a variant that gives anything else is none."""
-    return all(
-        torch.allclose(mine, its, rtol=1e-3, atol=1e-3 * float(its.abs().max()) if its.numel() else 0.0, equal_nan=True)
-        for mine, its in zip(_tensors(one), _tensors(other), strict=True)
-    )
-
-
-def _tensors(result: Any) -> Iterable[Tensor]:
-    if isinstance(result, Tensor):
-        yield result
-    else:
-        for part in result:
-            yield from _tensors(part)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,16 @@ def machine() -> Machine:
 def vector_bytes() -> int:
     """Return the bytes of the widest vectors of numbers."""
     return machine().vector_bytes
+
+
+def has(feature: str) -> bool:
+    """Tell whether kernels may use a feature of processors, by LLVM's name."""
+    return f"+{feature}" in machine().features.split(",")
+
+
+def short_on_cpu() -> tuple[str, ...]:
+    """Return the number types of 16 bit that this processor can turn into float32: bfloat16 is its upper half."""
+    return ("bfloat16", "float16") if has("f16c") or platform.machine() in ("arm64", "aarch64") else ("bfloat16",)
 
 
 def _target() -> binding.TargetMachine:

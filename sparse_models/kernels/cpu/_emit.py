@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from sparse_models.kernels.cpu._arithmetic import INTEGER, Arithmetic
+from sparse_models.kernels.cpu._arithmetic import INTEGER, SHORT, Arithmetic
 from sparse_models.kernels.cpu._compile import compiled
 
 CACHE_LINE, TICKETS = 64, 2
@@ -106,6 +106,12 @@ class Emitter(Arithmetic):
     def vectors(self, address: Any, count: int) -> list[Any]:
         """Return as many vectors, one after the other from an address."""
         return [self.load(self.vector, self.add(address, number * self.lanes * self.width)) for number in range(count)]
+
+    def widened_at(self, address: Any, count: int, dtype: str) -> Any:
+        """Return a vector of so many numbers, stored in some type from an address on."""
+        if dtype in SHORT:
+            return self.widened(self.load(ir.VectorType(ir.IntType(16), count), address), dtype)
+        return self.load(ir.VectorType(self.number, count), address)
 
     def write(self, vectors: Sequence[Any], address: Any) -> None:
         """Write vectors, one after the other, from an address."""

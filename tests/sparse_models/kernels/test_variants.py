@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_models.kernels.chain import define_gradients
+from sparse_models.kernels.choice import Work
 from sparse_models.kernels.cpu._pass import tile_by_tile
 from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
 from sparse_models.kernels.structure import PIECE
@@ -59,3 +60,21 @@ def test_every_variant_touches_what_is_its_own(watcher: Watcher, variant: Varian
     assert watcher.written
     assert not watcher.outside
     assert not watcher.contested
+
+
+@given(seeds, st.sampled_from([0.0, 0.5, 0.8, 0.9, 0.95, 0.99]), st.booleans())
+def test_masks_of_a_usual_level_are_of_one_class(seed: int, sparsity: float, few: bool) -> None:
+    """Drawn at random they have a few non-zeros more or fewer."""
+    weights, off = 784 * 512, (-0.04 if few else 0.04)
+    works = [Work("product", (784, 512), batch, int((1 - sparsity) * weights * (1 + by)), torch.float32, 2)
+             for batch, by in ((128, 0.0), (100 + seed % 50, min(off, sparsity)))]  # fmt: skip
+    assert str(works[0]) == str(works[1])
+
+
+def test_usual_levels_and_what_else_decides_are_told_apart() -> None:
+    levels = (0.5, 0.8, 0.9, 0.95, 0.99)
+    work = Work("product", (512, 512), 128, 1, torch.float32, 2)
+    works = [work._replace(nnz=int((1 - level) * 2**18)) for level in levels]
+    works += [work._replace(threads=1), work._replace(kernel="sampled"), work._replace(dtype=torch.float64)]
+    works += [work._replace(sizes=(512, 1024)), work._replace(batch=512)]
+    assert len(set(map(str, works))) == len(works)
