@@ -20,8 +20,8 @@ from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run
 from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias, tiling
-from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm, Panel
-from sparse_models.kernels.cpu.csr._panels import panel_columns
+from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm
+from sparse_models.kernels.cpu.csr._panels import Panel, panel_columns
 from sparse_models.kernels.cpu.csr._single import single, single_sampled
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.structure import Sizes, Structure

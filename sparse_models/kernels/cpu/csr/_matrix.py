@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._tile import SUMS, Sums, add_to
-from sparse_models.kernels.cpu.csr._panels import panel_pieces
+from sparse_models.kernels.cpu.csr._panels import Panel, panel_pieces
 from sparse_models.kernels.structure import PIECE, Sizes, Structure
 from sparse_models.kernels.variant import Variant
 
@@ -69,17 +69,6 @@ class CsrForm(NamedTuple):
         return Matrix(self, starts, indices, order, step, pieces, panel, values)
 
 
-class Panel(NamedTuple):
-    """Some columns of a matrix: where their non-zeros start and end in each row, and which columns they are."""
-
-    starts: Any
-    ends: Any
-    first: Any
-    end: Any = None  # above the last, or further in the last panel; None where it is all columns
-    is_first: Any = None
-    is_last: Any = None
-
-
 class Matrix(NamedTuple):
     """The addresses of a sparse matrix: where its rows start in each piece of columns, its indices, their order, its values.
 
@@ -106,9 +95,8 @@ class Matrix(NamedTuple):
             after = emit.least(emit.add(piece.place, self.panel), self.pieces)
             starts, ends = (emit.add(self.starts, emit.times(self.step, place)) for place in (piece.place, after))
             first, end = (emit.times(place, PIECE) for place in (piece.place, after))
-            is_first, is_last = (
-                emit.builder.icmp_signed("==", *pair) for pair in ((piece.place, emit.constant(0)), (after, self.pieces))
-            )
+            is_first = emit.builder.icmp_signed("==", piece.place, emit.constant(0))
+            is_last = emit.builder.icmp_signed("==", after, self.pieces)
             yield Panel(starts, ends, first, end, is_first, is_last)
 
     @contextmanager

@@ -1,5 +1,7 @@
 """How a product goes about its columns: all at once, or in panels whose rows of a packed tile stay in the first cache."""
 
+from typing import Any, NamedTuple
+
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._team import threads
 from sparse_models.kernels.cpu._tile import SUMS, TILE_BYTES, TOGETHER
@@ -7,6 +9,17 @@ from sparse_models.kernels.structure import PIECE, Sizes
 from sparse_models.kernels.variant import Variant
 
 LEAST = 8  # non-zeros of a row in a panel, on average, below which its sums are more work than its products
+
+
+class Panel(NamedTuple):
+    """Some columns of a matrix: where their non-zeros start and end in each row, and which columns they are."""
+
+    starts: Any
+    ends: Any
+    first: Any
+    end: Any = None  # above the last, or further in the last panel; None where it is all columns
+    is_first: Any = None
+    is_last: Any = None
 
 
 def default(sizes: Sizes) -> Variant:
