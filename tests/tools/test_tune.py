@@ -70,6 +70,17 @@ def test_with_a_variant_fixed_there_is_nothing_to_measure(
     assert "SPARSE_MODELS_VARIANT: expected it to be unset" in capsys.readouterr().err
 
 
+def test_what_is_not_as_usual_is_named() -> None:
+    others = [
+        DEFAULT,
+        DEFAULT._replace(vector_bytes=32, threads=1),
+        DEFAULT._replace(panel_bytes=0),
+        DEFAULT._replace(panel_bytes=2**15),
+    ]
+    found = {"product 8x8b4, 1/2 kept, float32, 2 threads": Choice(DEFAULT, dict.fromkeys(others, 1.0), 0.1)}
+    assert re.search(r"8x4 +8x4 32B 1t +8x4 whole +8x4 32K", "\n".join(lines(found, [], 0.1, WIDE)))
+
+
 def test_the_table_has_each_variant_that_was_tried_and_the_chosen_one_marked() -> None:
     found = {
         "chain 32x32x4b64, 1/8 kept, float32, 2 threads": Choice(OTHER, {DEFAULT: 1.0, OTHER: 0.5}, 0.25),
