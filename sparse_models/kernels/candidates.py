@@ -38,7 +38,7 @@ def team_for(asked: tuple[str, tuple[int, ...], int, int, torch.dtype], weights:
 
 def of_product(first: Variant, batch: int, dtype: str) -> list[Variant]:
     """Return the variants of a product of so many samples whose default is the first."""
-    # No panels, or narrower ones, for there are first caches of 32 and of 48 KiB; wide tiles, narrow ones, and very narrow ones.
+    # No panels, or narrower ones, for there are first caches of 32 and of 48 KiB; and narrower tiles.
     tried = [first._replace(panel_bytes=size) for size in (0, 2**15)]
     tried += [first._replace(together=8), first._replace(together=8, panel_bytes=0)]
     tried += [first._replace(vectors=4), first._replace(vectors=4, panel_bytes=0)]
