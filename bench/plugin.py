@@ -23,7 +23,7 @@ from sparse_models.data import DATA
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
 
-pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session", "bench.hooks.last_lines"]
+pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session", "bench.hooks.last_lines", "bench.hooks.reporting"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
