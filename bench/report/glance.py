@@ -29,7 +29,8 @@ def _of_kind(kind: Kind) -> tuple[str, ...]:
     work = f"{work_of(kind)}, {kind.place.size}"
     if kind.best is None:
         told = "; ".join(f"{layer.name} {layer.speedup} {layer.verdict}" for layer in kind.others)
-        return (work, f"none is faster at {kind.asked:g}", told, "", "", "", "")
+        is_open = any(layer.verdict == "undecided" for layer in kind.others)
+        return (work, f"{'undecided' if is_open else 'none is faster'} at {kind.asked:g}", told, "", "", "", "")
     best = kind.best
     layer = f"{' or '.join([best.name, *best.alike])} at {best.sparsity:g}"
     better = [f"{rival.name}, {rival.against} times that" for rival in kind.rivals if rival.is_better]

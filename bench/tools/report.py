@@ -5,6 +5,7 @@ newest of the runs; the others are set beside it. Without RUN it is of this mach
 """
 
 import argparse
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,13 +49,14 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
 
 
 def runs_here(storage: str) -> tuple[list[Run], list[str]]:
-    """Return the newest saved runs of this machine; raises InputError, one sentence, where there is none."""
+    """Return the newest saved runs of this machine, or of the only one there is; raises InputError where there is neither."""
     for folder in own_folders():
-        try:
+        with contextlib.suppress(InputError):
             runs, skipped = read_runs([f"{folder}/[0-9]*"], storage)
-        except InputError:
-            continue
-        return runs[-BEFORE:], skipped
-    raise InputError(
-        f"expected a saved run of this machine in {printable(storage)}, got none; name one, or measure: make bench"
-    )
+            return runs[-BEFORE:], skipped
+    with contextlib.suppress(InputError):
+        runs, skipped = read_runs([storage], storage)
+        if len({run.machine for run in runs}) == 1:
+            return runs[-BEFORE:], skipped
+    told = printable(storage)
+    raise InputError(f"expected a saved run of this machine in {told}, got none; name a run, or measure one: make bench")

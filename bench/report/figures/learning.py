@@ -23,13 +23,13 @@ from bench.tables.text import size
 
 CURVES = (
     "Accuracy on the validation split after each epoch (of random labels on the training samples), the mean over the "
-    "seeds, its band from the lowest to the highest. The black line is dense's level at its end; a ring marks the first "
+    "seeds, its band from the lowest to the highest. The solid line is dense's level at its end; a ring marks the first "
     "epoch at which an arm's mean is as high. Time is that of the epochs alone; FLOPs are counted ones (2 a multiply-add), "
     "spread evenly over the epochs."
 )
 ENDS = (
     "Test accuracy at the end of the training, the mean over the seeds and its range, against what it took: further left "
-    "is cheaper, higher is better. The black line is dense's level."
+    "is cheaper, higher is better. The solid line is dense's level."
 )
 FOREST = (
     "Beside dense of the same seed. Left of 1 is slower, right of it faster, for as many epochs; left of 0 is less "

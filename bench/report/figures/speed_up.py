@@ -39,11 +39,21 @@ def speed_up(content: Content) -> Iterator[Figure]:
         return
     names = list(dict.fromkeys(curve.layer for _, curves, _ in drawn for curve in curves))
     every = [told.speedup for _, curves, _ in drawn for curve in curves for told in _drawn(curve).values()]
-    ends = around([bound for one in every for bound in (one.low, one.high)], (0.5, 2))
+    gains = [gain["speedup"] for found, _, op in drawn for gain in _gains(found, op, content.answer.precisions)]
+    ends = around([*gains, *(bound for one in every for bound in (one.low, one.high))], (0.5, 2))
     densities = [1 - at for _, curves, _ in drawn for curve in curves for at in _drawn(curve)]
     axes = _axes(ends, densities)
-    panels = [_panel(content, found, op, curves, names, axes) for found, curves, op in drawn]
+    is_told = len({found.place.conditions for found, _, _ in drawn}) > 1
+    panels = [
+        _panel(content, found, op, curves, names, axes)._replace(title=_title(found, op, is_told=is_told))
+        for found, curves, op in drawn
+    ]
     yield Figure("speed-up", "Speed-up over dense by sparsity", READING, panels, _data(content, drawn))
+
+
+def _title(found: SpeedUps, op: str, *, is_told: bool) -> str:
+    """Return what a panel is of, with its conditions where panels differ in them."""
+    return f"{op} {found.place}" if is_told else f"{op} {found.place.size}"
 
 
 def _drawn(curve: Curve) -> Mapping[float, Told]:
