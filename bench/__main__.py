@@ -1,10 +1,10 @@
-"""The tools beside `pytest bench`: compare saved runs, look at them, gate a change, look back, and see what can be resolved."""
+"""The tools beside `pytest bench`: compare saved runs, look at them, gate a change, look back, see what a machine can do."""
 
 import argparse
 import io
 import sys
 
-from bench.tools import calibrate, compare, continuous, history, report
+from bench.tools import calibrate, compare, continuous, history, report, tune
 from sparse_models.errors import InputError
 
 TOOLS = {
@@ -13,6 +13,7 @@ TOOLS = {
     "history": history,
     "report": report,
     "calibrate": calibrate,
+    "tune": tune,
 }
 
 

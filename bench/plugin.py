@@ -55,7 +55,11 @@ def _skips(case: Case) -> list[pytest.MarkDecorator]:
     elif stored(case.dtype) not in layer.dtypes_on(kind):
         reasons.append(f"{case.layer} runs on {', '.join(layer.dtypes_on(kind))}, not on {case.dtype}")
     if kind == "cpu" and (case.regime in REPLAYED or case.dtype in STORED):
-        what = "graphs to replay; ask for --regime warm or cold" if case.regime in REPLAYED else f"{case.dtype}; leave it out"
+        what = (
+            "graphs to replay; ask for --regime warm, cold or busy"
+            if case.regime in REPLAYED
+            else f"{case.dtype}; leave it out"
+        )
         reasons.append(f"a CPU has no {what}")
     if case.data in DATA.absent:
         reasons.append(f"train {case.data}: {DATA.absent[case.data]}")
@@ -103,11 +107,13 @@ def case(
     seed: int,
     regime: str,
     skew: float,
+    distribution: str,
 ) -> Iterator[Case]:
     """The case at hand, with PyTorch set to its number of threads while it runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed, regime, skew)
+    what = (op, model, layer, update, shape, sparsity, device, dtype, threads)
+    yield Case(*what, data, protocol, seed, regime, skew, distribution)
     torch.set_num_threads(before)
 
 

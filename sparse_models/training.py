@@ -14,7 +14,8 @@ from torch.nn import functional
 from sparse_models.data import Data, Split
 from sparse_models.errors import DivergedError, InputError
 from sparse_models.models import MLP
-from sparse_models.updates import UPDATES, Update, dense_gradients, update_masks
+from sparse_models.mutation import Mutation, updates_due
+from sparse_models.updates import UPDATES, Update, dense_gradients
 
 # The fused implementations: on a CPU they make the dense step 1.3 to 1.8 times faster, so any other is a weak baseline.
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -82,29 +83,25 @@ def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update
     optimizer = optimizer_for(settings.optimizer, model.parameters(), settings.learning_rate)
     order = torch.Generator().manual_seed(seed + ORDER_STREAM)
     choice = torch.Generator(next(model.parameters()).device).manual_seed(seed + CHOICE_STREAM)
-    fractions = drop_fractions(len(data.labels), settings, update)
-    for _ in range(settings.epochs):
-        losses = []
+    due = updates_due(steps_of(len(data.labels), settings), settings.update_interval, update)
+    mutation = Mutation(model, update, due, optimizer, choice)
+    for epoch in range(settings.epochs):
+        losses: list[Tensor] = []
         samples = torch.randperm(len(data.labels), generator=order).to(data.labels.device)
-        for batch in samples.split(settings.batch):
-            fraction = next(fractions)
-            watched = list(model) if fraction > 0 and update.needs_gradient else []
-            with dense_gradients(watched) as gradients:
+        batches = samples.split(settings.batch)
+        for step, batch in enumerate(batches, epoch * len(batches)):
+            with dense_gradients(mutation.watched(step)) as gradients:
                 losses.append(training_step(model, data.inputs[batch], data.labels[batch], optimizer, fused=settings.fused))
-            if fraction > 0:
-                if not losses[-1].isfinite():
-                    loss, rate = float(losses[-1]), settings.learning_rate
-                    raise DivergedError(f"expected a finite loss, got {loss}; lower the learning rate {rate:g}")
-                update_masks(model, update, fraction, optimizer=optimizer, gradients=gradients, generator=choice)
+            if due[step] is not None and not losses[-1].isfinite():
+                loss, rate = float(losses[-1]), settings.learning_rate
+                raise DivergedError(f"expected a finite loss, got {loss}; lower the learning rate {rate:g}")
+            mutation.follow(step, gradients)
         yield torch.stack(losses)
 
 
-def drop_fractions(samples: int, settings: Settings, update: Update) -> Iterator[float]:
-    """Yield for every step of a training the fraction of weights that `update` moves after it, 0 between updates."""
-    total = -(-samples // settings.batch) * settings.epochs
-    for step in range(1, total + 1):
-        # Schedules end before 1, so nothing is grown after the last step that would never be trained.
-        yield update.drop_fraction(step / total) if step % settings.update_interval == 0 else 0.0
+def steps_of(samples: int, settings: Settings) -> int:
+    """Return the number of optimizer steps of a training on so many samples."""
+    return -(-samples // settings.batch) * settings.epochs
 
 
 def check_settings(settings: Settings) -> None:

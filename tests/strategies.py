@@ -9,6 +9,8 @@ from _pytest.mark import ParameterSet
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sparse_models.kernels.cpu._compile import vector_bytes
+from sparse_models.kernels.variant import Variant
 from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL, UNSTRUCTURED, random_score
 from sparse_models.models import MLP, Drawn, convert, draw, sparse_mlp
@@ -52,6 +54,15 @@ seeds = st.integers(0, 2**32 - 1)
 # The field's levels and both ends more often than chance would have them.
 sparsities = st.sampled_from([0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 1.0]) | st.floats(0, 1)
 fractions = st.sampled_from([0.0, 0.3, 1.0]) | st.floats(0, 1)
+# Of kernels for CPUs: few, for each is compiled.
+variants = st.builds(
+    Variant,
+    st.sampled_from([1, 3, 16]),
+    st.sampled_from([1, 2, 8]),
+    st.sampled_from([size for size in (16, 32, 64) if size <= vector_bytes()]),
+    st.integers(1, 3),
+    st.sampled_from([0, 1, 2**15]),
+)
 
 
 def generator(seed: int) -> torch.Generator:

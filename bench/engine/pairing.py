@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from bench.engine.rounds import Timer, Took, calls_of, synchronised, time_round
-from bench.machine.contention import Usage
 from bench.runs.outcome import Race
 from bench.statistics.intervals import SIGN_VALUES, median_interval
 from bench.works.replays import Work, Works
+from sparse_models.contention import Usage
 
 # Rounds are short on purpose: a core that something else takes for a few milliseconds then spoils few rounds wholly instead
 # of many a little, and the median of the pairs passes over the few.
@@ -115,12 +115,14 @@ def race(
     timer: Timer = time.perf_counter,
     patience: Patience = PATIENCE,
     evict: Work | None = None,
+    *,
+    is_alone: bool = True,
 ) -> Race:
     """Time `candidate` and `reference` in interleaved pairs, in the order A B B A, and return the pairs.
 
     With a `plan` both must be warm already; without one they are warmed up and planned here. Pairs go on until there are as
     many as the plan says or, where it says none, until `patience` is over. `evict` empties the caches before each call; then
-    a round is one call, and none of them settles.
+    a round is one call, and none of them settles. Where it `is_alone` no longer, by intention, pairs count that are disturbed.
     """
     plan = warm_up(candidate, reference, device) if plan is None else plan
     if evict is not None:
@@ -155,8 +157,8 @@ def race(
             took[arm].append(time_round(work, loops, device, timer, evict, queueing[arm]))
         pairs.dense_seconds.append(took[0][-1].seconds)
         pairs.seconds.append(took[1][-1].seconds)
-        dense_waited.append(took[0][-1].waited)
-        waited.append(took[1][-1].waited)
+        dense_waited.append(took[0][-1].waited * is_alone)
+        waited.append(took[1][-1].waited * is_alone)
         plan.after()
     timed = sum(pairs.seconds) * plan.loops * calls_of(candidate)
     timed += sum(pairs.dense_seconds) * plan.dense_loops * calls_of(reference)

@@ -7,10 +7,11 @@ import pytest
 from _pytest.mark.expression import Expression  # which pytest-benchmark's own -k takes too
 
 from bench import grids
-from bench.cases import Selection, cases
+from bench.cases import cases
 from bench.hooks.options import add_options
 from bench.hooks.state import DESELECTED, SELECTION
 from bench.runs.saved import SavedRow, arm_of
+from bench.selection import Selection
 
 NO_MATTER = ("--report", "--resume", "--answer-only", "--fail-slower")  # of what a run does beside measuring
 
@@ -42,6 +43,7 @@ def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
         (row.skew, None if is_training else asked.skews),
         (row.data, asked.data if is_training else None),
         (row.protocol, asked.protocols if is_training else None),
+        (row.distribution, asked.distributions if is_training and row.model != "dense" else None),
     ]
     if any(choice is not None and value not in choice for value, choice in chosen) or _is_left_out(asked, name):
         return False

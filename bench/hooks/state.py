@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bench.cases import Selection
 from bench.comparisons.comparison import Comparison
 from bench.comparisons.gate import Limits
 from bench.engine.jobs import Effort
@@ -13,6 +12,7 @@ from bench.engine.journal import Journal
 from bench.runs.outcome import Outcome
 from bench.runs.row import Row
 from bench.runs.saved import Run
+from bench.selection import Selection
 
 
 class Compared(NamedTuple):

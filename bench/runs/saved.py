@@ -39,6 +39,7 @@ class SavedRow(msgspec.Struct, gc=False):
     seed: Count
     regime: Text
     skew: Annotated[float, Meta(ge=0, le=1e6)]
+    distribution: Text
     speedup: Positive
     speedup_low: Positive
     speedup_high: Positive

@@ -6,15 +6,18 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.candidates import of_chain
+from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.cpu import tiled
-from sparse_models.kernels.cpu._pass import tile_by_tile, tile_bytes
-from sparse_models.kernels.cpu._tile import TILE_BYTES
+from sparse_models.kernels.cpu._arithmetic import name_of
+from sparse_models.kernels.cpu._pass import default, tile_by_tile
 from sparse_models.kernels.cpu.blocks import products as blocks
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as cuda_product
 from sparse_models.kernels.cuda import sampled as cuda_sampled
 from sparse_models.kernels.link import Gradients, Link
 from sparse_models.kernels.structure import AnyStructure, BlockStructure, Structure
+from sparse_models.kernels.variant import Variant
 
 
 class Kernels(NamedTuple):
@@ -27,7 +30,7 @@ class Kernels(NamedTuple):
 
 
 def _on_cpu(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
-    return tiled.product(cast("Structure", link.columns), link.transposed_values, slope, passed=passed)
+    return tiled.product(cast("Structure", link.columns), link.values, slope, passed=passed, order=link.transposition)
 
 
 def _blocks_on_cpu(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
@@ -64,14 +67,33 @@ def define_gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradie
     return Gradients(loss.detach(), sampled, list(found[len(links) :]))
 
 
-def gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
+def gradients(links: Sequence[Link], x: Tensor, labels: Tensor, variant: Variant | None = None) -> Gradients:
     """Return loss and gradients for x [batch, in] and labels [batch], each below the last layer's rows.
 
-    A tile of the batch goes through all layers where a CPU's second cache holds it in all of them; else layer after layer.
+    A tile of the batch goes through all layers where that is faster on a CPU, as where the second cache holds it in all of
+    them; else layer after layer.
     """
-    if x.is_cuda or tile_bytes(links) > TILE_BYTES:
+    if x.is_cuda:
         return layer_by_layer(links, x, labels)
-    return tile_by_tile(links, x.contiguous(), labels.contiguous())
+    if variant is None:
+        variant = _chosen(links, x, labels)
+    if variant.vectors == 0:
+        return layer_by_layer(links, x, labels)
+    return tile_by_tile(links, x.contiguous(), labels.contiguous(), variant)
+
+
+def _chosen(links: Sequence[Link], x: Tensor, labels: Tensor) -> Variant:
+    sizes = (links[0].rows.columns, *(link.rows.rows for link in links))
+    batch, nnz = len(labels), sum(link.values.numel() for link in links)
+
+    def call(variant: Variant) -> list[Tensor]:
+        found = gradients(links, x, labels, variant)
+        return [found.loss, *found.values, *found.biases]
+
+    kernel = (
+        "chain" if isinstance(links[0].rows, Structure) else f"chain of {links[0].rows.height}x{links[0].rows.width} blocks"
+    )
+    return variant_for((kernel, sizes, batch, nnz, x.dtype), lambda: of_chain(default(links), batch, name_of(x.dtype)), call)
 
 
 def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:

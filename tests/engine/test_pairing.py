@@ -237,3 +237,10 @@ def test_a_core_taken_for_slices_of_time_leaves_the_median_alone(seed: int) -> N
 def test_the_plan_does_not_come_from_a_cold_call(monkeypatch: pytest.MonkeyPatch) -> None:
     warm = 2**-13  # a power of two, so that the clock adds it up exactly
     assert warmed_up(monkeypatch, warm, warm, cold=1.0) == warmed_up(monkeypatch, warm, warm)
+
+
+def test_beside_neighbours_by_intention_every_pair_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    told_waits(monkeypatch, [0.0, 0.5] * 8)
+    clock = Clock()
+    pairs = race(clock.work("c", 1), clock.work("d", 1), "cpu", Plan(1, 1, pairs=4), clock, is_alone=False)
+    assert pairs.undisturbed == [0, 1, 2, 3]

@@ -23,7 +23,7 @@ from sparse_models.errors import InputError
 from tests.helpers.in_process import ROOT
 from tests.helpers.reports import HOSTILE, content, hostile
 
-SMALL = str(ROOT / "tests/runs/saved/schema_8.json")
+SMALL = str(ROOT / "tests/runs/saved/schema_9.json")
 texts = st.text(max_size=30) | st.sampled_from(HOSTILE)
 
 

@@ -134,7 +134,7 @@ def test_a_run_of_any_schema_gives_a_page_that_says_what_it_lacks(path: Path) ->
     text, elements = shown(told)
     schema = int(path.stem.rpartition("_")[2])
     assert len(text) < MOST
-    assert ("no learning curves" in elements.text) == (schema < 8)
+    assert ("no learning curves" in elements.text) == (schema < 9)
     assert ("no figures of single processes" in elements.text) == (schema == 1)
     assert f"{len(told.entries)} cases" in elements.text or told.entries
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.findings.grouping import NARROW, Place, by_fields
-from bench.findings.trainings import OverSeeds, speedup_over_seeds
+from bench.findings.trainings import ARM, OverSeeds, speedup_over_seeds, unusual
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import difference_interval
@@ -78,12 +78,12 @@ def arm_name(row: Row) -> str:
     if row["model"] == "dense":
         return DENSE
     what = NARROW if row["model"] == "narrow" else f"{row['update']} {row['layer']}"
-    return f"{what} {row['sparsity']:g}"
+    return f"{what} {row['sparsity']:g}{unusual(row['distribution'])}"
 
 
 def _learning(rows: Sequence[Row]) -> Learning:
     first = rows[0]
-    arms = [group for _, group in by_fields(rows, "model", "layer", "update", "sparsity")]
+    arms = [group for _, group in by_fields(rows, *ARM)]
     seeds = len({row["seed"] for row in rows})
     of_dense = list({row["seed"]: row for row in rows}.values())
     level = statistics.mean(row["dense_test_accuracy"] for row in of_dense)

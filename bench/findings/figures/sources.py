@@ -61,7 +61,7 @@ def _notes(run: Run, strange: list[str], bare: list[str], rows: list[Row]) -> It
         yield "Its schema kept no figures of single processes: intervals are over pairs, and nothing is decided."
     trained = [row for row in rows if row["op"] == "train"]
     if trained and not any("epoch_accuracies" in row for row in trained):
-        yield "Its trainings have no learning curves, which were recorded from schema 8 on: only their ends are drawn."
+        yield "Its trainings have no learning curves, which were recorded from schema 9 on: only their ends are drawn."
 
 
 def _cases(count: int) -> str:

@@ -14,7 +14,7 @@ def cross_entropy(emit: Emitter, logits: Any, slopes: Any, classes: Any, samples
     each at most the number of classes, and the sum of the shifts: one logarithm for every few samples.
     """
     labels, powers, shifts, tile, batch = samples
-    builder, vector_bytes = emit.builder, emit.lanes * emit.width
+    builder, vector_bytes = emit.builder, emit.vector_bytes
     tile_bytes, last, begin = chunks * vector_bytes, emit.add(batch, -1), emit.times(tile, chunks * emit.lanes)
     one, power_product, shift = emit.constant_vector(1.0), emit.constant_vector(1.0), emit.zero()
     for chunk in range(chunks):

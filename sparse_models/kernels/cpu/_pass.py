@@ -4,8 +4,9 @@ A tile goes through all layers, forward and backward, while it is in the caches;
 alone, are added up from tile to tile. Layer by layer, every activation would go out to memory and come back three times.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,21 +16,24 @@ from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
 from sparse_models.kernels.cpu._loss import cross_entropy
 from sparse_models.kernels.cpu._team import run, threads
-from sparse_models.kernels.cpu._tile import CsrForm, add_to, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu._tile import TILE_BYTES, TOGETHER, Sums, add_to, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm
 from sparse_models.kernels.cpu.blocks.products import whole_blocks
+from sparse_models.kernels.cpu.csr._matrix import CsrForm
 from sparse_models.kernels.link import Gradients, Link
 from sparse_models.kernels.structure import AnyStructure, Structure
+from sparse_models.kernels.variant import Variant
 
-CHUNKS = 4  # vectors in a tile: so that all layers' rows of it stay in the second cache
+CHUNKS = 4  # vectors in a tile, unless another variant is chosen: so that all layers' rows of it stay in the second cache
 PARTS_PER_THREAD = 2  # of the batch: who is done early takes another
-PER_LAYER = 13  # arguments
 Form = CsrForm | BlockForm
+Resume = Callable[[Any], list[Any]]
+Keep = Callable[[Any, list[Any]], None]
 
 
-def form_of(structure: AnyStructure) -> Form:
+def form_of(structure: AnyStructure, variant: Variant) -> Form:
     """Return what a kernel is compiled for, of a structure."""
-    return CsrForm.of(structure) if isinstance(structure, Structure) else BlockForm.of(structure)
+    return CsrForm.of(structure.sizes, variant) if isinstance(structure, Structure) else BlockForm.of(structure)
 
 
 def _heights(links: Sequence[Link]) -> list[int]:
@@ -46,20 +50,21 @@ def _rows(heights: Sequence[int]) -> int:
     return sum(heights) + 2 * max(heights)
 
 
-def tile_bytes(links: Sequence[Link]) -> int:
-    """Return what a tile takes in a chain of layers."""
-    return _rows(_heights(links)) * CHUNKS * vector_bytes()
+def default(links: Sequence[Link]) -> Variant:
+    """Return the variant that suits most machines: a tile goes through all layers where a second cache holds it in all."""
+    fits = _rows(_heights(links)) * CHUNKS * vector_bytes() <= TILE_BYTES
+    return Variant(CHUNKS if fits else 0, TOGETHER, vector_bytes(), threads())
 
 
-def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
+def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor, variant: Variant | None = None) -> Gradients:
     """Return loss and gradients for x [batch, in], contiguous, and labels [batch]."""
-    batch, dtype = len(labels), name_of(x.dtype)
-    chunks, tiles = tiling(batch, dtype, CHUNKS)
-    parts = min(tiles, PARTS_PER_THREAD * threads())
-    team = min(parts, threads())
+    batch, dtype, variant = len(labels), name_of(x.dtype), variant or default(links)
+    chunks, tiles = tiling(batch, dtype, variant.vectors, variant.vector_bytes)
+    parts = min(tiles, PARTS_PER_THREAD * variant.threads)
+    team = min(parts, variant.threads)
     heights = _heights(links)
-    scratch = torch.empty(team, _rows(heights) * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
-    powers, shifts = x.new_empty(2, tiles * vector_bytes() // BYTES[dtype])
+    scratch = torch.empty(team, _rows(heights) * chunks * variant.vector_bytes + CACHE_LINE, dtype=torch.uint8)
+    powers, shifts = x.new_empty(2, tiles * variant.vector_bytes // BYTES[dtype])
     lengths = [length for link in links for length in (link.values.numel(), link.rows.rows)]
     sums = x.new_empty(parts, sum(lengths))
     arguments: list[Tensor | int] = [x, labels, powers, shifts, scratch, sums, sums.shape[1], batch, tiles, parts]
@@ -67,10 +72,13 @@ def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:
     for number, (link, height) in enumerate(zip(links, heights[1:], strict=True)):
         transposed = link.transposed_values if number else link.values  # of the first layer there is no input gradient
         bias = None if link.bias is None else whole_blocks(link.bias, link.rows.unit[0])
-        arguments += [*link.rows.arrays, link.values, *of_bias(bias), *link.columns.arrays, transposed]
+        row_arguments, column_arguments = (
+            form_of(structure, variant).arguments(cast("Any", structure), chunks, variant) for structure in link[:2]
+        )
+        arguments += [*row_arguments, link.values, *of_bias(bias), *column_arguments, transposed]
         arguments += [link.rows.rows, height, link.values.numel()]
-    forms = tuple(form_of(structure) for link in links for structure in link[:2])
-    run(_gradients(dtype, chunks, forms), arguments, team)
+    forms = tuple(form_of(structure, variant) for link in links for structure in link[:2])
+    run(_gradients(dtype, chunks, variant.vector_bytes, forms), arguments, team)
     found = (sums[0] if parts == 1 else sums.sum(0)).split(lengths)
     loss = powers.log_().add_(shifts).sum().div_(batch)
     values = [own.view_as(link.values) for own, link in zip(found[::2], links, strict=True)]
@@ -95,14 +103,11 @@ class Layer(NamedTuple):
     own_biases: Any = None
 
     @classmethod
-    def of(cls, emit: Emitter, forms: Sequence[Form], first: int) -> "Layer":
-        """Emit the loads of a layer's arguments, from a place on."""
-        own = [emit.argument(first + place) for place in range(PER_LAYER)]
-        values, bias, bias_step, transposed_values, rows, tile_rows, numbers = (*own[3:6], *own[9:])
-        form, transposed_form = forms
-        return cls(
-            form, transposed_form, own[:3], values, bias, bias_step, own[6:9], transposed_values, rows, tile_rows, numbers
-        )
+    def of(cls, form: Form, transposed_form: Form, arguments: Iterator[Any]) -> "Layer":
+        """Take a layer's arguments."""
+        own: list[Any] = [[*islice(arguments, form.addresses)], *islice(arguments, 3)]
+        own += [[*islice(arguments, transposed_form.addresses)], *islice(arguments, 4)]
+        return cls(form, transposed_form, *own)
 
     def biased(self, emit: Emitter, row: Any, chunks: int) -> list[Any]:
         """Return what a row is before its product."""
@@ -117,16 +122,17 @@ class Layer(NamedTuple):
 
 
 @kernel
-def _gradients(dtype: str, chunks: int, forms: Sequence[Form]) -> int:
+def _gradients(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[Form]) -> int:
     """Return the address of the kernel of `gradients` for tiles of so many vectors.
 
     There are as many layers as pairs of `forms`, those of a layer's structure and of its transpose's.
     """
-    emit = emitter_for(dtype)
-    tile_bytes = chunks * emit.lanes * BYTES[dtype]
+    emit = emitter_for(dtype, vector_bytes)
+    tile_bytes = chunks * emit.vector_bytes
     x, labels, powers, shifts, scratch, sums, numbers, batch, tiles, parts = (emit.argument(place) for place in range(10))
     scratch_bytes, all_rows, widest, inputs, input_rows = (emit.argument(place) for place in range(10, 15))
-    layers = [Layer.of(emit, forms[at : at + 2], 15 + PER_LAYER * at // 2) for at in range(0, len(forms), 2)]
+    arguments = map(emit.argument, count(15))
+    layers = [Layer.of(*pair, arguments) for pair in zip(forms[::2], forms[1::2], strict=True)]
     own = emit.own_part(scratch, scratch_bytes)
     held = [own]  # the input of each layer, then the logits
     for rows in (input_rows, *(layer.tile_rows for layer in layers[:-1])):
@@ -160,12 +166,13 @@ def _forward(emit: Emitter, layers: Sequence[Layer], held: Sequence[Any], chunks
         def begin(row: Any, layer: Layer = layer) -> list[Any]:
             return layer.biased(emit, row, chunks)
 
-        def finish(row: Any, totals: list[Any], layer: Layer = layer, after: Any = after) -> None:
-            totals = totals if layer is layers[-1] else [emit.passed(total, total) for total in totals]
-            emit.write(totals, emit.add(after, emit.times(row, chunks * vector_bytes())))
+        resume, keep = _rows_of(emit, after, chunks)
+
+        def finish(row: Any, totals: list[Any], layer: Layer = layer, keep: Keep = keep) -> None:
+            keep(row, totals if layer is layers[-1] else [emit.passed(total, total) for total in totals])
 
         rows = emit.constant(0), emit.over(layer.rows, layer.form.unit[0])
-        layer.form.matrix(layer.arrays, layer.values).products(emit, rows, before, begin, finish)
+        layer.form.matrix(layer.arrays, layer.values).products(emit, rows, before, Sums(begin, resume, keep, finish))
         emit.clear(after, layer.rows, layer.tile_rows, chunks)
 
 
@@ -179,10 +186,11 @@ def _backward(
         def each(row: Any, vectors: list[Any], layer: Layer = layer) -> None:
             layer.add_bias(emit, row, vectors, is_first)
 
-        def finish(row: Any, totals: list[Any], before: Any = held[number], below: Any = below) -> None:
-            offset = emit.times(row, chunks * vector_bytes())
-            outputs = emit.vectors(emit.add(before, offset), chunks)
-            emit.write([emit.passed(*pair) for pair in zip(outputs, totals, strict=True)], emit.add(below, offset))
+        resume, keep = _rows_of(emit, below, chunks)
+        outputs, _ = _rows_of(emit, held[number], chunks)
+
+        def finish(row: Any, totals: list[Any], outputs: Resume = outputs, keep: Keep = keep) -> None:
+            keep(row, [emit.passed(*pair) for pair in zip(outputs(row), totals, strict=True)])
 
         matrix = layer.form.matrix(layer.arrays, layer.own_values)
         matrix.sampled(emit, layer.rows, slope, held[number], chunks, is_first, each)
@@ -190,9 +198,18 @@ def _backward(
             inputs, form = layers[number - 1], layer.transposed_form
             transposed = form.matrix(layer.transposed_arrays, layer.transposed_values)
             rows = emit.constant(0), emit.over(inputs.rows, form.unit[0])
-            transposed.products(emit, rows, slope, lambda _: [emit.zero()] * chunks, finish)
+            transposed.products(emit, rows, slope, Sums(lambda _: [emit.zero()] * chunks, resume, keep, finish))
             emit.clear(below, inputs.rows, inputs.tile_rows, chunks)
             slope, below = below, slope
+
+
+def _rows_of(emit: Emitter, tile: Any, chunks: int) -> tuple[Resume, Keep]:
+    """Return what reads a row of a packed tile, and what writes one."""
+
+    def place(row: Any) -> Any:
+        return emit.add(tile, emit.times(row, chunks * emit.vector_bytes))
+
+    return lambda row: emit.vectors(place(row), chunks), lambda row, vectors: emit.write(vectors, place(row))
 
 
 def _take_in(emit: Emitter, x: Any, samples: Sequence[Any], inputs: Any, target: Any, chunks: int) -> None:

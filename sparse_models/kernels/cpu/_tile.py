@@ -1,6 +1,6 @@
-"""What the kernels are made of: a tile of the batch, and a row of a sparse matrix times it."""
+"""What the kernels are made of: a tile of the batch, and what becomes of its rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,27 +10,29 @@ from torch import Tensor
 from sparse_models.kernels.cpu._arithmetic import BYTES
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.cpu._team import threads
+from sparse_models.kernels.variant import Variant
 
 CHUNKS = SUMS = 8  # vectors in a tile: as many sums as hide the time that a multiply-add takes
 TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through
-TOGETHER = 4  # non-zeros of a row at a time
+TOGETHER = 4  # non-zeros of a row at a time, unless another variant is chosen
 
 
-def tiling(batch: int, dtype: str, most: int) -> tuple[int, int]:
+def tiling(batch: int, dtype: str, most: int, vector_bytes: int) -> tuple[int, int]:
     """Return the vectors in a tile, at most `most`, and the number of tiles: as wide as they can be, and alike."""
-    lanes = vector_bytes() // BYTES[dtype]
+    lanes = vector_bytes // BYTES[dtype]
     tiles = -(-batch // (most * lanes))
     return -(-batch // (tiles * lanes)), tiles
 
 
-def widest(features: int) -> int:
-    """Return the most vectors that a tile of so many features should be wide.
+def default(features: int) -> Variant:
+    """Return the variant that suits most machines for tiles of so many features.
 
-    They are as many as the second cache holds, but not fewer than half of the most that there can be: fewer multiply-adds share
-    then what a non-zero costs beside them.
+    Vectors are as many as the second cache holds, but not fewer than half of the most that there can be: fewer multiply-adds
+    share then what a non-zero costs beside them.
     """
-    return min(CHUNKS, max(CHUNKS // 2, TILE_BYTES // (features * vector_bytes())))
+    most = min(CHUNKS, max(CHUNKS // 2, TILE_BYTES // (features * vector_bytes())))
+    return Variant(most, TOGETHER, vector_bytes(), threads())
 
 
 def of_bias(bias: Tensor | None) -> tuple[Tensor, int]:
@@ -41,141 +43,18 @@ def of_bias(bias: Tensor | None) -> tuple[Tensor, int]:
 _ZERO = torch.zeros(1, dtype=torch.float64)
 
 
-def emitter_for(dtype: str) -> Emitter:
-    """Return the beginning of a kernel for numbers of `dtype`."""
-    return Emitter(ir.Module(), "kernel", dtype, vector_bytes() // BYTES[dtype])
+def emitter_for(dtype: str, vector_bytes: int) -> Emitter:
+    """Return the beginning of a kernel for numbers of `dtype`, and for vectors of so many bytes."""
+    return Emitter(ir.Module(), "kernel", dtype, vector_bytes // BYTES[dtype])
 
 
-class CsrForm(NamedTuple):
-    """What a kernel for CSR matrices is compiled for: the bytes of an index."""
+class Sums(NamedTuple):
+    """What a product does with a row's vectors: begins with, takes up again, keeps for later, and makes of them in the end."""
 
-    index_bytes: int
-
-    @classmethod
-    def of(cls, structure: Structure) -> "CsrForm":
-        """Return the form of a structure."""
-        return cls(structure.indices.element_size())
-
-    @property
-    def unit(self) -> tuple[int, int]:
-        """The rows and columns of what is stored as one."""
-        return 1, 1
-
-    def matrix(self, addresses: Sequence[Any], values: Any) -> "Matrix":
-        """Return the matrix whose structure is at some addresses, as `Structure.arrays` has them."""
-        pointers, indices, _ = addresses
-        return Matrix(pointers, indices, self.index_bytes, values)
-
-
-class Matrix(NamedTuple):
-    """The addresses of a sparse matrix: its pointers, its indices and their bytes each, and what belongs to each non-zero."""
-
-    pointers: Any
-    indices: Any
-    index_bytes: int
-    values: Any
-
-    def row(self, emit: Emitter, row: Any, group: int = TOGETHER) -> tuple[Any, Any, Any]:
-        """Return where a row's non-zeros start, where those end that fill whole groups of so many, and where all end."""
-        start, end = emit.index(self.pointers, row), emit.index(self.pointers, emit.add(row, 1))
-        count = emit.builder.and_(emit.builder.sub(end, start), emit.constant(-group))
-        return start, emit.add(start, count), end
-
-    def tile_rows(self, emit: Emitter, place: Any, count: int, tile: Any, tile_bytes: int) -> list[Any]:
-        """Return the addresses of a packed tile's rows that `count` non-zeros from a place on stand for."""
-        indices = emit.indices(self.indices, place, count, self.index_bytes)
-        return [emit.add(tile, emit.times(index, tile_bytes)) for index in indices]
-
-    def value(self, emit: Emitter, place: Any) -> Any:
-        """Return the address of what belongs to a non-zero."""
-        return emit.add(self.values, emit.times(place, emit.width))
-
-    def products(
-        self,
-        emit: Emitter,
-        rows: Sequence[Any],
-        tile: Any,
-        begin: Callable[[Any], list[Any]],
-        finish: Callable[[Any, list[Any]], None],
-    ) -> None:
-        """Emit, for each row from one to below another, its product with a packed tile.
-
-        `begin` says for a row what its vectors are before, and `finish` is given a row and what they are then.
-        """
-        with emit.loop(*rows) as row:
-            finish(row.place, row_product(emit, self, row.place, tile, begin(row.place)))
-
-    def sampled(
-        self,
-        emit: Emitter,
-        rows: Any,
-        held: Any,
-        tile: Any,
-        chunks: int,
-        is_first: Any,
-        each: Callable[[Any, list[Any]], None],
-    ) -> None:
-        """Emit `row_sampled` for each of so many rows of a packed tile `held`, and `each` with its vectors."""
-        with emit.loop(emit.constant(0), rows) as row:
-            vectors = emit.vectors(emit.add(held, emit.times(row.place, chunks * vector_bytes())), chunks)
-            row_sampled(emit, self, row.place, tile, vectors, is_first)
-            each(row.place, vectors)
-
-
-def row_product(emit: Emitter, matrix: Matrix, row: Any, tile: Any, totals: list[Any]) -> list[Any]:
-    """Return `totals`, a vector each, plus a row of the matrix times a packed tile.
-
-    A narrow tile has several sums for each of its vectors, so that a multiply-add need not wait for the one before.
-    """
-    chunks = len(totals)
-    sets = min(TOGETHER, max(1, SUMS // chunks))
-    start, whole, end = matrix.row(emit, row)
-
-    def add(place: Any, count: int, sums: list[Any]) -> list[Any]:
-        for number, at in enumerate(matrix.tile_rows(emit, place, count, tile, chunks * vector_bytes())):
-            value = emit.splat(emit.load(emit.number, matrix.value(emit, emit.add(place, number))))
-            own = number * chunks % len(sums)
-            sums[own : own + chunks] = [
-                emit.multiply_add(value, vector, total)
-                for vector, total in zip(emit.vectors(at, chunks), sums[own : own + chunks], strict=True)
-            ]
-        return sums
-
-    with emit.loop(start, whole, TOGETHER, [*totals, *[emit.zero()] * (chunks * (sets - 1))]) as group:
-        group.carried = add(group.place, TOGETHER, group.carried[:])
-    sums = group.carried
-    while len(sums) > chunks:
-        half = len(sums) // 2
-        sums = [emit.plus(*pair) for pair in zip(sums[:half], sums[half:], strict=True)]
-    with emit.loop(whole, end, 1, sums) as one:
-        one.carried = add(one.place, 1, one.carried[:])
-    return one.carried
-
-
-def row_sampled(emit: Emitter, matrix: Matrix, row: Any, tile: Any, held: list[Any], is_first: Any) -> None:
-    """Add, at a row's non-zeros, the products of the row `held` with the rows of a packed tile to the matrix's values.
-
-    Where `is_first` holds, what was in the values does not count.
-    """
-    start, whole, end = matrix.row(emit, row)
-
-    def products(place: Any, count: int) -> list[Any]:
-        rows = matrix.tile_rows(emit, place, count, tile, len(held) * vector_bytes())
-        sums = [emit.zero()] * count
-        for number, at in enumerate(rows):
-            for vector, mine in zip(emit.vectors(at, len(held)), held, strict=True):
-                sums[number] = emit.multiply_add(vector, mine, sums[number])
-        return sums
-
-    together = min(TOGETHER, emit.lanes)
-    with emit.loop(start, whole, TOGETHER) as group:
-        sums = products(group.place, TOGETHER)
-        for first in range(0, TOGETHER, together):
-            add_to(
-                emit, emit.totals(sums[first : first + together]), matrix.value(emit, emit.add(group.place, first)), is_first
-            )
-    with emit.loop(whole, end) as one:
-        add_to(emit, emit.total(*products(one.place, 1)), matrix.value(emit, one.place), is_first)
+    begin: Callable[[Any], list[Any]]  # given the row
+    resume: Callable[[Any], list[Any]]
+    keep: Callable[[Any, list[Any]], None]
+    finish: Callable[[Any, list[Any]], None]
 
 
 def add_to(emit: Emitter, number: Any, address: Any, is_first: Any) -> None:
@@ -216,17 +95,11 @@ class Piece:
 
     def read(self, source: Any) -> list[Any]:
         """Return a row of the piece as vectors, with zeros where it has no more."""
-        builder, found = self.emit.builder, list[tuple[list[Any], Any]]()
-        with builder.if_else(self.is_whole) as (whole, partial):
-            with whole:
-                found.append((self.emit.vectors(source, self.chunks), builder.block))
-            with partial:
-                found.append((self.emit.first_numbers(source, self.chunks, self.valid), builder.block))
-        vectors = [builder.phi(self.emit.vector) for _ in range(self.chunks)]
-        for values, block in found:
-            for vector, value in zip(vectors, values, strict=True):
-                vector.add_incoming(value, block)
-        return vectors
+        return self.emit.either(
+            self.is_whole,
+            lambda: self.emit.vectors(source, self.chunks),
+            lambda: self.emit.first_numbers(source, self.chunks, self.valid),
+        )
 
     def write(self, vectors: list[Any], target: Any) -> None:
         """Write vectors to a row of the piece."""

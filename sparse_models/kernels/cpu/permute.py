@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import name_of
-from sparse_models.kernels.cpu._compile import kernel
+from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import SMALL_BYTES
 from sparse_models.kernels.cpu._team import run, threads
 from sparse_models.kernels.cpu._tile import emitter_for
@@ -24,7 +24,7 @@ def permuted(values: Tensor, order: Tensor) -> Tensor:
 @kernel
 def _gathered(dtype: str) -> int:
     """Return the address of a kernel that gathers, a part of the places for each thread."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes())
     values, order, result, count, parts = (emit.argument(place) for place in range(5))
     lanes = SMALL_BYTES // emit.width
     with emit.tasks(parts) as part:

@@ -32,7 +32,7 @@ def transposed(x: Tensor) -> Tensor:
 @kernel
 def _squares(dtype: str) -> int:
     """Return the address of a kernel that copies squares as wide as a vector: a task for each so many features."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes())
     x, result, batch, features, whole_batch, blocks = (emit.argument(place) for place in range(6))
     with emit.tasks(blocks) as block:
         feature = emit.times(block, emit.lanes)

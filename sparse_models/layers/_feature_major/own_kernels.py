@@ -1,6 +1,7 @@
 """Layers over kernels that see addresses alone: what they refuse to be given, and the loss of a chain of them in one pass."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ SHORT = 2**15  # up to so many rows or columns 16 bits number them
 
 class OwnKernels(CsrBothWays):
     """A layer whose products are kernels of our own."""
+
+    has_variants: ClassVar[bool] = True
 
     def index_units(self, units: Tensor) -> None:
         """Store the structure of the kept units [grid]; raises InputError where 32-bit indices do not hold it."""

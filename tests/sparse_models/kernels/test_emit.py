@@ -12,7 +12,7 @@ from torch import Tensor
 from sparse_models.kernels.chain import define_gradients
 from sparse_models.kernels.cpu import _compile
 from sparse_models.kernels.cpu._arithmetic import BYTES
-from sparse_models.kernels.cpu._compile import Machine, machine
+from sparse_models.kernels.cpu._compile import Machine, machine, vector_bytes
 from sparse_models.kernels.cpu._pass import tile_by_tile
 from sparse_models.kernels.cpu._team import run
 from sparse_models.kernels.cpu._tile import emitter_for
@@ -87,7 +87,7 @@ def test_reordering_touches_what_is_its_own(watcher: Watcher, dtype: torch.dtype
 
 def exp(x: Tensor) -> Tensor:
     """The kernels' own exponential, of as many numbers as fill whole vectors."""
-    emit = emitter_for(str(x.dtype).removeprefix("torch."))
+    emit = emitter_for(str(x.dtype).removeprefix("torch."), vector_bytes())
     source, target, count = (emit.argument(place) for place in range(3))
     with emit.loop(emit.constant(0), count, emit.lanes) as place:
         offset = emit.times(place.place, emit.width)

@@ -9,10 +9,13 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.cpu._tile import add_to
+from sparse_models.kernels.cpu._tile import Sums, add_to
 from sparse_models.kernels.structure import BlockStructure
+from sparse_models.kernels.variant import Variant
 
 # Columns of a block, and vectors of a tile, that are no loop: of more, LLVM loads all first, and has no registers for them.
 UNROLLED = 4
@@ -69,8 +72,17 @@ class BlockForm(NamedTuple):
         """The rows and columns of what is stored as one."""
         return self.height, self.width
 
+    @property
+    def addresses(self) -> int:
+        """How many arguments of a kernel tell a structure."""
+        return 3
+
+    def arguments(self, structure: BlockStructure, chunks: int, variant: Variant) -> Sequence[Tensor | int]:  # noqa: ARG002
+        """Return a structure as a kernel takes it."""
+        return structure.arrays
+
     def matrix(self, addresses: Sequence[Any], values: Any) -> "BlockMatrix":
-        """Return the matrix whose structure is at some addresses, as `BlockStructure.arrays` has them."""
+        """Return the matrix whose structure is at some addresses, as `arguments` has them."""
         pointers, indices, order = addresses
         return BlockMatrix(self, pointers, indices, order, values)
 
@@ -102,39 +114,29 @@ class BlockMatrix(NamedTuple):
         number = emit.index(self.order, place) if self.form.is_transposed else place
         return emit.add(self.values, emit.times(number, self.form.height * self.form.width * emit.width))
 
-    def products(
-        self,
-        emit: Emitter,
-        rows: Sequence[Any],
-        tile: Any,
-        begin: Callable[[Any], list[Any]],
-        finish: Callable[[Any, list[Any]], None],
-    ) -> None:
-        """Emit, for each row from a row of blocks to below another, the product with a packed tile.
-
-        `begin` says for a row what its vectors are before, and `finish` is given a row and what they are then.
-        """
+    def products(self, emit: Emitter, rows: Sequence[Any], tile: Any, sums: Sums) -> None:
+        """Emit, for each row from a row of blocks to below another, the product with a packed tile."""
         height = self.form.height
-        chunks = len(begin(emit.constant(0)))
+        chunks = len(sums.begin(emit.constant(0)))
         together = largest_divisor(height, max(1, min(height, most_sums() // chunks)))
         with emit.loop(*rows) as blocks, emit.loop(emit.constant(0), emit.constant(height), together) as part:
             start, end = self.row(emit, blocks.place)
             first = emit.add(emit.times(blocks.place, height), part.place)
             own = [emit.add(first, number) for number in range(together)]
             offset = emit.times(part.place, self.form.strides[0] * emit.width)
-            with emit.loop(start, end, 1, [vector for row in own for vector in begin(row)]) as place:
-                at = emit.add(tile, emit.times(self.column(emit, place.place), chunks * vector_bytes()))
+            with emit.loop(start, end, 1, [vector for row in own for vector in sums.begin(row)]) as place:
+                at = emit.add(tile, emit.times(self.column(emit, place.place), chunks * emit.vector_bytes))
                 values = emit.add(self.block(emit, place.place), offset)
                 place.carried = self._multiplied(emit, values, at, chunks, place.carried)
             for number, row in enumerate(own):
-                finish(row, place.carried[number * chunks : (number + 1) * chunks])
+                sums.finish(row, place.carried[number * chunks : (number + 1) * chunks])
 
     def _multiplied(self, emit: Emitter, values: Any, tile: Any, chunks: int, sums: list[Any]) -> list[Any]:
         """Return sums of some rows plus a block's values times a tile, column by column."""
         row_step, column_step = (stride * emit.width for stride in self.form.strides)
 
         def add(start: Any, number: int, sums: list[Any]) -> None:
-            tile_bytes = chunks * vector_bytes()
+            tile_bytes = chunks * emit.vector_bytes
             vectors = emit.vectors(emit.add(tile, emit.times(start, tile_bytes), number * tile_bytes), chunks)
             for row in range(len(sums) // chunks):
                 address = emit.add(values, emit.times(start, column_step), number * column_step + row * row_step)
@@ -155,7 +157,7 @@ class BlockMatrix(NamedTuple):
         each: Callable[[Any, list[Any]], None],
     ) -> None:
         """Emit `row_sampled` for each row of blocks of so many rows of a packed tile `held`, and `each` for the rows."""
-        tile_bytes = chunks * vector_bytes()
+        tile_bytes = chunks * emit.vector_bytes
         with emit.loop(emit.constant(0), emit.over(rows, self.form.height)) as blocks:
             first = emit.times(blocks.place, self.form.height)
             own = emit.add(held, emit.times(first, tile_bytes))
@@ -171,7 +173,7 @@ class BlockMatrix(NamedTuple):
         height, width = self.form.height, self.form.width
         most = 4 if registers() == 32 else 2
         together = (math.gcd(height, most), math.gcd(width, 4))
-        tile_bytes = chunks * vector_bytes()
+        tile_bytes = chunks * emit.vector_bytes
         with emit.loop(*self.row(emit, row)) as place:
             own_tile = emit.add(tile, emit.times(self.column(emit, place.place), tile_bytes))
             values = self.block(emit, place.place)
@@ -192,11 +194,11 @@ class BlockMatrix(NamedTuple):
     @staticmethod
     def _sums(emit: Emitter, left: Any, right: Any, together: tuple[int, int], chunks: int) -> list[Any]:
         """Return the products, place by place, of each of some rows of a packed tile with each of some of another, added up."""
-        tile_bytes = chunks * vector_bytes()
+        tile_bytes = chunks * emit.vector_bytes
 
         def added(sums: list[Any], offset: Any, count: int) -> list[Any]:
             for number in range(count):
-                here = emit.add(offset, number * vector_bytes())
+                here = emit.add(offset, number * emit.vector_bytes)
                 rows, columns = (
                     [emit.load(emit.vector, emit.add(base, here, one * tile_bytes)) for one in range(size)]
                     for base, size in zip((left, right), together, strict=True)
@@ -212,8 +214,8 @@ class BlockMatrix(NamedTuple):
         if chunks <= UNROLLED:
             return added(sums, emit.constant(0), chunks)
         step, rest = UNROLLED // 2, chunks % (UNROLLED // 2)
-        whole = emit.constant((chunks - rest) * vector_bytes())
-        with emit.loop(emit.constant(0), whole, step * vector_bytes(), sums) as part:
+        whole = emit.constant((chunks - rest) * emit.vector_bytes)
+        with emit.loop(emit.constant(0), whole, step * emit.vector_bytes, sums) as part:
             part.carried = added(part.carried, part.place, step)
         return added(part.carried, whole, rest)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from sparse_models.kernels.cpu._compile import kernel
+from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._tile import emitter_for
 from sparse_models.kernels.cpu.blocks._matrix import UNROLLED, BlockForm, BlockMatrix, largest_divisor, unrolled
@@ -71,7 +71,7 @@ class Cover(NamedTuple):
 @kernel
 def single(dtype: str, form: BlockForm) -> int:
     """Return the address of the kernel of `product` for one column [columns of blocks * width]: [rows of blocks * height]."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes())
     pointers, indices, order, values, x, result, bias, bias_step, rows_of_blocks, parts = (
         emit.argument(at) for at in range(10)
     )
@@ -128,7 +128,7 @@ def single(dtype: str, form: BlockForm) -> int:
 @kernel
 def single_sampled(dtype: str, form: BlockForm) -> int:
     """Return the address of the kernel of `sampled` for one column, gradient and x both filling whole blocks."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes())
     pointers, indices, grad, x, sums, rows_of_blocks, parts = (emit.argument(at) for at in range(7))
     matrix, cover = BlockMatrix(form, pointers, indices, indices, sums), Cover.of(form, emit.lanes)
     (down, right), (row_step, column_step) = cover.parts, cover.steps

@@ -12,7 +12,7 @@ from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run, threads, threads_for
-from sparse_models.kernels.cpu._tile import Piece, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix, registers
 from sparse_models.kernels.cpu.blocks._single import single, single_sampled
 from sparse_models.kernels.cpu.tiled import TASKS_PER_THREAD, TILES_PER_PART, finished, row_blocks
@@ -61,8 +61,8 @@ def product(
         arrays = (pointers, indices, order, values, whole_blocks(x, structure.width), whole)
         run(single(dtype, BlockForm.of(structure)), [*arrays, *of_bias(bias), structure.rows_of_blocks, team], team)
         return finished(result, relu=relu, passed=passed)
-    chunks, tiles = tiling(batch, dtype, widest())
-    parts, team = row_blocks(structure.rows_of_blocks, tiles)
+    chunks, tiles = tiling(batch, dtype, widest(), vector_bytes())
+    parts, team = row_blocks(structure.rows_of_blocks, tiles, threads())
     scratch = _scratch(team, structure.columns_of_blocks * structure.width, chunks)
     tensors = (pointers, indices, order, values, x, whole, scratch, whole if passed is None else passed)
     sizes = (structure.rows, structure.rows_of_blocks, structure.columns, batch, tiles, parts, scratch.shape[1])
@@ -93,9 +93,9 @@ def sampled(structure: BlockStructure, grad: Tensor, x: Tensor) -> Tensor:
         arrays = (pointers, indices, whole_blocks(grad, structure.height), whole_blocks(x, structure.width), sums)
         run(single_sampled(dtype, BlockForm.of(structure)), [*arrays, structure.rows_of_blocks, team], team)
         return sums
-    chunks, tiles = tiling(batch, dtype, MOST_SAMPLED)
+    chunks, tiles = tiling(batch, dtype, MOST_SAMPLED, vector_bytes())
     parts = min(max(1, tiles // TILES_PER_PART), TASKS_PER_THREAD * threads())
-    shares, team = row_blocks(structure.rows_of_blocks, parts)
+    shares, team = row_blocks(structure.rows_of_blocks, parts, threads())
     # The rows of a row of blocks are packed as well, after those of all columns.
     columns = structure.columns_of_blocks * structure.width
     scratch = _scratch(team, columns + structure.height, chunks)
@@ -125,7 +125,7 @@ def _scratch(team: int, rows: int, chunks: int) -> Tensor:
 @kernel
 def _product(dtype: str, form: BlockForm, chunks: int, *, relu: bool, has_passed: bool) -> int:
     """Return the address of the kernel of `product` for tiles of so many vectors."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes())
     pointers, indices, order, values, x, result, scratch, passed, bias, bias_step = (emit.argument(at) for at in range(10))
     rows, rows_of_blocks, columns, batch, tiles, parts, scratch_bytes = (emit.argument(at) for at in range(10, 17))
     buffer = emit.own_part(scratch, scratch_bytes)
@@ -146,14 +146,20 @@ def _product(dtype: str, form: BlockForm, chunks: int, *, relu: bool, has_passed
                 totals = [emit.passed(*pair) for pair in zip(piece.read(piece.of(passed, inside)), totals, strict=True)]
             piece.write(totals, piece.of(result, row))
 
-        matrix.products(emit, emit.share(rows_of_blocks, part, parts), buffer, begin, finish)
+        def resume(row: object) -> list[object]:
+            return piece.read(piece.of(result, row))
+
+        def keep(row: object, totals: list[object]) -> None:
+            piece.write(totals, piece.of(result, row))
+
+        matrix.products(emit, emit.share(rows_of_blocks, part, parts), buffer, Sums(begin, resume, keep, finish))
     return emit.compiled()
 
 
 @kernel
 def _sampled(dtype: str, form: BlockForm, chunks: int) -> int:
     """Return the address of the kernel of `sampled` for tiles of so many vectors."""
-    emit = emitter_for(dtype)
+    emit = emitter_for(dtype, vector_bytes())
     pointers, indices, grad, x, sums, scratch, rows, rows_of_blocks = (emit.argument(at) for at in range(8))
     columns, batch, tiles, shares, scratch_bytes, parts, numbers = (emit.argument(at) for at in range(8, 15))
     buffer = emit.own_part(scratch, scratch_bytes)
