@@ -31,7 +31,12 @@ def bench_train(case: Case, race: Racer) -> Facts:
     own, dense = (Arm(arm, data, settings) for arm in (case, dense_case))
     for arm in (own, dense):
         arm.warm_up()
-    race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs))
+
+    def look() -> None:
+        for arm in (own, dense):
+            arm.look()
+
+    race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs, after=look))
     layers = list(own.model)
     total = size(layers)
     rule, samples = UPDATES[case.update], len(data.train.labels)
@@ -54,6 +59,8 @@ def bench_train(case: Case, race: Racer) -> Facts:
         "dense_final_loss": evaluate(dense.model, data.train).loss,
         "dense_test_accuracy": dense_quality.accuracy,
         "dense_test_loss": dense_quality.loss,
+        "epoch_accuracies": own.accuracies,
+        "dense_epoch_accuracies": dense.accuracies,
         **training_flops(own.model, rule, samples, settings)._asdict(),
         "dense_flops_counted": counted_training_flops(
             dense_weights, dense_weights, samples * settings.epochs, settings.update_interval, needs_gradient=False
@@ -73,6 +80,7 @@ class Arm:
             self.search = Search(*search(case._replace(seed=0), settings))  # type: ignore[arg-type]  # as JSON returns it
         self.settings = settings._replace(learning_rate=self.search.learning_rate)
         self.model = model_of(case)
+        self.accuracies: list[float] = []  # on the validation split, after each epoch
         self._epochs = self._train(self.model, self.data.train)
 
     def _train(self, model: MLP, data: Split) -> Iterator[torch.Tensor]:
@@ -90,6 +98,10 @@ class Arm:
                 f"{self.case.model} {self.case.layer}: expected at most {self.settings.epochs} epochs, got a call for one "
                 "more; time a training only as often as it has epochs"
             )
+
+    def look(self) -> None:
+        """Note how accurate the model is by now: on the validation split, for the test split is looked at once."""
+        self.accuracies.append(evaluate(self.model, self.data.validation).accuracy)
 
 
 NO_SEARCH = Search(grids.SEED_LEARNING_RATE, 0, 0.0)

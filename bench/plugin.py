@@ -24,7 +24,7 @@ from sparse_models.errors import GateError
 from sparse_models.kernels import choice
 from sparse_models.layers import LAYERS
 
-pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session", "bench.hooks.last_lines"]
+pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session", "bench.hooks.last_lines", "bench.hooks.reporting"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
