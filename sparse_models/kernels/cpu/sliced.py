@@ -174,9 +174,10 @@ class Frozen:
 
     def again(self, parameters: Mapping[str, Tensor | None], x: Tensor) -> Tensor | None:
         """Return what `product` does for a layer's own parameters where nothing has changed since its last call, or None."""
-        if self.ready is None:
+        ready = self.ready  # read once: another thread may take it away
+        if ready is None:
             return None
-        return self.ready.product(parameters.get("values"), parameters.get("bias"), x)
+        return ready.product(parameters.get("values"), parameters.get("bias"), x)
 
     def copied(self, before: Source, now: Source) -> "Frozen":
         """Return a copy for a copy of the layer, of whose weights `now` says what `before` says of this one's."""
