@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparse_models.errors import InputError
 from sparse_models.layers import SparseLinear
@@ -79,11 +79,7 @@ def candidates(model: nn.Module, wanted: Wanted, given: Mapping[str, object]) ->
     for module, own in found.items():
         explicit = next((place.name for place in own if place.name in given or wanted.is_explicit(place.name)), None)
         matches = any(wanted.matches(place.name) for place in own)
-        fits = (
-            matches
-            and isinstance(module, wanted.types)
-            and sum(one.numel() for one in module.parameters(recurse=False)) >= wanted.least
-        )
+        fits = matches and isinstance(module, wanted.types) and _weights(module) >= wanted.least
         if explicit is None and not fits:
             continue
         reason = _why_not(module, own, owners)
@@ -94,6 +90,13 @@ def candidates(model: nn.Module, wanted: Wanted, given: Mapping[str, object]) ->
         else:
             left_out.setdefault(reason, []).append(own[0].name)
     return chosen, [f"{', '.join(names)}: {reason}" for reason, names in left_out.items()]
+
+
+def _weights(module: nn.Module) -> int:
+    """Return the number of a dense layer's weights, 0 where there are none yet."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return 0 if nn.parameter.is_lazy(weight) else weight.numel()
 
 
 def _check_names(known: Sequence[str], wanted: Wanted, given: Mapping[str, object]) -> None:

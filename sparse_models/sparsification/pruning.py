@@ -47,9 +47,10 @@ class GradualPruner:
         self.model, self.optimizer, self.generator = model, optimizer, generator
         self.begin, self.end, self.every = begin, end, every
         self.steps = 0  # taken so far; to go on with a saved training, set it
-        if not 0 <= begin <= end or every < 1:
+        if not 0 <= begin <= end or min(end, every) < 1:
             raise InputError(
-                f"expected 0 <= begin <= end and every of at least 1, got begin={begin}, end={end}, every={every}; change them"
+                f"expected 0 <= begin <= end, and end and every of at least 1, got begin={begin}, end={end}, every={every}; "
+                "change them"
             )
         self.layers = list(sparse_layers(model).values())
         if not self.layers:

@@ -131,7 +131,7 @@ def named() -> nn.ModuleDict:
         ({}, ["first", "second.0", "last"]),
         ({"names": "second*"}, ["second.0"]),
         ({"names": ["first", "l*"]}, ["first", "last"]),
-        ({"least": 64}, ["second.0"]),
+        ({"least": 33}, ["second.0"]),
         ({"types": nn.Conv2d}, ["convolution.linear"]),
         ({"types": (nn.Linear, nn.Conv2d), "names": "*c*"}, ["second.0", "convolution.linear"]),
         ({"masks": {"last": torch.ones(3, 8)}, "sparsity": None}, ["last"]),
