@@ -15,6 +15,7 @@ from bench.works.problems import layout_of
 from bench.works.training_flops import training_flops
 from sparse_models.costs import counted_training_flops, executed_flops, size
 from sparse_models.data import Data, Split
+from sparse_models.errors import DivergedError
 from sparse_models.loading import load
 from sparse_models.models import MLP, convert, dense_mlp, draw, narrow_mlp, sparse_mlp
 from sparse_models.training import Search, Settings, evaluate, search_learning_rate, train
@@ -31,7 +32,12 @@ def bench_train(case: Case, race: Racer) -> Facts:
     own, dense = (Arm(arm, data, settings) for arm in (case, dense_case))
     for arm in (own, dense):
         arm.warm_up()
-    race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs))
+
+    def look() -> None:
+        for arm in (own, dense):
+            arm.look()
+
+    race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs, after=look))
     layers = list(own.model)
     total = size(layers)
     rule, samples = UPDATES[case.update], len(data.train.labels)
@@ -54,6 +60,8 @@ def bench_train(case: Case, race: Racer) -> Facts:
         "dense_final_loss": evaluate(dense.model, data.train).loss,
         "dense_test_accuracy": dense_quality.accuracy,
         "dense_test_loss": dense_quality.loss,
+        "epoch_accuracies": own.accuracies,
+        "dense_epoch_accuracies": dense.accuracies,
         **training_flops(own.model, rule, samples, settings)._asdict(),
         "dense_flops_counted": counted_training_flops(
             dense_weights, dense_weights, samples * settings.epochs, settings.update_interval, needs_gradient=False
@@ -73,6 +81,7 @@ class Arm:
             self.search = Search(*search(case._replace(seed=0), settings))  # type: ignore[arg-type]  # as JSON returns it
         self.settings = settings._replace(learning_rate=self.search.learning_rate)
         self.model = model_of(case)
+        self.accuracies: list[float] = []  # on the validation split, after each epoch
         self._epochs = self._train(self.model, self.data.train)
 
     def _train(self, model: MLP, data: Split) -> Iterator[torch.Tensor]:
@@ -84,12 +93,26 @@ class Arm:
         next(self._train(model_of(self.case), Split(*(part[few] for part in self.data.train))))
 
     def epoch(self) -> None:
-        """Train for one epoch; raises RuntimeError when there is none left: a training cannot be repeated as a work can."""
-        if next(self._epochs, None) is None:
+        """Train for one epoch; raises RuntimeError when there is none left: a training cannot be repeated as a work can.
+
+        Raises DivergedError where a loss is no finite number: there is nothing to tell of such an arm, and others go on.
+        """
+        losses = next(self._epochs, None)
+        if losses is None:
             raise RuntimeError(
                 f"{self.case.model} {self.case.layer}: expected at most {self.settings.epochs} epochs, got a call for one "
                 "more; time a training only as often as it has epochs"
             )
+        if not losses.isfinite().all():
+            found = float(losses[~losses.isfinite()][0])
+            raise DivergedError(
+                f"{self.case.model} {self.case.layer}: expected finite losses, got {found}: at the learning rate "
+                f"{self.settings.learning_rate:g} this arm diverges; try --protocol tuned"
+            )
+
+    def look(self) -> None:
+        """Note how accurate the model is by now: on the validation split, for the test split is looked at once."""
+        self.accuracies.append(evaluate(self.model, self.data.validation).accuracy)
 
 
 NO_SEARCH = Search(grids.SEED_LEARNING_RATE, 0, 0.0)

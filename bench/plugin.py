@@ -20,11 +20,11 @@ from bench.tables.answer import lines
 from bench.tables.short_answer import headlines
 from bench.works.replays import Work, Works, listed
 from sparse_models.data import DATA
-from sparse_models.errors import GateError
+from sparse_models.errors import DivergedError, GateError
 from sparse_models.kernels import choice
 from sparse_models.layers import LAYERS
 
-pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session", "bench.hooks.last_lines"]
+pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session", "bench.hooks.last_lines", "bench.hooks.reporting"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -159,7 +159,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if benchmark.disabled or benchmark.cprofile:
         try:
             pyfuncitem.obj(case=case, race=once)
-        except GateError as error:
+        except (GateError, DivergedError) as error:
             pytest.fail(str(error), pytrace=False)
     if benchmark.disabled:
         return True

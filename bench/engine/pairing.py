@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from bench.engine.rounds import Timer, Took, calls_of, synchronised, time_round
@@ -24,14 +25,22 @@ SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 5e-4, 1e-2
 ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 class Plan(NamedTuple):
-    """Calls per round of candidate and reference, the untimed calls before each, and the number of pairs where it is fixed."""
+    """Calls per round of candidate and reference, the untimed calls before each, and the number of pairs where it is fixed.
+
+    What is to be looked at after each pair is called `after` it, untimed.
+    """
 
     loops: int
     dense_loops: int
     settle: int = 0
     dense_settle: int = 0
     pairs: int | None = None
+    after: Callable[[], object] = nothing
 
 
 class Patience(NamedTuple):
@@ -117,7 +126,7 @@ def race(
     """
     plan = warm_up(candidate, reference, device) if plan is None else plan
     if evict is not None:
-        plan = Plan(1, 1, pairs=plan.pairs)
+        plan = Plan(1, 1, pairs=plan.pairs, after=plan.after)
     arms = ((reference, plan.dense_loops, plan.dense_settle), (candidate, plan.loops, plan.settle))
     queueing = [getattr(work, "queueing", 0.0) for work, _, _ in arms]  # seconds a call, by the least that was seen
     took: tuple[list[Took], list[Took]] = ([], [])
@@ -150,6 +159,7 @@ def race(
         pairs.seconds.append(took[1][-1].seconds)
         dense_waited.append(took[0][-1].waited * is_alone)
         waited.append(took[1][-1].waited * is_alone)
+        plan.after()
     timed = sum(pairs.seconds) * plan.loops * calls_of(candidate)
     timed += sum(pairs.dense_seconds) * plan.dense_loops * calls_of(reference)
     if before.waited_for_itself(Usage.now()):

@@ -41,7 +41,7 @@ class Place(NamedTuple):
     @property
     def conditions(self) -> str:
         """How it was measured, in words."""
-        regime = REGIMES[self.regime]
+        regime = REGIMES.get(self.regime, f", {self.regime}")  # a run of a newer version may have another
         skew = f", rows skewed by {self.skew:g}" if self.skew else ""
         return f"{self.device}, {self.dtype}, {self.threads} thread{'s' * (self.threads != 1)}{regime}{skew}"
 

@@ -109,7 +109,7 @@ def arm_of(rows: Sequence[Row]) -> Arm:
 
 def _name(row: Row) -> str:
     name = row["model"] if row["model"] != "sparse" else f"{row['update']} {row['layer']}"
-    return name + _unusual(row.get("distribution", UNKNOWN))
+    return name + unusual(row.get("distribution", UNKNOWN))
 
 
 def speedup_over_seeds(rows: Sequence[Row]) -> Interval:
@@ -139,10 +139,11 @@ def _by_sparsity(arms: Sequence[Arm]) -> Iterator[tuple[str, list[Arm], list[Arm
     for sparsity, distribution in sorted({(arm.sparsity, arm.distribution) for arm in arms if arm.model == "sparse"}):
         group = [arm for arm in arms if (arm.sparsity, arm.distribution) == (sparsity, distribution)]
         sparse, narrow = ([arm for arm in group if arm.model == model] for model in ("sparse", "narrow"))
-        yield f"{sparsity:g}{_unusual(distribution)}", sparse, narrow
+        yield f"{sparsity:g}{unusual(distribution)}", sparse, narrow
 
 
-def _unusual(distribution: str) -> str:
+def unusual(distribution: str) -> str:
+    """Return a distribution of sparsity over layers in words, nothing for the usual one."""
     return "" if distribution in (UNKNOWN, DISTRIBUTION) else f" {distribution}"
 
 

@@ -16,6 +16,7 @@ from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
 from bench.engine.tuning import tuned
 from bench.findings.step_split import add_splits
+from bench.hooks.asked import words_asked
 from bench.hooks.progress import Progress
 from bench.hooks.screen import screen_of
 from bench.hooks.state import EFFORT, FOLDER, INTERRUPTED, JOURNAL, MACHINE, NOTES, OUTCOMES, ROWS, SELECTION
@@ -88,6 +89,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     tell(f"time: {results.spent}")
     after = facts(devices)  # what the machine did meanwhile: its load, and a GPU's clocks under load
     config.stash[MACHINE]["run"] = {
+        "asked": words_asked(config),
         "effort": effort._asdict(),
         "spent_seconds": results.spent._asdict(),
         "after": {"load_average": after["cpu"]["load_average"], "gpu": after["gpu"]},

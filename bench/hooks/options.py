@@ -60,6 +60,13 @@ def add_options(group: Any) -> None:
     group.addoption("--budget", metavar="SECONDS", help=f"time after which no case is measured further; default: {BUDGET:g}")
     group.addoption("--answer-only", action="store_true", help="print the short answer alone, without tables and progress")
     group.addoption("--energy", action="store_true", help="joules of a call too, where a GPU tells them; half a second a case")
+    group.addoption(
+        "--report",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="write a page to look at, here or as report.html beside this machine's runs; .md, .csv ... by the end of its name",
+    )
     group.addoption("--resume", action="store_true", help="go on with the newest broken run of these cases, if there is one")
     group.addoption(
         "--fail-slower",

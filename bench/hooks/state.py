@@ -34,5 +34,6 @@ ROWS = pytest.StashKey[dict[str, Row]]()  # by the name of the case
 REPORTED = pytest.StashKey[dict[str, Row]]()  # those that pytest has come to
 DESELECTED = pytest.StashKey[set[str]]()
 COMPARED = pytest.StashKey[Compared]()
+SAVED = pytest.StashKey[list[Path]]()  # where the storage saved this run
 NOTES = pytest.StashKey[list[str]]()  # what the user is told at the end: files skipped, a run that was not saved
 FAILED = pytest.StashKey[list[str]]()  # why the build fails

@@ -1,5 +1,6 @@
 """What our own kernels for CPUs need before a case is timed: a variant for each class of shapes that the case has."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from bench.cases import Case
@@ -8,7 +9,7 @@ from bench.works.problems import build, layout_of, problems
 from sparse_models.kernels import choice
 from sparse_models.layers import LAYERS
 
-PASSES = 3  # through all cases
+PASSES, PAUSE = 4, 1.0  # through all cases, and seconds between them: what disturbs one has often passed at the next
 
 
 def has_variants(case: Case) -> bool:
@@ -32,7 +33,8 @@ def call_once(case: Case) -> None:
 
 def tune(cases: Sequence[Case], call: Callable[[Case], None] = call_once) -> None:
     """Have the variants measured that cases of `as_tuned` need, where they are not known; again where that was disturbed."""
-    for _ in range(PASSES):
+    for number in range(PASSES):
+        time.sleep(PAUSE if number else 0.0)
         choice.retry()
         for case in cases:
             call(case)

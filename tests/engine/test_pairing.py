@@ -40,6 +40,14 @@ def test_pairs_are_interleaved_a_b_b_a() -> None:
     assert clock.log == "dcc" + "ccd" + "dcc" + "ccd"
 
 
+def test_what_is_looked_at_after_each_pair_is_not_timed() -> None:
+    clock = Clock()
+    plan = Plan(loops=1, dense_loops=1, pairs=3, after=clock.work("|", 99))
+    pairs = race(clock.work("c", 1), clock.work("d", 2), "cpu", plan, clock)
+    assert clock.log == "dc|cd|dc|"
+    assert (pairs.seconds, pairs.dense_seconds) == ([1] * 3, [2] * 3)
+
+
 def test_seconds_are_per_call_whatever_the_loops() -> None:
     clock = Clock()
     pairs = race(clock.work("c", 1), clock.work("d", 2), "cpu", Plan(loops=3, dense_loops=5, pairs=6), clock)

@@ -7,6 +7,7 @@ import torch
 
 from bench import __main__ as tool
 from bench.tables.tuning import lines
+from bench.works import tuning
 from sparse_models.contention import Usage
 from sparse_models.kernels import candidates, choice, kept_choices
 from sparse_models.kernels.variant import Choice, Variant
@@ -23,6 +24,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     monkeypatch.setattr(kept_choices, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(Usage, "was_disturbed", lambda *_: False)
     monkeypatch.setattr(candidates, "different", lambda variants, *_: variants[:2])
+    monkeypatch.setattr(tuning, "PAUSE", 0.0)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
