@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import _team
-from sparse_models.kernels.cpu.csr._panels import default
-from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
-from sparse_models.kernels.structure import PIECE, Structure, cut
+from sparse_models.kernels.cpu.csr._panels import default, panel_pieces
+from sparse_models.kernels.cpu.tiled import _plan, define_product, define_sampled, product, sampled
+from sparse_models.kernels.structure import PIECE, Sizes, Structure, cut
 from sparse_models.layers import LAYERS
 from sparse_models.layers._feature_major import csr_storage
 from sparse_models.layers._feature_major.csr_storage import compress
@@ -42,6 +42,9 @@ def problem(
     return Structure(pointers, indices, columns, starts), values, x, bias, grad
 
 
+PANELS = [0, 1]  # bytes: all columns at once, or as few as can be
+
+
 problems = st.builds(
     problem,
     seeds,
@@ -54,21 +57,35 @@ problems = st.builds(
 
 
 @settings(max_examples=80)
-@given(problems, st.booleans(), st.booleans(), st.booleans())
+@given(problems, st.booleans(), st.booleans(), st.booleans(), st.sampled_from(PANELS))
 def test_the_product_is_what_its_definition_says(
-    drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], with_bias: bool, relu: bool, with_passed: bool
+    drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], with_bias: bool, relu: bool, with_passed: bool, panel_bytes: int
 ) -> None:
     structure, values, x, bias, grad = drawn
     added, passed = bias if with_bias else None, grad if with_passed else None
     defined = define_product(structure, values, x, added, relu=relu, passed=passed)
-    close(product(structure, values, x, added, relu=relu, passed=passed), defined)
+    variant = default(structure.sizes)._replace(panel_bytes=panel_bytes)
+    close(product(structure, values, x, added, relu=relu, passed=passed, variant=variant), defined)
 
 
 @settings(max_examples=60)
-@given(problems)
-def test_the_sampled_product_is_what_its_definition_says(drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor]) -> None:
+@given(problems, st.sampled_from(PANELS))
+def test_the_sampled_product_is_what_its_definition_says(
+    drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], panel_bytes: int
+) -> None:
     structure, _, x, _, grad = drawn
-    close(sampled(structure, grad, x), define_sampled(structure, grad, x))
+    variant = default(structure.sizes)._replace(panel_bytes=panel_bytes)
+    close(sampled(structure, grad, x, variant), define_sampled(structure, grad, x))
+
+
+def test_a_thread_has_as_much_to_do_as_another_and_panels_only_where_they_pay() -> None:
+    for sizes, panels in (((1536, 384), 4), ((3072, 1024), 11), ((40, 96), 1)):
+        found = Sizes(*sizes, nnz=sizes[0] * sizes[1] // 5, pieces=-(-sizes[1] // PIECE), index_bytes=2)
+        variant = default(found)._replace(threads=2, vector_bytes=64)
+        assert -(-found.pieces // panel_pieces(found, variant.vectors, variant)) == panels
+        assert _plan(found, 128, "float32", variant).numbers[6] % 2 == 0
+        sparse = found._replace(nnz=found.nnz // 5)
+        assert panel_pieces(sparse, variant.vectors, variant) == sparse.pieces
 
 
 @given(problems)

@@ -37,10 +37,10 @@ def default(sizes: Sizes) -> Variant:
 
 def panel_pieces(sizes: Sizes, chunks: int, variant: Variant) -> int:
     """Return of how many pieces of columns a panel consists, for tiles of so many vectors: all where panels do not pay."""
-    columns = variant.panel_bytes // (chunks * variant.vector_bytes) // PIECE * PIECE
+    columns = max(1, variant.panel_bytes // (chunks * variant.vector_bytes) // PIECE) * PIECE
     if variant.panel_bytes == 0 or columns * sizes.nnz < LEAST * sizes.rows * sizes.columns:
         return sizes.pieces
-    return min(sizes.pieces, max(1, columns // PIECE))
+    return min(sizes.pieces, columns // PIECE)
 
 
 def panel_columns(sizes: Sizes, chunks: int, variant: Variant) -> int:
