@@ -15,6 +15,7 @@ from bench.works.problems import layout_of
 from bench.works.training_flops import training_flops
 from sparse_models.costs import counted_training_flops, executed_flops, size
 from sparse_models.data import Data, Split
+from sparse_models.errors import DivergedError
 from sparse_models.loading import load
 from sparse_models.models import MLP, convert, dense_mlp, draw, narrow_mlp, sparse_mlp
 from sparse_models.training import Search, Settings, evaluate, search_learning_rate, train
@@ -92,11 +93,21 @@ class Arm:
         next(self._train(model_of(self.case), Split(*(part[few] for part in self.data.train))))
 
     def epoch(self) -> None:
-        """Train for one epoch; raises RuntimeError when there is none left: a training cannot be repeated as a work can."""
-        if next(self._epochs, None) is None:
+        """Train for one epoch; raises RuntimeError when there is none left: a training cannot be repeated as a work can.
+
+        Raises DivergedError where a loss is no finite number: there is nothing to tell of such an arm, and others go on.
+        """
+        losses = next(self._epochs, None)
+        if losses is None:
             raise RuntimeError(
                 f"{self.case.model} {self.case.layer}: expected at most {self.settings.epochs} epochs, got a call for one "
                 "more; time a training only as often as it has epochs"
+            )
+        if not losses.isfinite().all():
+            found = float(losses[~losses.isfinite()][0])
+            raise DivergedError(
+                f"{self.case.model} {self.case.layer}: expected finite losses, got {found}: at the learning rate "
+                f"{self.settings.learning_rate:g} this arm diverges; try --protocol tuned"
             )
 
     def look(self) -> None:

@@ -20,7 +20,8 @@ from bench.tables.answer import lines
 from bench.tables.short_answer import headlines
 from bench.works.replays import Work, Works, listed
 from sparse_models.data import DATA
-from sparse_models.errors import GateError
+from sparse_models.errors import DivergedError, GateError
+from sparse_models.kernels import choice
 from sparse_models.layers import LAYERS
 
 pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session", "bench.hooks.last_lines", "bench.hooks.reporting"]
@@ -109,12 +110,17 @@ def case(
     skew: float,
     distribution: str,
 ) -> Iterator[Case]:
-    """The case at hand, with PyTorch set to its number of threads while it runs."""
+    """The case at hand, with PyTorch set to its number of threads while it runs; our kernels are as by default.
+
+    Nothing is timed in this process: to measure variants here would only take time.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    choice.hold({})
     what = (op, model, layer, update, shape, sparsity, device, dtype, threads)
     yield Case(*what, data, protocol, seed, regime, skew, distribution)
     torch.set_num_threads(before)
+    choice.forget()
 
 
 class Once:
@@ -153,7 +159,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if benchmark.disabled or benchmark.cprofile:
         try:
             pyfuncitem.obj(case=case, race=once)
-        except GateError as error:
+        except (GateError, DivergedError) as error:
             pytest.fail(str(error), pytrace=False)
     if benchmark.disabled:
         return True

@@ -5,12 +5,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparse_models.checkpoints import Training, resume, save
 from sparse_models.data import Data, Split
 from sparse_models.errors import DivergedError, InputError
 from sparse_models.models import MLP
@@ -70,13 +72,18 @@ def training_step(
     return loss.detach()
 
 
-def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update | None = None) -> Iterator[Tensor]:
+def train(
+    model: MLP, data: Split, settings: Settings, seed: int, update: Update | None = None, *, checkpoint: Path | None = None
+) -> Iterator[Tensor]:
     """Train `model` in place, yielding after each epoch the losses of its steps [steps].
 
     `seed` alone decides the order of the samples, so that every arm sees the same batches in the same order, whatever the
     device; weights that are grown at random are drawn on the layers' device, and are others on a GPU than on a CPU. A mask
     update comes after the optimizer step whose gradient it uses; every arm takes the same number of steps. Raises
     DivergedError where a mask would be chosen by weights that are no longer numbers.
+
+    With a `checkpoint` the training is written to that file after each epoch, and goes on from there where the file is: the
+    losses of the epochs before are yielded again. Raises InputError for a file that is damaged or of another training.
     """
     check_settings(settings)
     update = UPDATES["static"] if update is None else update
@@ -85,7 +92,12 @@ def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update
     choice = torch.Generator(next(model.parameters()).device).manual_seed(seed + CHOICE_STREAM)
     due = updates_due(steps_of(len(data.labels), settings), settings.update_interval, update)
     mutation = Mutation(model, update, due, optimizer, choice)
-    for epoch in range(settings.epochs):
+    arguments = f"{settings}, seed {seed}, {update.name}, {len(data.labels)} samples"
+    training = Training(arguments, mutation, (order, choice), [])
+    if checkpoint is not None and checkpoint.exists():
+        resume(checkpoint, training)
+    yield from training.losses
+    for epoch in range(len(training.losses), settings.epochs):
         losses: list[Tensor] = []
         samples = torch.randperm(len(data.labels), generator=order).to(data.labels.device)
         batches = samples.split(settings.batch)
@@ -96,7 +108,10 @@ def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update
                 loss, rate = float(losses[-1]), settings.learning_rate
                 raise DivergedError(f"expected a finite loss, got {loss}; lower the learning rate {rate:g}")
             mutation.follow(step, gradients)
-        yield torch.stack(losses)
+        training.losses.append(torch.stack(losses))
+        if checkpoint is not None:
+            save(checkpoint, training)
+        yield training.losses[-1]
 
 
 def steps_of(samples: int, settings: Settings) -> int:

@@ -7,7 +7,8 @@ from bench.bench_train import Arm, load_for, settings_of
 from bench.cases import Case
 from bench.engine.pairing import Patience
 from bench.engine.timed import Timed
-from sparse_models.training import evaluate
+from sparse_models.errors import DivergedError
+from sparse_models.training import Search, evaluate
 
 
 def test_an_epoch_more_than_a_training_has_is_refused_by_name() -> None:
@@ -34,3 +35,15 @@ def test_a_training_tells_how_accurate_it_was_after_each_epoch_without_being_ano
     assert told["epoch_accuracies"] == accuracies
     assert len(told["dense_epoch_accuracies"]) == settings.epochs
     assert told["test_accuracy"] == evaluate(arm.model, data.test).accuracy
+
+
+@pytest.mark.parametrize("model", ["sparse", "dense"])
+def test_an_arm_that_diverges_says_so(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = "csr" if model == "sparse" else "dense"
+    case = Case(
+        "train", model, layer, "static", "64x8x10b128", 0.5, "cpu", "float32", 1, "digits", "seed", distribution="uniform"
+    )
+    monkeypatch.setattr(bench_train, "NO_SEARCH", Search(1e38, 0, 0.0))
+    arm = Arm(case, load_for(case), settings_of(case))
+    with pytest.raises(DivergedError, match=rf"^{model} {layer}: expected finite losses, got nan: at the learning rate 1e\+38"):
+        arm.epoch()

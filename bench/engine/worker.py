@@ -32,7 +32,7 @@ from bench.runs.outcome import Race
 from bench.works.compiled import can_compile, load_compiler
 from bench.works.once_per_run import KNOWN, find_once
 from bench.works.tuning import call_once, tune
-from sparse_models.errors import GateError, InputError
+from sparse_models.errors import DivergedError, GateError, InputError
 from sparse_models.kernels import choice
 
 FORKS = sys.platform == "linux"  # macOS's own libraries do not bear it
@@ -56,7 +56,7 @@ def measure(
         with own_stream(case.device):
             facts = body_of(module, function)(case, timed)
         pools = find_once(f"pools {case.threads}", lambda: thread_pools(case.threads))
-    except (GateError, InputError) as error:
+    except (GateError, InputError, DivergedError) as error:
         return {"failure": str(error), "spoiled": timed.is_spoiled or is_gpu(case.device)}
     except Exception as error:  # one failing case never takes the others down: a GPU's error may stay with the process
         return {"failure": failure_of(error), "spoiled": is_gpu(case.device)}

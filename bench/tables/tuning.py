@@ -15,7 +15,7 @@ def lines(found: Mapping[str, Choice], disturbed: Sequence[str], seconds: float,
     for (kernel, rest), group in groupby(sorted(found, key=_kind), _kind):
         names = list(group)
         usual = next(iter(found[names[0]].tried))
-        way = f"vectors in a tile x non-zeros together, {usual.vector_bytes} bytes a vector unless another number is told"
+        way = "vectors in a tile x non-zeros together, with other bytes of a vector, threads or panels where they are named"
         print_table(console, f"\n{kernel}, {rest}: {way}", _table(found, names, usual))
     for name in disturbed:
         print_text(console, f"{name}: another process disturbed it; by default, and measured at the next use")
@@ -42,10 +42,14 @@ def _table(found: Mapping[str, Choice], names: Sequence[str], usual: Variant) ->
 
 
 def _header(variant: Variant, usual: Variant) -> str:
-    """Return a variant in a few characters: of vectors' bytes and of threads only what is not as usual."""
+    """Return a variant in a few characters: of what is not vectors or non-zeros only what is not as usual."""
     way = f"{variant.vectors}x{variant.together}" if variant.vectors else "layers"
-    size = "" if variant.vector_bytes == usual.vector_bytes else f" {variant.vector_bytes}B"
-    return way + size + ("" if variant.threads == usual.threads else f" {variant.threads}t")
+    other = {
+        f"{variant.vector_bytes}B": variant.vector_bytes != usual.vector_bytes,
+        f"{variant.threads}t": variant.threads != usual.threads,
+        f"{variant.panel_bytes // 2**10}K" if variant.panel_bytes else "whole": variant.panel_bytes != usual.panel_bytes,
+    }
+    return " ".join([way, *(text for text, differs in other.items() if differs)])
 
 
 def _cell(choice: Choice, variant: Variant) -> str:

@@ -1,5 +1,6 @@
 """What our own kernels for CPUs need before a case is timed: a variant for each class of shapes that the case has."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from bench.cases import Case
@@ -8,7 +9,7 @@ from bench.works.problems import build, layout_of, problems
 from sparse_models.kernels import choice
 from sparse_models.layers import LAYERS
 
-PASSES = 3  # through all cases
+PASSES, PAUSE = 4, 1.0  # through all cases, and seconds between them: what disturbs one has often passed at the next
 
 
 def has_variants(case: Case) -> bool:
@@ -19,7 +20,7 @@ def has_variants(case: Case) -> bool:
 def as_tuned(case: Case) -> Case:
     """Return a case of only what decides which variants it needs, so that cases that need the same are one."""
     op = {"train": "training_step", "beside": "forward"}.get(case.op, case.op)
-    return case._replace(op=op, update="static", data="-", protocol="-", seed=0, regime="warm")
+    return case._replace(op=op, update="static", data="-", protocol="-", seed=0, regime="warm", distribution="-")
 
 
 def call_once(case: Case) -> None:
@@ -32,7 +33,8 @@ def call_once(case: Case) -> None:
 
 def tune(cases: Sequence[Case], call: Callable[[Case], None] = call_once) -> None:
     """Have the variants measured that cases of `as_tuned` need, where they are not known; again where that was disturbed."""
-    for _ in range(PASSES):
+    for number in range(PASSES):
+        time.sleep(PAUSE if number else 0.0)
         choice.retry()
         for case in cases:
             call(case)

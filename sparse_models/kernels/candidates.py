@@ -9,19 +9,20 @@ from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._team import threads, threads_for
-from sparse_models.kernels.cpu._tile import default, tiling
+from sparse_models.kernels.cpu._tile import tiling
+from sparse_models.kernels.cpu.csr._panels import default
 from sparse_models.kernels.structure import Structure
 from sparse_models.kernels.variant import Variant
 
 
 def chosen(kernel: str, structure: Structure, x: Tensor, call: Callable[..., Tensor] | None) -> Variant:
     """Return the variant for a product with x [columns, batch], measured by way of `call` where it is not known yet."""
-    columns, batch, dtype = structure.columns, x.shape[1], x.dtype
+    sizes, batch, dtype = structure.sizes, x.shape[1], x.dtype
     if batch == 1:
-        return default(columns)
+        return default(sizes)
     return variant_for(
-        (kernel, (columns, structure.rows), batch, structure.indices.numel(), dtype),
-        lambda: of_product(default(columns), batch, name_of(dtype)),
+        (kernel, (sizes.columns, sizes.rows), batch, sizes.nnz, dtype),
+        lambda: of_product(default(sizes), batch, name_of(dtype)),
         call and (lambda variant: call(variant=variant)),
     )
 
@@ -38,10 +39,13 @@ def team_for(asked: tuple[str, tuple[int, ...], int, int, torch.dtype], weights:
 
 def of_product(first: Variant, batch: int, dtype: str) -> list[Variant]:
     """Return the variants of a product of so many samples whose default is the first."""
-    tried = [first._replace(vectors=vectors, together=together) for vectors in (2, 4, 8) for together in (4, 8)]
+    # No panels, or narrower ones, for there are first caches of 32 and of 48 KiB; wide tiles, narrow and very narrow ones.
+    tried = [first._replace(panel_bytes=size) for size in (0, 2**15)]
+    tried += [first._replace(together=8), first._replace(together=8, panel_bytes=0)]
+    tried += [first._replace(vectors=4), first._replace(vectors=4, panel_bytes=0)]
+    tried.append(first._replace(vectors=2, together=8, panel_bytes=0))
     # Some processors are faster at half as many numbers at a time; and to wake a thread may take longer than all of the work.
     tried += [first._replace(together=8, vector_bytes=max(16, first.vector_bytes // 2)), first._replace(threads=1)]
-    tried += [first._replace(panel_bytes=size) for size in (0, 2**15)]  # there are first caches of 32 and of 48 KiB
     return different([first, *tried], batch, dtype)
 
 

@@ -50,11 +50,6 @@ class Structure(NamedTuple):
         """The rows that whole units take."""
         return self.rows
 
-    @property
-    def arrays(self) -> tuple[Tensor, Tensor]:
-        """The tensors as kernels take them: where rows start, in each piece of columns if that is known, and indices."""
-        return self.pointers if self.starts is None else self.starts, self.indices
-
     def dense(self, values: Tensor) -> Tensor:
         """Return the matrix that holds `values` [nnz] as a dense one [rows, columns]."""
         matrix = values.new_zeros(self.rows, self.columns)

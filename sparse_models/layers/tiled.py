@@ -185,7 +185,7 @@ class Tiled(OwnKernels):
         """Return the matrix that holds values[order] [nnz] times x [columns, batch]: [rows, batch]."""
         if on_a_gpu(x):
             return on_gpu.product(structure, values, x, order=order)
-        return tiled.product(structure, values, x, order=order)
+        return tiled.product(structure, values.to(x.dtype), x, order=order).to(values.dtype)
 
     @staticmethod
     def sample(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from bench import __main__ as tool
 from bench.tables.tuning import lines
+from bench.works import tuning
 from sparse_models.contention import Usage
 from sparse_models.kernels import candidates, choice, kept_choices
 from sparse_models.kernels.variant import Choice, Variant
@@ -23,6 +24,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     monkeypatch.setattr(kept_choices, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(Usage, "was_disturbed", lambda *_: False)
     monkeypatch.setattr(candidates, "different", lambda variants, *_: variants[:2])
+    monkeypatch.setattr(tuning, "PAUSE", 0.0)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -68,6 +70,17 @@ def test_with_a_variant_fixed_there_is_nothing_to_measure(
     with pytest.raises(SystemExit, match="2"):
         tool.main(["tune"])
     assert "SPARSE_MODELS_VARIANT: expected it to be unset" in capsys.readouterr().err
+
+
+def test_what_is_not_as_usual_is_named() -> None:
+    others = [
+        DEFAULT,
+        DEFAULT._replace(vector_bytes=32, threads=1),
+        DEFAULT._replace(panel_bytes=0),
+        DEFAULT._replace(panel_bytes=2**15),
+    ]
+    found = {"product 8x8b4, 1/2 kept, float32, 2 threads": Choice(DEFAULT, dict.fromkeys(others, 1.0), 0.1)}
+    assert re.search(r"8x4 +8x4 32B 1t +8x4 whole +8x4 32K", "\n".join(lines(found, [], 0.1, WIDE)))
 
 
 def test_the_table_has_each_variant_that_was_tried_and_the_chosen_one_marked() -> None:

@@ -13,9 +13,11 @@ from bench.engine.pairing import Racer
 from bench.engine.processes import Means, fork_server_for, measure_all
 from bench.engine.tuning import Tuned, tuned
 from bench.works.tuning import as_tuned, has_variants
+from sparse_models.kernels import kept_choices
 from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.variant import Choice, Variant
 from tests.engine.test_processes import fine
+from tests.helpers.in_process import run
 
 CASE = Case("step", "sparse", "tiled", "static", "64x32b16", 0.5, "cpu", "float32", 1)
 DEFAULT, OTHER = Variant(8, 4, 16, 1), Variant(2, 8, 16, 1)
@@ -76,3 +78,11 @@ def test_cases_that_need_the_same_variants_are_one() -> None:
     assert {as_tuned(case) for case in trainings} == {as_tuned(CASE._replace(op="training_step"))}
     others = (CASE, CASE._replace(layer="csr"), CASE._replace(device="cuda"))
     assert [has_variants(case) for case in others] == [True, False, False]
+
+
+def test_where_nothing_is_timed_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SPARSE_MODELS_VARIANT")
+    monkeypatch.setattr(kept_choices, "cache_folder", lambda: tmp_path)
+    small = ["--op", "forward", "--layer", "tiled", "--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1"]
+    assert run(*small, "--benchmark-disable", "-q", "-p", "no:unraisableexception").returncode == 0
+    assert not [*tmp_path.iterdir()]

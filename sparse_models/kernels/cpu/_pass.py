@@ -4,7 +4,7 @@ A tile goes through all layers, forward and backward, while it is in the caches;
 alone, are added up from tile to tile. Layer by layer, every activation would go out to memory and come back three times.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple, cast
 
@@ -27,13 +27,11 @@ from sparse_models.kernels.variant import Variant
 CHUNKS = 4  # vectors in a tile, unless another variant is chosen: so that all layers' rows of it stay in the second cache
 PARTS_PER_THREAD = 2  # of the batch: who is done early takes another
 Form = CsrForm | BlockForm
-Resume = Callable[[Any], list[Any]]
-Keep = Callable[[Any, list[Any]], None]
 
 
-def form_of(structure: AnyStructure, variant: Variant) -> Form:
+def form_of(structure: AnyStructure, chunks: int, variant: Variant) -> Form:
     """Return what a kernel is compiled for, of a structure."""
-    return CsrForm.of(structure.sizes, variant) if isinstance(structure, Structure) else BlockForm.of(structure)
+    return CsrForm.of(structure.sizes, chunks, variant) if isinstance(structure, Structure) else BlockForm.of(structure)
 
 
 def _heights(links: Sequence[Link]) -> list[int]:
@@ -73,11 +71,11 @@ def tile_by_tile(links: Sequence[Link], x: Tensor, labels: Tensor, variant: Vari
         transposed = link.transposed_values if number else link.values  # of the first layer there is no input gradient
         bias = None if link.bias is None else whole_blocks(link.bias, link.rows.unit[0])
         row_arguments, column_arguments = (
-            form_of(structure, variant).arguments(cast("Any", structure), chunks, variant) for structure in link[:2]
+            form_of(structure, chunks, variant).arguments(cast("Any", structure), chunks, variant) for structure in link[:2]
         )
         arguments += [*row_arguments, link.values, *of_bias(bias), *column_arguments, transposed]
         arguments += [link.rows.rows, height, link.values.numel()]
-    forms = tuple(form_of(structure, variant) for link in links for structure in link[:2])
+    forms = tuple(form_of(structure, chunks, variant) for link in links for structure in link[:2])
     run(_gradients(dtype, chunks, variant.vector_bytes, forms), arguments, team)
     found = (sums[0] if parts == 1 else sums.sum(0)).split(lengths)
     loss = powers.log_().add_(shifts).sum().div_(batch)
@@ -166,13 +164,12 @@ def _forward(emit: Emitter, layers: Sequence[Layer], held: Sequence[Any], chunks
         def begin(row: Any, layer: Layer = layer) -> list[Any]:
             return layer.biased(emit, row, chunks)
 
-        resume, keep = _rows_of(emit, after, chunks)
-
-        def finish(row: Any, totals: list[Any], layer: Layer = layer, keep: Keep = keep) -> None:
-            keep(row, totals if layer is layers[-1] else [emit.passed(total, total) for total in totals])
+        def finish(row: Any, totals: list[Any], layer: Layer = layer, after: Any = after) -> None:
+            totals = totals if layer is layers[-1] else [emit.passed(total, total) for total in totals]
+            emit.write(totals, emit.add(after, emit.times(row, chunks * emit.vector_bytes)))
 
         rows = emit.constant(0), emit.over(layer.rows, layer.form.unit[0])
-        layer.form.matrix(layer.arrays, layer.values).products(emit, rows, before, Sums(begin, resume, keep, finish))
+        layer.form.matrix(layer.arrays, layer.values).products(emit, rows, before, Sums(begin, finish, after, chunks))
         emit.clear(after, layer.rows, layer.tile_rows, chunks)
 
 
@@ -186,11 +183,10 @@ def _backward(
         def each(row: Any, vectors: list[Any], layer: Layer = layer) -> None:
             layer.add_bias(emit, row, vectors, is_first)
 
-        resume, keep = _rows_of(emit, below, chunks)
-        outputs, _ = _rows_of(emit, held[number], chunks)
-
-        def finish(row: Any, totals: list[Any], outputs: Resume = outputs, keep: Keep = keep) -> None:
-            keep(row, [emit.passed(*pair) for pair in zip(outputs(row), totals, strict=True)])
+        def finish(row: Any, totals: list[Any], before: Any = held[number], below: Any = below) -> None:
+            offset = emit.times(row, chunks * emit.vector_bytes)
+            outputs = emit.vectors(emit.add(before, offset), chunks)
+            emit.write([emit.passed(*pair) for pair in zip(outputs, totals, strict=True)], emit.add(below, offset))
 
         matrix = layer.form.matrix(layer.arrays, layer.own_values)
         matrix.sampled(emit, layer.rows, slope, held[number], chunks, is_first, each)
@@ -198,18 +194,9 @@ def _backward(
             inputs, form = layers[number - 1], layer.transposed_form
             transposed = form.matrix(layer.transposed_arrays, layer.transposed_values)
             rows = emit.constant(0), emit.over(inputs.rows, form.unit[0])
-            transposed.products(emit, rows, slope, Sums(lambda _: [emit.zero()] * chunks, resume, keep, finish))
+            transposed.products(emit, rows, slope, Sums(lambda _: [emit.zero()] * chunks, finish, below, chunks))
             emit.clear(below, inputs.rows, inputs.tile_rows, chunks)
             slope, below = below, slope
-
-
-def _rows_of(emit: Emitter, tile: Any, chunks: int) -> tuple[Resume, Keep]:
-    """Return what reads a row of a packed tile, and what writes one."""
-
-    def place(row: Any) -> Any:
-        return emit.add(tile, emit.times(row, chunks * emit.vector_bytes))
-
-    return lambda row: emit.vectors(place(row), chunks), lambda row, vectors: emit.write(vectors, place(row))
 
 
 def _take_in(emit: Emitter, x: Any, samples: Sequence[Any], inputs: Any, target: Any, chunks: int) -> None:

@@ -8,12 +8,9 @@ from llvmlite import ir
 from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import BYTES
-from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.cpu._team import threads
-from sparse_models.kernels.variant import Variant
 
-CHUNKS = SUMS = 8  # vectors in a tile: as many sums as hide the time that a multiply-add takes
+SUMS = 8  # as many as hide the time that a multiply-add takes
 TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through
 TOGETHER = 4  # non-zeros of a row at a time, unless another variant is chosen
 
@@ -23,16 +20,6 @@ def tiling(batch: int, dtype: str, most: int, vector_bytes: int) -> tuple[int, i
     lanes = vector_bytes // BYTES[dtype]
     tiles = -(-batch // (most * lanes))
     return -(-batch // (tiles * lanes)), tiles
-
-
-def default(features: int) -> Variant:
-    """Return the variant that suits most machines for tiles of so many features.
-
-    Vectors are as many as the second cache holds, but not fewer than half of the most that there can be: fewer multiply-adds
-    share then what a non-zero costs beside them.
-    """
-    most = min(CHUNKS, max(CHUNKS // 2, TILE_BYTES // (features * vector_bytes())))
-    return Variant(most, TOGETHER, vector_bytes(), threads())
 
 
 def of_bias(bias: Tensor | None) -> tuple[Tensor, int]:
@@ -49,12 +36,12 @@ def emitter_for(dtype: str, vector_bytes: int) -> Emitter:
 
 
 class Sums(NamedTuple):
-    """What a product does with a row's vectors: begins with, takes up again, keeps for later, and makes of them in the end."""
+    """What the vectors of a product's rows are to begin with, what is made of them, and where they are kept in between."""
 
     begin: Callable[[Any], list[Any]]  # given the row
-    resume: Callable[[Any], list[Any]]
-    keep: Callable[[Any, list[Any]], None]
     finish: Callable[[Any, list[Any]], None]
+    kept: Any  # a packed tile of the rows
+    chunks: int  # vectors of a row
 
 
 def add_to(emit: Emitter, number: Any, address: Any, is_first: Any) -> None:

@@ -20,14 +20,15 @@ from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run
 from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias, tiling
-from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm, Panel
-from sparse_models.kernels.cpu.csr._panels import panel_columns
+from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm
+from sparse_models.kernels.cpu.csr._panels import Panel, panel_columns
 from sparse_models.kernels.cpu.csr._single import single, single_sampled
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.structure import Sizes, Structure
 from sparse_models.kernels.variant import Variant
 
 TILES_PER_PART = 8  # of a batch, at least: each part has sums of its own to be written and added up
+KEPT_BYTES = 2**18  # of the second cache, for what rows have come to between panels
 MOST_ORDERED = 4  # tiles, above which it takes less time to put values in order once than to look each up in each tile
 TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
 
@@ -84,7 +85,7 @@ def product(
         values, order = permuted(values, order), None
     form = plan.form if order is None else plan.form._replace(is_ordered=True)
     scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8)
-    tensors = (*structure.arrays, values if order is None else order, values, x, result, scratch)
+    tensors = (*form.arrays(structure), values if order is None else order, values, x, result, scratch)
     function = _product(dtype, plan.chunks, variant.vector_bytes, form, relu=relu, has_passed=passed is not None)
     run(function, (*tensors, result if passed is None else passed, *of_bias(bias), *plan.numbers), plan.team)
     return result
@@ -117,7 +118,7 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
     plan = _plan(sizes, batch, dtype, variant, tiles_per_part=TILES_PER_PART)
     sums, scratch = x.new_empty(plan.parts, sizes.nnz), torch.empty(plan.scratch_bytes, dtype=torch.uint8)
     function = _sampled(dtype, plan.chunks, variant.vector_bytes, plan.form)
-    run(function, (*structure.arrays, sums, sums, x, grad, scratch, *plan.numbers), plan.team)
+    run(function, (*plan.form.arrays(structure), sums, sums, x, grad, scratch, *plan.numbers), plan.team)
     return sums[0] if plan.parts == 1 else sums.sum(0)
 
 
@@ -144,11 +145,14 @@ def _plan(sizes: Sizes, batch: int, dtype: str, variant: Variant, tiles_per_part
     """Return the plan of a product: parts are as many as tiles, or fewer and whoever takes them the same."""
     chunks, tiles = tiling(batch, dtype, variant.vectors, variant.vector_bytes)
     parts = min(max(1, tiles // tiles_per_part), TASKS_PER_THREAD * variant.threads) if tiles_per_part else tiles
+    form, row_bytes = CsrForm.of(sizes, chunks, variant), chunks * variant.vector_bytes
     blocks, team = row_blocks(sizes.rows, parts, variant.threads)
-    # For each thread a tile of a panel's columns, with room to begin at a cache line.
-    own_bytes = panel_columns(sizes, chunks, variant) * chunks * variant.vector_bytes + CACHE_LINE
-    form = CsrForm.of(sizes, variant)
-    numbers = (sizes.rows, sizes.columns, sizes.nnz, batch, tiles, parts, blocks, own_bytes)
+    if not (form.is_whole or tiles_per_part):  # so many blocks more as leave every thread as much to do
+        blocks = max(blocks, min(sizes.rows, -(-sizes.rows * row_bytes // (KEPT_BYTES * team)) * team))
+    panel_bytes = panel_columns(sizes, chunks, variant) * row_bytes
+    # For each thread a tile of a panel's columns, and one of its rows' sums between panels, with room to begin at a cache line.
+    own_bytes = panel_bytes + (0 if form.is_whole or tiles_per_part else -(-sizes.rows // blocks) * row_bytes) + CACHE_LINE
+    numbers = (sizes.rows, sizes.columns, sizes.nnz, batch, tiles, parts, blocks, panel_bytes, own_bytes)
     return Plan(form, chunks, parts, team, team * own_bytes, (*numbers, *form.numbers(sizes, chunks, variant)))
 
 
@@ -163,8 +167,8 @@ def _product(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, relu:
     """Return the address of the kernel of `product` for tiles of so many vectors."""
     emit = emitter_for(dtype, vector_bytes)
     *arrays, values, x, result, scratch, passed, bias, bias_step = (emit.argument(place) for place in range(ARRAYS + 7))
-    rows, columns, _, batch, tiles, _, blocks, scratch_bytes, *numbers = (
-        emit.argument(place) for place in range(ARRAYS + 7, ARRAYS + 15 + NUMBERS)
+    rows, columns, _, batch, tiles, _, blocks, panel_bytes, scratch_bytes, *numbers = (
+        emit.argument(place) for place in range(ARRAYS + 7, ARRAYS + 16 + NUMBERS)
     )
     buffer, matrix = emit.own_part(scratch, scratch_bytes), form.matrix((*arrays, *numbers), values)
     with emit.tasks(emit.times(tiles, blocks)) as task:
@@ -174,22 +178,18 @@ def _product(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, relu:
         def begin(row: Any) -> list[Any]:
             return [emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row, bias_step))))] * chunks
 
-        def resume(row: Any) -> list[Any]:
-            return piece.read(piece.of(result, row))
-
-        def keep(row: Any, totals: list[Any]) -> None:
-            piece.write(totals, piece.of(result, row))
-
         def finish(row: Any, totals: list[Any]) -> None:
             if relu:
                 totals = [emit.passed(total, total) for total in totals]
             if has_passed:
                 outputs = piece.read(piece.of(passed, row))
                 totals = [emit.passed(*pair) for pair in zip(outputs, totals, strict=True)]
-            keep(row, totals)
+            piece.write(totals, piece.of(result, row))
 
-        sums = Sums(begin, resume, keep, finish)
-        matrix.panel_products(emit, emit.share(rows, block, blocks), _packing(piece, x, columns, buffer), sums)
+        first, last = emit.share(rows, block, blocks)
+        kept = emit.builder.sub(emit.add(buffer, panel_bytes), emit.times(first, chunks * emit.vector_bytes))
+        sums = Sums(begin, finish, kept, chunks)
+        matrix.panel_products(emit, (first, last), _packing(piece, x, columns, buffer), sums)
     return emit.compiled()
 
 
@@ -198,8 +198,8 @@ def _sampled(dtype: str, chunks: int, vector_bytes: int, form: CsrForm) -> int:
     """Return the address of the kernel of `sampled` for tiles of so many vectors."""
     emit = emitter_for(dtype, vector_bytes)
     *arrays, sums, x, grad, scratch = (emit.argument(place) for place in range(ARRAYS + 4))
-    rows, columns, nnz, batch, tiles, parts, blocks, scratch_bytes, *numbers = (
-        emit.argument(place) for place in range(ARRAYS + 4, ARRAYS + 12 + NUMBERS)
+    rows, columns, nnz, batch, tiles, parts, blocks, _, scratch_bytes, *numbers = (
+        emit.argument(place) for place in range(ARRAYS + 4, ARRAYS + 13 + NUMBERS)
     )
     buffer = emit.own_part(scratch, scratch_bytes)
     with emit.tasks(emit.times(parts, blocks)) as task:
@@ -229,7 +229,8 @@ def _packing(piece: Piece, x: Any, columns: Any, buffer: Any) -> Callable[[Panel
     )
 
     def pack(panel: Panel) -> Any:
-        end = emit.builder.select(is_packed, panel.first, emit.builder.select(panel.is_last, columns, panel.end))
+        end = columns if panel.end is None else emit.least(panel.end, columns)
+        end = emit.builder.select(is_packed, panel.first, end)
         piece.pack(x, panel.first, end, buffer)
         offset = emit.times(panel.first, piece.chunks * emit.vector_bytes)
         return emit.builder.select(is_packed, x, emit.builder.sub(buffer, offset))

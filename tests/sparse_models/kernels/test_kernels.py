@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import _team
-from sparse_models.kernels.cpu._tile import default
+from sparse_models.kernels.cpu.csr._panels import default
 from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
 from sparse_models.kernels.structure import PIECE, Structure, cut
 from sparse_models.layers import LAYERS
@@ -89,7 +89,7 @@ def test_a_product_of_values_in_another_order_is_that_of_values_put_in_order(
 ) -> None:
     structure, values, x, bias, _ = drawn
     order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed)).int()
-    for variant in (default(structure.columns), default(structure.columns)._replace(vectors=1, panel_bytes=1)):
+    for variant in (default(structure.sizes), default(structure.sizes)._replace(vectors=1, panel_bytes=1)):
         ordered = product(structure, values, x, bias, order=order, variant=variant)
         assert torch.equal(ordered, product(structure, values[order.long()], x, bias, variant=variant))
 

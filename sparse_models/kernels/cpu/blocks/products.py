@@ -146,13 +146,7 @@ def _product(dtype: str, form: BlockForm, chunks: int, *, relu: bool, has_passed
                 totals = [emit.passed(*pair) for pair in zip(piece.read(piece.of(passed, inside)), totals, strict=True)]
             piece.write(totals, piece.of(result, row))
 
-        def resume(row: object) -> list[object]:
-            return piece.read(piece.of(result, row))
-
-        def keep(row: object, totals: list[object]) -> None:
-            piece.write(totals, piece.of(result, row))
-
-        matrix.products(emit, emit.share(rows_of_blocks, part, parts), buffer, Sums(begin, resume, keep, finish))
+        matrix.products(emit, emit.share(rows_of_blocks, part, parts), buffer, Sums(begin, finish, None, chunks))
     return emit.compiled()
 
 

@@ -6,14 +6,15 @@ between.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._tile import SUMS, Sums, add_to
-from sparse_models.kernels.cpu.csr._panels import panel_pieces
+from sparse_models.kernels.cpu.csr._panels import Panel, panel_pieces
 from sparse_models.kernels.structure import PIECE, Sizes, Structure
 from sparse_models.kernels.variant import Variant
 
@@ -24,17 +25,19 @@ POINTER_BYTES = ORDER_BYTES = 4
 class CsrForm(NamedTuple):
     """What a kernel for CSR matrices is compiled for.
 
-    These are the bytes of an index, how many non-zeros are taken at a time, and whether values are looked up by their order.
+    These are the bytes of an index, how many non-zeros are taken at a time, whether all columns are one panel, and whether
+    values are looked up by their order.
     """
 
     index_bytes: int
     together: int
+    is_whole: bool = True
     is_ordered: bool = False
 
     @classmethod
-    def of(cls, sizes: Sizes, variant: Variant) -> "CsrForm":
-        """Return the form of a structure, as a variant has it."""
-        return cls(sizes.index_bytes, variant.together)
+    def of(cls, sizes: Sizes, chunks: int, variant: Variant) -> "CsrForm":
+        """Return the form of a structure for tiles of so many vectors, as a variant has it."""
+        return cls(sizes.index_bytes, variant.together, panel_pieces(sizes, chunks, variant) == sizes.pieces)
 
     @property
     def unit(self) -> tuple[int, int]:
@@ -48,29 +51,22 @@ class CsrForm(NamedTuple):
 
     def arguments(self, structure: Structure, chunks: int, variant: Variant) -> list[Tensor | int]:
         """Return a structure as a kernel for tiles of so many vectors takes it."""
-        return [*structure.arrays, structure.indices, *self.numbers(structure.sizes, chunks, variant)]
+        return [*self.arrays(structure), structure.indices, *self.numbers(structure.sizes, chunks, variant)]
+
+    def arrays(self, structure: Structure) -> tuple[Tensor, Tensor]:
+        """Return where rows start, in each piece of columns if there are panels, and the indices."""
+        starts = structure.pointers if self.is_whole or structure.starts is None else structure.starts
+        return starts, structure.indices
 
     @staticmethod
     def numbers(sizes: Sizes, chunks: int, variant: Variant) -> tuple[int, int, int]:
         """Return the bytes from a piece's starts to the next's, how many pieces there are, and how many a panel has."""
-        step = POINTER_BYTES * (1 if sizes.pieces == 1 else sizes.rows)
-        return step, sizes.pieces, panel_pieces(sizes, chunks, variant)
+        return POINTER_BYTES * sizes.rows, sizes.pieces, panel_pieces(sizes, chunks, variant)
 
     def matrix(self, addresses: Sequence[Any], values: Any) -> "Matrix":
         """Return the matrix whose structure is at some addresses, as `arguments` has them."""
         starts, indices, order, step, pieces, panel = addresses
         return Matrix(self, starts, indices, order, step, pieces, panel, values)
-
-
-class Panel(NamedTuple):
-    """Some columns of a matrix: where their non-zeros start and end in each row, and which columns they are."""
-
-    starts: Any
-    ends: Any
-    first: Any
-    end: Any  # above the last, but for the last panel, which may have fewer or more
-    is_first: Any
-    is_last: Any
 
 
 class Matrix(NamedTuple):
@@ -92,13 +88,15 @@ class Matrix(NamedTuple):
     @contextmanager
     def panels(self, emit: Emitter) -> Iterator[Panel]:
         """Emit the block under `with` for each panel of columns."""
+        if self.form.is_whole:
+            yield Panel(self.starts, emit.add(self.starts, POINTER_BYTES), emit.constant(0))
+            return
         with emit.loop(emit.constant(0), self.pieces, self.panel) as piece:
             after = emit.least(emit.add(piece.place, self.panel), self.pieces)
             starts, ends = (emit.add(self.starts, emit.times(self.step, place)) for place in (piece.place, after))
             first, end = (emit.times(place, PIECE) for place in (piece.place, after))
-            is_first, is_last = (
-                emit.builder.icmp_signed("==", *pair) for pair in ((piece.place, emit.constant(0)), (after, self.pieces))
-            )
+            is_first = emit.builder.icmp_signed("==", piece.place, emit.constant(0))
+            is_last = emit.builder.icmp_signed("==", after, self.pieces)
             yield Panel(starts, ends, first, end, is_first, is_last)
 
     @contextmanager
@@ -140,13 +138,17 @@ class Matrix(NamedTuple):
         with self.panels(emit) as panel:
             at = tile(panel)
             with self.rows(emit, panel, rows) as (row, start, end):
-                totals = emit.either(panel.is_first, lambda: sums.begin(row), lambda: sums.resume(row))
-                totals = self._row_product(emit, (start, end), at, totals)
-                with emit.builder.if_else(panel.is_last) as (last, other):
-                    with last:
-                        sums.finish(row, totals)
-                    with other:
-                        sums.keep(row, totals)
+                if self.form.is_whole:
+                    sums.finish(row, self._row_product(emit, (start, end), at, sums.begin(row)))
+                else:
+                    kept = emit.add(sums.kept, emit.times(row, sums.chunks * emit.vector_bytes))
+                    totals = emit.either(panel.is_first, partial(sums.begin, row), partial(emit.vectors, kept, sums.chunks))
+                    totals = self._row_product(emit, (start, end), at, totals)
+                    with emit.builder.if_else(panel.is_last) as (last, other):
+                        with last:
+                            sums.finish(row, totals)
+                        with other:
+                            emit.write(totals, kept)
 
     def sampled(
         self,
@@ -184,12 +186,12 @@ class Matrix(NamedTuple):
                 vectors = held(row)
                 self._row_sampled(emit, (start, end), at, vectors, is_first)
                 if each:
-                    with emit.builder.if_then(panel.is_first):
+                    with nullcontext() if self.form.is_whole else emit.builder.if_then(panel.is_first):
                         each(row, vectors)
 
     def row(self, emit: Emitter, row: Any) -> tuple[Any, Any, Any]:
-        """Return where a row's non-zeros start, where those end that fill whole groups, and where all end: in a first piece."""
-        start, end = emit.index(self.starts, row), emit.index(emit.add(self.starts, self.step), row)
+        """Return where a row's non-zeros start, where those of whole groups end, and where all end: of a whole matrix."""
+        start, end = emit.index(self.starts, row), emit.index(self.starts, emit.add(row, 1))
         return start, self.whole_groups(emit, start, end), end
 
     def whole_groups(self, emit: Emitter, start: Any, end: Any) -> Any:

@@ -5,7 +5,7 @@ from llvmlite import ir
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import SMALL_BYTES
 from sparse_models.kernels.cpu._tile import emitter_for
-from sparse_models.kernels.cpu.csr._matrix import POINTER_BYTES, CsrForm
+from sparse_models.kernels.cpu.csr._matrix import CsrForm
 
 
 @kernel
@@ -14,7 +14,7 @@ def single(dtype: str, index_bytes: int) -> int:
     emit = emitter_for(dtype, vector_bytes())
     pointers, indices, values, x, result, bias, bias_step, rows, blocks = (emit.argument(place) for place in range(9))
     lanes = SMALL_BYTES // emit.width
-    matrix = CsrForm(index_bytes, 2 * lanes).matrix((pointers, indices, values, POINTER_BYTES, 1, 1), values)
+    matrix = CsrForm(index_bytes, 2 * lanes).matrix((pointers, indices, values, 0, 1, 1), values)
     small = ir.VectorType(emit.number, lanes)
     with emit.tasks(blocks) as block, emit.loop(*emit.share(rows, block, blocks)) as row:
         start, whole, end = matrix.row(emit, row.place)
@@ -39,7 +39,7 @@ def single_sampled(dtype: str, index_bytes: int) -> int:
     emit = emitter_for(dtype, vector_bytes())
     pointers, indices, grad, x, sums, rows, blocks = (emit.argument(place) for place in range(7))
     lanes = SMALL_BYTES // emit.width
-    matrix = CsrForm(index_bytes, lanes).matrix((pointers, indices, sums, POINTER_BYTES, 1, 1), sums)
+    matrix = CsrForm(index_bytes, lanes).matrix((pointers, indices, sums, 0, 1, 1), sums)
     with emit.tasks(blocks) as block, emit.loop(*emit.share(rows, block, blocks)) as row:
         mine = emit.load(emit.number, emit.add(grad, emit.times(row.place, emit.width)))
         start, whole, end = matrix.row(emit, row.place)
