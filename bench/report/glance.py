@@ -20,12 +20,12 @@ HEADERS = (
 
 def glance(content: Content) -> Data:
     """Return the table: a line for each kind of work, and for each arm of the trainings that are told first."""
-    rows = [_of_kind(kind) for kind in content.short.kinds]
+    rows = [_of_kind(kind, is_trained=bool(content.short.trainings)) for kind in content.short.kinds]
     rows += [_of_arm(found, arm) for found in content.short.trainings for arm in found.arms if arm.model != "dense"]
     return Data(HEADERS, rows, [""] * len(rows))
 
 
-def _of_kind(kind: Kind) -> tuple[str, ...]:
+def _of_kind(kind: Kind, *, is_trained: bool) -> tuple[str, ...]:
     work = f"{work_of(kind)}, {kind.place.size}"
     if kind.best is None:
         told = "; ".join(f"{layer.name} {layer.speedup} {layer.verdict}" for layer in kind.others)
@@ -35,7 +35,7 @@ def _of_kind(kind: Kind) -> tuple[str, ...]:
     layer = f"{' or '.join([best.name, *best.alike])} at {best.sparsity:g}"
     better = [f"{rival.name}, {rival.against} times that" for rival in kind.rivals if rival.is_better]
     rivals = "; ".join(better) or "none of those measured"
-    return (work, layer, str(best.speedup), _from(best), _bytes(best), rivals, "see training")
+    return (work, layer, str(best.speedup), _from(best), _bytes(best), rivals, "see training" if is_trained else "not measured")
 
 
 def _from(best: Layer) -> str:
