@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from sparse_models.data import Data, Split
 from sparse_models.errors import DivergedError, InputError
+from sparse_models.fused_step import HeldStep, hold, is_watched
 from sparse_models.models import MLP
 from sparse_models.updates import UPDATES, Update, dense_gradients, update_masks
 
@@ -69,6 +70,38 @@ def training_step(
     return loss.detach()
 
 
+class FusedStep:
+    """`training_step` for one model and one optimizer, in one call of a kernel wherever layers and optimizer have one.
+
+    Forward, loss, backward and the optimizer's update are then one pass on the optimizer's own state, with the same losses and
+    weights but for rounding, so that steps of either kind may follow one another. It goes the plain way for an optimizer's
+    first step, other optimizers than Adam, AdamW and SGD with momentum, hooks, labels to be left out, a GPU, and whatever else
+    is unusual. The fused way leaves no gradients behind: `grad` is None after it.
+    """
+
+    def __init__(self, model: MLP, optimizer: torch.optim.Optimizer, *, fused: bool = True) -> None:
+        """Take steps of `optimizer` on `model`; without `fused` they go layer by layer."""
+        self.model, self.optimizer, self.fused = model, optimizer, fused
+        self._held: HeldStep | None = None
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Take one optimizer step on a batch and return its cross-entropy before the step, still on the device."""
+        loss = self.at_once(inputs, labels) if self.fused else None
+        return training_step(self.model, inputs, labels, self.optimizer, fused=self.fused) if loss is None else loss
+
+    def at_once(self, inputs: Tensor, labels: Tensor) -> Tensor | None:
+        """Do what a call does in one call of a kernel, or nothing at all and return None."""
+        if not torch.is_grad_enabled() or is_watched(self.model, self.optimizer):
+            return None
+        held = self._held
+        if held is None or not held.is_current(self.model, self.optimizer):
+            held = self._held = hold(self.model, self.optimizer, inputs)
+        return None if held is None else held.step(inputs, labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_held": None}  # found again where needed
+
+
 def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update | None = None) -> Iterator[Tensor]:
     """Train `model` in place, yielding after each epoch the losses of its steps [steps].
 
@@ -82,6 +115,7 @@ def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update
     optimizer = optimizer_for(settings.optimizer, model.parameters(), settings.learning_rate)
     order = torch.Generator().manual_seed(seed + ORDER_STREAM)
     choice = torch.Generator(next(model.parameters()).device).manual_seed(seed + CHOICE_STREAM)
+    step = FusedStep(model, optimizer, fused=settings.fused)
     fractions = drop_fractions(len(data.labels), settings, update)
     for _ in range(settings.epochs):
         losses = []
@@ -90,7 +124,7 @@ def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update
             fraction = next(fractions)
             watched = list(model) if fraction > 0 and update.needs_gradient else []
             with dense_gradients(watched) as gradients:
-                losses.append(training_step(model, data.inputs[batch], data.labels[batch], optimizer, fused=settings.fused))
+                losses.append(step(data.inputs[batch], data.labels[batch]))
             if fraction > 0:
                 if not losses[-1].isfinite():
                     loss, rate = float(losses[-1]), settings.learning_rate

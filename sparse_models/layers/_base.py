@@ -9,6 +9,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from sparse_models.asynchronous import is_captured, refill
 from sparse_models.errors import InputError
+from sparse_models.kernels.link import Link
 from sparse_models.layers._checks import check_mask, check_weight
 from sparse_models.masks import UNSTRUCTURED, Pattern
 from sparse_models.table import Table
@@ -106,6 +107,14 @@ class SparseLinear(nn.Module):
         """Return the mean cross-entropy of `layers` with ReLU between them, for x [batch, in] and labels [batch].
 
         None says that there is no shorter way than layer by layer; a class with a fused kernel of its own overrides this.
+        """
+        return None
+
+    @classmethod
+    def chain_for_step(cls, layers: Sequence["SparseLinear"], x: Tensor) -> list[Link] | None:  # noqa: ARG003
+        """Return `layers`, with ReLU between them, as a CPU's kernel of a whole training step takes them for inputs like x.
+
+        None says that there is no such kernel.
         """
         return None
 

@@ -151,7 +151,7 @@ class Emitter(Arithmetic):
         return self.builder.atomic_rmw("add", self._pointer(address), self.constant(1), "monotonic")
 
     @contextmanager
-    def loop(self, start: Any, end: Any, step: int = 1, carried: Sequence[Any] = ()) -> "Iterator[Loop]":
+    def loop(self, start: Any, end: Any, step: Any = 1, carried: Sequence[Any] = ()) -> "Iterator[Loop]":
         """Emit the block under `with` once for each integer from `start` to below `end`; see Loop."""
         builder = self.builder
         before, head, body, after = builder.block, *(self.function.append_basic_block() for _ in range(3))
@@ -163,7 +163,7 @@ class Emitter(Arithmetic):
         builder.position_at_end(body)
         loop = Loop(place, phis)
         yield loop
-        following = builder.add(place, self.constant(step))
+        following = self.add(place, step)
         for phi, first, last in zip([place, *phis], [start, *carried], [following, *loop.carried], strict=True):
             phi.add_incoming(first, before)
             phi.add_incoming(last, builder.block)
@@ -172,13 +172,16 @@ class Emitter(Arithmetic):
         loop.carried = phis
 
     @contextmanager
-    def tasks(self, tasks: Any) -> Iterator[Any]:
-        """Emit the block under `with` for each task that this thread gets: whoever is free takes the next."""
+    def tasks(self, tasks: Any, tickets: Any = None) -> Iterator[Any]:
+        """Emit the block under `with` for each task that this thread gets: whoever is free takes the next.
+
+        `tickets` is where the integer is that says which is next, where it is not the first that there is.
+        """
         builder = self.builder
         head, body, after = (self.function.append_basic_block() for _ in range(3))
         builder.branch(head)
         builder.position_at_end(head)
-        task = self._take_ticket(self.tickets)
+        task = self._take_ticket(self.tickets if tickets is None else tickets)
         builder.cbranch(builder.icmp_signed("<", task, tasks), body, after)
         builder.position_at_end(body)
         yield task

@@ -92,21 +92,33 @@ class OwnKernels(CsrBothWays):
         return cls.forward is SparseLinear.forward and cls.product is OwnKernels.product
 
     @classmethod
-    def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
-        """Return the mean cross-entropy of a chain of such layers, whose gradients come from the same pass; see base class."""
+    def chain_for_step(cls, layers: Sequence[SparseLinear], x: Tensor) -> list[Link] | None:
+        """Return a chain of such layers as the kernel of a whole training step takes them, on a CPU: see base class."""
+        return cls.linked(layers, x) if cls.device_of(x) == "cpu" else None
+
+    @classmethod
+    def linked(cls, layers: Sequence[SparseLinear], x: Tensor) -> list[Link] | None:
+        """Return a chain of such layers as a fused kernel takes them, if they fit one another and x [batch, in]."""
         chained = [layer for layer in layers if isinstance(layer, OwnKernels) and layer.adds_nothing() and layer.takes(x)]
         sizes = [chained[0].in_features, *(layer.out_features for layer in chained)] if chained else []
         fits = len(chained) == len(layers) and [layer.in_features for layer in chained] == sizes[:-1]
         fits = fits and len({type(structure) for layer in chained for structure in layer.structures}) == 1
         # Whatever else is unusual, layer by layer says so, or knows what to do with it.
         plain = fits and x.dim() == 2 and x.shape[1] == sizes[0] and len(x) > 0 and not x.requires_grad
-        if not plain or (labels.shape, labels.dtype, labels.device) != (x.shape[:1], torch.int64, x.device):
+        return [layer.link() for layer in chained] if plain else None
+
+    @classmethod
+    def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
+        """Return the mean cross-entropy of a chain of such layers, whose gradients come from the same pass; see base class."""
+        if (labels.shape, labels.dtype, labels.device) != (x.shape[:1], torch.int64, x.device):
+            return None
+        links = cls.linked(layers, x)
+        if links is None:
             return None
         if cls.device_of(x) == "cpu":  # elsewhere it would wait for the device, and PyTorch's own loss asserts it there
             lowest, highest = labels.aminmax()
-            if int(lowest) < 0 or int(highest) >= sizes[-1]:
+            if int(lowest) < 0 or int(highest) >= layers[-1].out_features:
                 return None
-        links = [layer.link() for layer in chained]
         parameters = [*(layer.values for layer in layers), *(layer.bias for layer in layers)]
         result: Tensor = ChainCrossEntropy.apply(links, x, labels, *parameters)  # type: ignore[no-untyped-call]
         return result
