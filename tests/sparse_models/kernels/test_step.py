@@ -14,7 +14,6 @@ from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._pass import CHUNKS
 from sparse_models.kernels.cpu.step import _phases, by_rows, by_tiles
-from sparse_models.kernels.cpu.step import _ready as step_ready
 from sparse_models.kernels.cpu.step._ready import Ready
 from sparse_models.kernels.cpu.step._update import Parameter
 from sparse_models.kernels.cpu.step.rules import RULES
@@ -55,9 +54,9 @@ class Taken:
             tensor.grad = torch.randn_like(tensor)
         self.optimizer.step()
         for mine, other in zip(chain, self.defined, strict=True):
-            for own, tensor in zip(held(mine), held(other), strict=True):
-                if own is not None and tensor is not None:
-                    own.copy_(tensor)
+            for own, its_own in zip(held(mine), held(other), strict=True):
+                if own is not None and its_own is not None:
+                    own.copy_(its_own)
         self.own = [
             None if own is None or tensor is None else Parameter(own, self.moments(tensor, clone=True))
             for mine, other in zip(chain, self.defined, strict=True)
@@ -155,14 +154,13 @@ def test_a_step_touches_what_is_its_own(watcher: Watcher, monkeypatch: pytest.Mo
     x, labels = torch.randn(batch, 4), torch.arange(batch) % 3
     tensors = [tensor for tensor in taken.ready.held if isinstance(tensor, Tensor)]
     tensors += [tensor for own in taken.own if own is not None for tensor in (own.values, *own.moments)]
-    before = step_ready.run_on
 
     def run_on(function: int, arguments: Any, team: int) -> None:
         loss = arguments[taken.ready.loss_place]
         watcher.may = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in (*tensors, x, labels)] + [(loss, loss + 4)]
-        before(function, arguments, team)
+        _team.run_on(function, arguments, team)
 
-    monkeypatch.setattr(step_ready, "run_on", run_on)
+    monkeypatch.setattr("sparse_models.kernels.cpu.step._ready.run_on", run_on)
     taken.step(x, labels)
     assert watcher.written
     assert not watcher.outside
