@@ -91,12 +91,12 @@ class FusedStep:
 
     def at_once(self, inputs: Tensor, labels: Tensor) -> Tensor | None:
         """Do what a call does in one call of a kernel, or nothing at all and return None."""
-        if not torch.is_grad_enabled() or is_watched(self.model, self.optimizer):
-            return None
         held = self._held
         if held is None or not held.is_current(self.model, self.optimizer):
             held = self._held = hold(self.model, self.optimizer, inputs)
-        return None if held is None else held.step(inputs, labels)
+        if held is None or not torch.is_grad_enabled() or is_watched(self.model, self.optimizer):
+            return None
+        return held.step(inputs, labels)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_held": None}  # found again where needed

@@ -10,6 +10,7 @@ from bench.cases import Case
 from bench.works.gates import pass_gate
 from sparse_models.errors import GateError, InputError
 from sparse_models.kernels.chain import gradients
+from sparse_models.kernels.cpu.step._ready import Ready
 from sparse_models.kernels.link import Gradients
 from sparse_models.layers.tiled import Tiled
 from sparse_models.models import MLP, draw, sparse_mlp
@@ -166,3 +167,23 @@ def test_layers_that_do_not_fit_are_refused_as_layer_by_layer() -> None:
     first, second = (next(iter(sparse_mlp(draw(sizes), "tiled", 0.5))) for sizes in ((6, 8), (7, 4)))
     with pytest.raises(InputError, match=r"expected an input of shape \[batch, 7\], got \[5, 8\]"):
         MLP([first, second]).cross_entropy(torch.randn(5, 6, dtype=torch.float64), torch.zeros(5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("wrong", ["loss", "values", "moments"])
+def test_a_wrong_step_with_its_optimizer_does_not_pass_its_gate(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    layers = list(sparse_mlp(draw((6, 8, 7, 4)), "tiled", 0.5, torch.Generator().manual_seed(0)))
+    x, labels = torch.randn(50, 6, dtype=torch.float64), torch.arange(50) % 4
+    before = [layer.to_dense() for layer in layers]
+    gate_chain(layers, x, labels)
+    assert all(torch.equal(layer.to_dense(), weight) for layer, weight in zip(layers, before, strict=True))
+    step = Ready.step
+
+    def spoiled(self: Ready, *given: Any) -> Tensor:
+        loss, [parameter, *_] = step(self, *given), self.parameters
+        assert parameter is not None
+        spoil = {"loss": loss, "values": parameter.values, "moments": parameter.moments[1]}[wrong]
+        return spoil.mul_(1.001) if wrong == "loss" else (spoil.mul_(1.001), loss)[1]
+
+    monkeypatch.setattr(Ready, "step", spoiled)
+    with pytest.raises(GateError, match="a step with its optimizer of the fused step: expected what the definition says"):
+        gate_chain(layers, x, labels)
