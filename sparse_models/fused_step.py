@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
-from operator import is_, itemgetter
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -12,10 +12,11 @@ from torch.optim import optimizer as of_torch
 
 from sparse_models.kernels.chain import ready_step, takes_step
 from sparse_models.kernels.cpu._team import threads
-from sparse_models.kernels.cpu.step._ready import Ready
-from sparse_models.kernels.cpu.step._update import Parameter
-from sparse_models.kernels.cpu.step.rules import RULES
+from sparse_models.kernels.cpu.chain._ready import Ready
+from sparse_models.kernels.cpu.chain._update import Parameter
+from sparse_models.kernels.cpu.chain.rules import RULES
 from sparse_models.kernels.link import Link
+from sparse_models.kernels.source import Held, are_same, tensors_of
 from sparse_models.layers import SparseLinear
 from sparse_models.models import MLP
 
@@ -60,8 +61,7 @@ class HeldStep:
         """
         self.layers, self.links, self.optimizer, self.rule = layers, links, optimizer, RULES[type(optimizer)]
         self.settings_of = itemgetter(*self.rule.settings, *self.rule.on, *self.rule.off)
-        self.tensors, self.threads, self.by_batch = tensors_of(layers, optimizer), threads(), dict[int, Ready]()
-        self.places = [tensor.data_ptr() for tensor in self.tensors if tensor is not None]
+        self.held, self.threads, self.by_batch = Held(_tensors(layers, optimizer)), threads(), dict[int, Ready]()
         self.settings = [self.settings_of(group) for group in optimizer.param_groups]
         if not all(self.rule.knows(group) for group in optimizer.param_groups):
             raise LookupError("settings that the kernel does not know")
@@ -91,13 +91,10 @@ class HeldStep:
         """Tell whether all layers, tensors and settings are those that are held, at their places in memory."""
         layers, groups = list(model), optimizer.param_groups
         settings = [self.settings_of(group) for group in groups]
-        if not (_same(layers, self.layers) and settings == self.settings and threads() == self.threads):
+        if not (are_same(layers, self.layers) and settings == self.settings and threads() == self.threads):
             return False
-        tensors = tensors_of(layers, optimizer)
         owned = [parameter for group in groups for parameter in group["params"]]
-        if not (_same(tensors, self.tensors) and _same(owned, self.owned)):
-            return False
-        return [tensor.data_ptr() for tensor in tensors if tensor is not None] == self.places
+        return are_same(owned, self.owned) and self.held.are(_tensors(layers, optimizer))
 
     def step(self, x: Tensor, labels: Tensor) -> Tensor | None:
         """Take a step on x [batch, in] and labels [batch], and return the loss; None for what the kernel would misread."""
@@ -144,21 +141,12 @@ class HeldStep:
         return found
 
 
-def tensors_of(layers: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> list[Any]:
-    """Return all tensors that layers and an optimizer hold for one another, None where there might be one."""
-    found, state, nothing = list[Any](), optimizer.state, dict[str, Any]()
-    for layer in layers:
-        parameters = layer._parameters.values()  # noqa: SLF001  # nn.Module's own ways take as long as a small step
-        found += parameters
-        found += layer._buffers.values()  # noqa: SLF001
-        for parameter in parameters:
-            if parameter is not None:
-                found += state.get(parameter, nothing).values()
+def _tensors(layers: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> list[Any]:
+    """Return all tensors of layers and what an optimizer keeps of each parameter."""
+    found, state, nothing = tensors_of(layers), optimizer.state, dict[str, Any]()
+    for parameter in [tensor for tensor in found if isinstance(tensor, nn.Parameter)]:
+        found += state.get(parameter, nothing).values()
     return found
-
-
-def _same(now: Sequence[Any], before: Sequence[Any]) -> bool:
-    return len(now) == len(before) and all(map(is_, now, before))
 
 
 def _count(steps: Tensor) -> Any:

@@ -9,10 +9,10 @@ from torch import Tensor
 from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._pass import CHUNKS, Cut, default, tile_by_tile
 from sparse_models.kernels.cpu.blocks import products as blocks
-from sparse_models.kernels.cpu.step import by_rows, by_tiles
-from sparse_models.kernels.cpu.step._ready import Ready
-from sparse_models.kernels.cpu.step._update import Parameter
-from sparse_models.kernels.cpu.step.rules import Rule
+from sparse_models.kernels.cpu.chain import by_rows, by_tiles
+from sparse_models.kernels.cpu.chain._ready import Ready
+from sparse_models.kernels.cpu.chain._update import Parameter
+from sparse_models.kernels.cpu.chain.rules import Rule
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as cuda_product
 from sparse_models.kernels.cuda import sampled as cuda_sampled

@@ -107,7 +107,7 @@ class Tiled(OwnKernels):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_frozen": None}  # made anew where needed
+        return super().__getstate__() | {"_frozen": None}  # made anew where needed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tiled":
         own = type(self).__new__(type(self))

@@ -22,7 +22,7 @@ def gate_chain(layers: Sequence[SparseLinear], x: Tensor, labels: Tensor, *, fus
     """Raise GateError unless what the layers do together, where they have a way, is what goes layer by layer in float64.
 
     That is their cross-entropy where they have one of their own and `fused` asks for it, and their step with an optimizer where
-    a kernel takes it, or their output.
+    a kernel takes it; and their output.
     """
     x = away_from_corners(layers, x)
     loss = layers[0].chain_cross_entropy(list(layers), x, labels) if fused else None
@@ -30,6 +30,7 @@ def gate_chain(layers: Sequence[SparseLinear], x: Tensor, labels: Tensor, *, fus
         loss = MLP(layers).cross_entropy(x, labels)
     if loss is not None:
         gate_loss(layers, loss, x, labels)
+    gate_output(layers, x)
     if fused:
         gate_step(layers, x, labels)
 
@@ -67,6 +68,23 @@ def gate_loss(layers: Sequence[SparseLinear], loss: Tensor, x: Tensor, labels: T
     _require_close(layers, "loss", loss, defined, defined)
     for what, own, its in zip(names, torch.autograd.grad(loss, list(model.parameters())), expected, strict=True):
         _require_close(layers, what, own, its, its)
+
+
+@exact_products()
+def gate_output(layers: Sequence[SparseLinear], x: Tensor) -> None:
+    """Raise GateError unless what the layers put out without a graph, where they have a way, is their output in float64.
+
+    Looked at are the whole batch, in either layout, and its first sample, with which something else may be done.
+    """
+    for part in (x, x.t().contiguous().t(), x[:1]):
+        with torch.no_grad():
+            found = layers[0].chain_output(list(layers), part)
+        if found is not None:
+            hidden = part.double()
+            for number, layer in enumerate(layers):
+                bias = None if layer.bias is None else layer.bias.detach().double()
+                hidden = functional.linear(torch.relu(hidden) if number else hidden, layer.to_dense().double(), bias)
+            _require_close(layers, "output", found, hidden, hidden)
 
 
 def _define(layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -122,7 +140,7 @@ def _require_close(layers: Sequence[SparseLinear], what: str, found: Tensor, exp
     epsilon = torch.finfo(found.dtype).eps
     error = float((found.detach().double() - expected.detach()).norm())
     allowed = math.sqrt(epsilon) * float(scale.detach().norm()) + epsilon * float(expected.detach().norm())
-    require(type(layers[0]), f"{what} of the fused step", holds=error <= allowed)
+    require(type(layers[0]), f"{what} of the chain", holds=error <= allowed)
 
 
 def _gradient(loss: Tensor, of: Tensor) -> Tensor:

@@ -88,6 +88,11 @@ def given_other_parameter(arm: Arm) -> None:
     first.values = torch.nn.Parameter(first.values.detach().clone())
 
 
+def given_parameter_in_the_same_place(arm: Arm) -> None:
+    first = next(iter(arm.model))
+    first.values = torch.nn.Parameter(first.values.detach())
+
+
 def rate_changed(arm: Arm) -> None:
     scheduler = torch.optim.lr_scheduler.StepLR(arm.optimizer, 1, gamma=0.1)
     arm.train(1)
@@ -130,6 +135,13 @@ def group_split(arm: Arm) -> None:
     [group] = arm.optimizer.param_groups
     last = group["params"].pop()
     arm.optimizer.add_param_group({"params": [last], "lr": 3 * RATE})
+
+
+def regrouped(arm: Arm) -> None:
+    group_split(arm)
+    arm.train(2)
+    first, second = arm.optimizer.param_groups
+    first["params"][-1:], second["params"] = second["params"], first["params"][-1:]
 
 
 def converted(arm: Arm) -> None:
@@ -210,6 +222,7 @@ EVENTS: dict[Callable[[Arm], None], bool] = {
     optimizer_loaded: True,
     state_cleared: True,
     group_split: True,
+    regrouped: True,
     converted: True,
     threads_changed: True,
     plain_step: True,
@@ -218,6 +231,7 @@ EVENTS: dict[Callable[[Arm], None], bool] = {
     copied: True,
     pickled: True,
     given_other_parameter: False,
+    given_parameter_in_the_same_place: False,
     maximized: False,
     group_added: False,
     frozen: False,

@@ -161,3 +161,12 @@ def test_layers_and_parameters_that_are_shared_go_the_plain_way(seed: int) -> No
             arm.once(normal(number, BATCH, 8), torch.arange(BATCH) % 8)
     same(*both)
     assert not any(both[0].went)
+
+
+def test_a_step_is_taken_by_as_many_threads_as_torch_has() -> None:
+    arm = Arm(fused=True)
+    for threads in (1, 2, 3, 1):
+        torch.set_num_threads(threads)
+        arm.train(2)
+        assert arm.step._held is not None
+        assert {ready.team for ready in arm.step._held.by_batch.values()} == {threads}

@@ -1,21 +1,28 @@
 """Layers over kernels that see addresses alone: what they refuse to be given, and the loss of a chain of them in one pass."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.link import Link
+from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import SparseLinear
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.layers._feature_major.chain_loss import ChainCrossEntropy
+from sparse_models.layers._feature_major.held_output import HeldOutput
 
+# Weights of a chain from which on a single sample is sooner multiplied layer by layer, with packed copies of them.
+WORTH_A_COPY = 2**16
 SHORT = 2**15  # up to so many rows or columns 16 bits number them
 
 
 class OwnKernels(CsrBothWays):
     """A layer whose products are kernels of our own."""
+
+    _held: HeldOutput | None = None  # of the chain that it is the first of
 
     def index_units(self, units: Tensor) -> None:
         """Store the structure of the kept units [grid]; raises InputError where 32-bit indices do not hold it."""
@@ -95,6 +102,24 @@ class OwnKernels(CsrBothWays):
     def chain_for_step(cls, layers: Sequence[SparseLinear], x: Tensor) -> list[Link] | None:
         """Return a chain of such layers as the kernel of a whole training step takes them, on a CPU: see base class."""
         return cls.linked(layers, x) if cls.device_of(x) == "cpu" else None
+
+    @classmethod
+    def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:
+        """Return what a chain of such layers makes of x [batch, in], on a CPU and without a graph: see base class."""
+        first = layers[0]
+        if torch.is_grad_enabled() or not isinstance(first, OwnKernels) or any(layer.is_watched for layer in layers):
+            return None
+        held = first._held  # noqa: SLF001  # of its own class
+        if held is None or not held.is_current(layers):
+            links = None if x.requires_grad else cls.chain_for_step(layers, x)
+            fits = links is not None and len(links) > 1 and all(isinstance(link.rows, Structure) for link in links)
+            held = first._held = HeldOutput(layers, links) if links is not None and fits else None  # noqa: SLF001
+        if held is None or (len(x) == 1 and sum(link.values.numel() for link in held.links) > WORTH_A_COPY):
+            return None
+        return held.of(x)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_held": None}  # made anew where needed
 
     @classmethod
     def linked(cls, layers: Sequence[SparseLinear], x: Tensor) -> list[Link] | None:

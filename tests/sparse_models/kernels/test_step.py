@@ -13,10 +13,10 @@ from sparse_models.kernels.chain import define_gradients, ready_step
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._pass import CHUNKS
-from sparse_models.kernels.cpu.step import _phases, by_rows, by_tiles
-from sparse_models.kernels.cpu.step._ready import Ready
-from sparse_models.kernels.cpu.step._update import Parameter
-from sparse_models.kernels.cpu.step.rules import RULES
+from sparse_models.kernels.cpu.chain import _phases, by_rows, by_tiles
+from sparse_models.kernels.cpu.chain._ready import Ready
+from sparse_models.kernels.cpu.chain._update import Parameter
+from sparse_models.kernels.cpu.chain.rules import RULES
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.variant import Variant
 from tests.helpers.kernel_checks import BATCHES, Watcher, close, forget_kernels
@@ -160,7 +160,7 @@ def test_a_step_touches_what_is_its_own(watcher: Watcher, monkeypatch: pytest.Mo
         watcher.may = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in (*tensors, x, labels)] + [(loss, loss + 4)]
         _team.run_on(function, arguments, team)
 
-    monkeypatch.setattr("sparse_models.kernels.cpu.step._ready.run_on", run_on)
+    monkeypatch.setattr("sparse_models.kernels.cpu.chain._ready.run_on", run_on)
     taken.step(x, labels)
     assert watcher.written
     assert not watcher.outside

@@ -13,10 +13,10 @@ from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._loss import cross_entropy
 from sparse_models.kernels.cpu._pass import Cut, Form, Layer, arguments_for, emit_input_gradient, emit_outputs, heights_of
 from sparse_models.kernels.cpu._tile import CsrForm, default, emitter_for, row_sampled
-from sparse_models.kernels.cpu.step._frame import Frame, ready_with, reordered
-from sparse_models.kernels.cpu.step._ready import Ready
-from sparse_models.kernels.cpu.step._update import Parameter
-from sparse_models.kernels.cpu.step.rules import Rule
+from sparse_models.kernels.cpu.chain._frame import Frame, ready_with, reordered
+from sparse_models.kernels.cpu.chain._ready import Ready
+from sparse_models.kernels.cpu.chain._update import Parameter
+from sparse_models.kernels.cpu.chain.rules import Rule
 from sparse_models.kernels.cpu.transpose import take_in
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.variant import Variant

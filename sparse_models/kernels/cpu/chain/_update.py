@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.cpu.step.rules import Rule
+from sparse_models.kernels.cpu.chain.rules import Rule
 
 MOMENTS = 2  # of an optimizer, at most
 COLUMNS = 3 + MOMENTS  # of the table

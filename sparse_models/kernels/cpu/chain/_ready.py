@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import TICKETS
 from sparse_models.kernels.cpu._team import passed, run_on
-from sparse_models.kernels.cpu.step._update import Parameter
+from sparse_models.kernels.cpu.chain._update import Parameter
 
 
 class Ready:

@@ -10,10 +10,10 @@ from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._pass import Cut, Form, arguments_for, default, emit_pass, heights_of, rows_of
 from sparse_models.kernels.cpu._tile import emitter_for
-from sparse_models.kernels.cpu.step._frame import Frame, ready_with, reordered
-from sparse_models.kernels.cpu.step._ready import Ready
-from sparse_models.kernels.cpu.step._update import Parameter
-from sparse_models.kernels.cpu.step.rules import Rule
+from sparse_models.kernels.cpu.chain._frame import Frame, ready_with, reordered
+from sparse_models.kernels.cpu.chain._ready import Ready
+from sparse_models.kernels.cpu.chain._update import Parameter
+from sparse_models.kernels.cpu.chain.rules import Rule
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.variant import Variant
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._pass import FIRST, PER_LAYER, Arguments, Form, layers_of
 from sparse_models.kernels.cpu._tile import CsrForm
+from sparse_models.kernels.cpu.chain._phases import Phases
+from sparse_models.kernels.cpu.chain._ready import Ready
+from sparse_models.kernels.cpu.chain._update import Parameter, Updated, table
+from sparse_models.kernels.cpu.chain.rules import Rule
 from sparse_models.kernels.cpu.permute import gather
-from sparse_models.kernels.cpu.step._phases import Phases
-from sparse_models.kernels.cpu.step._ready import Ready
-from sparse_models.kernels.cpu.step._update import Parameter, Updated, table
-from sparse_models.kernels.cpu.step.rules import Rule
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import Structure
 
