@@ -7,7 +7,7 @@ Zen 5. Rows of equal length are at about the same column at the same step, so fe
 a lane multiplies 0 with a number of the window, which gives NaN where that is infinite, as in a dense product.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -125,8 +125,7 @@ class Ready:
 
     def product(self, values: Any, bias: Any, x: Tensor) -> Tensor | None:
         """Return x [1, in] times the weights, plus bias: [1, out]; None where anything is not as it was."""
-        is_known = values is self.values and bias is self.bias and values._version == self.version  # noqa: SLF001
-        if not (is_known and _places(values, bias) == self.places and threads_for(len(self.packed.values)) == self.team):
+        if not self.is_current(values, bias) or threads_for(len(self.packed.values)) != self.team:
             return None
         if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or not x.is_contiguous() or x.is_neg():
             return None
@@ -137,6 +136,11 @@ class Ready:
             numbers[TICKETS + 2] = numbers[TICKETS + 1]
         run_on(self.function, numbers, self.team)
         return result
+
+    def is_current(self, values: Any, bias: Any) -> bool:
+        """Tell whether a layer's values and bias are still those that it was made for."""
+        is_known = values is self.values and bias is self.bias and values._version == self.version  # noqa: SLF001
+        return is_known and _places(values, bias) == self.places
 
 
 def _places(values: Tensor, bias: Tensor | None) -> tuple[int, int]:
@@ -196,8 +200,18 @@ class Frozen:
 def _product(dtype: str, *, is_direct: bool, has_bias: bool) -> int:
     """Return the address of the kernel of `product`: slices are shared out among as many tasks as there are threads."""
     emit = emitter_for(dtype, vector_bytes())
-    x, result, bias, pointers, windows, codes, values, rows, slices, tasks = (emit.argument(place) for place in range(10))
-    with emit.tasks(tasks) as task, emit.loop(*emit.share(slices, task, tasks)) as part:
+    *addresses, slices, tasks = (emit.argument(place) for place in range(10))
+    with emit.tasks(tasks) as task:
+        emit_slices(emit, addresses, emit.share(slices, task, tasks), is_direct=is_direct, has_bias=has_bias)
+    return emit.compiled()
+
+
+def emit_slices(
+    emit: Emitter, addresses: Sequence[Any], some: Sequence[Any], *, is_direct: bool, has_bias: bool, relu: bool = False
+) -> None:
+    """Emit the product of some slices, from one to below another, at addresses as `_arguments` has them."""
+    x, result, bias, pointers, windows, codes, values, rows = addresses
+    with emit.loop(*some) as part:
         lane = emit.times(part.place, emit.lanes)
         own_rows = [] if is_direct else emit.indices(rows, lane, emit.lanes, 4)
         total = emit.zero()
@@ -212,12 +226,12 @@ def _product(dtype: str, *, is_direct: bool, has_bias: bool) -> int:
             first = emit.add(x, emit.times(emit.index(windows, step.place), emit.width))
             step.carried = [emit.multiply_add(own, _looked_up(emit, first, codes, at), *step.carried)]
         [total] = step.carried
+        total = emit.passed(total, total) if relu else total
         if is_direct:
             emit.store(total, emit.add(result, emit.times(lane, emit.width)))
         for number, row in enumerate(own_rows):
             one = emit.builder.extract_element(total, ir.Constant(ir.IntType(32), number))
             emit.store(one, emit.add(result, emit.times(row, emit.width)))
-    return emit.compiled()
 
 
 def _looked_up(emit: Emitter, window: Any, codes: Any, at: Any) -> Any:

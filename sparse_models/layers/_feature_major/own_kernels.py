@@ -14,8 +14,6 @@ from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.layers._feature_major.chain_loss import ChainCrossEntropy
 from sparse_models.layers._feature_major.held_output import HeldOutput
 
-# Weights of a chain from which on a single sample is sooner multiplied layer by layer, with packed copies of them.
-WORTH_A_COPY = 2**16
 SHORT = 2**15  # up to so many rows or columns 16 bits number them
 
 
@@ -114,9 +112,7 @@ class OwnKernels(CsrBothWays):
             links = None if x.requires_grad else cls.chain_for_step(layers, x)
             fits = links is not None and len(links) > 1 and all(isinstance(link.rows, Structure) for link in links)
             held = first._held = HeldOutput(layers, links) if links is not None and fits else None  # noqa: SLF001
-        if held is None or (len(x) == 1 and sum(link.values.numel() for link in held.links) > WORTH_A_COPY):
-            return None
-        return held.of(x)
+        return None if held is None else held.of(x)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_held": None}  # made anew where needed

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu.chain.output import Output
+from sparse_models.kernels.cpu.chain.single import Single
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.variant import Variant
 from sparse_models.layers._feature_major.held_output import MOST_BATCHES
@@ -75,9 +76,12 @@ def test_an_output_touches_what_is_its_own(
     output = Output(links(0, (4, 5, 3), 0.5, torch.float32, with_bias=True), batch, is_turned=is_turned)
 
     def run_on(function: int, arguments: Any, team: int) -> None:
-        result = arguments[3]
+        result, scratch = arguments[3:5]
         tensors = [x, *(tensor for tensor in output.held if isinstance(tensor, Tensor))]
-        watcher.may = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in tensors] + [(result, result + 3 * 4 * batch)]
+        watcher.may = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in tensors] + [
+            (result, result + 3 * 4 * batch),
+            (scratch, scratch + output.scratch_bytes),
+        ]
         _team.run_on(function, arguments, team)
 
     monkeypatch.setattr("sparse_models.kernels.cpu.chain.output.run_on", run_on)
@@ -102,7 +106,19 @@ def moved(model: MLP, *, sparsity: float = 0.5) -> None:
 
 
 def layer_replaced(model: MLP) -> None:
-    model.layers[1] = mlp_of("tiled", draw((16, 8), generator(4)), 0.5).layers[0]
+    before = list(model)[1]
+    model.layers[1] = mlp_of("tiled", draw((before.in_features, before.out_features), generator(4)), 0.5).layers[0].eval()
+    model.to(next(model.parameters()).dtype)
+
+
+def layer_added(model: MLP) -> None:
+    model.layers.append(mlp_of("tiled", draw((4, 4), generator(4)), 0.5).layers[0])
+    model.to(next(model.parameters()).dtype)
+
+
+def loaded(model: MLP) -> None:
+    layers = list(model)
+    model.load_state_dict(made(7, (layers[0].in_features, *(layer.out_features for layer in layers))).state_dict())
 
 
 def hooked(model: MLP) -> None:
@@ -121,28 +137,80 @@ EVENTS: list[Callable[[MLP], object]] = [
     layer_replaced,
     hooked,
     threads_changed,
-    lambda model: model.load_state_dict(mlp_of("tiled", draw((12, 16, 8, 4), generator(9)), 0.7, 9).state_dict()),
-    lambda model: model.float(),
-    lambda model: model.layers.append(mlp_of("tiled", draw((4, 4), generator(4)), 0.5).layers[0]),
+    loaded,
+    lambda model: model.double() if next(model.parameters()).dtype == torch.float32 else model.float(),
+    lambda model: model.train(not model.training),
+    layer_added,
 ]
+NARROW, WIDE = (12, 16, 8, 4), (80, 70, 64, 4)  # in single precision the last are multiplied by copies for a single sample
+
+
+def made(seed: int, sizes: tuple[int, ...] = NARROW) -> MLP:
+    model = mlp_of("tiled", draw(sizes, generator(seed)), 0.5, seed)
+    return model.float().eval() if sizes == WIDE else model
 
 
 @pytest.mark.parametrize("event", EVENTS)
-@pytest.mark.parametrize("batch", [1, 40])
+@pytest.mark.parametrize(("sizes", "batch"), [(NARROW, 1), (NARROW, 40), (WIDE, 1)])
 def test_whatever_happens_between_two_outputs_the_second_is_that_of_layer_by_layer(
-    event: Callable[[MLP], object], batch: int
+    event: Callable[[MLP], object], sizes: tuple[int, ...], batch: int
 ) -> None:
-    model = mlp_of("tiled", draw((12, 16, 8, 4), generator(0)), 0.5)
+    model = made(0, sizes)
     with torch.no_grad():
-        model(normal(0, batch, 12))
-        assert vars(model.layers[0])["_held"].is_current(list(model))
+        for _ in range(3):
+            model(normal(0, batch, sizes[0], dtype=next(model.parameters()).dtype))
+        assert (vars(model.layers[0]).get("_single") is not None) == (sizes == WIDE)
         event(model)
-        x = normal(1, batch, 12).to(next(model.parameters()).dtype)
-        found = model(x)
+        x = normal(1, batch, sizes[0], dtype=next(model.parameters()).dtype)
         hidden = x
-        for number, layer in enumerate(model):
+        for number, layer in enumerate(copy.deepcopy(model)):
             hidden = layer(torch.relu(hidden) if number else hidden)
-    torch.testing.assert_close(found, hidden)
+        for _ in range(3):
+            torch.testing.assert_close(model(x), hidden)
+
+
+@pytest.mark.parametrize("worth_a_team", [0, 2**30])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_single_sample_is_multiplied_at_once(monkeypatch: pytest.MonkeyPatch, worth_a_team: int, with_bias: bool) -> None:
+    monkeypatch.setattr(_team, "WORTH_A_TEAM", worth_a_team)
+    model, x = made(0, WIDE), torch.randn(1, WIDE[0])
+    for layer in [] if with_bias else model:
+        layer.bias = None
+    seen: list[Tensor | None] = []
+    output = Single.of
+
+    def spy(self: Single, given: Tensor) -> Tensor | None:
+        seen.append(output(self, given))
+        return seen[-1]
+
+    monkeypatch.setattr(Single, "of", spy)
+    with torch.no_grad():
+        first, *others = (model(x) for _ in range(3))
+    assert len(seen) == 2
+    for found in (*others, *seen):
+        torch.testing.assert_close(found, first)
+    assert seen[0] is not None
+
+
+def test_a_single_sample_touches_what_is_its_own(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = made(0, WIDE), torch.randn(1, WIDE[0])
+
+    def run_on(function: int, arguments: Any, team: int) -> None:
+        single = vars(model.layers[0])["_single"]
+        held = [tensor for layer in single.layers for tensor in (*layer.packed[:5], layer.bias) if tensor is not None]
+        watcher.may = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in (x, *held)]
+        watcher.may += [(place, place + 4 * size) for place, size in zip(arguments[3:5], (WIDE[-1], 70 + 64), strict=True)]
+        _team.run_on(function, arguments, team)
+
+    monkeypatch.setattr("sparse_models.kernels.cpu.chain.single.run_on", run_on)
+    monkeypatch.setattr("sparse_models.kernels.cpu.sliced.run_on", _team.run_on)
+    watcher.outside = []
+    with torch.no_grad():
+        model(x)
+        watcher.outside, watcher.written = [], {}
+        model(x)
+    assert watcher.written
+    assert not watcher.outside
 
 
 def test_copies_hold_none_of_it_and_few_sizes_are_held() -> None:

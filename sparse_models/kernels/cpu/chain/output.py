@@ -4,6 +4,7 @@ Few tiles: threads share out the rows of one layer after the other, and wait for
 thread does all. Many tiles: each goes through all layers by itself. Activations are packed tiles from end to end.
 """
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from sparse_models.kernels.link import Link
 from sparse_models.kernels.variant import Variant
 
 SHARES_PER_THREAD = 4  # of a layer's rows
-FIRST, PER_LAYER = 9, 7  # arguments
+FIRST, PER_LAYER = 8, 7  # arguments
 BESIDE = 2  # vectors whose multiply-adds take as long as what a non-zero costs beside them
 
 
@@ -39,21 +40,22 @@ class Output:
         self.result_shape, self.links = (sizes[-1], batch), links
         by_tiles = cut.tiles % self.team == 0 or cut.tiles > SHARES_PER_THREAD * self.team
         scratches = self.team if by_tiles else cut.tiles
-        self.scratch = torch.empty(
-            scratches, sum(sizes[:-1]) * cut.chunks * variant.vector_bytes + CACHE_LINE, dtype=torch.uint8
-        )
+        scratch_bytes = sum(sizes[:-1]) * cut.chunks * variant.vector_bytes + CACHE_LINE
+        self.scratch_bytes = scratches * scratch_bytes
         shares = 1 if by_tiles else SHARES_PER_THREAD * self.team
-        self.held: list[Tensor | int] = [self.scratch, self.scratch.shape[1], batch, cut.tiles, sizes[0], shares, 0]
+        self.held: list[Tensor | int] = [scratch_bytes, batch, cut.tiles, sizes[0], shares]
         for link in links:
             self.held += [*link.rows.arrays, link.values, *of_bias(link.bias), link.rows.rows]
-        self.arguments = passed([0, 0, *self.held, *[0] * (len(links) + 1)])
+        self.arguments = passed([0, 0, 0, *self.held, *[0] * (len(links) + 1)])
         forms = tuple(CsrForm.of(link.rows, variant) for link in links)  # type: ignore[arg-type]  # CSR structures
         self.function = _output(name_of(dtype), cut.chunks, variant.vector_bytes, forms, is_turned=is_turned, by_tiles=by_tiles)
 
     def of(self, x: Tensor) -> Tensor:
         """Return what the chain makes of x [batch, in]: [batch, out], feature-major."""
-        result, arguments = x.new_empty(self.result_shape), self.arguments[:]
-        arguments[TICKETS], arguments[TICKETS + 1] = x.data_ptr(), result.data_ptr()
+        # Memory of its own for each call: several threads may multiply at a time.
+        result, scratch = x.new_empty(self.result_shape), torch.empty(self.scratch_bytes, dtype=torch.uint8)
+        arguments = self.arguments[:]
+        arguments[TICKETS : TICKETS + 3] = array("q", [tensor.data_ptr() for tensor in (x, result, scratch)])
         run_on(self.function, arguments, self.team)
         return result.t()
 
@@ -83,7 +85,7 @@ class _Chain:
     def __init__(self, emit: Emitter, chunks: int, forms: Sequence[CsrForm], *, is_turned: bool) -> None:
         """Emit the loads of the arguments."""
         self.emit, self.chunks, self.is_turned = emit, chunks, is_turned
-        self.x, self.result, self.scratch, self.scratch_bytes, self.batch, self.tiles, self.inputs, self.shares, _ = (
+        self.x, self.result, self.scratch, self.scratch_bytes, self.batch, self.tiles, self.inputs, self.shares = (
             emit.argument(place) for place in range(FIRST)
         )
         self.layers, self.offsets, at = list[Layer](), list[Any](), emit.constant(0)
