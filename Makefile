@@ -1,4 +1,4 @@
-# make bench   measure, print the answer, save the run under .benchmarks/
+# make bench   measure, print the answer, save the run and a page to look at under .benchmarks/
 # make test    the properties
 # make lint    style and types
 # Each makes .venv on first use and reuses it afterwards. PYTHON=python3.12 chooses an interpreter.
@@ -10,7 +10,7 @@ SHARED := -n 2 --dist worksteal
 .PHONY: bench test lint clean
 
 bench: .venv/ready
-	$(BIN)/python -m pytest bench --benchmark-autosave $(ARGS)
+	$(BIN)/python -m pytest bench --benchmark-autosave --report $(ARGS)
 
 test: .venv/ready
 	$(BIN)/python -m pytest tests $(SHARED) $(ARGS)

@@ -1,17 +1,19 @@
-"""The tools beside `pytest bench`: compare saved runs, gate a change, look back, and see what this machine can resolve."""
+"""The tools beside `pytest bench`: compare saved runs, look at them, gate a change, look back, see what a machine can do."""
 
 import argparse
 import io
 import sys
 
-from bench.tools import calibrate, compare, continuous, history
+from bench.tools import calibrate, compare, continuous, history, report, tune
 from sparse_models.errors import InputError
 
 TOOLS = {
     "compare": compare,
     "continuous": continuous,
     "history": history,
+    "report": report,
     "calibrate": calibrate,
+    "tune": tune,
 }
 
 

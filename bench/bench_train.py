@@ -12,38 +12,35 @@ from bench.runs.row import Facts
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import once_per_run
 from bench.works.problems import layout_of
+from bench.works.training_flops import training_flops
 from sparse_models.costs import counted_training_flops, executed_flops, size
-from sparse_models.data import DATA, Data, Split
+from sparse_models.data import Data, Split
+from sparse_models.errors import DivergedError
+from sparse_models.loading import load
 from sparse_models.models import MLP, convert, dense_mlp, draw, narrow_mlp, sparse_mlp
-from sparse_models.training import (
-    Search,
-    Settings,
-    drop_fractions,
-    evaluate,
-    search_learning_rate,
-    train,
-)
+from sparse_models.training import Search, Settings, evaluate, search_learning_rate, train
 from sparse_models.updates import UPDATES
 
 
 def bench_train(case: Case, race: Racer) -> Facts:
     """One training of one arm and of dense beside it; a round is an epoch."""
     pass_gate(case, case.layer, layout_of(case, case.layer, "batch-major"))
-    data, settings = load(case.data, case.device, case.dtype), settings_of(case)
-    dense_case = case._replace(model="dense", layer="dense", update="static", sparsity=0.0)
+    data, settings = load_for(case), settings_of(case)
+    dense_case = case._replace(model="dense", layer="dense", update="static", sparsity=0.0, distribution=grids.DISTRIBUTION)
     if race.once:
         settings = settings._replace(epochs=1)
     own, dense = (Arm(arm, data, settings) for arm in (case, dense_case))
     for arm in (own, dense):
         arm.warm_up()
-    race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs))
+
+    def look() -> None:
+        for arm in (own, dense):
+            arm.look()
+
+    race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs, after=look))
     layers = list(own.model)
     total = size(layers)
     rule, samples = UPDATES[case.update], len(data.train.labels)
-    steps = list(drop_fractions(samples, own.settings, rule))
-    # A rule that looks at every weight's gradient executes one dense weight gradient at each update.
-    batches = [min(settings.batch, samples - start) for start in range(0, samples, settings.batch)] * settings.epochs
-    looked_at = sum(batch for batch, fraction in zip(batches, steps, strict=True) if fraction > 0 and rule.needs_gradient)
     own_quality, dense_quality = evaluate(own.model, data.test), evaluate(dense.model, data.test)
     dense_weights = size(list(dense.model)).weights
     return {
@@ -51,7 +48,7 @@ def bench_train(case: Case, race: Racer) -> Facts:
         "shape": "x".join(map(str, (layers[0].in_features, *(layer.out_features for layer in layers)))),
         "epochs": settings.epochs,
         "optimizer": settings.optimizer,
-        "update_interval": settings.update_interval if rule.moves else 0,
+        "update_interval": settings.update_interval if rule.moves or rule.resizes else 0,
         "learning_rate": own.settings.learning_rate,
         "dense_learning_rate": dense.settings.learning_rate,
         "search_trainings": own.search.trainings,
@@ -63,11 +60,9 @@ def bench_train(case: Case, race: Racer) -> Facts:
         "dense_final_loss": evaluate(dense.model, data.train).loss,
         "dense_test_accuracy": dense_quality.accuracy,
         "dense_test_loss": dense_quality.loss,
-        "flops_counted": counted_training_flops(
-            total.nnz, total.weights, samples * settings.epochs, settings.update_interval, needs_gradient=rule.needs_gradient
-        ),
-        "flops_executed": executed_flops(layers, samples * settings.epochs, "step", input_gradient=False)
-        + 2 * total.weights * looked_at,
+        "epoch_accuracies": own.accuracies,
+        "dense_epoch_accuracies": dense.accuracies,
+        **training_flops(own.model, rule, samples, settings)._asdict(),
         "dense_flops_counted": counted_training_flops(
             dense_weights, dense_weights, samples * settings.epochs, settings.update_interval, needs_gradient=False
         ),
@@ -86,6 +81,7 @@ class Arm:
             self.search = Search(*search(case._replace(seed=0), settings))  # type: ignore[arg-type]  # as JSON returns it
         self.settings = settings._replace(learning_rate=self.search.learning_rate)
         self.model = model_of(case)
+        self.accuracies: list[float] = []  # on the validation split, after each epoch
         self._epochs = self._train(self.model, self.data.train)
 
     def _train(self, model: MLP, data: Split) -> Iterator[torch.Tensor]:
@@ -97,46 +93,77 @@ class Arm:
         next(self._train(model_of(self.case), Split(*(part[few] for part in self.data.train))))
 
     def epoch(self) -> None:
-        """Train for one epoch; raises RuntimeError when there is none left: a training cannot be repeated as a work can."""
-        if next(self._epochs, None) is None:
+        """Train for one epoch; raises RuntimeError when there is none left: a training cannot be repeated as a work can.
+
+        Raises DivergedError where a loss is no finite number: there is nothing to tell of such an arm, and others go on.
+        """
+        losses = next(self._epochs, None)
+        if losses is None:
             raise RuntimeError(
                 f"{self.case.model} {self.case.layer}: expected at most {self.settings.epochs} epochs, got a call for one "
                 "more; time a training only as often as it has epochs"
             )
+        if not losses.isfinite().all():
+            found = float(losses[~losses.isfinite()][0])
+            raise DivergedError(
+                f"{self.case.model} {self.case.layer}: expected finite losses, got {found}: at the learning rate "
+                f"{self.settings.learning_rate:g} this arm diverges; try --protocol tuned"
+            )
+
+    def look(self) -> None:
+        """Note how accurate the model is by now: on the validation split, for the test split is looked at once."""
+        self.accuracies.append(evaluate(self.model, self.data.validation).accuracy)
 
 
 NO_SEARCH = Search(grids.SEED_LEARNING_RATE, 0, 0.0)
 
 
 def model_of(case: Case) -> MLP:
-    """Return the untrained model of a case's arm; `tuned` scales the sparse layers' weights by 1 / sqrt(density)."""
+    """Return the untrained model of a case's arm; `tuned` scales the sparse layers' weights by 1 / sqrt(density).
+
+    A rule that chooses the first weights by their gradient does so by the first batch of the training samples.
+    """
     shape = Shape.parse(case.shape)
     generator = torch.Generator().manual_seed(case.seed)
     drawn = convert(draw(shape.sizes, generator), case.device, getattr(torch, stored(case.dtype)))
     if case.model == "dense":
         return dense_mlp(drawn)
     if case.model == "narrow":
-        nnz = size(list(sparse_mlp(drawn, "masked", case.sparsity, generator))).nnz
-        return narrow_mlp(drawn, nnz)
-    return sparse_mlp(drawn, case.layer, case.sparsity, generator, scaled=case.protocol == "tuned")
+        alike = sparse_mlp(drawn, "masked", case.sparsity, generator, distribution=case.distribution)
+        return narrow_mlp(drawn, size(list(alike)).nnz)
+    inputs, labels = load_for(case).train
+    return sparse_mlp(
+        drawn,
+        case.layer,
+        case.sparsity,
+        generator,
+        distribution=case.distribution,
+        scaled=case.protocol == "tuned",
+        update=UPDATES[case.update],
+        samples=(inputs[: shape.batch], labels[: shape.batch]),
+    )
 
 
 def settings_of(case: Case) -> Settings:
     """Return the settings that all arms on a data set share."""
-    epochs, _ = grids.EPOCHS_AND_BATCH[case.data]
+    epochs, _ = grids.epochs_and_batch(case.data)
     return Settings(epochs, Shape.parse(case.shape).batch, grids.SEED_LEARNING_RATE, update_interval=grids.UPDATE_INTERVAL)
 
 
+def load_for(case: Case) -> Data:
+    """Return a case's data set on its device and in its number type, made once a session."""
+    return _on(case.data, case.device, stored(case.dtype))
+
+
 @cache
-def load(name: str, device: str, dtype: str) -> Data:
-    """Return a data set, made once a session."""
-    return DATA[name]().to(device, getattr(torch, stored(dtype)))
+def _on(name: str, device: str, dtype: str) -> Data:
+    return load(name).to(device, getattr(torch, dtype))
 
 
 @once_per_run
 def search(case: Case, settings: Settings) -> list[float]:
     """Return the fields of an arm's Search under the tuned protocol: the same search for every arm, once a run."""
-    data = load(case.data, case.device, case.dtype)
+    data = load_for(case)
     return list(
         search_learning_rate(
             lambda seed: model_of(case._replace(seed=seed)),

@@ -27,13 +27,20 @@ def bench_update(case: Case, race: Racer) -> Facts:
     # On a GPU the device's own: of all that live there, a CUDA graph knows this one alone without being told.
     generator = torch.Generator().manual_seed(0) if case.device == "cpu" else None
     fraction = rule.drop_fraction(0.0)
+    sparsities = None
+    if rule.resizes:
+        sparsities = [rule.sparsity_at(layer.pattern.sparsity_of(layer.mask), 0.0) for layer in layers]
     activations = [(part.output_grad, part.x) for part in parts]
 
     def update() -> None:
         gradients = {}
         if rule.needs_gradient:
             gradients = {layer: grad.t() @ x for layer, (grad, x) in zip(layers, activations, strict=True)}
-        update_masks(layers, rule, fraction, optimizer=optimizer, gradients=gradients, generator=generator)
+        elif rule.gradient == "kept":  # weights for gradients, of which a moved layer has none
+            gradients = {layer: layer.unpack(layer.values.detach()) for layer in layers}
+        update_masks(
+            layers, rule, fraction, optimizer=optimizer, gradients=gradients, generator=generator, sparsities=sparsities
+        )
 
     before = [(layer.mask, layer.to_dense()) for layer in layers]
     update()

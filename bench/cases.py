@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bench import grids
+from bench.selection import Selection
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
+from sparse_models.loading import load
 from sparse_models.masks import FULL
 from sparse_models.updates import UPDATES
 
@@ -57,6 +59,7 @@ class Case(NamedTuple):
     seed: int = 0
     regime: str = "warm"
     skew: float = 0.0
+    distribution: str = "-"  # of a training's sparsity over its layers
 
     @property
     def group(self) -> str:
@@ -76,27 +79,8 @@ class Case(NamedTuple):
     @property
     def _unusual(self) -> list[str]:
         regime = [] if self.regime == "warm" else [self.regime]
-        return regime + ([f"skew{self.skew:g}"] if self.skew else [])
-
-
-class Selection(NamedTuple):
-    """What the command line selects; None = the defaults of each operation."""
-
-    ops: tuple[str, ...]
-    layers: tuple[str, ...] | None
-    updates: tuple[str, ...] | None
-    shapes: tuple[str, ...] | None
-    sparsities: tuple[float, ...] | None
-    devices: tuple[str, ...]
-    dtypes: tuple[str, ...] | None
-    threads: tuple[int, ...]
-    regimes: tuple[str, ...] | None
-    data: tuple[str, ...] | None
-    protocols: tuple[str, ...] | None
-    seeds: int
-    skews: tuple[float, ...] = (0.0,)
-    is_full: bool = False  # the full grid, where the default one is not enough
-    rivals: tuple[str, ...] = ()  # number types in which dense is timed as well, as the machine has instructions for them
+        distribution = [] if self.distribution in ("-", grids.DISTRIBUTION) else [self.distribution]
+        return [*regime, *([f"skew{self.skew:g}"] if self.skew else []), *distribution]
 
 
 def cases(op: str, selection: Selection) -> Iterator[Case]:
@@ -213,7 +197,7 @@ def _best(device: str) -> list[str]:
 
 def _update_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
     for shape in selection.shapes or grids.UPDATE_SHAPES:
-        for update in selection.updates or tuple(UPDATES):
+        for update in selection.updates or _own_updates(selection):
             for layer in selection.layers or _own_layers(selection, device):
                 if UPDATES[update].moves and UPDATES[update].fits(LAYERS[layer].pattern):
                     for sparsity in _sparsities(layer, grids.UPDATE_SPARSITIES, selection, device):
@@ -221,13 +205,22 @@ def _update_cases(op: str, selection: Selection, device: str, dtype: str, thread
 
 
 def _training_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
-    everything = tuple(grids.FEATURES)
-    for data in selection.data or (everything if selection.is_full else tuple(grids.DEFAULT_PROTOCOLS)):
-        shape = str(Shape((grids.FEATURES[data], *grids.HIDDEN, 10), grids.EPOCHS_AND_BATCH[data][1]))
+    for data in selection.data or tuple(grids.FEATURES if selection.is_full else grids.DEFAULT_PROTOCOLS):
+        shape = str(training_shape(data))
         for protocol in selection.protocols or _default_protocols(data, selection):
             for seed in range(selection.seeds):
-                for model, layer, update, sparsity in _arms(selection, device):
-                    yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed)
+                for model, layer, update, sparsity, distribution in _arms(selection, device):
+                    where = (shape, sparsity, device, dtype, threads, data, protocol, seed)
+                    yield Case(op, model, layer, update, *where, distribution=distribution)
+
+
+def training_shape(data: str) -> Shape:
+    """Return the sizes of the experiment's network on a data set, and the batch."""
+    _, batch = grids.epochs_and_batch(data)
+    if data in grids.FEATURES:
+        return Shape((grids.FEATURES[data], *grids.HIDDEN, 10), batch)
+    own = load(data)  # the user's
+    return Shape((own.train.inputs.shape[1], *grids.HIDDEN, own.classes), batch)
 
 
 def _default_protocols(data: str, selection: Selection) -> tuple[str, ...]:
@@ -236,13 +229,19 @@ def _default_protocols(data: str, selection: Selection) -> tuple[str, ...]:
     return grids.PROTOCOLS if selection.is_full or selection.data else (grids.DEFAULT_PROTOCOLS[data],)
 
 
-def _arms(selection: Selection, device: str) -> Iterator[tuple[str, str, str, float]]:
+def _own_updates(selection: Selection) -> tuple[str, ...]:
+    """Return the update rules of the default grid, or of the full one."""
+    return tuple(name for name, rule in UPDATES.items() if selection.is_full or rule.is_default)
+
+
+def _arms(selection: Selection, device: str) -> Iterator[tuple[str, str, str, float, str]]:
     layers = [layer for layer in selection.layers or _best(device) if LAYERS[layer].pattern is not FULL]
-    yield "dense", "dense", "static", 0.0
-    for sparsity in selection.sparsities or _with_those_of(tuple(layers), grids.TRAINING_SPARSITIES):
+    yield "dense", "dense", "static", 0.0, grids.DISTRIBUTION
+    sparsities = selection.sparsities or _with_those_of(tuple(layers), grids.TRAINING_SPARSITIES)
+    for distribution, sparsity in itertools.product(selection.distributions, sparsities):
         for layer in layers:
             if sparsity in _sparsities(layer, grids.TRAINING_SPARSITIES, selection, device):
-                for update in selection.updates or tuple(UPDATES):
+                for update in selection.updates or _own_updates(selection):
                     if UPDATES[update].fits(LAYERS[layer].pattern):
-                        yield "sparse", layer, update, sparsity
-        yield "narrow", "dense", "static", sparsity
+                        yield "sparse", layer, update, sparsity, distribution
+        yield "narrow", "dense", "static", sparsity, distribution

@@ -14,7 +14,8 @@ EXTENTS = ("default", "full")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 COLD_REPLAY = "graph-cold"
 REPLAYED = ("graph", COLD_REPLAY)
-REGIMES = ("warm", "cold", *REPLAYED)  # see bench.engine.rounds
+BUSY = "busy"
+REGIMES = ("warm", "cold", BUSY, *REPLAYED)  # see bench.engine.rounds
 # TensorFloat-32 is float32 as it is stored, whose products a GPU computes from 10 bits of each factor's fraction.
 STORED = {"tf32": "float32"}
 DTYPES = ("float32", "float64", "bfloat16", "float16", *STORED)
@@ -30,15 +31,23 @@ USUAL_SPARSITY = 0.9  # where one is enough: for what does not depend on it, and
 # The seed's experiment. Its hidden layers are 256 and 256 wide; its sparsity is 0.8.
 HIDDEN = (256, 256)
 TRAINING_SPARSITIES = (0.8,)
+DISTRIBUTION = "uniform"  # of the sparsity over the layers
 PROTOCOLS = ("seed", "tuned")
 SEEDS = 3
 SEED_LEARNING_RATE = 1e-3
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-FEATURES = {"random": 100, "teacher": 100, "digits": 64, "mnist5k": 784}
+FEATURES = {"random": 100, "teacher": 100, "sparse_teacher": 100, "digits": 64, "mnist5k": 784}
 # The seed's own data has no accuracy to lose; digits has, if each arm has the learning rate that suits it.
 DEFAULT_PROTOCOLS = {"random": "seed", "digits": "tuned"}
 # Even numbers of epochs: each is a pair, and each arm goes first as often as the other.
-EPOCHS_AND_BATCH = {"random": (10, 4096), "teacher": (6, 256), "digits": (10, 128), "mnist5k": (10, 128)}
+EPOCHS_AND_BATCH = {
+    "random": (10, 4096),
+    "teacher": (6, 256),
+    "sparse_teacher": (6, 256),
+    "digits": (10, 128),
+    "mnist5k": (10, 128),
+}
+OWN_EPOCHS_AND_BATCH = (10, 128)  # of users' own data
 UPDATE_INTERVAL = 10  # steps; RigL's 100, for trainings a tenth as long as the usual ones
 SEARCH_SEEDS = (1000, 1001)  # none of the seeds that are reported
 
@@ -79,6 +88,11 @@ GPU_DEFAULT_GRIDS: dict[str, Grid] = {
 # So few samples pass through a large layer that its weights are all that is moved, and a model's other layers push them out of
 # the caches before they come to be needed again.
 COLD_BATCH = 32
+
+
+def epochs_and_batch(data: str) -> tuple[int, int]:
+    """Return for how many epochs of which batch a data set is trained on."""
+    return EPOCHS_AND_BATCH.get(data, OWN_EPOCHS_AND_BATCH)
 
 
 def grid_of(op: str, *, on_gpu: bool, is_full: bool) -> Grid:

@@ -20,10 +20,11 @@ from bench.tables.answer import lines
 from bench.tables.short_answer import headlines
 from bench.works.replays import Work, Works, listed
 from sparse_models.data import DATA
-from sparse_models.errors import GateError
+from sparse_models.errors import DivergedError, GateError
+from sparse_models.kernels import choice
 from sparse_models.layers import LAYERS
 
-pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session", "bench.hooks.last_lines"]
+pytest_plugins = ["bench.hooks.measuring", "bench.hooks.session", "bench.hooks.last_lines", "bench.hooks.reporting"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +56,11 @@ def _skips(case: Case) -> list[pytest.MarkDecorator]:
     elif stored(case.dtype) not in layer.dtypes_on(kind):
         reasons.append(f"{case.layer} runs on {', '.join(layer.dtypes_on(kind))}, not on {case.dtype}")
     if kind == "cpu" and (case.regime in REPLAYED or case.dtype in STORED):
-        what = "graphs to replay; ask for --regime warm or cold" if case.regime in REPLAYED else f"{case.dtype}; leave it out"
+        what = (
+            "graphs to replay; ask for --regime warm, cold or busy"
+            if case.regime in REPLAYED
+            else f"{case.dtype}; leave it out"
+        )
         reasons.append(f"a CPU has no {what}")
     if case.data in DATA.absent:
         reasons.append(f"train {case.data}: {DATA.absent[case.data]}")
@@ -103,12 +108,19 @@ def case(
     seed: int,
     regime: str,
     skew: float,
+    distribution: str,
 ) -> Iterator[Case]:
-    """The case at hand, with PyTorch set to its number of threads while it runs."""
+    """The case at hand, with PyTorch set to its number of threads while it runs; our kernels are as by default.
+
+    Nothing is timed in this process: to measure variants here would only take time.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    yield Case(op, model, layer, update, shape, sparsity, device, dtype, threads, data, protocol, seed, regime, skew)
+    choice.hold({})
+    what = (op, model, layer, update, shape, sparsity, device, dtype, threads)
+    yield Case(*what, data, protocol, seed, regime, skew, distribution)
     torch.set_num_threads(before)
+    choice.forget()
 
 
 class Once:
@@ -147,7 +159,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if benchmark.disabled or benchmark.cprofile:
         try:
             pyfuncitem.obj(case=case, race=once)
-        except GateError as error:
+        except (GateError, DivergedError) as error:
             pytest.fail(str(error), pytrace=False)
     if benchmark.disabled:
         return True

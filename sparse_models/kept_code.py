@@ -1,4 +1,4 @@
-"""Compiled code that is kept between runs: files written whole, read only if they are whole."""
+"""Compiled code that is kept between runs, and what else is worth it: files written whole, read only if they are whole."""
 
 import hashlib
 import os
@@ -24,11 +24,16 @@ def read_whole(path: Path) -> bytes | None:
 
 
 def write_whole(path: Path, code: bytes) -> None:
-    """Write a file whole or not at all; where that cannot be, the next run compiles again."""
+    """Write code whole, for `read_whole`, or not at all; where that cannot be, the next run compiles again."""
+    replace(path, code + hashlib.sha256(code).digest())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Have a file hold these bytes, or, where that cannot be, what it held before."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as aside:
-            aside.write(code + hashlib.sha256(code).digest())
+            aside.write(content)
         Path(aside.name).replace(path)
     except OSError:
         return

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS, SparseLinear
-from sparse_models.masks import DISTRIBUTIONS, random_score, uniform_numbers
+from sparse_models.masks import DISTRIBUTIONS, count_kept, random_score, top_k_mask, uniform_numbers
+from sparse_models.updates import Update, kept_gradients
 
 # One (weight [out, in], bias [out]) per layer: what every arm of a comparison starts from.
 Drawn = list[tuple[Tensor, Tensor]]
@@ -19,6 +20,8 @@ Drawn = list[tuple[Tensor, Tensor]]
 
 class MLP(nn.Module):
     """Layers with ReLU between them: [batch, in] -> [batch, out]."""
+
+    sparsities: list[float] | None = None  # how sparse each layer is to be after a training, where it is not so from the start
 
     def __init__(self, layers: Iterable[SparseLinear]) -> None:
         """Chain `layers`."""
@@ -88,21 +91,55 @@ def sparse_mlp(
     *,
     distribution: str = "uniform",
     scaled: bool = False,
+    update: Update | None = None,
+    samples: tuple[Tensor, Tensor] | None = None,
 ) -> MLP:
     """Return the MLP of `layer` (a name in LAYERS) that keeps a random 1 - `sparsity` of the drawn weights.
 
-    `distribution` (uniform, er, erk) shares the sparsity out over the layers; `scaled` multiplies each layer's weights by
-    1 / sqrt(its density), so that the variance of its output stays the dense one's. Raises InputError for unknown names.
+    `distribution`, a name in DISTRIBUTIONS, shares the sparsity out over the layers; `scaled` multiplies each layer's weights
+    by 1 / sqrt(its density), so that the variance of its output stays the dense one's. `update`, the rule of the training to
+    come, may have it begin with another number of weights, or choose them by their gradient on `samples`, inputs [batch, in]
+    and labels [batch]. Raises InputError for unknown names, and where there are no samples for such a rule.
     """
     layer_class = LAYERS.find(layer)
     sparsities = DISTRIBUTIONS.find(distribution)([weight.shape for weight, _ in drawn], sparsity)
-    scores = [random_score(weight.shape, generator, weight.device) for weight, _ in drawn]
+    if update is not None and update.initial_score is not None:
+        scores = _initial_scores(drawn, update, samples, generator)
+        sparsities = _by_rank(scores, sparsities) if layer_class.pattern.is_free else sparsities
+    else:
+        scores = [random_score(weight.shape, generator, weight.device) for weight, _ in drawn]
+    first = sparsities if update is None else [update.sparsity_at(final, 0.0) for final in sparsities]
     layers = []
-    for (weight, bias), mask in zip(drawn, layer_class.pattern.masks(scores, sparsities), strict=True):
+    for (weight, bias), mask in zip(drawn, layer_class.pattern.masks(scores, first), strict=True):
         density = int(mask.sum()) / mask.numel()
         scale = 1 / math.sqrt(density) if scaled and density else 1.0
         layers.append(layer_class(weight * scale, mask, bias))
-    return MLP(layers)
+    model = MLP(layers)
+    if first != sparsities:
+        model.sparsities = sparsities
+    return model
+
+
+def _initial_scores(
+    drawn: Drawn, update: Update, samples: tuple[Tensor, Tensor] | None, generator: torch.Generator | None
+) -> list[Tensor]:
+    """Return the rule's score of each drawn weight [out, in], by its gradient in the dense network."""
+    if samples is None or update.initial_score is None:
+        raise InputError(
+            f"{update.name}: expected samples by whose gradient the first weights are chosen, got none; pass a batch"
+        )
+    model = dense_mlp(drawn)
+    model.cross_entropy(*samples).backward()
+    gradients = kept_gradients(model)
+    return [update.initial_score(layer.to_dense(), gradients[layer], generator) for layer in model]
+
+
+def _by_rank(scores: Sequence[Tensor], sparsities: Sequence[float]) -> list[float]:
+    """Return the sparsities by which the highest scores of all layers are kept, as many as `sparsities` would keep."""
+    sizes = [score.numel() for score in scores]
+    kept = sum(count_kept(size, sparsity) for size, sparsity in zip(sizes, sparsities, strict=True))
+    chosen = top_k_mask(torch.cat([score.reshape(-1) for score in scores]), kept).split(sizes)
+    return [1 - int(mask.sum()) / len(mask) for mask in chosen]
 
 
 def narrow_sizes(sizes: Sequence[int], nnz: int) -> tuple[int, ...]:

@@ -5,17 +5,20 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparse_models.checkpoints import Training, resume, save
 from sparse_models.data import Data, Split
 from sparse_models.errors import DivergedError, InputError
 from sparse_models.fused_step import HeldStep, hold, is_watched
 from sparse_models.models import MLP
-from sparse_models.updates import UPDATES, Update, dense_gradients, update_masks
+from sparse_models.mutation import Mutation, updates_due
+from sparse_models.updates import UPDATES, Update, dense_gradients
 
 # The fused implementations: on a CPU they make the dense step 1.3 to 1.8 times faster, so any other is a weak baseline.
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -102,43 +105,52 @@ class FusedStep:
         return self.__dict__ | {"_held": None}  # found again where needed
 
 
-def train(model: MLP, data: Split, settings: Settings, seed: int, update: Update | None = None) -> Iterator[Tensor]:
+def train(
+    model: MLP, data: Split, settings: Settings, seed: int, update: Update | None = None, *, checkpoint: Path | None = None
+) -> Iterator[Tensor]:
     """Train `model` in place, yielding after each epoch the losses of its steps [steps].
 
     `seed` alone decides the order of the samples, so that every arm sees the same batches in the same order, whatever the
     device; weights that are grown at random are drawn on the layers' device, and are others on a GPU than on a CPU. A mask
     update comes after the optimizer step whose gradient it uses; every arm takes the same number of steps. Raises
     DivergedError where a mask would be chosen by weights that are no longer numbers.
+
+    With a `checkpoint` the training is written to that file after each epoch, and goes on from there where the file is: the
+    losses of the epochs before are yielded again. Raises InputError for a file that is damaged or of another training.
     """
     check_settings(settings)
     update = UPDATES["static"] if update is None else update
     optimizer = optimizer_for(settings.optimizer, model.parameters(), settings.learning_rate)
     order = torch.Generator().manual_seed(seed + ORDER_STREAM)
     choice = torch.Generator(next(model.parameters()).device).manual_seed(seed + CHOICE_STREAM)
+    due = updates_due(steps_of(len(data.labels), settings), settings.update_interval, update)
     step = FusedStep(model, optimizer, fused=settings.fused)
-    fractions = drop_fractions(len(data.labels), settings, update)
-    for _ in range(settings.epochs):
-        losses = []
+    mutation = Mutation(model, update, due, optimizer, choice)
+    arguments = f"{settings}, seed {seed}, {update.name}, {len(data.labels)} samples"
+    training = Training(arguments, mutation, (order, choice), [])
+    if checkpoint is not None and checkpoint.exists():
+        resume(checkpoint, training)
+    yield from training.losses
+    for epoch in range(len(training.losses), settings.epochs):
+        losses: list[Tensor] = []
         samples = torch.randperm(len(data.labels), generator=order).to(data.labels.device)
-        for batch in samples.split(settings.batch):
-            fraction = next(fractions)
-            watched = list(model) if fraction > 0 and update.needs_gradient else []
-            with dense_gradients(watched) as gradients:
+        batches = samples.split(settings.batch)
+        for number, batch in enumerate(batches, epoch * len(batches)):
+            with dense_gradients(mutation.watched(number)) as gradients:
                 losses.append(step(data.inputs[batch], data.labels[batch]))
-            if fraction > 0:
-                if not losses[-1].isfinite():
-                    loss, rate = float(losses[-1]), settings.learning_rate
-                    raise DivergedError(f"expected a finite loss, got {loss}; lower the learning rate {rate:g}")
-                update_masks(model, update, fraction, optimizer=optimizer, gradients=gradients, generator=choice)
-        yield torch.stack(losses)
+            if due[number] is not None and not losses[-1].isfinite():
+                loss, rate = float(losses[-1]), settings.learning_rate
+                raise DivergedError(f"expected a finite loss, got {loss}; lower the learning rate {rate:g}")
+            mutation.follow(number, gradients)
+        training.losses.append(torch.stack(losses))
+        if checkpoint is not None:
+            save(checkpoint, training)
+        yield training.losses[-1]
 
 
-def drop_fractions(samples: int, settings: Settings, update: Update) -> Iterator[float]:
-    """Yield for every step of a training the fraction of weights that `update` moves after it, 0 between updates."""
-    total = -(-samples // settings.batch) * settings.epochs
-    for step in range(1, total + 1):
-        # Schedules end before 1, so nothing is grown after the last step that would never be trained.
-        yield update.drop_fraction(step / total) if step % settings.update_interval == 0 else 0.0
+def steps_of(samples: int, settings: Settings) -> int:
+    """Return the number of optimizer steps of a training on so many samples."""
+    return -(-samples // settings.batch) * settings.epochs
 
 
 def check_settings(settings: Settings) -> None:

@@ -31,6 +31,9 @@ os.environ["OMP_WAIT_POLICY"] = "passive"
 # Compiling dense takes ten seconds where nothing of it is known yet; the tests that are about it ask for it.
 os.environ["TORCH_COMPILE_DISABLE"] = "1"
 
+# Kernels are the same in every run; the tests that are about choosing among their variants ask for it.
+os.environ["SPARSE_MODELS_VARIANT"] = "default"
+
 # Continuous integration draws the same examples every time.
 settings.register_profile("local", deadline=None, max_examples=60)
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True)

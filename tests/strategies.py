@@ -61,6 +61,7 @@ variants = st.builds(
     st.sampled_from([1, 2, 8]),
     st.sampled_from([size for size in (16, 32, 64) if size <= vector_bytes()]),
     st.integers(1, 3),
+    st.sampled_from([0, 1, 2**15]),
 )
 
 

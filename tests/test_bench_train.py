@@ -1,13 +1,49 @@
+import time
+
 import pytest
 
-from bench.bench_train import Arm, load, settings_of
+from bench import bench_train  # whose function of that name would be taken for a benchmark here
+from bench.bench_train import Arm, load_for, settings_of
 from bench.cases import Case
+from bench.engine.pairing import Patience
+from bench.engine.timed import Timed
+from sparse_models.errors import DivergedError
+from sparse_models.training import Search, evaluate
 
 
 def test_an_epoch_more_than_a_training_has_is_refused_by_name() -> None:
-    case = Case("train", "sparse", "csr", "static", "64x8x10b128", 0.5, "cpu", "float32", 1, "digits", "seed")
-    arm = Arm(case, load("digits", "cpu", "float32"), settings_of(case)._replace(epochs=2))
+    case = Case(
+        "train", "sparse", "csr", "static", "64x8x10b128", 0.5, "cpu", "float32", 1, "digits", "seed", distribution="uniform"
+    )
+    arm = Arm(case, load_for(case), settings_of(case)._replace(epochs=2))
     for _ in range(2):
         arm.epoch()
     with pytest.raises(RuntimeError, match="sparse csr: expected at most 2 epochs, got a call for one more"):
+        arm.epoch()
+
+
+def test_a_training_tells_how_accurate_it_was_after_each_epoch_without_being_another_for_it() -> None:
+    what = ("train", "sparse", "csr", "static", "64x8x10b128", 0.5, "cpu", "float32", 1, "digits", "seed")
+    case = Case(*what, distribution="uniform")
+    told = bench_train.bench_train(case, Timed(case, time.perf_counter, Patience()))
+    data, settings = load_for(case), settings_of(case)
+    arm = Arm(case, data, settings)
+    accuracies = []
+    for _ in range(settings.epochs):
+        arm.epoch()
+        accuracies.append(evaluate(arm.model, data.validation).accuracy)
+    assert told["epoch_accuracies"] == accuracies
+    assert len(told["dense_epoch_accuracies"]) == settings.epochs
+    assert told["test_accuracy"] == evaluate(arm.model, data.test).accuracy
+
+
+@pytest.mark.parametrize("model", ["sparse", "dense"])
+def test_an_arm_that_diverges_says_so(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = "csr" if model == "sparse" else "dense"
+    case = Case(
+        "train", model, layer, "static", "64x8x10b128", 0.5, "cpu", "float32", 1, "digits", "seed", distribution="uniform"
+    )
+    monkeypatch.setattr(bench_train, "NO_SEARCH", Search(1e38, 0, 0.0))
+    arm = Arm(case, load_for(case), settings_of(case))
+    with pytest.raises(DivergedError, match=rf"^{model} {layer}: expected finite losses, got nan: at the learning rate 1e\+38"):
         arm.epoch()

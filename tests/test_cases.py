@@ -3,13 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import cases, grids
-from bench.cases import Case, Selection, Shape
+from bench.cases import Case, Shape
 from bench.grids import DEFAULT_OPS, OPS
+from bench.selection import Selection
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
+from sparse_models.masks import FULL
 from sparse_models.updates import UPDATES
-from tests.strategies import DEFAULT_LAYERS, MOVING_RULES, OWN_LAYERS, RULES_OF
+from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS, RULES_OF
 
 DEFAULT = Selection(
     ops=OPS,
@@ -83,7 +85,9 @@ def test_every_update_rule_is_trained_and_every_moving_one_is_timed() -> None:
 def test_a_rule_of_one_pattern_is_for_its_layers_alone(op: str) -> None:
     for layer in OWN_LAYERS:
         found = {case.update for case in cases.cases(op, DEFAULT._replace(layers=(layer,))) if case.model == "sparse"}
-        assert found - {"static"} == set(RULES_OF[layer])
+        fitting = {name for name, rule in UPDATES.items() if rule.fits(LAYERS[layer].pattern) and name != "static"}
+        trained = fitting if LAYERS[layer].pattern is not FULL else set()
+        assert found - {"static"} == (trained if op == "train" else set(RULES_OF[layer]))
 
 
 def test_where_parts_and_updates_are_timed_the_step_is_too() -> None:
@@ -122,11 +126,31 @@ def test_the_control_is_dense_at_sparsity_0() -> None:
 
 def test_the_experiment_has_every_arm_data_set_protocol_and_seed() -> None:
     arms = {(case.model, case.update) for case in cases.cases("train", DEFAULT)}
-    assert arms == {("dense", "static"), ("narrow", "static"), *(("sparse", update) for update in ("static", *MOVING_RULES))}
+    rules = [name for name, rule in UPDATES.items() if rule.fits(LAYERS["tiled"].pattern)]
+    assert arms == {("dense", "static"), ("narrow", "static"), *(("sparse", rule) for rule in rules)}
     runs = [(case.data, case.protocol, case.seed, case.model, case.update) for case in cases.cases("train", DEFAULT)]
     assert len(runs) == len(set(runs)) == (len(DATA) * 2 - 1) * 3 * len(arms)
     asked = DEFAULT._replace(protocols=grids.PROTOCOLS)
     assert len(list(cases.cases("train", asked))) == len(DATA) * 2 * 3 * len(arms)
+
+
+def test_by_default_the_rules_of_the_answer_are_trained_and_by_name_any() -> None:
+    by_default = {case.update for case in grid(SHORT) if case.op == "train"}
+    assert by_default == {"static", "set", "rigl"}  # and srigl, on layers of its pattern
+    [asked] = [case for case in grid(SHORT._replace(ops=("train",), data=("digits",), updates=("gmp",), seeds=1,
+        protocols=("seed",))) if case.model == "sparse"]  # fmt: skip
+    assert asked.update == "gmp"
+
+
+def test_distributions_are_an_axis_of_trainings_and_the_usual_one_goes_without_saying() -> None:
+    both = DEFAULT._replace(ops=("train", "forward"), distributions=("uniform", "erk"))
+    plain, found = grid(both._replace(distributions=("uniform",))), grid(both)
+    assert [case for case in found if case.distribution != "erk"] == plain
+    assert {case._replace(distribution="uniform") for case in found if case.distribution == "erk"} == {
+        case for case in plain if case.op == "train" and case.model != "dense"
+    }
+    assert all(("-erk" in case.id) == (case.distribution == "erk") and "uniform" not in case.id for case in found)
+    assert {case.distribution for case in found if case.op == "forward"} == {"-"}
 
 
 def test_every_data_set_has_its_settings() -> None:

@@ -17,6 +17,7 @@ from bench.runs.row import SCHEMA
 from sparse_models.data import DATA
 from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.masks import UNSTRUCTURED
+from sparse_models.updates import UPDATES
 from tests.helpers import in_process
 from tests.helpers.in_process import ROOT, SMALL, run
 from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS, RULES_OF
@@ -24,9 +25,10 @@ from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS, RULES_OF
 NO_ROWS = "--benchmark-disable"
 
 
-def cases_of(layers: dict[str, type[SparseLinear]]) -> int:
+def cases_of(layers: dict[str, type[SparseLinear]], *, is_full: bool = False) -> int:
     """How many cases these layers have in all operations but training, with a narrow dense one of each whole operation."""
-    return len(OF_A_LAYER) * len(layers) + len(WHOLE) + sum(len(RULES_OF[layer]) for layer in layers)
+    updates = sum(is_full or UPDATES[rule].is_default for layer in layers for rule in RULES_OF[layer])
+    return len(OF_A_LAYER) * len(layers) + len(WHOLE) + updates
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,8 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
     done = run(*SMALL, NO_ROWS, "--grid", "full", "--seeds", "1", "--data", "digits", "--benchmark-json=/dev/null")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "do sparse networks save compute?" not in done.stdout
-    assert f"{cases_of(OWN_LAYERS) + 2 * 5} passed" in done.stdout
+    arms = 2 + sum(rule.fits(UNSTRUCTURED) for rule in UPDATES.values())  # dense and narrow dense, under two protocols
+    assert f"{cases_of(OWN_LAYERS, is_full=True) + 2 * arms} passed" in done.stdout
 
 
 @pytest.mark.alone

@@ -16,7 +16,10 @@ from bench.findings.grouping import Told
 from bench.runs.saved import Measured, Run, interval
 from bench.statistics.intervals import Interval
 
-CASE = ("op", "layer", "model", "update", "shape", "batch", "sparsity", "device", "dtype", "data", "protocol", "regime", "skew")
+CASE = (
+    *("op", "layer", "model", "update", "shape", "batch", "sparsity", "device", "dtype"),
+    *("data", "protocol", "regime", "skew", "distribution"),
+)
 
 
 class Side(NamedTuple):

@@ -2,13 +2,14 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from bench.engine.rounds import Timer, Took, calls_of, synchronised, time_round
-from bench.machine.contention import Usage
 from bench.runs.outcome import Race
 from bench.statistics.intervals import SIGN_VALUES, median_interval
 from bench.works.replays import Work, Works
+from sparse_models.contention import Usage
 
 # Rounds are short on purpose: a core that something else takes for a few milliseconds then spoils few rounds wholly instead
 # of many a little, and the median of the pairs passes over the few.
@@ -24,14 +25,22 @@ SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 5e-4, 1e-2
 ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 class Plan(NamedTuple):
-    """Calls per round of candidate and reference, the untimed calls before each, and the number of pairs where it is fixed."""
+    """Calls per round of candidate and reference, the untimed calls before each, and the number of pairs where it is fixed.
+
+    What is to be looked at after each pair is called `after` it, untimed.
+    """
 
     loops: int
     dense_loops: int
     settle: int = 0
     dense_settle: int = 0
     pairs: int | None = None
+    after: Callable[[], object] = nothing
 
 
 class Patience(NamedTuple):
@@ -106,16 +115,18 @@ def race(
     timer: Timer = time.perf_counter,
     patience: Patience = PATIENCE,
     evict: Work | None = None,
+    *,
+    is_alone: bool = True,
 ) -> Race:
     """Time `candidate` and `reference` in interleaved pairs, in the order A B B A, and return the pairs.
 
     With a `plan` both must be warm already; without one they are warmed up and planned here. Pairs go on until there are as
     many as the plan says or, where it says none, until `patience` is over. `evict` empties the caches before each call; then
-    a round is one call, and none of them settles.
+    a round is one call, and none of them settles. Where it `is_alone` no longer, by intention, pairs count that are disturbed.
     """
     plan = warm_up(candidate, reference, device) if plan is None else plan
     if evict is not None:
-        plan = Plan(1, 1, pairs=plan.pairs)
+        plan = Plan(1, 1, pairs=plan.pairs, after=plan.after)
     arms = ((reference, plan.dense_loops, plan.dense_settle), (candidate, plan.loops, plan.settle))
     queueing = [getattr(work, "queueing", 0.0) for work, _, _ in arms]  # seconds a call, by the least that was seen
     took: tuple[list[Took], list[Took]] = ([], [])
@@ -146,8 +157,9 @@ def race(
             took[arm].append(time_round(work, loops, device, timer, evict, queueing[arm]))
         pairs.dense_seconds.append(took[0][-1].seconds)
         pairs.seconds.append(took[1][-1].seconds)
-        dense_waited.append(took[0][-1].waited)
-        waited.append(took[1][-1].waited)
+        dense_waited.append(took[0][-1].waited * is_alone)
+        waited.append(took[1][-1].waited * is_alone)
+        plan.after()
     timed = sum(pairs.seconds) * plan.loops * calls_of(candidate)
     timed += sum(pairs.dense_seconds) * plan.dense_loops * calls_of(reference)
     if before.waited_for_itself(Usage.now()):

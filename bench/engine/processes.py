@@ -7,6 +7,7 @@ turn comes, and what the machine does meanwhile, differ from process to process,
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from bench.engine.forkserver import ForkServer
@@ -32,6 +33,7 @@ class Means(NamedTuple):
     progress: Callable[[str], None] = lambda _: None  # told over and over where the run is
     journal: Journal | None = None
     turns: Interleaving | None = None
+    choices: Mapping[str, Any] = MappingProxyType({})  # of our own kernels' variants
 
 
 def fork_server_for(jobs: Sequence[Job]) -> ForkServer:
@@ -54,7 +56,7 @@ def measure_all(
     """
     outcomes = {job.name: Outcome() for job in jobs}
     asked = {"patience": Patience(effort.visit, effort.precision / 2), "timer": means.timer, "disable_gc": means.disable_gc}
-    asked["energy"] = effort.energy
+    asked |= {"energy": effort.energy, "choices": dict(means.choices)}
     run = _Run(jobs, outcomes, means, asked, dict(known or {}))
     run.take_up()
     deadline = time.monotonic() + effort.budget

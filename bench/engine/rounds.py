@@ -1,8 +1,9 @@
 """How one round is timed: on a CPU by a clock, on a GPU by events in its own queue; with warm caches or with cold ones.
 
 Regimes: `warm` calls a work over and over, its data where the caches keep it; `cold` pushes everything out of the caches before
-each call and times each call by itself; `graph` replays the work as a captured CUDA graph, which leaves out the launches
-(bench.works.replays), and `graph-cold` replays it on copies of its weights in turn, more than the last cache holds.
+each call and times each call by itself; `busy` is warm, beside processes that keep half of the threads' cores busy; `graph`
+replays the work as a captured CUDA graph, which leaves out the launches (bench.works.replays), and `graph-cold` replays it on
+copies of its weights in turn, more than the last cache holds.
 """
 
 import time
@@ -13,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.machine.bounds import cache_bytes
-from bench.machine.contention import longest, waits
 from bench.works.replays import Work
+from sparse_models.contention import longest, waits
 
 Timer = Callable[[], float]
 CLOCK_HZ = 2e9  # of a GPU, roughly and rather too high: for how long it is kept busy while a queue fills

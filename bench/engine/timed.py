@@ -11,8 +11,9 @@ import torch
 from bench.cases import Case
 from bench.engine.pairing import Patience, Plan, plan_for, race, warm_up
 from bench.engine.rounds import Timer, calls_of, evictor
-from bench.grids import COLD_REPLAY, REPLAYED
+from bench.grids import BUSY, COLD_REPLAY, REPLAYED
 from bench.machine.energy import joules
+from bench.machine.neighbours import neighbours
 from bench.runs.outcome import Race
 from bench.runs.row import Facts
 from bench.works.once_per_run import KNOWN, find_once
@@ -20,6 +21,8 @@ from bench.works.replays import AsLaunched, Replay, Work, Works, captured, in_tu
 from sparse_models.errors import InputError
 
 REPLAYED_AS = "as a graph"  # what the facts say of a work that is replayed
+BUSY_ROUNDS = 50  # as long as other rounds: a neighbour has the core for some milliseconds at a time, and every round meets it
+BUSY_SECONDS = 0.5  # in the rounds of a visit, at least
 FILLING = 20  # calls in a replay, beside which it does not matter what the first of them finds in the caches
 
 
@@ -65,7 +68,13 @@ class Timed:
             elif not plan.settle or not plan.dense_settle:
                 own_work()
                 dense_work()  # which is timed first: see `SETTLED_SECONDS`
-        self.race = race(own_work, dense_work, device, plan, self.timer, self.patience, evict)
+        if self.case.regime == BUSY:
+            plan = plan._replace(loops=plan.loops * BUSY_ROUNDS, dense_loops=plan.dense_loops * BUSY_ROUNDS)
+            patience = self.patience._replace(seconds=max(self.patience.seconds, BUSY_SECONDS))
+            with neighbours(max(1, self.case.threads // 2)):
+                self.race = race(own_work, dense_work, device, plan, self.timer, patience, is_alone=False)
+        else:
+            self.race = race(own_work, dense_work, device, plan, self.timer, self.patience, evict)
         if known is not None:
             shortest = [min(self.race.seconds), min(self.race.dense_seconds)]
             KNOWN[known] = [min(pair) for pair in zip(KNOWN.get(known, shortest), shortest, strict=True)]

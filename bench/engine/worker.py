@@ -31,7 +31,9 @@ from bench.engine.timed import Timed, own_stream
 from bench.runs.outcome import Race
 from bench.works.compiled import can_compile, load_compiler
 from bench.works.once_per_run import KNOWN, find_once
-from sparse_models.errors import GateError, InputError
+from bench.works.tuning import call_once, tune
+from sparse_models.errors import DivergedError, GateError, InputError
+from sparse_models.kernels import choice
 
 FORKS = sys.platform == "linux"  # macOS's own libraries do not bear it
 MESSAGE = 500  # characters of what a failure says: a compiler tells its own in a thousand lines
@@ -54,7 +56,7 @@ def measure(
         with own_stream(case.device):
             facts = body_of(module, function)(case, timed)
         pools = find_once(f"pools {case.threads}", lambda: thread_pools(case.threads))
-    except (GateError, InputError) as error:
+    except (GateError, InputError, DivergedError) as error:
         return {"failure": str(error), "spoiled": timed.is_spoiled or is_gpu(case.device)}
     except Exception as error:  # one failing case never takes the others down: a GPU's error may stay with the process
         return {"failure": failure_of(error), "spoiled": is_gpu(case.device)}
@@ -112,8 +114,26 @@ def visits(cases: list[Any], patience: Patience, seconds: float) -> Iterator[tup
         ]
 
 
+def tuned(cases: list[Any]) -> dict[str, Any]:
+    """Return the variants of our own kernels that cases need, and which of them were measured just now."""
+    before = set(choice.known())
+
+    def call(case: Case) -> None:
+        with contextlib.suppress(Exception):  # what fails is met again, and told, when the case is timed
+            limit_threads(case.threads)
+            call_once(case)
+
+    tune([Case(*values) for values in cases], call)
+    needed = choice.in_use()
+    return {"choices": choice.plain(needed), "measured": sorted(needed.keys() - before)}
+
+
 def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
     """Time the cases that are asked for, in their order, and say each result as soon as it is there."""
+    if "tune" in asked:
+        say(**tuned(asked["tune"]))
+        return
+    choice.hold(asked.get("choices", {}))
     module, _, name = asked["timer"].rpartition(".")
     timer = getattr(importlib.import_module(module), name) if module else time.perf_counter
     patience = Patience(*asked["patience"])

@@ -66,7 +66,7 @@ def advice(rows: Sequence[Row]) -> list[Advice]:
         sparse = [row for row in group if row["model"] == "sparse"]
         if len({row["pattern_key"] for row in sparse}) < 2:
             continue
-        arms = [of_arm for _, of_arm in by_fields(group, "model", "pattern_key", "layer", "update", "sparsity")]
+        arms = [of_arm for _, of_arm in by_fields(group, "model", "pattern_key", "layer", "update", "sparsity", "distribution")]
         choices = [_choice(arm, dense_bytes.get(_where(arm[0]))) for arm in arms]
         seeds = len({row["seed"] for row in group})
         shown = list(_shown(arms, choices))

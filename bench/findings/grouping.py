@@ -9,11 +9,17 @@ from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import process_interval
 from sparse_models.layers import LAYERS
 
-REGIMES = {"warm": "", "cold": ", cold caches", "graph": ", graph replay", "graph-cold": ", graph replay, cold weights"}
+REGIMES = {
+    "warm": "",
+    "cold": ", cold caches",
+    "busy": ", busy neighbours",
+    "graph": ", graph replay",
+    "graph-cold": ", graph replay, cold weights",
+}
 NARROW = "narrow dense"  # with as many weights as a layer of its sparsity keeps
 
 
-UNKNOWN = "-"  # the pattern of a layer that this machine does not have, as in a run of another
+UNKNOWN = "-"  # a field that rows of older runs do not have, or the pattern of a layer that this machine does not have
 
 
 class Place(NamedTuple):
@@ -35,7 +41,7 @@ class Place(NamedTuple):
     @property
     def conditions(self) -> str:
         """How it was measured, in words."""
-        regime = REGIMES[self.regime]
+        regime = REGIMES.get(self.regime, f", {self.regime}")  # a run of a newer version may have another
         skew = f", rows skewed by {self.skew:g}" if self.skew else ""
         return f"{self.device}, {self.dtype}, {self.threads} thread{'s' * (self.threads != 1)}{regime}{skew}"
 
@@ -82,7 +88,7 @@ def by_fields(rows: Iterable[Row], *fields: str) -> Iterator[tuple[tuple[str, ..
     """Yield the rows that agree in `fields`, group by group, in order of first appearance."""
 
     def key(row: Row) -> tuple[str, ...]:
-        return tuple(str(row[field]) for field in fields)
+        return tuple(str(row.get(field, UNKNOWN)) for field in fields)
 
     rows = list(rows)
     order = list(dict.fromkeys(map(key, rows)))

@@ -14,12 +14,17 @@ NARROW = 0.1  # half-width of an interval that says something
 
 
 class Curve(NamedTuple):
-    """An operation of a layer by sparsity; the break-even in words, where there are two sparsities or more."""
+    """An operation of a layer by sparsity: speed-ups, and what counted FLOPs promise.
+
+    The break-even, in words and as a figure, is told where there are two sparsities or more.
+    """
 
     op: str
     layer: str
     points: dict[float, Told]
     break_even: str
+    crossing: Interval | None
+    counted: dict[float, float]
 
 
 class SpeedUps(NamedTuple):
@@ -75,14 +80,17 @@ def speed_ups(rows: Sequence[Row]) -> list[SpeedUps]:
 
 def _at(place: Place, rows: list[Row]) -> SpeedUps:
     shown = [row for row in rows if row["model"] != "dense"] or rows
-    curves = [
-        Curve(op, layer, points(group), told(break_even(group), group) if len(group) > 1 else "")
-        for (op, layer), group in by_fields(shown, "op", "layer")
-    ]
+    curves = [_curve(op, layer, group) for (op, layer), group in by_fields(shown, "op", "layer")]
     controls = [(row["op"], speedup_of(row)) for row in rows if row["model"] == "dense"]
     references = {row["op"]: row["dense_layout"] for row in rows if "dense_layout" in row}
     launched = list(dict.fromkeys(f"{row['op']} {row['layer']}" for row in shown if "not_captured" in row))
     return SpeedUps(place, sparsities_of(shown), curves, controls, references, launched)
+
+
+def _curve(op: str, layer: str, rows: Sequence[Row]) -> Curve:
+    even = break_even(rows) if len(rows) > 1 else None
+    counted = {row["sparsity"]: row["dense_flops_counted"] / row["flops_counted"] for row in rows if row["flops_counted"]}
+    return Curve(op, layer, points(rows), told(even, rows) if even else "", even, counted)
 
 
 def points(rows: Sequence[Row]) -> dict[float, Told]:

@@ -4,11 +4,13 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import NARROW, Place, by_fields, speedup_of
+from bench.findings.grouping import NARROW, UNKNOWN, Place, by_fields, speedup_of
+from bench.grids import DISTRIBUTION
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import process_interval
 
+ARM = ("model", "layer", "update", "sparsity", "distribution")  # rows that agree in these are one arm
 # The same for all seeds of an arm.
 OF_AN_ARM = (
     "model",
@@ -48,6 +50,7 @@ class Arm(NamedTuple):
     model: str
     layer: str
     sparsity: float
+    distribution: str
     parameters: int
     nnz: int
     effective_sparsity: float
@@ -80,7 +83,7 @@ def trainings(rows: Iterable[Row]) -> list[Trainings]:
     """Return the arms of each data set and protocol, on each device, in each number type and with each number of threads."""
     found = []
     for _, group in by_fields(rows, "data", "protocol", "device", "dtype", "threads"):
-        first, arms = group[0], [arm_of(of_arm) for _, of_arm in by_fields(group, "model", "layer", "update", "sparsity")]
+        first, arms = group[0], [arm_of(of_arm) for _, of_arm in by_fields(group, *ARM)]
         what = (first["data"], first["protocol"], first["epochs"], first["batch"], Place.of(first).conditions)
         seeds = len({row["seed"] for row in group})
         found.append(Trainings(*what, seeds, arms, list(_sentences(f"{first['data']}, {first['protocol']}", arms))))
@@ -91,7 +94,8 @@ def arm_of(rows: Sequence[Row]) -> Arm:
     """Return what the rows of one arm, one a seed, tell."""
     first = rows[0]
     return Arm(
-        name=first["model"] if first["model"] != "sparse" else f"{first['update']} {first['layer']}",
+        name=_name(first),
+        distribution=first.get("distribution", UNKNOWN),
         seconds=OverSeeds.of(rows, "training_seconds").mean,
         speedup=speedup_over_seeds(rows),
         final_loss=OverSeeds.of(rows, "final_loss"),
@@ -101,6 +105,11 @@ def arm_of(rows: Sequence[Row]) -> Arm:
         flops_saved=first["dense_flops_counted"] / max(first["flops_counted"], 1),
         **{field: first[field] for field in OF_AN_ARM},
     )
+
+
+def _name(row: Row) -> str:
+    name = row["model"] if row["model"] != "sparse" else f"{row['update']} {row['layer']}"
+    return name + unusual(row.get("distribution", UNKNOWN))
 
 
 def speedup_over_seeds(rows: Sequence[Row]) -> Interval:
@@ -114,17 +123,28 @@ def _sentences(what: str, arms: Sequence[Arm]) -> Iterator[str]:
 
     All sparse arms are told together: the best of them, chosen on the test set, would look better than it is.
     """
-    for sparsity in sorted({arm.sparsity for arm in arms if arm.model == "sparse"}):
-        group = [arm for arm in arms if arm.model == "sparse" and arm.sparsity == sparsity]
+    for at, group, narrow in _by_sparsity(arms):
         text = (
-            f"{what}: at sparsity {sparsity:g} sparse training {_verdict(group)}: "
+            f"{what}: at sparsity {at} sparse training {_verdict(group)}: "
             f"{_between([arm.speedup.median for arm in group], '.2f')} times dense's speed where counted FLOPs promise "
             f"{_between([arm.flops_saved for arm in group], '.1f')} times, {_quality(group)}"
         )
-        narrow = [arm for arm in arms if arm.model == "narrow" and arm.sparsity == sparsity]
         if narrow:
             text += f"; narrow dense of as many weights ran at {narrow[0].speedup} times dense's speed, {_quality(narrow)}"
         yield text + "."
+
+
+def _by_sparsity(arms: Sequence[Arm]) -> Iterator[tuple[str, list[Arm], list[Arm]]]:
+    """Yield each sparsity and distribution in words, its sparse arms, and the narrow dense ones."""
+    for sparsity, distribution in sorted({(arm.sparsity, arm.distribution) for arm in arms if arm.model == "sparse"}):
+        group = [arm for arm in arms if (arm.sparsity, arm.distribution) == (sparsity, distribution)]
+        sparse, narrow = ([arm for arm in group if arm.model == model] for model in ("sparse", "narrow"))
+        yield f"{sparsity:g}{unusual(distribution)}", sparse, narrow
+
+
+def unusual(distribution: str) -> str:
+    """Return a distribution of sparsity over layers in words, nothing for the usual one."""
+    return "" if distribution in (UNKNOWN, DISTRIBUTION) else f" {distribution}"
 
 
 def _verdict(arms: Sequence[Arm]) -> str:
@@ -154,11 +174,9 @@ def _between(values: Sequence[float], style: str) -> str:
 
 def brief(found: Trainings) -> Iterator[str]:
     """Yield what was found in a few words for each sparsity, all sparse arms together, with dense and narrow dense beside."""
-    for sparsity in sorted({arm.sparsity for arm in found.arms if arm.model == "sparse"}):
-        group = [arm for arm in found.arms if arm.model == "sparse" and arm.sparsity == sparsity]
-        narrow = [arm for arm in found.arms if arm.model == "narrow" and arm.sparsity == sparsity]
+    for at, group, narrow in _by_sparsity(found.arms):
         text = (
-            f"training on {found.data} ({found.protocol}) at {sparsity:g}: {_counted(group)}, "
+            f"training on {found.data} ({found.protocol}) at {at}: {_counted(group)}, "
             f"{_between([arm.speedup.median for arm in group], '.2f')}x, "
             f"accuracy {_between([arm.test_accuracy.mean for arm in group], '.3f')} "
             f"(dense {group[0].dense_test_accuracy:.3f})"

@@ -1,14 +1,29 @@
-"""A case of an older run in, whether the command line asks for it out."""
+"""What the command line asks for: its words as they were given, and whether a case of an older run is among it."""
 
 from functools import lru_cache
+from types import SimpleNamespace
 
 import pytest
 from _pytest.mark.expression import Expression  # which pytest-benchmark's own -k takes too
 
 from bench import grids
-from bench.cases import Selection, cases
+from bench.cases import cases
+from bench.hooks.options import add_options
 from bench.hooks.state import DESELECTED, SELECTION
 from bench.runs.saved import SavedRow, arm_of
+from bench.selection import Selection
+
+NO_MATTER = ("--report", "--resume", "--answer-only", "--fail-slower")  # of what a run does beside measuring
+
+
+def words_asked(config: pytest.Config) -> list[str]:
+    """Return the suite's options as they were given, for who wants to measure the same again; where it is kept is no matter."""
+    options: list[str] = []
+    add_options(SimpleNamespace(addoption=lambda name, **_: options.append(name)))
+    given = {name: config.getoption(name) for name in options if name not in NO_MATTER}
+    keyword = {"-k": config.option.keyword} if config.option.keyword else {}
+    words = ([name] if value is True else [name, str(value)] for name, value in (given | keyword).items() if value)
+    return [word for each in words for word in each]
 
 
 def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
@@ -28,6 +43,7 @@ def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
         (row.skew, None if is_training else asked.skews),
         (row.data, asked.data if is_training else None),
         (row.protocol, asked.protocols if is_training else None),
+        (row.distribution, asked.distributions if is_training and row.model != "dense" else None),
     ]
     if any(choice is not None and value not in choice for value, choice in chosen) or _is_left_out(asked, name):
         return False

@@ -1,19 +1,22 @@
 """The part of the plugin that measures: all cases in fresh processes, before pytest reports them one by one."""
 
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
 from typing import Any
 
 import pytest
 
 from bench.cases import Case
+from bench.engine.forkserver import ForkServer
 from bench.engine.interleaving import REPORT, Interleaving
 from bench.engine.jobs import Effort, Job, Results, plan_text
 from bench.engine.journal import Journal, broken, identity
 from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
+from bench.engine.tuning import tuned
 from bench.findings.step_split import add_splits
+from bench.hooks.asked import words_asked
 from bench.hooks.progress import Progress
 from bench.hooks.screen import screen_of
 from bench.hooks.state import EFFORT, FOLDER, INTERRUPTED, JOURNAL, MACHINE, NOTES, OUTCOMES, ROWS, SELECTION
@@ -75,6 +78,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             progress=progress.show,
             journal=journal,
             turns=turns,
+            choices=_choices(config, jobs, fork_server, tell),
         )
         left = effort._replace(budget=max(0.0, effort.budget - (time.monotonic() - began)))
         results = measure_against_best(jobs, left, tell, means)
@@ -85,6 +89,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     tell(f"time: {results.spent}")
     after = facts(devices)  # what the machine did meanwhile: its load, and a GPU's clocks under load
     config.stash[MACHINE]["run"] = {
+        "asked": words_asked(config),
         "effort": effort._asdict(),
         "spent_seconds": results.spent._asdict(),
         "after": {"load_average": after["cpu"]["load_average"], "gpu": after["gpu"]},
@@ -101,6 +106,16 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     if results.interrupted:
         raise KeyboardInterrupt
     return answered
+
+
+def _choices(config: pytest.Config, jobs: list[Job], fork_server: ForkServer, tell: Callable[[str], None]) -> Mapping[str, Any]:
+    """Return the choices of our own kernels' variants that all processes are given, and have the run say which they are."""
+    found = tuned(jobs, fork_server)
+    if found is None:
+        return {}
+    tell(str(found))
+    config.stash[MACHINE]["kernels"] = found.facts
+    return found.choices
 
 
 def _journal(config: pytest.Config, jobs: list[Job], tell: Callable[[str], None]) -> Journal | None:

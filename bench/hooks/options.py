@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from bench import cases, grids
-from bench.cases import Selection, Shape
+from bench.cases import Shape
 from bench.comparisons.gate import TABLE, Limits, read_limits
 from bench.engine.jobs import BUDGET, PRECISION, PROCESSES, Effort
 from bench.machine.facts import has_bfloat16, quota_cores
 from bench.runs.saved import MAX_PROCESSES
+from bench.selection import Selection
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
-from sparse_models.masks import check_sparsity
+from sparse_models.loading import FORMS, is_own, load
+from sparse_models.masks import DISTRIBUTIONS, check_sparsity
 from sparse_models.table import Table, unknown
 from sparse_models.updates import UPDATES
 
@@ -32,16 +34,17 @@ def add_options(group: Any) -> None:
     for name, text in {
         "--op": f"operations ({', '.join(grids.OPS)}); default: {', '.join(grids.DEFAULT_OPS)}",
         "--layer": f"layers ({', '.join(LAYERS)}); default: the suite's own, for train {' or '.join(grids.BEST_LAYERS)}",
-        "--update": f"update rules ({', '.join(UPDATES)}); default: all",
+        "--update": f"update rules ({', '.join(UPDATES)}); default: {', '.join(n for n in UPDATES if UPDATES[n].is_default)}",
         "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {', '.join(grids.SHAPES)}, and an MLP",
         "--sparsity": f"fractions of zeros; default: {','.join(map(str, grids.SPARSITIES))}",
         "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
         "--dtype": f"number types ({', '.join(grids.DTYPES)}); default: float32, and dense in bfloat16 if the machine has it",
         "--threads": "numbers of CPU threads; default: PyTorch's own, or fewer where a quota of CPU time is",
-        "--regime": f"regimes ({', '.join(grids.REGIMES)}): warm caches, cold ones, a CUDA graph replayed, with cold weights; "
-        "default: warm, on a GPU graph, or graph-cold for the forward pass of few samples",
+        "--regime": f"regimes ({', '.join(grids.REGIMES)}): warm caches, cold ones, busy cores, a CUDA graph replayed, "
+        "with cold weights; default: warm, on a GPU graph, or graph-cold for the forward pass of few samples",
         "--skew": "variation of the rows' non-zeros, as 0.25 (pruned layers have about that); default: 0, masks at random",
-        "--data": f"data sets for train ({', '.join(DATA)}); default: {', '.join(grids.DEFAULT_PROTOCOLS)}",
+        "--distribution": f"of sparsity over layers, for train ({', '.join(DISTRIBUTIONS)}); default: {grids.DISTRIBUTION}",
+        "--data": f"data sets for train ({', '.join((*DATA, *FORMS))}); default: {', '.join(grids.DEFAULT_PROTOCOLS)}",
         "--protocol": f"protocols for train ({', '.join(grids.PROTOCOLS)}); default: what says most of each data set",
     }.items():
         group.addoption(name, metavar="LIST", help=text)
@@ -57,6 +60,13 @@ def add_options(group: Any) -> None:
     group.addoption("--budget", metavar="SECONDS", help=f"time after which no case is measured further; default: {BUDGET:g}")
     group.addoption("--answer-only", action="store_true", help="print the short answer alone, without tables and progress")
     group.addoption("--energy", action="store_true", help="joules of a call too, where a GPU tells them; half a second a case")
+    group.addoption(
+        "--report",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="write a page to look at, here or as report.html beside this machine's runs; .md, .csv ... by the end of its name",
+    )
     group.addoption("--resume", action="store_true", help="go on with the newest broken run of these cases, if there is one")
     group.addoption(
         "--fail-slower",
@@ -88,10 +98,11 @@ def read_options(config: pytest.Config) -> Selection:
         dtypes=given("--dtype", _one_of("dtype", grids.DTYPES)),
         threads=given("--threads", threads) or (threads(None),),
         regimes=given("--regime", _one_of("regime", grids.REGIMES)),
-        data=given("--data", _one_of("data set", DATA)),
+        data=given("--data", _data),
         protocols=given("--protocol", _one_of("protocol", grids.PROTOCOLS)),
         seeds=_given(config, "--seeds", _replications) or grids.SEEDS,
         skews=given("--skew", _skew) or (0.0,),
+        distributions=given("--distribution", _one_of("distribution", DISTRIBUTIONS)) or (grids.DISTRIBUTION,),
         is_full=is_full,
         rivals=("bfloat16",) if has_bfloat16() else (),
     )
@@ -169,6 +180,14 @@ def _one_of(kind: str, known: Collection[str]) -> Callable[[str], str]:
         return text
 
     return check
+
+
+def _data(text: str) -> str:
+    if text not in DATA and not is_own(text):
+        raise unknown((*DATA, *FORMS), text, "data set", DATA.absent.get(text))
+    if is_own(text):
+        load(text)  # lest it fail in every case
+    return text
 
 
 def _device(text: str) -> str:

@@ -30,6 +30,7 @@ from bench.hooks.state import (
     MACHINE,
     NOTES,
     REPORTED,
+    SAVED,
     SELECTION,
     Compared,
 )
@@ -82,7 +83,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         own.storage = RemoteStorage(remote, own.logger, machine, config.stash[NOTES]) if remote else local
         own.machine_id = machine
     own.save_json = lambda content: local.put(own.json, content)
-    config.stash[WRITERS] = [local, own.storage]
+    config.stash[WRITERS], config.stash[SAVED] = [local, own.storage], local.saved
     if not config.option.collectonly:
         _check_places(own, own.storage if is_local else None)
     if config.stash[ASKED]:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bench.cases import Selection
 from bench.comparisons.comparison import Comparison
 from bench.comparisons.gate import Limits
 from bench.engine.jobs import Effort
@@ -13,6 +12,7 @@ from bench.engine.journal import Journal
 from bench.runs.outcome import Outcome
 from bench.runs.row import Row
 from bench.runs.saved import Run
+from bench.selection import Selection
 
 
 class Compared(NamedTuple):
@@ -34,5 +34,6 @@ ROWS = pytest.StashKey[dict[str, Row]]()  # by the name of the case
 REPORTED = pytest.StashKey[dict[str, Row]]()  # those that pytest has come to
 DESELECTED = pytest.StashKey[set[str]]()
 COMPARED = pytest.StashKey[Compared]()
+SAVED = pytest.StashKey[list[Path]]()  # where the storage saved this run
 NOTES = pytest.StashKey[list[str]]()  # what the user is told at the end: files skipped, a run that was not saved
 FAILED = pytest.StashKey[list[str]]()  # why the build fails

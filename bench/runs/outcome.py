@@ -4,11 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-# A round in which a thread waited for a core that another process had measures that process too: how many parallel regions the
-# work has, of which each may cost a slice of the other's time. Such a wait is a few milliseconds or none; what is left below
-# this fraction are the kernel's own threads. A wait is told when it ends, and no round ends before the threads that it needs
-# are through with theirs: what is told of a round may have begun before it, and never comes too late for it.
-DISTURBED = 0.02
+from sparse_models.contention import DISTURBED
 
 
 class Race(NamedTuple):

@@ -6,7 +6,8 @@ fields named here and walks past all else without keeping it, and every figure a
 
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,6 +21,7 @@ from bench.runs.upgrades import facts_of, fields_upgraded, upgraded
 from sparse_models.errors import InputError
 
 MAX_CASES = 20_000
+_T = TypeVar("_T")
 FIRST_TABLE = 6  # the schema from which on a file holds a table of its rows
 
 
@@ -35,6 +37,7 @@ class _Schema(msgspec.Struct):
 class _Commit(msgspec.Struct):
     id: Text
     dirty: bool = False
+    branch: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Bounds(msgspec.Struct):
@@ -54,9 +57,11 @@ class _File(msgspec.Struct):
     schema: int = 0  # from FIRST_TABLE on; before, and where other benchmarks were saved beside ours, it is in each row
     rows: dict[str, msgspec.Raw] = {}
     process_figures: str = ""
+    failures: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _FILE, _SCHEMA, _ROW = msgspec.json.Decoder(_File), msgspec.json.Decoder(_Schema), msgspec.json.Decoder(SavedRow)
+_COMMIT = msgspec.json.Decoder(_Commit)
 _PLAIN, _FIELDS = msgspec.json.Decoder(dict[str, Any]), msgspec.json.Decoder(dict[str, msgspec.Raw])
 READ = {*SavedRow.__struct_fields__, "processes"}
 
@@ -75,7 +80,7 @@ def parse(name: str, content: bytes) -> Run:
         if len(rows) < len(file.benchmarks):
             raise InputError("two cases of one name")
         facts = _PLAIN.decode(file.machine) or facts_of(_PLAIN.decode(file.machine_info))
-        return _run(name, file.datetime, file.commit_info, facts, rows)
+        return _run(name, file.datetime, file.commit_info, facts, rows)._replace(failures=_failures(file.failures))
     except RecursionError:
         raise InputError("nested too deeply") from None
     except KeyError as error:
@@ -87,12 +92,27 @@ def parse(name: str, content: bytes) -> Run:
 def run_of(name: str, time: str, commit: Mapping[str, Any], machine: Mapping[str, Any], rows: Mapping[str, Any]) -> Run:
     """Return the run of this very session, from the rows by the names of their cases, as it would be read back."""
     read = {case: _row(case, msgspec.json.encode(row)) for case, row in rows.items()}
-    return _run(name, time, msgspec.convert(commit, _Commit), machine, read)
+    return _run(name, time, _COMMIT.decode(msgspec.json.encode(commit)), machine, read)
 
 
 def _run(name: str, time: str, commit: _Commit, facts: Mapping[str, Any], rows: dict[str, SavedRow]) -> Run:
     bounds = {device: bound.dense_gflops for device, bound in msgspec.convert(facts, _Machine).bounds.items()}
-    return Run(name, time, commit.id, commit.dirty, fingerprint(facts), hardware(facts), bounds, joined_over_seeds(rows))
+    branch = _told(commit.branch, str) or ""
+    what = (name, time, commit.id, commit.dirty, fingerprint(facts), hardware(facts), bounds, joined_over_seeds(rows))
+    return Run(*what, rows=rows, facts=facts, branch=printable(branch))
+
+
+def _failures(content: msgspec.Raw) -> dict[str, str]:
+    told = _told(content, dict[str, str]) or {}
+    return {printable(name): printable(why) for name, why in islice(told.items(), MAX_CASES)}
+
+
+def _told(content: msgspec.Raw, kind: type[_T]) -> _T | None:
+    """Return what is told beside the figures, None where it is of another type: a run is no worse for that."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
 
 
 def _rows(file: _File) -> Iterator[tuple[str, SavedRow]]:

@@ -13,7 +13,7 @@ from bench.runs.outcome import Outcome
 from bench.statistics.intervals import CONFIDENCE, median_interval
 from bench.statistics.verdicts import MARGIN, process_interval
 
-SCHEMA = 7
+SCHEMA = 9
 
 Row = dict[str, Any]
 Facts = dict[str, Any]  # what a benchmark body says of its case, besides times
@@ -80,6 +80,12 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         "pair_waited": [fraction for race in every for fraction in race.waited],
         "pair_dense_waited": [fraction for race in every for fraction in race.dense_waited],
         "undisturbed_pairs": sum(len(race.undisturbed) for race in races),
-        **({"training_seconds": sum(seconds), "dense_training_seconds": sum(dense_seconds)} if trained else {}),
+        **(_of_training(seconds, dense_seconds) if trained else {}),
         **facts,
     }
+
+
+def _of_training(seconds: list[float], dense_seconds: list[float]) -> Row:
+    """Return the time of a training, of which each pair is an epoch."""
+    whole = {"training_seconds": sum(seconds), "dense_training_seconds": sum(dense_seconds)}
+    return {**whole, "epoch_seconds": seconds, "dense_epoch_seconds": dense_seconds}

@@ -1,12 +1,14 @@
 """What is read back of saved runs, as plain records: of each case its row, and what each of its processes said."""
 
 import re
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from bench.runs.plain_text import Text
+from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.samples import Sample
 from bench.statistics.verdicts import process_interval
@@ -16,6 +18,7 @@ MAX_PROCESSES = 1_000  # of one case: a comparison holds each of one run against
 Positive = Annotated[float, Meta(gt=1e-15, lt=1e15)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Loss = Annotated[float, Meta(gt=-1e15, lt=1e15)]
 
 
 class SavedRow(msgspec.Struct, gc=False):
@@ -36,6 +39,7 @@ class SavedRow(msgspec.Struct, gc=False):
     seed: Count
     regime: Text
     skew: Annotated[float, Meta(ge=0, le=1e6)]
+    distribution: Text
     speedup: Positive
     speedup_low: Positive
     speedup_high: Positive
@@ -61,12 +65,43 @@ class SavedRow(msgspec.Struct, gc=False):
     dense_layout_gain: Positive | None = None
     epochs: Count | None = None
     test_accuracy: Fraction | None = None
-    final_loss: Annotated[float, Meta(gt=-1e15, lt=1e15)] | None = None
+    final_loss: Loss | None = None
+    # What a report draws, where it was measured.
+    weights: Count | None = None
+    dense_bytes_stored: Count | None = None
+    tile_bytes: Count | None = None
+    bound_gflops: Positive | None = None
+    bytes_moved: Count | None = None
+    bound_gb_per_s: Positive | None = None
+    other_layout_cost: Positive | None = None
+    joules: Positive | None = None
+    dense_joules: Positive | None = None
+    not_captured: str | None = None  # an error's words
+    learning_rate: Positive | None = None
+    training_seconds: Positive | None = None
+    dense_final_loss: Loss | None = None
+    dense_test_accuracy: Fraction | None = None
+    test_samples: Count | None = None
+    epoch_seconds: list[Positive] | None = None
+    dense_epoch_seconds: list[Positive] | None = None
+    epoch_accuracies: list[Fraction] | None = None
+    dense_epoch_accuracies: list[Fraction] | None = None
 
     @property
     def gflops(self) -> float:
         """What the candidate reached; the seconds of a training are those of an epoch, and its FLOPs those of all."""
         return self.flops_executed / (self.seconds * (self.epochs or 1)) / 1e9
+
+
+def as_row(saved: SavedRow) -> Row:
+    """Return a row as findings take it: what is not known is not there, and what other fields tell is."""
+    counted = saved.dense_flops_counted / saved.flops_counted if saved.flops_counted else None
+    return {
+        **{field: value for field, value in msgspec.structs.asdict(saved).items() if value is not None},
+        "gflops": saved.gflops,
+        "realised_fraction": saved.speedup / counted if counted else None,
+        **({"effective_sparsity": 1 - saved.nnz / saved.weights} if saved.weights else {}),
+    }
 
 
 TEXTS = tuple(field.name for field in msgspec.structs.fields(SavedRow) if field.type is Text)
@@ -92,6 +127,10 @@ class Run(NamedTuple):
     hardware: str
     dense_gflops: dict[str, float]  # what dense products reached at the start of the run, by device
     cases: dict[str, Measured]
+    rows: Mapping[str, SavedRow] = {}  # by the names of their cases, each training by itself
+    facts: Mapping[str, Any] = {}  # of the machine, as the file tells them: nothing of them is checked
+    branch: str = ""
+    failures: Mapping[str, str] = {}  # why a case has no row, by its name
 
     @property
     def label(self) -> str:

@@ -51,6 +51,7 @@ class RunStorage(FileStorage):
         self.path: Path
         self.notes = notes
         self.failed: list[str] = []  # a line for each file that could not be written
+        self.saved: list[Path] = []
 
     @property
     def location(self) -> str:
@@ -94,6 +95,7 @@ class RunStorage(FileStorage):
         except (OSError, Timeout) as error:
             self.failed.append(f"the run was not saved in {self.folder}: {error}")
         else:
+            self.saved.append(path)
             self.logger.info(f"Saved benchmark data in: {path}")  # noqa: G004  # it is no logging.Logger
 
     def put(self, path: Path, output_json: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ Schema 4: what a disturbed pair waited is taken off it; it is left out, where si
 Schema 5: skewed masks, bounds of a kernel, GFLOP/s; from some commit on, the gain of dense's layout.
 Schema 6: figures of six digits; what others tell is left out, pairs are packed (bench.runs.compact).
 Schema 7: disturbed pairs never count; a process that has no others says nothing.
+Schema 8: trainings whose sparsity is not the same in every layer.
+Schema 9: trainings have learning curves: the accuracy on the validation split after each epoch, and the epoch's seconds.
 """
 
 import statistics
@@ -89,7 +91,16 @@ def _6_to_7(row: Row) -> None:
     row.setdefault("waiting", "taken off")
 
 
-STEPS: tuple[Callable[[Row], None], ...] = (_1_to_2, _2_to_3, _3_to_4, _4_to_5, _5_to_6, _6_to_7)
+def _7_to_8(row: Row) -> None:
+    """All layers of a training were of one sparsity."""
+    row["distribution"] = "uniform" if row["op"] == "train" else "-"
+
+
+def _8_to_9(_: Row) -> None:
+    """Learning curves were not recorded, and are not known."""
+
+
+STEPS: tuple[Callable[[Row], None], ...] = (_1_to_2, _2_to_3, _3_to_4, _4_to_5, _5_to_6, _6_to_7, _7_to_8, _8_to_9)
 
 
 def facts_of(machine_info: Mapping[str, Any]) -> Row:

@@ -60,9 +60,9 @@ def marked(told: Told) -> Text:
 def _speed_ups(found: SpeedUps) -> tuple[str, Grid]:
     title = f"Speed-up over dense by sparsity, {found.place}: median of the processes [95 % interval]"
     table = Grid(["operation", "layer", *named(found.sparsities), "break-even"], keys=2)
-    for op, layer, points, break_even in found.curves:
-        told = cells({sparsity: marked(told) for sparsity, told in points.items()}, found.sparsities)
-        table.add_row(op, layer, *told, break_even)
+    for curve in found.curves:
+        told = cells({sparsity: marked(told) for sparsity, told in curve.points.items()}, found.sparsities)
+        table.add_row(curve.op, curve.layer, *told, curve.break_even)
     return title, table
 
 

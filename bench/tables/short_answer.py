@@ -34,7 +34,7 @@ def headline(found: ShortAnswer) -> str:
         )
     works: dict[str, list[str]] = {}
     for kind in found.kinds:
-        works.setdefault(_status(kind), []).append(_work(kind))
+        works.setdefault(_status(kind), []).append(work_of(kind))
     at = " or ".join(f"{sparsity:g}" for sparsity in sorted({kind.asked for kind in found.kinds}))
     told = "; ".join(f"{status} {_listed(works[status])}" for status in STATUSES if status in works)
     return f"{on} sparsity {at} {told} (x: times dense's speed; bytes: stored, over dense's; from: break-even)."
@@ -91,7 +91,8 @@ def _rank(kind: Kind) -> int:
     return {"training_step": TRAINED, "step": STEPPED}.get(kind.op, MORE)
 
 
-def _work(kind: Kind) -> str:
+def work_of(kind: Kind) -> str:
+    """Return what a kind of work is called."""
     return f"{kind.op} of one sample" if kind.is_one_sample else kind.op
 
 
@@ -142,7 +143,7 @@ def _rivals(found: ShortAnswer) -> Iterator[tuple[int | None, str]]:
         each = [(kind, rival) for kind in found.kinds for rival in kind.rivals if rival.name == name]
         told = []
         for is_better, words in ((True, "better in"), (False, "slower in"), (None, "undecided in")):
-            works = [(_work(kind), rival.against) for kind, rival in each if rival.is_better is is_better]
+            works = [(work_of(kind), rival.against) for kind, rival in each if rival.is_better is is_better]
             figures = [f"{work} {against}x" if is_better else work for work, against in works]
             if len(works) == len(each) > 1:
                 ends = [end(works, key=lambda one: one[1].median) for end in (min, max)]

@@ -7,10 +7,9 @@ import torch
 from bench.cases import Case, is_gpu
 from bench.grids import COLD_REPLAY
 from bench.machine.bounds import memory_gb_per_s, read_gb_per_s
-from bench.machine.contention import Usage, longest
-from bench.runs.outcome import DISTURBED
 from bench.runs.row import Facts
 from bench.works.once_per_run import once_per_run
+from sparse_models.contention import Usage
 from sparse_models.costs import PRODUCTS
 from sparse_models.kernels.cpu import roofline
 from sparse_models.kernels.cuda.shared_rate import shared_gflops
@@ -68,9 +67,7 @@ def undisturbed(measure: Callable[[], float]) -> float | None:
     for _ in range(TRIES):
         before = Usage.now()
         figure = measure()
-        after = Usage.now()
-        waited = longest(before.without, after.without) / max(after.elapsed - before.elapsed, 1e-9)
-        if waited <= DISTURBED or before.waited_for_itself(after):
+        if not before.was_disturbed(Usage.now()):
             figures.append(figure)
         if len(figures) == REPETITIONS:
             break

@@ -6,7 +6,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.candidates import of_chain
+from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.cpu import tiled
+from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._pass import CHUNKS, Cut, default, tile_by_tile
 from sparse_models.kernels.cpu.blocks import products as blocks
 from sparse_models.kernels.cpu.chain import by_rows, by_tiles
@@ -31,7 +34,7 @@ class Kernels(NamedTuple):
 
 
 def _on_cpu(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
-    return tiled.product(cast("Structure", link.columns), link.transposed_values, slope, passed=passed)
+    return tiled.product(cast("Structure", link.columns), link.values, slope, passed=passed, order=link.transposition)
 
 
 def _blocks_on_cpu(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
@@ -71,15 +74,30 @@ def define_gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradie
 def gradients(links: Sequence[Link], x: Tensor, labels: Tensor, variant: Variant | None = None) -> Gradients:
     """Return loss and gradients for x [batch, in] and labels [batch], each below the last layer's rows.
 
-    A tile of the batch goes through all layers, as the variant says, where a CPU's second cache holds it in all of them; else
-    layer after layer.
+    A tile of the batch goes through all layers where that is faster on a CPU, as where the second cache holds it in all of
+    them; else layer after layer.
     """
     if x.is_cuda:
         return layer_by_layer(links, x, labels)
-    variant = variant or default(links)
+    if variant is None:
+        variant = _chosen(links, x, labels)
     if variant.vectors == 0:
         return layer_by_layer(links, x, labels)
     return tile_by_tile(links, x.contiguous(), labels.contiguous(), variant)
+
+
+def _chosen(links: Sequence[Link], x: Tensor, labels: Tensor) -> Variant:
+    sizes = (links[0].rows.columns, *(link.rows.rows for link in links))
+    batch, nnz = len(labels), sum(link.values.numel() for link in links)
+
+    def call(variant: Variant) -> list[Tensor]:
+        found = gradients(links, x, labels, variant)
+        return [found.loss, *found.values, *found.biases]
+
+    kernel = (
+        "chain" if isinstance(links[0].rows, Structure) else f"chain of {links[0].rows.height}x{links[0].rows.width} blocks"
+    )
+    return variant_for((kernel, sizes, batch, nnz, x.dtype), lambda: of_chain(default(links), batch, name_of(x.dtype)), call)
 
 
 def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradients:

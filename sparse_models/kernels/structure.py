@@ -6,6 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+PIECE = 32  # columns: panels consist of pieces, whatever the width of either
+
+
+class Sizes(NamedTuple):
+    """What a kernel's work depends on of a structure, but for which its non-zeros are."""
+
+    rows: int
+    columns: int
+    nnz: int
+    pieces: int  # of columns that are told apart: one where it is not known where they start
+    index_bytes: int
+
 
 class Structure(NamedTuple):
     """A CSR matrix [rows, columns] without its values: pointers [rows + 1] and the column of each non-zero [nnz]."""
@@ -13,11 +25,20 @@ class Structure(NamedTuple):
     pointers: Tensor
     indices: Tensor
     columns: int
+    starts: Tensor | None = None  # as `cut` has them
 
     @property
     def rows(self) -> int:
         """The number of rows."""
-        return len(self.pointers) - 1
+        return self.pointers.numel() - 1
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes, in a time that counts beside a small product: a tensor's len() takes ten times that of numel()."""
+        pointers, indices, columns, starts = self
+        rows = pointers.numel() - 1
+        pieces = 1 if starts is None else starts.numel() // rows - 1
+        return Sizes(rows, columns, indices.numel(), pieces, indices.element_size())
 
     @property
     def unit(self) -> tuple[int, int]:
@@ -29,11 +50,6 @@ class Structure(NamedTuple):
         """The rows that whole units take."""
         return self.rows
 
-    @property
-    def arrays(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The tensors as kernels take them: pointers, indices, and an order, which these have none of."""
-        return self.pointers, self.indices, self.indices
-
     def dense(self, values: Tensor) -> Tensor:
         """Return the matrix that holds `values` [nnz] as a dense one [rows, columns]."""
         matrix = values.new_zeros(self.rows, self.columns)
@@ -43,6 +59,20 @@ class Structure(NamedTuple):
     def at(self, matrix: Tensor) -> Tensor:
         """Return what a dense matrix [rows, columns] has at the non-zeros [nnz]."""
         return matrix[_rows(self.pointers), self.indices.long()]
+
+
+def cut(pointers: Tensor, indices: Tensor, columns: int) -> Tensor | None:
+    """Return where in each row the non-zeros of each piece of PIECE columns start, and where all end [pieces + 1, rows].
+
+    It is None where there is but one piece, whose non-zeros start and end where the row's do.
+    """
+    pieces, rows = -(-columns // PIECE), len(pointers) - 1
+    if pieces == 1:
+        return None
+    cells = torch.repeat_interleave(torch.arange(rows, dtype=torch.int32) * pieces, pointers.diff())
+    counts = torch.bincount(cells.add_(torch.div(indices, PIECE, rounding_mode="floor")), minlength=rows * pieces)
+    ends = counts.cumsum(0, dtype=torch.int32).view(rows, pieces).t()
+    return torch.cat([pointers[None, :-1], ends])
 
 
 class BlockStructure(NamedTuple):

@@ -44,6 +44,8 @@ class SparseLinear(nn.Module):
     # Whether the default grid has it; else it is timed when asked for by name, and in the full grid.
     is_default: ClassVar[bool] = True
 
+    # Whether on a CPU kernels multiply it of which the machine decides which variant is fastest.
+    has_variants: ClassVar[bool] = False
     # What is missing for a device that the layer would run on, with what to install.
     absent: ClassVar[Mapping[str, str]] = {}
 

@@ -3,14 +3,18 @@
 import copy
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from sparse_models.kernels.cpu import sliced, tiled
+from sparse_models.kernels.cpu import tiled
+from sparse_models.kernels.cpu._arithmetic import computed
+from sparse_models.kernels.cpu._compile import short_on_cpu
 from sparse_models.kernels.cpu._team import threads_for
 from sparse_models.kernels.cpu.chain.single import Single
+from sparse_models.kernels.cpu.few import frozen as few
+from sparse_models.kernels.cpu.few import sliced
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as on_gpu
@@ -20,11 +24,11 @@ from sparse_models.kernels.cuda._compile import why_absent
 from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.source import Source, are_same
-from sparse_models.kernels.structure import Structure
-from sparse_models.layers._base import INPUT_GRADIENT, SparseLinear, register_layer
+from sparse_models.kernels.structure import Structure, cut
+from sparse_models.layers._base import INPUT_GRADIENT, WEIGHT_GRADIENT, SparseLinear, register_layer
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
 
-NUMBERS = {"cpu": ("float32", "float64"), "cuda": ("float32", "float16", "bfloat16")}
+NUMBERS = {"cpu": ("float32", "float64", *short_on_cpu()), "cuda": ("float32", "float16", "bfloat16")}
 MISSING = why_absent()
 
 
@@ -32,20 +36,20 @@ MISSING = why_absent()
 class Tiled(OwnKernels):
     """CSR weights multiplied by compiled kernels: on torch's own threads (sparse_models.kernels.cpu.tiled), or on a GPU.
 
-    Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that
-    in a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples, on a CPU one, are
-    multiplied by another kernel where the layer is in `eval()` and no gradient is wanted: it holds another copy of the weights
-    for each form in which that kernel wants them (one or two; three where x is wide; on a CPU one), made by the first call with
-    such a batch and made anew when weights or mask change. Three things change weights unseen: `values.data`, the replay of a
-    captured training step, and the step of a fused optimizer whose gradients are from before the copy. Call `train()` before
-    and `eval()` after, as one does. A captured forward pass is captured anew after a move to another mask; and one layer
-    multiplies few samples on one stream at a time.
+    Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that in
+    a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples, on a CPU up to
+    few.LARGEST_BATCH, are multiplied by another kernel where the layer is in `eval()` and no gradient is wanted: it holds
+    another copy of the weights for each form in which that kernel wants them (one or two; three where x is wide on a GPU),
+    made by the first call with such a batch and made anew when weights or mask change. Three things change weights unseen:
+    `values.data`, the replay of a captured training step, and the step of a fused optimizer whose gradients are from before
+    the copy. Call `train()` before and `eval()` after, as one does. A captured forward pass is captured anew after a move to
+    another mask; and one layer multiplies few samples on one stream at a time.
     """
 
     devices: ClassVar[tuple[str, ...]] = tuple(NUMBERS) if MISSING is None else ("cpu",)
     dtypes: ClassVar[tuple[str, ...]] = NUMBERS["cpu"]
     absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
-    _frozen: Frozen | sliced.Frozen | None = None
+    _frozen: Frozen | few.Frozen | None = None
     _single: Single | None = None  # of the chain that it is the first of
 
     @classmethod
@@ -55,25 +59,42 @@ class Tiled(OwnKernels):
 
     @classmethod
     def layout_for(cls, device: str, batch: int, *, learning: bool) -> str:
-        """Return the layout for so many samples: a GPU's kernel for few takes and returns them as they come."""
-        few = batch <= small_batch.LARGEST_BATCH and not learning
-        return "batch-major" if few and device in cls.devices and device != "cpu" else cls.layout
+        """Return the layout for so many samples: kernels for few take and return them as they come."""
+        most = few.largest_batch() if device == "cpu" else small_batch.LARGEST_BATCH
+        return "batch-major" if batch <= most and not learning and device in cls.devices else cls.layout
 
     @classmethod
     def device_of(cls, x: Tensor) -> str:
         """Return where x is, and so which kernels multiply it."""
         return "cuda" if on_a_gpu(x) else x.device.type
 
+    def index_units(self, units: Tensor) -> None:
+        """Store the structure of the kept units [grid], and where rows start in each piece of columns."""
+        super().index_units(units)
+        for name in ("row_starts", "column_starts"):
+            self.register_buffer(name, None, persistent=False)
+        if not units.is_cuda:  # whose kernels know no pieces
+            self.row_starts, self.column_starts = (cut(*structure[:3]) for structure in self.structures)
+
+    @property
+    def structures(self) -> tuple[Structure, Structure]:
+        """The structure of the weight [out, in] and that of its transpose."""
+        own = cast("dict[str, Tensor]", self._buffers)
+        return (
+            Structure(own["row_pointers"], own["columns"], self.in_features, own.get("row_starts")),
+            Structure(own["column_pointers"], own["rows"], self.out_features, own.get("column_starts")),
+        )
+
     def at_once(self, x: Tensor) -> Tensor | None:
-        """Return the product of one sample where nothing has changed since the last one's; None elsewhere."""
-        if self.training or torch.is_grad_enabled() or not isinstance(self._frozen, sliced.Frozen):
+        """Return the product of few samples where nothing has changed since the last one's; None elsewhere."""
+        if self.training or torch.is_grad_enabled() or not isinstance(self._frozen, few.Frozen):
             return None
         return self._frozen.again(self._parameters, x)
 
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
         if self.is_for_few(x):
-            structure: Structure = self.structures[0]  # type: ignore[assignment]  # a CSR structure
+            structure: Structure = self.structures[0]
             return self.frozen.product(structure, self.own("values"), x, self.own("bias"))
         if torch.is_grad_enabled():
             self.outdate()
@@ -97,13 +118,14 @@ class Tiled(OwnKernels):
         return None if makes_copies else super().chain_output(layers, x)
 
     @property
-    def ready_for_one(self) -> sliced.Ready | None:
+    def ready_for_one(self) -> few.Ready | None:
         """The product of one sample on a CPU where it was made from what the layer is now, and nothing is added to it."""
-        ready = self._frozen.ready if isinstance(self._frozen, sliced.Frozen) else None
-        if self.training or ready is None or not self.adds_nothing():
+        ready = self._frozen.ready.get(1) if isinstance(self._frozen, few.Frozen) else None
+        if self.training or ready is None or not self.adds_nothing() or not isinstance(ready.packed, sliced.Sliced):
             return None
         own = self._parameters
-        return ready if ready.is_current(own.get("values"), own.get("bias")) else None
+        is_current = ready.is_current(own.get("values"), own.get("bias"))
+        return ready if is_current and ready.dtype == computed(ready.dtype) else None
 
     def outdate(self) -> None:
         """Have copies of the weights made anew when they are next needed: these are about to be trained."""
@@ -111,21 +133,23 @@ class Tiled(OwnKernels):
             self._frozen.outdate()
 
     def is_for_few(self, x: Tensor) -> bool:
-        """Tell whether a kernel for few samples multiplies x [batch, in]: on a CPU there is one for a single sample."""
+        """Tell whether a kernel for few samples multiplies x [batch, in]."""
         if self.training or torch.is_grad_enabled():
             return False
-        columns, most, least = self._buffers["columns"], small_batch.LARGEST_BATCH, 1
+        columns = self._buffers["columns"]
         assert columns is not None
-        if not on_a_gpu(x):
-            most, least = 1, sliced.window(x.dtype)
-        few = 0 < len(x) <= most and self.in_features >= least and columns.numel() > 0
+        nnz = columns.numel()
+        if on_a_gpu(x):
+            has_kernel = 0 < len(x) <= small_batch.LARGEST_BATCH and nnz > 0
+        else:
+            has_kernel = few.form_for(self.out_features, self.in_features, nnz, x.dtype, len(x)) is not None
         # Tensors of inference_mode count no changes, by which it would be seen that a copy is no longer one.
-        return few and not columns.is_inference() and not self.own("values").is_inference()
+        return has_kernel and not columns.is_inference() and not self.own("values").is_inference()
 
     @property
-    def frozen(self) -> Frozen | sliced.Frozen:
+    def frozen(self) -> Frozen | few.Frozen:
         """The weights as the kernel for few samples reads them, on the device where they are."""
-        kind = Frozen if on_a_gpu(self.own("values")) else sliced.Frozen
+        kind = Frozen if on_a_gpu(self.own("values")) else few.Frozen
         if not isinstance(self._frozen, kind):
             self._frozen = kind()
         return self._frozen
@@ -159,33 +183,41 @@ class Tiled(OwnKernels):
         return super().weight_bytes if held is None else held
 
     def tile_bytes(self, product: int, batch: int) -> int | None:
-        """Return the bytes of a thread's tile, on a GPU of a multiprocessor's shared memory; few samples have none."""
+        """Return the bytes of a panel of a tile, on a GPU of a multiprocessor's shared memory; few samples have none."""
         if self.values.is_cuda:
             return small_batch.MOST_SHARED if batch > small_batch.LARGEST_BATCH else None
-        features = self.out_features if product == INPUT_GRADIENT else self.in_features
-        return None if batch == 1 else tiled.tile_bytes(features, batch, self.values.dtype)
+        if batch == 1:
+            return None
+        structure = self.structures[product == INPUT_GRADIENT]
+        x = self.values.new_empty(structure.columns, batch, dtype=computed(self.values.dtype))
+        return tiled.tile_bytes("sampled" if product == WEIGHT_GRADIENT else "product", structure, x)
 
     @staticmethod
     def turned(x: Tensor) -> Tensor:
-        """Return x [batch, features], in any strides, as [features, batch], contiguous."""
-        return x.t().contiguous() if on_a_gpu(x) else transposed(x)
+        """Return x [batch, features], in any strides, as [features, batch], contiguous; on a CPU in float32 where in 16 bit."""
+        return x.t().contiguous() if on_a_gpu(x) else transposed(x.to(computed(x.dtype)))
 
     @staticmethod
     def permuted(values: Tensor, order: Tensor) -> Tensor:
-        """Return values[order] [nnz]."""
-        return values.index_select(0, order) if on_a_gpu(values) else permuted(values, order)
+        """Return values[order] [nnz]; on a CPU in float32 where in 16 bit."""
+        return values.index_select(0, order) if on_a_gpu(values) else permuted(values.to(computed(values.dtype)), order)
 
     @staticmethod
     def multiply(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch]."""
-        return on_gpu.product(structure, values, x, bias) if on_a_gpu(x) else tiled.product(structure, values, x, bias)
+        if on_a_gpu(x):
+            return on_gpu.product(structure, values, x, bias)
+        if values.dtype == x.dtype:
+            return tiled.product(structure, values, x, bias)
+        wide_bias = None if bias is None else bias.to(x.dtype)
+        return tiled.product(structure, values.to(x.dtype), x, wide_bias).to(values.dtype)
 
     @classmethod
     def multiply_transposed(cls, structure: Structure, values: Tensor, order: Tensor, x: Tensor) -> Tensor:
         """Return the matrix that holds values[order] [nnz] times x [columns, batch]: [rows, batch]."""
         if on_a_gpu(x):
             return on_gpu.product(structure, values, x, order=order)
-        return super().multiply_transposed(structure, values, order, x)
+        return tiled.product(structure, values.to(x.dtype), x, order=order).to(values.dtype)
 
     @staticmethod
     def sample(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
@@ -193,9 +225,13 @@ class Tiled(OwnKernels):
         return sampled_on_gpu.sampled(structure, grad, x) if on_a_gpu(x) else tiled.sampled(structure, grad, x)
 
     def link(self) -> Link:
-        """Return the layer as a fused kernel takes it."""
+        """Return the layer as a fused kernel takes it: on a CPU in float32 where in 16 bit."""
         self.outdate()
-        return super().link()
+        link = super().link()
+        if on_a_gpu(link.values):
+            return link
+        dtype = computed(link.values.dtype)
+        return link._replace(values=link.values.to(dtype), bias=None if link.bias is None else link.bias.to(dtype))
 
 
 def on_a_gpu(x: Tensor) -> bool:

@@ -25,6 +25,14 @@ def erdos_renyi_kernel(shapes: Sequence[Sequence[int]], sparsity: float) -> list
     return _proportional([sum(shape) / math.prod(shape) for shape in shapes], shapes, sparsity)
 
 
+def first_dense(shapes: Sequence[Sequence[int]], sparsity: float) -> list[float]:
+    """Return 0 for the first layer and the same sparsity for all others, as RigL's "uniform" (Evci et al. 2020).
+
+    The network as a whole is less sparse than that, by much where most of its weights are in the first layer.
+    """
+    return [0.0 if layer == 0 else check_sparsity(sparsity) for layer in range(len(shapes))]
+
+
 def _proportional(raw: list[float], shapes: Sequence[Sequence[int]], sparsity: float) -> list[float]:
     sizes = [math.prod(shape) for shape in shapes]
     kept = (1 - check_sparsity(sparsity)) * sum(sizes)
@@ -42,4 +50,4 @@ def _proportional(raw: list[float], shapes: Sequence[Sequence[int]], sparsity: f
 
 
 DISTRIBUTIONS: Table[Callable[[Sequence[Sequence[int]], float], list[float]]] = Table("distribution")
-DISTRIBUTIONS |= {"uniform": uniform, "er": erdos_renyi, "erk": erdos_renyi_kernel}
+DISTRIBUTIONS |= {"uniform": uniform, "er": erdos_renyi, "erk": erdos_renyi_kernel, "first_dense": first_dense}

@@ -33,6 +33,11 @@ class Pattern(NamedTuple):
             return self.of_network(scores, sparsities)
         return [self.from_score(score, sparsity) for score, sparsity in zip(scores, sparsities, strict=True)]
 
+    @property
+    def is_free(self) -> bool:
+        """Whether each layer may be of any sparsity, whatever that of the others."""
+        return self.sparsities is None and self.of_network is None
+
     def nearest(self, sparsity: float) -> float:
         """Return a sparsity or, where the pattern has only some, the nearest of those."""
         return sparsity if self.sparsities is None else min(self.sparsities, key=lambda one: abs(one - sparsity))

@@ -2,21 +2,28 @@
 
 import sys
 
-from sparse_models.updates._move import dense_gradients, move_mask, update_masks
-from sparse_models.updates._rule import UPDATES, Update, constant, cosine, prune_and_regrow, register_update
-from sparse_models.updates._scores import gradient_magnitude, magnitude, uniform_random
+from sparse_models.masks.regrow import prune_and_regrow, resized
+from sparse_models.updates._move import dense_gradients, kept_gradients, move_mask, rewind, update_masks
+from sparse_models.updates._rule import UPDATES, Update, constant, cosine, cubic, in_rounds, register_update
+from sparse_models.updates._scores import gradient_magnitude, magnitude, sensitivity, uniform_random
 
 __all__ = [
     "UPDATES",
     "Update",
     "constant",
     "cosine",
+    "cubic",
     "dense_gradients",
     "gradient_magnitude",
+    "in_rounds",
+    "kept_gradients",
     "magnitude",
     "move_mask",
     "prune_and_regrow",
     "register_update",
+    "resized",
+    "rewind",
+    "sensitivity",
     "uniform_random",
     "update_masks",
 ]

@@ -1,11 +1,13 @@
 """Move layers, with their optimizer state, to the masks that an update rule chooses."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from sparse_models.asynchronous import is_captured
+from sparse_models.errors import InputError
 from sparse_models.layers import SparseLinear
 from sparse_models.masks.units import divides
 from sparse_models.updates._rule import Update
@@ -37,6 +39,11 @@ def dense_gradients(layers: Iterable[SparseLinear]) -> Iterator[dict[SparseLinea
             handle.remove()
 
 
+def kept_gradients(layers: Iterable[SparseLinear]) -> dict[SparseLinear, Tensor]:
+    """Return each layer's weight gradient [out, in] of the last backward pass at the kept weights, 0 elsewhere."""
+    return {layer: layer.unpack(layer.values.grad) for layer in layers if layer.values.grad is not None}
+
+
 @torch.no_grad()
 def move_mask(
     layer: SparseLinear,
@@ -66,8 +73,11 @@ def update_masks(
     gradients: Mapping[SparseLinear, Tensor] | None = None,
     generator: torch.Generator | None = None,
     in_place: bool = False,
+    sparsities: Sequence[float] | None = None,
 ) -> None:
     """Let `update` choose the next mask of each layer and move the layer and its optimizer state there.
+
+    A rule whose number of weights follows a schedule is told by `sparsities` how sparse each layer is to be then.
 
     On a GPU weights are grown at random by the generator given, or by the device's own: others than a CPU's generator of the
     same seed would choose. A CUDA graph may hold the whole update, called once before, with a generator that is the device's
@@ -75,10 +85,36 @@ def update_masks(
     asked for. While it is captured, and with `in_place`, layers and optimizer state keep their memory, so that a captured
     training step stays valid; a graph of autograd from before then refuses its backward pass.
     """
-    for layer in layers:
+    layers = list(layers)
+    targets: Sequence[float | None] = [None] * len(layers) if sparsities is None else sparsities
+    grown: Sequence[int | None] = [None] * len(layers)
+    if update.share is not None:
+        if gradients is None or any(layer not in gradients for layer in layers):
+            raise InputError(f"{update.name}: expected the gradient of every weight, got None; collect it by `dense_gradients`")
+        if is_captured(layers[0].values):
+            raise InputError(
+                f"{update.name}: expected no CUDA graph to be captured, as the number of weights may change; move masks outside"
+            )
+        grown = update.share([layer.mask for layer in layers], [gradients[layer] for layer in layers], drop_fraction)
+    for layer, target, count in zip(layers, targets, grown, strict=True):
         grad = None if gradients is None else gradients.get(layer)
         nnz: int | None = layer.nnz_as_set
-        mask = update(layer.mask, layer.to_dense(), grad, drop_fraction, generator, nnz, pattern=layer.pattern)
+        mask = update(
+            layer.mask, layer.to_dense(), grad, drop_fraction, generator, nnz,
+            pattern=layer.pattern, sparsity=target, grown=count,
+        )  # fmt: skip
         if not (update.conserves and divides(layer.pattern.unit, mask.shape)):
             nnz = None  # of as many blocks, too, those at the edges hold fewer weights
         move_mask(layer, mask, optimizer, nnz=nnz, in_place=in_place)
+
+
+@torch.no_grad()
+def rewind(
+    layers: Iterable[SparseLinear], weights: Iterable[tuple[Tensor, Tensor | None]], optimizer: torch.optim.Optimizer
+) -> None:
+    """Set kept weights and biases back to earlier ones, (weight [out, in], bias [out]) a layer, and forget optimizer state."""
+    for layer, (weight, bias) in zip(layers, weights, strict=True):
+        layer.values.copy_(layer.pack(weight))
+        if layer.bias is not None and bias is not None:
+            layer.bias.copy_(bias)
+    optimizer.state.clear()

@@ -16,7 +16,18 @@ def uniform_random(weight: Tensor, grad: Tensor | None, generator: torch.Generat
     return random_score(weight.shape, generator, weight.device)
 
 
+def none_grown(weight: Tensor, grad: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    """Score all alike: for rules that grow nothing."""
+    return torch.zeros_like(weight)
+
+
 def gradient_magnitude(weight: Tensor, grad: Tensor | None, generator: torch.Generator | None) -> Tensor:
     """Score by |gradient|; the gradient must be there."""
     assert grad is not None
     return grad.abs()
+
+
+def sensitivity(weight: Tensor, grad: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    """Score by |weight * gradient|, about what the loss changes by where a weight goes; the gradient must be there."""
+    assert grad is not None
+    return (weight * grad).abs()

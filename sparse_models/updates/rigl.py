@@ -6,4 +6,4 @@ Drops 0.3 / 2 (1 + cos(pi t / T_end)) with T_end at 75 % of the steps, and grows
 from sparse_models.updates._rule import Update, cosine, register_update
 from sparse_models.updates._scores import gradient_magnitude, magnitude
 
-RIGL = register_update(Update("rigl", magnitude, gradient_magnitude, cosine(0.3, until=0.75), needs_gradient=True))
+RIGL = register_update(Update("rigl", magnitude, gradient_magnitude, cosine(0.3, until=0.75), gradient="every"))

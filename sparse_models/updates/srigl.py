@@ -11,8 +11,9 @@ from torch import Tensor
 from sparse_models.asynchronous import is_captured
 from sparse_models.errors import InputError
 from sparse_models.masks import FAN_IN, Pattern, count_kept, top_k_mask
+from sparse_models.masks.regrow import prune_and_regrow
 from sparse_models.masks.units import ROW, highest_in_groups
-from sparse_models.updates._rule import Update, cosine, prune_and_regrow, register_update
+from sparse_models.updates._rule import Update, cosine, register_update
 from sparse_models.updates._scores import gradient_magnitude, magnitude
 
 LEAST_SALIENT = 0.3  # of a neuron's weights, or it is ablated: the paper's gamma_sal, but for transformers, where it is 0.95
@@ -62,7 +63,7 @@ SRIGL = register_update(
         magnitude,
         gradient_magnitude,
         cosine(0.3, until=0.75),
-        needs_gradient=True,
+        gradient="every",
         choose=ablate_and_regrow,
         only=FAN_IN,
         conserves=False,

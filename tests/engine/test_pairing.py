@@ -40,6 +40,14 @@ def test_pairs_are_interleaved_a_b_b_a() -> None:
     assert clock.log == "dcc" + "ccd" + "dcc" + "ccd"
 
 
+def test_what_is_looked_at_after_each_pair_is_not_timed() -> None:
+    clock = Clock()
+    plan = Plan(loops=1, dense_loops=1, pairs=3, after=clock.work("|", 99))
+    pairs = race(clock.work("c", 1), clock.work("d", 2), "cpu", plan, clock)
+    assert clock.log == "dc|cd|dc|"
+    assert (pairs.seconds, pairs.dense_seconds) == ([1] * 3, [2] * 3)
+
+
 def test_seconds_are_per_call_whatever_the_loops() -> None:
     clock = Clock()
     pairs = race(clock.work("c", 1), clock.work("d", 2), "cpu", Plan(loops=3, dense_loops=5, pairs=6), clock)
@@ -229,3 +237,10 @@ def test_a_core_taken_for_slices_of_time_leaves_the_median_alone(seed: int) -> N
 def test_the_plan_does_not_come_from_a_cold_call(monkeypatch: pytest.MonkeyPatch) -> None:
     warm = 2**-13  # a power of two, so that the clock adds it up exactly
     assert warmed_up(monkeypatch, warm, warm, cold=1.0) == warmed_up(monkeypatch, warm, warm)
+
+
+def test_beside_neighbours_by_intention_every_pair_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    told_waits(monkeypatch, [0.0, 0.5] * 8)
+    clock = Clock()
+    pairs = race(clock.work("c", 1), clock.work("d", 1), "cpu", Plan(1, 1, pairs=4), clock, is_alone=False)
+    assert pairs.undisturbed == [0, 1, 2, 3]

@@ -1,7 +1,8 @@
 """How the works of a case are called in each regime; captures are simulated."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -121,3 +122,27 @@ def test_products_are_in_the_precision_of_the_case() -> None:
         with precision_of("float32"):
             assert torch.backends.cuda.matmul.fp32_precision == "ieee"
     assert torch.backends.cuda.matmul.fp32_precision == before
+
+
+def test_a_busy_case_is_raced_beside_neighbours_in_long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    @contextlib.contextmanager
+    def neighbours(count: int) -> Iterator[None]:
+        told.append(count)
+        yield
+        told.append("gone")
+
+    def race(*arguments: Any, is_alone: bool = True) -> Race:
+        told.append((arguments[3], is_alone))
+        return Race([1e-5], [2e-5])
+
+    monkeypatch.setattr(timed, "neighbours", neighbours)
+    monkeypatch.setattr(timed, "race", race)
+    cases = [CASE._replace(regime=regime, threads=4) for regime in ("warm", "busy")]
+    monkeypatch.setattr(timed, "KNOWN", {f"seconds {case}": [1e-3, 1e-3] for case in cases})
+    for case in cases:
+        Timed(case, time.perf_counter, Patience())(work, work, "cpu")
+    [(plan, is_alone), half, (longer, beside), gone] = told
+    assert (is_alone, half, beside, gone) == (True, 2, False, "gone")
+    assert longer.loops == longer.dense_loops == 50 * plan.loops

@@ -11,6 +11,7 @@ from bench.engine.pairing import Patience, Racer
 from bench.engine.worker import failure_of, visits
 from bench.runs.outcome import Race
 from bench.works.once_per_run import KNOWN
+from sparse_models.errors import DivergedError
 from tests.engine.test_processes import fine, job, measured
 
 
@@ -24,6 +25,16 @@ def test_a_pool_larger_than_the_threads_asked_for_fails_its_case() -> None:
 def greedy(case: Case, race: Racer) -> dict[str, Any]:
     torch.set_num_threads(3)
     return fine(case, race)
+
+
+def test_a_training_that_diverges_is_told_as_such_and_ends_no_other() -> None:
+    results, _ = measured(job(diverges, op="train"), job(fine), processes=1)
+    assert results.outcomes["diverges0-0"].failure == "csr: expected finite losses, got nan"
+    assert results.outcomes["fine0-0"].failure is None
+
+
+def diverges(case: Case, race: Racer) -> dict[str, Any]:
+    raise DivergedError("csr: expected finite losses, got nan")
 
 
 def disturbed(case: Case, race: Racer) -> dict[str, Any]:

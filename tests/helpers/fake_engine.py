@@ -1,7 +1,7 @@
 """Drawn figures in the place of measured ones: all of a run but its clocks, in a second. Also a pytest plugin that does so.
 
 A file levels.json, in the working directory, says the speed-up of each layer; those it does not name have 1. All pairs of the
-layer that it names as `disturbed` were.
+layer that it names as `disturbed` were. Where it says `failing`, every case failed.
 """
 
 import json
@@ -40,6 +40,9 @@ def drawn(jobs: list[Job], effort: Effort, _: Any, means: Means) -> Results:
             waited = [0.5 if job.case.layer == levels.get("disturbed") else 0.0] * 6
             race = Race(pairs, [level * seconds for seconds in pairs], waited=waited, dense_waited=[0.0] * 6)
             outcomes[job.name].add(process, race, FACTS)
+    if levels.get("failing"):
+        for outcome in outcomes.values():
+            outcome.failure = "a planted failure"
     if levels.get("interrupted") and means.journal:
         means.journal.add(0, jobs[0].name, {"failure": "none"})
     return Results(outcomes, bool(levels.get("interrupted")), False, Spent())

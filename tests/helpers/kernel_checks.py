@@ -9,9 +9,10 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from sparse_models.kernels.cpu import _emit, _pass, _team, permute, roofline, sliced, tiled, transpose
+from sparse_models.kernels.cpu import _emit, _pass, _team, permute, roofline, tiled, transpose
 from sparse_models.kernels.cpu._compile import KERNELS
 from sparse_models.kernels.cpu.blocks import products as blocks
+from sparse_models.kernels.cpu.few import frozen
 
 # Below, at and above the width of one vector, of a whole tile, and of two.
 BATCHES = [1, 2, 3, 15, 16, 17, 63, 64, 100, 127, 128, 129, 255, 257, 300]
@@ -76,7 +77,7 @@ def watcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watcher
         watcher.written = {}  # what is freed after a run may be given to the next
         _team.run(function, arguments, team)
 
-    for module in (blocks, tiled, _pass, permute, roofline, sliced, transpose):
+    for module in (blocks, frozen, tiled, _pass, permute, roofline, transpose):
         monkeypatch.setattr(module, "run", run)
     forget_kernels()
     yield watcher

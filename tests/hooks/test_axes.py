@@ -13,7 +13,7 @@ def test_cold_caches_are_a_regime_and_a_cpu_has_no_graphs(tmp_path: Path) -> Non
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
     assert [row["regime"] for row in rows] == ["warm", "cold"]
     assert "(cpu, float32, 1 thread, cold caches)" in done.stdout
-    assert "a CPU has no graphs to replay; ask for --regime warm or cold" in done.stdout
+    assert "a CPU has no graphs to replay; ask for --regime warm, cold or busy" in done.stdout
 
 
 def test_skewed_masks_are_cases_of_their_own(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def test_a_storage_that_could_not_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_nothing_that_can_run_is_no_success(tmp_path: Path) -> None:
-    told = refused("--dtype", "bfloat16", "--layer", "csr,tiled", cwd=tmp_path)
-    assert "expected a case that can run here, got none of 2: csr runs on float32, float64, not on bfloat16; tiled" in told
+    told = refused("--dtype", "bfloat16", "--layer", "csr,block16", cwd=tmp_path)
+    assert "expected a case that can run here, got none of 2: csr runs on float32, float64, not on bfloat16; block16" in told
 
 
 def test_why_some_were_skipped_is_said(tmp_path: Path) -> None:

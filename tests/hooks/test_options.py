@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from bench import grids
-from bench.cases import Selection
 from bench.engine.jobs import Effort
 from bench.hooks.options import add_options, read_effort, read_options
 from bench.machine.facts import has_bfloat16
+from bench.selection import Selection
 from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
+from sparse_models.loading import FORMS
 from sparse_models.updates import UPDATES
 
 ROOT = Path(__file__).parents[2]
@@ -77,13 +78,13 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("layer", "", f"expected a known layer ({KNOWN}), got ''; nothing like it is here"),
         ("op", "forwards", f"expected a known operation ({', '.join(grids.OPS)}), got 'forwards'; did you mean forward?"),
         ("layer", "2:4", f"expected a known layer ({KNOWN}), got '2:4'; nothing like it is here"),
-        ("update", "snip", f"expected a known update rule ({', '.join(UPDATES)}), got 'snip'; nothing like it is here"),
+        ("update", "grasp", f"expected a known update rule ({', '.join(UPDATES)}), got 'grasp'; nothing like it is here"),
         ("shape", "0x3b1", f"{SHAPE}, got '0x3b1'; more sizes make an MLP, as in 100x256x256x10b4096"),
         ("dtype", "int8", f"expected a known dtype ({', '.join(grids.DTYPES)}), got 'int8'; nothing like it is here"),
         ("device", "tpu", "expected cpu, cuda or auto, got 'tpu'; check the spelling"),
         ("threads", "0", "expected a whole number from 1 to 999999, got '0'; for example 3"),
         ("threads", "-1", "expected a whole number from 1 to 999999, got '-1'; for example 3"),
-        ("data", "cifar", f"expected a known data set ({', '.join(DATA)}), got 'cifar'; nothing like it is here"),
+        ("data", "cifar", f"expected a known data set ({', '.join((*DATA, *FORMS))}), got 'cifar'; nothing like it is here"),
         ("protocol", "fair", "expected a known protocol (seed, tuned), got 'fair'; nothing like it is here"),
         ("seeds", "1,2", "expected a whole number from 1 to 1000, got '1,2'; for example 3"),
         ("threads", "9" * 5000, f"expected a whole number from 1 to 999999, got '{'9' * 5000}'; for example 3"),

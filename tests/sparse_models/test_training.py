@@ -10,11 +10,11 @@ from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.masks.units import units_of
 from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
+from sparse_models.mutation import updates_due
 from sparse_models.training import (
     OPTIMIZERS,
     FusedStep,
     Settings,
-    drop_fractions,
     evaluate,
     optimizer_for,
     train,
@@ -23,7 +23,7 @@ from sparse_models.updates import UPDATES
 from tests.strategies import (
     FLOAT64_LAYERS,
     MOVING_LAYERS,
-    MOVING_RULES,
+    RULES_OF,
     SPARSE_LAYERS,
     drawn,
     generator,
@@ -127,8 +127,9 @@ def test_another_seed_gives_another_order() -> None:
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("update", MOVING_RULES)
-@pytest.mark.parametrize("layer", MOVING_LAYERS)
+@pytest.mark.parametrize(
+    ("layer", "update"), [(layer, rule) for layer in MOVING_LAYERS for rule in RULES_OF[layer] if UPDATES[rule].conserves]
+)
 def test_training_moves_the_mask_and_keeps_its_units(layer: str, update: str) -> None:
     unit = LAYERS[layer].pattern.unit
     wide = [size * max(unit) - (unit != (1, 1)) for size in SIZES[:-1]]  # edges of blocks are cut
@@ -140,14 +141,15 @@ def test_training_moves_the_mask_and_keeps_its_units(layer: str, update: str) ->
 
 
 def test_masks_move_every_interval_but_not_after_the_last_step() -> None:
-    fractions = list(drop_fractions(32, Settings(epochs=3, batch=8, learning_rate=1, update_interval=3), UPDATES["set"]))
-    assert fractions == [0, 0, 0.3, 0, 0, 0.3, 0, 0, 0.3, 0, 0, 0]
+    due = updates_due(12, 3, UPDATES["set"])
+    assert [step for step, progress in enumerate(due, 1) if progress is not None] == [3, 6, 9]
 
 
 def test_rigl_stops_at_three_quarters_of_the_training() -> None:
-    fractions = list(drop_fractions(40, Settings(epochs=1, batch=1, learning_rate=1, update_interval=10), UPDATES["rigl"]))
-    assert [number for number, fraction in enumerate(fractions, 1) if fraction > 0] == [10, 20]
-    assert fractions[9] == pytest.approx(0.3 / 2 * (1 + 0.5))
+    due = updates_due(40, 10, UPDATES["rigl"])
+    assert [step for step, progress in enumerate(due, 1) if progress is not None] == [10, 20]
+    assert due[9] == 0.25
+    assert UPDATES["rigl"].drop_fraction(0.25) == pytest.approx(0.3 / 2 * (1 + 0.5))
 
 
 def test_training_learns() -> None:

@@ -8,9 +8,23 @@ from typing import Any
 import torch
 from llvmlite import ir
 
-INTEGER = ir.IntType(64)
+
+class Bfloat(ir.Type):  # type: ignore[misc]  # llvmlite is untyped
+    """LLVM's type of bfloat16, of which llvmlite has no class."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bfloat)
+
+    __hash__ = ir.Type.__hash__
+
+
+INTEGER, BFLOAT = ir.IntType(64), Bfloat()
 NUMBERS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
 BYTES = {"float32": 4, "float64": 8}
+SHORT = {"bfloat16": BFLOAT, "float16": ir.HalfType()}  # numbers that are stored, and become float32 to be computed with
 LN_2 = Fraction("0.693147180559945309417232121458")
 FAST = ("reassoc", "contract")  # a sum may be taken in another order; NaN and infinity stay what they are
 
@@ -18,6 +32,11 @@ FAST = ("reassoc", "contract")  # a sum may be taken in another order; NaN and i
 def name_of(dtype: torch.dtype) -> str:
     """Return a dtype's name as the kernels have it."""
     return str(dtype).removeprefix("torch.")
+
+
+def computed(dtype: torch.dtype) -> torch.dtype:
+    """Return the type in which numbers of a type are computed with, and added up."""
+    return torch.float32 if dtype.itemsize == 2 else dtype
 
 
 class Arithmetic:
@@ -209,6 +228,11 @@ class Arithmetic:
         name = "llvm.x86.avx512.vpermi2var.ps.512"
         declared = self._declared(name, self.vector, [self.vector, places.type, self.vector])
         return self.builder.call(declared, [left, places, right])
+
+    def widened(self, short: Any, dtype: str) -> Any:
+        """Return numbers of a 16-bit type, given as integers, as those that are computed with."""
+        stored, wide = (ir.VectorType(one, short.type.count) for one in (SHORT[dtype], self.number))
+        return self.builder.fpext(self.builder.bitcast(short, stored), wide)
 
     def plus(self, left: Any, right: Any) -> Any:
         """Return the sum of numbers or of vectors."""

@@ -1,6 +1,8 @@
 """LLVM's text in, the address of a compiled function out; object code is kept between runs."""
 
 import hashlib
+import os
+import platform
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any, NamedTuple
 import llvmlite
 from llvmlite import binding
 
+from sparse_models.errors import InputError
 from sparse_models.kept_code import cache_folder, read_whole, write_whole
 
 Kernel = Callable[..., int]
@@ -29,17 +32,38 @@ class Machine(NamedTuple):
     vector_bytes: int
 
 
+LIMIT = "SPARSE_MODELS_VECTOR_BYTES"
+WIDER = {16: ("avx", "fma", "f16c", "vaes", "vpclmulqdq", "xop"), 32: ("avx512", "avx10", "evex512")}  # how features begin
+
+
 @cache
 def machine() -> Machine:
-    """Return this very machine."""
+    """Return this very machine; or, with SPARSE_MODELS_VECTOR_BYTES, what it were if its vectors had no more bytes."""
     features = binding.get_host_cpu_features()
     widest = 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
-    return Machine(binding.get_host_cpu_name(), features.flatten(), widest)
+    text = os.environ.get(LIMIT, "") or str(widest)
+    if text not in ("16", "32", "64"):
+        raise InputError(f"{LIMIT}: expected 16, 32 or 64, got {text!r}; unset it for the widest vectors that there are")
+    limit = min(int(text), widest)
+    if limit < widest:
+        lacking = tuple(name for size, names in WIDER.items() if size >= limit for name in names)
+        features.update({name: False for name in features if name.startswith(lacking)})
+    return Machine(binding.get_host_cpu_name(), features.flatten(), limit)
 
 
 def vector_bytes() -> int:
     """Return the bytes of the widest vectors of numbers."""
     return machine().vector_bytes
+
+
+def has(feature: str) -> bool:
+    """Tell whether kernels may use a feature of processors, by LLVM's name."""
+    return f"+{feature}" in machine().features.split(",")
+
+
+def short_on_cpu() -> tuple[str, ...]:
+    """Return the number types of 16 bit that this processor can turn into float32: bfloat16 is its upper half."""
+    return ("bfloat16", "float16") if has("f16c") or platform.machine() in ("arm64", "aarch64") else ("bfloat16",)
 
 
 def _target() -> binding.TargetMachine:

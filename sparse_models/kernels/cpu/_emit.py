@@ -4,13 +4,13 @@ LLVM is spoken to directly because only its vector types make it keep a row of a
 whatever language, it turns into something else. It fits the vectors to the machine: AVX-512, AVX2 or NEON from one source.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
 
-from sparse_models.kernels.cpu._arithmetic import INTEGER, Arithmetic
+from sparse_models.kernels.cpu._arithmetic import INTEGER, SHORT, Arithmetic
 from sparse_models.kernels.cpu._compile import compiled
 
 CACHE_LINE, TICKETS = 64, 2
@@ -107,6 +107,12 @@ class Emitter(Arithmetic):
         """Return as many vectors, one after the other from an address."""
         return [self.load(self.vector, self.add(address, number * self.lanes * self.width)) for number in range(count)]
 
+    def widened_at(self, address: Any, count: int, dtype: str) -> Any:
+        """Return a vector of so many numbers, stored in some type from an address on."""
+        if dtype in SHORT:
+            return self.widened(self.load(ir.VectorType(ir.IntType(16), count), address), dtype)
+        return self.load(ir.VectorType(self.number, count), address)
+
     def write(self, vectors: Sequence[Any], address: Any) -> None:
         """Write vectors, one after the other, from an address."""
         for number, vector in enumerate(vectors):
@@ -145,6 +151,19 @@ class Emitter(Arithmetic):
     def _masked(self, what: str, result: Any, arguments: list[Any]) -> Any:
         name = f"llvm.masked.{what}.v{self.lanes}f{8 * self.width}.p0"
         return self.builder.call(self._declared(name, result, [argument.type for argument in arguments]), arguments)
+
+    def either(self, condition: Any, one: Callable[[], list[Any]], other: Callable[[], list[Any]]) -> list[Any]:
+        """Return the vectors that `one` emits, or, where a condition does not hold, as many that `other` does."""
+        found = list[tuple[list[Any], Any]]()
+        with self.builder.if_else(condition) as (then, otherwise):
+            for branch, emitted in ((then, one), (otherwise, other)):
+                with branch:
+                    found.append((emitted(), self.builder.block))
+        chosen = [self.builder.phi(self.vector) for _ in found[0][0]]
+        for vectors, block in found:
+            for phi, vector in zip(chosen, vectors, strict=True):
+                phi.add_incoming(vector, block)
+        return chosen
 
     def _take_ticket(self, address: Any) -> Any:
         """Return the integer at an address and add 1 to it, one thread after the other."""

@@ -4,9 +4,10 @@ A tile goes through all layers, forward and backward, while it is in the caches;
 alone, are added up from tile to tile. Layer by layer, every activation would go out to memory and come back three times.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from itertools import count, islice
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -16,9 +17,10 @@ from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
 from sparse_models.kernels.cpu._loss import cross_entropy
 from sparse_models.kernels.cpu._team import run, threads
-from sparse_models.kernels.cpu._tile import TILE_BYTES, TOGETHER, CsrForm, add_to, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu._tile import TILE_BYTES, TOGETHER, Sums, add_to, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm
 from sparse_models.kernels.cpu.blocks.products import whole_blocks
+from sparse_models.kernels.cpu.csr._matrix import CsrForm
 from sparse_models.kernels.cpu.transpose import take_in
 from sparse_models.kernels.link import Gradients, Link
 from sparse_models.kernels.structure import AnyStructure, Structure
@@ -26,14 +28,14 @@ from sparse_models.kernels.variant import Variant
 
 CHUNKS = 4  # vectors in a tile, unless another variant is chosen: so that all layers' rows of it stay in the second cache
 PARTS_PER_THREAD = 2  # of the batch: who is done early takes another
-FIRST, PER_LAYER = 15, 13  # arguments: those before the layers', and those of each
+FIRST, AFTER = 15, 7  # arguments: those before the layers', and those of a layer beside its matrices
 Form = CsrForm | BlockForm
 Tasks = Callable[[Any], AbstractContextManager[Any]]  # from how many there are to the block that does one
 
 
-def form_of(structure: AnyStructure, variant: Variant) -> Form:
+def form_of(structure: AnyStructure, chunks: int, variant: Variant) -> Form:
     """Return what a kernel is compiled for, of a structure."""
-    return CsrForm.of(structure, variant) if isinstance(structure, Structure) else BlockForm.of(structure)
+    return CsrForm.of(structure.sizes, chunks, variant) if isinstance(structure, Structure) else BlockForm.of(structure)
 
 
 def heights_of(links: Sequence[Link]) -> list[int]:
@@ -98,9 +100,12 @@ def arguments_for(
     rest += [scratch.shape[1], sum(heights), max(heights), links[0].rows.columns, heights[0]]
     for link, height, columns in zip(links, heights[1:], transposed, strict=True):
         bias = None if link.bias is None else whole_blocks(link.bias, link.rows.unit[0])
-        rest += [*link.rows.arrays, link.values, *of_bias(bias), *link.columns.arrays, columns]
+        row_arguments, column_arguments = (
+            form_of(structure, chunks, variant).arguments(cast("Any", structure), chunks, variant) for structure in link[:2]
+        )
+        rest += [*row_arguments, link.values, *of_bias(bias), *column_arguments, columns]
         rest += [link.rows.rows, height, link.values.numel()]
-    forms = tuple(form_of(structure, variant) for link in links for structure in link[:2])
+    forms = tuple(form_of(structure, chunks, variant) for link in links for structure in link[:2])
     return Arguments(rest, sums, lengths, powers, shifts, forms)
 
 
@@ -137,14 +142,11 @@ class Layer(NamedTuple):
     own_biases: Any = None
 
     @classmethod
-    def of(cls, emit: Emitter, forms: Sequence[Form], first: int) -> "Layer":
-        """Emit the loads of a layer's arguments, from a place on."""
-        own = [emit.argument(first + place) for place in range(PER_LAYER)]
-        values, bias, bias_step, transposed_values, rows, tile_rows, numbers = (*own[3:6], *own[9:])
-        form, transposed_form = forms
-        return cls(
-            form, transposed_form, own[:3], values, bias, bias_step, own[6:9], transposed_values, rows, tile_rows, numbers
-        )
+    def of(cls, form: Form, transposed_form: Form, arguments: Iterator[Any]) -> "Layer":
+        """Take a layer's arguments."""
+        own: list[Any] = [[*islice(arguments, form.addresses)], *islice(arguments, 3)]
+        own += [[*islice(arguments, transposed_form.addresses)], *islice(arguments, 4)]
+        return cls(form, transposed_form, *own)
 
     def biased(self, emit: Emitter, row: Any, chunks: int) -> list[Any]:
         """Return what a row is before its product."""
@@ -160,7 +162,13 @@ class Layer(NamedTuple):
 
 def layers_of(emit: Emitter, forms: Sequence[Form]) -> list[Layer]:
     """Emit the loads of all layers' arguments."""
-    return [Layer.of(emit, forms[at : at + 2], FIRST + PER_LAYER * at // 2) for at in range(0, len(forms), 2)]
+    arguments = map(emit.argument, count(FIRST))
+    return [Layer.of(*pair, arguments) for pair in zip(forms[::2], forms[1::2], strict=True)]
+
+
+def end_of(forms: Sequence[Form]) -> int:
+    """Return the place of the first argument after those of the layers."""
+    return FIRST + sum(form.addresses for form in forms) + AFTER * len(forms) // 2
 
 
 @kernel
@@ -222,7 +230,7 @@ def emit_outputs(emit: Emitter, layer: Layer, tiles: Sequence[Any], rows: Sequen
         emit.write(totals, emit.add(after, emit.times(row, chunks * emit.vector_bytes)))
 
     matrix = layer.form.matrix(layer.arrays, layer.values)
-    matrix.products(emit, rows, before, lambda row: layer.biased(emit, row, chunks), finish)
+    matrix.products(emit, rows, before, Sums(lambda row: layer.biased(emit, row, chunks), finish, after, chunks))
 
 
 def _backward(
@@ -258,4 +266,4 @@ def emit_input_gradient(emit: Emitter, layer: Layer, tiles: Sequence[Any], rows:
         emit.write([emit.passed(*pair) for pair in zip(outputs, totals, strict=True)], emit.add(below, offset))
 
     matrix = layer.transposed_form.matrix(layer.transposed_arrays, layer.transposed_values)
-    matrix.products(emit, rows, slope, lambda _: [emit.zero()] * chunks, finish)
+    matrix.products(emit, rows, slope, Sums(lambda _: [emit.zero()] * chunks, finish, below, chunks))

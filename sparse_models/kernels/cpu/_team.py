@@ -52,13 +52,14 @@ def threads() -> int:
     return torch.get_num_threads() if _runtime() else 1
 
 
-# Weights below which one thread multiplies a single sample. What it takes to wake another differs by the hour where machines
-# are shared: on two cores of a Zen 5 server one thread took 14 us for 105,000 weights, and two took 11 us, or 27 for hours.
+# Weights below which one thread multiplies a single sample, unless measuring chose otherwise. What it takes to wake another
+# differs by the hour where machines are shared: on two cores of a Zen 5 server one took 14 us for 105,000 weights, and two took
+# 11 us, or 27 for hours.
 WORTH_A_TEAM = 2**17
 
 
 def threads_for(weights: int) -> int:
-    """Return how many threads are worth having for one sample and so many weights."""
+    """Return how many threads are worth having for one sample and so many weights, on most machines."""
     return threads() if weights >= WORTH_A_TEAM else 1
 
 

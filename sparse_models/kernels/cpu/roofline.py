@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from sparse_models.kernels.cpu._arithmetic import BYTES
+from sparse_models.kernels.cpu._arithmetic import BYTES, computed, name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run, threads
@@ -20,6 +20,7 @@ def bound(tile_bytes: int, dtype: str, seconds: float = 0.05) -> float:
     Every multiply-add loads one vector, nothing is computed for addresses, and the tile is walked in order: the best of calls
     that take `seconds` together, since noise only ever takes away. How many there were, their sums tell.
     """
+    dtype = name_of(computed(getattr(torch, dtype)))
     team, step = threads(), CHAINS * vector_bytes()
     size = -(-tile_bytes // step) * step
     repetitions = max(1, CALL_BYTES // size)

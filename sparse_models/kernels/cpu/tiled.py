@@ -1,25 +1,35 @@
 """Products of a sparse matrix with feature-major activations, a tile of the batch at a time.
 
-A tile is a piece of the batch as wide as some vectors. Its rows are packed once, one after the other, so that they stay in the
-caches whatever the batch is. Then, for each output, its non-zeros are walked: a value is spread over a vector, multiplied with
-the tile's row of its column, and added to sums that stay in registers. One load for each multiply-add, and nothing else.
+A tile is a piece of the batch as wide as some vectors. Its rows are packed one after the other, a panel of them at a time, so
+that they stay in the first cache whatever the batch is. Then, for each output, its non-zeros in a panel are walked: a value is
+spread over a vector, multiplied with the tile's row of its column, and added to sums that stay in registers. One load for each
+multiply-add, and nothing else.
 """
 
 import math
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import torch
-from llvmlite import ir
 from torch import Tensor
 
+from sparse_models.kernels.candidates import chosen
 from sparse_models.kernels.cpu._arithmetic import name_of
-from sparse_models.kernels.cpu._compile import kernel, vector_bytes
-from sparse_models.kernels.cpu._emit import CACHE_LINE, SMALL_BYTES
+from sparse_models.kernels.cpu._compile import kernel
+from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run
-from sparse_models.kernels.cpu._tile import CsrForm, Piece, default, emitter_for, of_bias, row_product, row_sampled, tiling
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm
+from sparse_models.kernels.cpu.csr._panels import Panel, panel_columns
+from sparse_models.kernels.cpu.csr._single import single, single_sampled
+from sparse_models.kernels.cpu.permute import permuted
+from sparse_models.kernels.structure import Sizes, Structure
 from sparse_models.kernels.variant import Variant
 
 TILES_PER_PART = 8  # of a batch, at least: each part has sums of its own to be written and added up
+KEPT_BYTES = 2**18  # of the second cache, for what rows have come to between panels
+MOST_ORDERED = 4  # tiles, above which it takes less time to put values in order once than to look each up in each tile
 TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
 
 
@@ -49,30 +59,35 @@ def product(
     *,
     relu: bool = False,
     passed: Tensor | None = None,
+    order: Tensor | None = None,
     variant: Variant | None = None,
 ) -> Tensor:
     """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch], all contiguous.
 
-    With `relu`, what is below 0 becomes 0; with `passed` [rows, batch], ReLU's results, so does what ReLU's gradient stops.
+    With `order` [nnz], of 32 bit, it holds values[order]. With `relu`, what is below 0 becomes 0; with `passed` [rows, batch],
+    ReLU's results, so does what ReLU's gradient stops.
     """
-    rows, batch = structure.rows, x.shape[1]
-    result = x.new_empty(rows, batch)
+    sizes, batch = structure.sizes, x.shape[1]
+    result = x.new_empty(sizes.rows, batch)
     if batch == 0:
         return result
-    dtype, variant = name_of(x.dtype), variant or default(structure.columns)
-    form = CsrForm.of(structure, variant)
+    dtype = name_of(x.dtype)
+    if variant is None:
+        again = partial(product, structure, values, x, bias, relu=relu, passed=passed, order=order)
+        variant = chosen("product", structure, x, again)
     if batch == 1:
-        team = variant.threads
+        team, values = variant.threads, values if order is None else permuted(values, order)
         arrays = (structure.pointers, structure.indices, values, x, result)
-        run(_single(dtype, form.index_bytes), (*arrays, *of_bias(bias), rows, team), team)
+        run(single(dtype, sizes.index_bytes), (*arrays, *of_bias(bias), sizes.rows, team), team)
         return finished(result, relu=relu, passed=passed)
-    chunks, tiles = tiling(batch, dtype, variant.vectors, variant.vector_bytes)
-    blocks, team = row_blocks(rows, tiles, variant.threads)
-    scratch = _scratch(team, structure, chunks, variant)
-    tensors = (structure.pointers, structure.indices, values, x, result, scratch, result if passed is None else passed)
-    sizes = (rows, structure.columns, batch, tiles, blocks, scratch.shape[1])
-    function = _product(dtype, chunks, variant.vector_bytes, form, relu=relu, has_passed=passed is not None)
-    run(function, [*tensors, *of_bias(bias), *sizes], team)
+    plan = _plan(sizes, batch, dtype, variant)
+    if order is not None and plan.parts > MOST_ORDERED:
+        values, order = permuted(values, order), None
+    form = plan.form if order is None else plan.form._replace(is_ordered=True)
+    scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8)
+    tensors = (*form.arrays(structure), values if order is None else order, values, x, result, scratch)
+    function = _product(dtype, plan.chunks, variant.vector_bytes, form, relu=relu, has_passed=passed is not None)
+    run(function, (*tensors, result if passed is None else passed, *of_bias(bias), *plan.numbers), plan.team)
     return result
 
 
@@ -88,38 +103,57 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
     The batch is cut into as many parts as there are tasks, whoever takes them, and the parts are added in their order: for a
     number of threads the result is always the same.
     """
-    batch, nnz = x.shape[1], len(structure.indices)
-    if batch == 0 or nnz == 0:
-        return x.new_zeros(nnz)
-    dtype, variant = name_of(x.dtype), variant or default(structure.columns)
-    form = CsrForm.of(structure, variant)
+    sizes, batch = structure.sizes, x.shape[1]
+    if batch == 0 or sizes.nnz == 0:
+        return x.new_zeros(sizes.nnz)
+    dtype = name_of(x.dtype)
+    if variant is None:
+        variant = chosen("sampled", structure, x, partial(sampled, structure, grad, x))
     if batch == 1:
-        blocks, team = row_blocks(structure.rows, 1, variant.threads)
-        sums = x.new_empty(nnz)
+        blocks, team = row_blocks(sizes.rows, 1, variant.threads)
+        sums = x.new_empty(sizes.nnz)
         arrays = (structure.pointers, structure.indices, grad, x, sums)
-        run(_single_sampled(dtype, form.index_bytes), [*arrays, structure.rows, blocks], team)
+        run(single_sampled(dtype, sizes.index_bytes), [*arrays, sizes.rows, blocks], team)
         return sums
+    plan = _plan(sizes, batch, dtype, variant, tiles_per_part=TILES_PER_PART)
+    sums, scratch = x.new_empty(plan.parts, sizes.nnz), torch.empty(plan.scratch_bytes, dtype=torch.uint8)
+    function = _sampled(dtype, plan.chunks, variant.vector_bytes, plan.form)
+    run(function, (*plan.form.arrays(structure), sums, sums, x, grad, scratch, *plan.numbers), plan.team)
+    return sums[0] if plan.parts == 1 else sums.sum(0)
+
+
+def tile_bytes(kernel: str, structure: Structure, x: Tensor) -> int:
+    """Return the bytes of the packed rows that a "product" or "sampled" product with x [columns, batch] loads vectors from."""
+    variant = chosen(kernel, structure, x, None)
+    chunks, _ = tiling(x.shape[1], name_of(x.dtype), variant.vectors, variant.vector_bytes)
+    return panel_columns(structure.sizes, chunks, variant) * chunks * variant.vector_bytes
+
+
+class Plan(NamedTuple):
+    """How a product of some sizes goes about its work; what its kernel is told of that are `numbers`."""
+
+    form: CsrForm
+    chunks: int  # vectors in a tile
+    parts: int  # of the batch, some tiles each
+    team: int
+    scratch_bytes: int
+    numbers: tuple[int, ...]
+
+
+@lru_cache(maxsize=2**10)  # to find it all anew takes as long as a small product
+def _plan(sizes: Sizes, batch: int, dtype: str, variant: Variant, tiles_per_part: int = 0) -> Plan:
+    """Return the plan of a product: parts are as many as tiles, or fewer and whoever takes them the same."""
     chunks, tiles = tiling(batch, dtype, variant.vectors, variant.vector_bytes)
-    parts = min(max(1, tiles // TILES_PER_PART), TASKS_PER_THREAD * variant.threads)
-    blocks, team = row_blocks(structure.rows, parts, variant.threads)
-    scratch = _scratch(team, structure, chunks, variant)
-    sums = x.new_empty(parts, nnz)
-    tensors = (structure.pointers, structure.indices, grad, x, sums, scratch)
-    sizes = (structure.rows, structure.columns, batch, tiles, blocks, scratch.shape[1], parts, nnz)
-    run(_sampled(dtype, chunks, variant.vector_bytes, form), [*tensors, *sizes], team)
-    return sums[0] if parts == 1 else sums.sum(0)
-
-
-def tile_bytes(features: int, batch: int, dtype: torch.dtype) -> int:
-    """Return the bytes of the packed tile of so many features that a product loads its vectors from."""
-    variant = default(features)
-    chunks, _ = tiling(batch, name_of(dtype), variant.vectors, variant.vector_bytes)
-    return features * chunks * variant.vector_bytes
-
-
-def _scratch(team: int, structure: Structure, chunks: int, variant: Variant) -> Tensor:
-    """Return for each thread a tile of every column, with room to begin at a cache line."""
-    return torch.empty(team, structure.columns * chunks * variant.vector_bytes + CACHE_LINE, dtype=torch.uint8)
+    parts = min(max(1, tiles // tiles_per_part), TASKS_PER_THREAD * variant.threads) if tiles_per_part else tiles
+    form, row_bytes = CsrForm.of(sizes, chunks, variant), chunks * variant.vector_bytes
+    blocks, team = row_blocks(sizes.rows, parts, variant.threads)
+    if not form.is_whole:
+        blocks = max(blocks, sizes.rows * row_bytes // KEPT_BYTES)
+    panel_bytes = panel_columns(sizes, chunks, variant) * row_bytes
+    # For each thread a tile of a panel's columns, and one of its rows' sums between panels, with room to begin at a cache line.
+    own_bytes = panel_bytes + (0 if form.is_whole or tiles_per_part else -(-sizes.rows // blocks) * row_bytes) + CACHE_LINE
+    numbers = (sizes.rows, sizes.columns, sizes.nnz, batch, tiles, parts, blocks, panel_bytes, own_bytes)
+    return Plan(form, chunks, parts, team, team * own_bytes, (*numbers, *form.numbers(sizes, chunks, variant)))
 
 
 def row_blocks(rows: int, tiles: int, team: int) -> tuple[int, int]:
@@ -132,38 +166,30 @@ def row_blocks(rows: int, tiles: int, team: int) -> tuple[int, int]:
 def _product(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, relu: bool, has_passed: bool) -> int:
     """Return the address of the kernel of `product` for tiles of so many vectors."""
     emit = emitter_for(dtype, vector_bytes)
-    (
-        pointers,
-        indices,
-        values,
-        x,
-        result,
-        scratch,
-        passed,
-        bias,
-        bias_step,
-        rows,
-        columns,
-        batch,
-        tiles,
-        blocks,
-        scratch_bytes,
-    ) = (emit.argument(place) for place in range(15))
-    buffer = emit.own_part(scratch, scratch_bytes)
+    *arrays, values, x, result, scratch, passed, bias, bias_step = (emit.argument(place) for place in range(ARRAYS + 7))
+    rows, columns, _, batch, tiles, _, blocks, panel_bytes, scratch_bytes, *numbers = (
+        emit.argument(place) for place in range(ARRAYS + 7, ARRAYS + 16 + NUMBERS)
+    )
+    buffer, matrix = emit.own_part(scratch, scratch_bytes), form.matrix((*arrays, *numbers), values)
     with emit.tasks(emit.times(tiles, blocks)) as task:
         tile, block = emit.divided(task, blocks)
         piece = Piece(emit, tile, chunks, batch)
-        piece.pack(x, emit.constant(0), columns, buffer)
-        with emit.loop(*emit.share(rows, block, blocks)) as row:
-            first = emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row.place, bias_step))))
-            matrix = form.matrix((pointers, indices, indices), values)
-            totals = row_product(emit, matrix, row.place, buffer, [first] * chunks)
+
+        def begin(row: Any) -> list[Any]:
+            return [emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row, bias_step))))] * chunks
+
+        def finish(row: Any, totals: list[Any]) -> None:
             if relu:
                 totals = [emit.passed(total, total) for total in totals]
             if has_passed:
-                outputs = piece.read(piece.of(passed, row.place))
+                outputs = piece.read(piece.of(passed, row))
                 totals = [emit.passed(*pair) for pair in zip(outputs, totals, strict=True)]
-            piece.write(totals, piece.of(result, row.place))
+            piece.write(totals, piece.of(result, row))
+
+        first, last = emit.share(rows, block, blocks)
+        kept = emit.builder.sub(emit.add(buffer, panel_bytes), emit.times(first, chunks * emit.vector_bytes))
+        sums = Sums(begin, finish, kept, chunks)
+        matrix.panel_products(emit, (first, last), _packing(piece, x, columns, buffer), sums)
     return emit.compiled()
 
 
@@ -171,8 +197,9 @@ def _product(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, relu:
 def _sampled(dtype: str, chunks: int, vector_bytes: int, form: CsrForm) -> int:
     """Return the address of the kernel of `sampled` for tiles of so many vectors."""
     emit = emitter_for(dtype, vector_bytes)
-    pointers, indices, grad, x, sums, scratch, rows, columns, batch, tiles, blocks, scratch_bytes, parts, nnz = (
-        emit.argument(place) for place in range(14)
+    *arrays, sums, x, grad, scratch = (emit.argument(place) for place in range(ARRAYS + 4))
+    rows, columns, nnz, batch, tiles, parts, blocks, _, scratch_bytes, *numbers = (
+        emit.argument(place) for place in range(ARRAYS + 4, ARRAYS + 13 + NUMBERS)
     )
     buffer = emit.own_part(scratch, scratch_bytes)
     with emit.tasks(emit.times(parts, blocks)) as task:
@@ -181,54 +208,31 @@ def _sampled(dtype: str, chunks: int, vector_bytes: int, form: CsrForm) -> int:
         first_tile, last_tile = emit.share(tiles, part, parts)
         with emit.loop(first_tile, last_tile) as tile:
             piece = Piece(emit, tile.place, chunks, batch)
-            piece.pack(x, emit.constant(0), columns, buffer)
-            is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
-            with emit.loop(*emit.share(rows, block, blocks)) as row:
-                held = piece.read(piece.of(grad, row.place))
-                matrix = form.matrix((pointers, indices, indices), own_sums)
-                row_sampled(emit, matrix, row.place, buffer, held, is_first)
+
+            def held(row: Any, piece: Piece = piece) -> list[Any]:
+                return piece.read(piece.of(grad, row))
+
+            is_first, shared = emit.builder.icmp_signed("==", tile.place, first_tile), emit.share(rows, block, blocks)
+            packing = _packing(piece, x, columns, buffer)
+            form.matrix((*arrays, *numbers), own_sums).panel_sampled(emit, shared, packing, held, is_first)
     return emit.compiled()
 
 
-@kernel
-def _single(dtype: str, index_bytes: int) -> int:
-    """Return the address of the kernel of `product` for one column: its rows are shared out, and sums are over a row."""
-    emit = emitter_for(dtype, vector_bytes())
-    pointers, indices, values, x, result, bias, bias_step, rows, blocks = (emit.argument(place) for place in range(9))
-    lanes = SMALL_BYTES // emit.width
-    matrix = CsrForm(index_bytes, 2 * lanes).matrix((pointers, indices, indices), values)
-    small = ir.VectorType(emit.number, lanes)
-    with emit.tasks(blocks) as block, emit.loop(*emit.share(rows, block, blocks)) as row:
-        start, whole, end = matrix.row(emit, row.place)
-        with emit.loop(start, whole, 2 * lanes, [ir.Constant(small, None)] * 2) as group:
-            places = emit.indices(indices, group.place, 2 * lanes, index_bytes)
-            for number in range(2):
-                own = emit.load(small, matrix.value(emit, emit.add(group.place, number * lanes)))
-                its = emit.gathered(x, places[number * lanes : (number + 1) * lanes])
-                group.carried[number] = emit.multiply_add(own, its, group.carried[number])
-        with emit.loop(whole, end, 1, [emit.total(emit.plus(*group.carried))]) as one:
-            own = emit.load(emit.number, matrix.value(emit, one.place))
-            its = emit.load(emit.number, emit.add(x, emit.times(emit.index(indices, one.place, index_bytes), emit.width)))
-            one.carried = [emit.multiply_add(own, its, *one.carried)]
-        first = emit.load(emit.number, emit.add(bias, emit.times(row.place, bias_step)))
-        emit.store(emit.plus(first, *one.carried), emit.add(result, emit.times(row.place, emit.width)))
-    return emit.compiled()
+def _packing(piece: Piece, x: Any, columns: Any, buffer: Any) -> Callable[[Panel], Any]:
+    """Return what packs a panel of x into a buffer, and says where the first of all columns would begin."""
+    emit = piece.emit
 
+    # A batch of one whole tile is packed as it is.
+    is_packed = emit.builder.and_(
+        emit.builder.icmp_signed("==", piece.batch, emit.constant(piece.chunks * emit.lanes)),
+        emit.builder.icmp_signed("==", emit.aligned(x), x),
+    )
 
-@kernel
-def _single_sampled(dtype: str, index_bytes: int) -> int:
-    """Return the address of the kernel of `sampled` for one column: its rows are shared out."""
-    emit = emitter_for(dtype, vector_bytes())
-    pointers, indices, grad, x, sums, rows, blocks = (emit.argument(place) for place in range(7))
-    lanes = SMALL_BYTES // emit.width
-    matrix = CsrForm(index_bytes, lanes).matrix((pointers, indices, indices), sums)
-    with emit.tasks(blocks) as block, emit.loop(*emit.share(rows, block, blocks)) as row:
-        mine = emit.load(emit.number, emit.add(grad, emit.times(row.place, emit.width)))
-        start, whole, end = matrix.row(emit, row.place)
-        with emit.loop(start, whole, lanes) as group:
-            its = emit.gathered(x, emit.indices(indices, group.place, lanes, index_bytes))
-            emit.store(emit.builder.fmul(its, emit.splat(mine, lanes)), matrix.value(emit, group.place))
-        with emit.loop(whole, end) as one:
-            its = emit.load(emit.number, emit.add(x, emit.times(emit.index(indices, one.place, index_bytes), emit.width)))
-            emit.store(emit.builder.fmul(mine, its), matrix.value(emit, one.place))
-    return emit.compiled()
+    def pack(panel: Panel) -> Any:
+        end = columns if panel.end is None else emit.least(panel.end, columns)
+        end = emit.builder.select(is_packed, panel.first, end)
+        piece.pack(x, panel.first, end, buffer)
+        offset = emit.times(panel.first, piece.chunks * emit.vector_bytes)
+        return emit.builder.select(is_packed, x, emit.builder.sub(buffer, offset))
+
+    return pack

@@ -15,7 +15,8 @@ class ChainCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, links: list[Link], x: Tensor, labels: Tensor, *parameters: Tensor | None) -> Tensor:
-        found = chain.gradients(links, x, labels)
+        # Layers in 16 bit are computed with in float32 on a CPU, and autograd rounds each gradient to its parameter's type.
+        found = chain.gradients(links, x.to(links[0].values.dtype), labels)
         ctx.gradients = [
             None if parameter is None else gradient
             for parameter, gradient in zip(parameters, [*found.values, *found.biases], strict=True)

@@ -1,7 +1,7 @@
 """Layers over kernels that see addresses alone: what they refuse to be given, and the loss of a chain of them in one pass."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,12 +14,14 @@ from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.layers._feature_major.chain_loss import ChainCrossEntropy
 from sparse_models.layers._feature_major.held_output import HeldOutput
 
+STEPPED = (torch.float32, torch.float64)  # what a whole step is taken in; 16 bit is computed with in float32
 SHORT = 2**15  # up to so many rows or columns 16 bits number them
 
 
 class OwnKernels(CsrBothWays):
     """A layer whose products are kernels of our own."""
 
+    has_variants: ClassVar[bool] = True
     _held: HeldOutput | None = None  # of the chain that it is the first of
 
     def index_units(self, units: Tensor) -> None:
@@ -99,7 +101,7 @@ class OwnKernels(CsrBothWays):
     @classmethod
     def chain_for_step(cls, layers: Sequence[SparseLinear], x: Tensor) -> list[Link] | None:
         """Return a chain of such layers as the kernel of a whole training step takes them, on a CPU: see base class."""
-        return cls.linked(layers, x) if cls.device_of(x) == "cpu" else None
+        return cls.linked(layers, x) if cls.device_of(x) == "cpu" and x.dtype in STEPPED else None
 
     @classmethod
     def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:

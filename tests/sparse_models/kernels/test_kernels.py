@@ -1,5 +1,6 @@
 """Our own kernels against their plain definitions, with every access to memory watched."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import _team
+from sparse_models.kernels.cpu.csr._panels import default
 from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.structure import PIECE, Structure, cut
 from sparse_models.layers import LAYERS
 from sparse_models.layers._feature_major import csr_storage
 from sparse_models.layers._feature_major.csr_storage import compress
@@ -24,7 +26,10 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 def problem(
     seed: int, rows: int, columns: int, batch: int, density: float, dtype: torch.dtype
 ) -> tuple[Structure, Tensor, Tensor, Tensor, Tensor]:
-    """Return a structure, values, x, bias and an output gradient; one row is full and one is empty where there are three."""
+    """Return a structure, values, x, bias and an output gradient; one row is full and one is empty where there are three.
+
+    With two seeds of three it is known where pieces of columns start.
+    """
     numbers = torch.Generator().manual_seed(seed)
     mask = torch.rand(rows, columns, generator=numbers) < density
     if rows > 2:
@@ -33,14 +38,15 @@ def problem(
     indices = indices.short() if seed % 2 else indices  # 16 bits, or 32
     sizes = [(int(mask.sum()),), (columns, batch), (rows,), (rows, batch)]
     values, x, bias, grad = (torch.randn(size, generator=numbers, dtype=dtype) for size in sizes)
-    return Structure(pointers, indices, columns), values, x, bias, grad
+    starts = cut(pointers, indices, columns) if seed % 3 else None
+    return Structure(pointers, indices, columns, starts), values, x, bias, grad
 
 
 problems = st.builds(
     problem,
     seeds,
     st.integers(1, 40),
-    st.integers(1, 40),
+    st.integers(1, 3 * PIECE),
     st.sampled_from(BATCHES),
     st.sampled_from([0.0, 0.05, 0.3, 1.0]),
     st.sampled_from([torch.float32, torch.float64]),
@@ -63,6 +69,29 @@ def test_the_product_is_what_its_definition_says(
 def test_the_sampled_product_is_what_its_definition_says(drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor]) -> None:
     structure, _, x, _, grad = drawn
     close(sampled(structure, grad, x), define_sampled(structure, grad, x))
+
+
+@given(problems)
+def test_pieces_of_columns_start_where_they_do(drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor]) -> None:
+    structure = drawn[0]
+    starts = cut(structure.pointers, structure.indices, structure.columns)
+    assert (starts is None) == (structure.columns <= PIECE)
+    for piece, found in enumerate([] if starts is None else starts):
+        before = structure.indices < piece * PIECE
+        counts = [int(before[start:end].sum()) for start, end in itertools.pairwise(structure.pointers.tolist())]
+        assert torch.equal(found, structure.pointers[:-1] + torch.tensor(counts, dtype=torch.int32))
+
+
+@settings(max_examples=40)
+@given(problems, seeds)
+def test_a_product_of_values_in_another_order_is_that_of_values_put_in_order(
+    drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], seed: int
+) -> None:
+    structure, values, x, bias, _ = drawn
+    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed)).int()
+    for variant in (default(structure.sizes), default(structure.sizes)._replace(vectors=1, panel_bytes=1)):
+        ordered = product(structure, values, x, bias, order=order, variant=variant)
+        assert torch.equal(ordered, product(structure, values[order.long()], x, bias, variant=variant))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_models.kernels.chain import define_gradients
+from sparse_models.kernels.choice import Work
 from sparse_models.kernels.cpu._pass import tile_by_tile
 from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
+from sparse_models.kernels.structure import PIECE
 from sparse_models.kernels.variant import Variant
 from tests.helpers.kernel_checks import BATCHES, Watcher, close
 from tests.sparse_models.kernels.test_chain import links
@@ -23,7 +25,7 @@ DTYPES = [torch.float32, torch.float64]
 def test_products_in_every_variant_are_what_their_definitions_say(
     seed: int, batch: int, dtype: torch.dtype, variant: Variant
 ) -> None:
-    structure, values, x, bias, grad = problem(seed, 23, 41, batch, 0.3, dtype)
+    structure, values, x, bias, grad = problem(seed, 23, 3 * PIECE - 1, batch, 0.3, dtype)
     defined = define_product(structure, values, x, bias, relu=True, passed=grad)
     found = [product(structure, values, x, bias, relu=True, passed=grad, variant=variant) for _ in range(3)]
     close(found[0], defined)
@@ -37,7 +39,7 @@ def test_products_in_every_variant_are_what_their_definitions_say(
 def test_a_chain_in_every_variant_is_what_its_definition_says(
     seed: int, batch: int, dtype: torch.dtype, variant: Variant
 ) -> None:
-    linked = links(seed, (20, 33, 5), 0.3, dtype, with_bias=True)
+    linked = links(seed, (20, 2 * PIECE + 1, 5), 0.3, dtype, with_bias=True)
     x, labels = torch.randn(batch, 20, dtype=dtype), torch.arange(batch) % 5
     found, defined = tile_by_tile(linked, x, labels, variant), define_gradients(linked, x, labels)
     close(found.loss, defined.loss)
@@ -45,12 +47,34 @@ def test_a_chain_in_every_variant_is_what_its_definition_says(
         close(mine, its)
 
 
-@pytest.mark.parametrize("variant", [Variant(3, 8, 16, 3), Variant(1, 1, 32, 2)], ids=str)
+@pytest.mark.parametrize("variant", [Variant(3, 8, 16, 3, 1), Variant(1, 1, 32, 2, 0)], ids=str)
 def test_every_variant_touches_what_is_its_own(watcher: Watcher, variant: Variant) -> None:
-    structure, values, x, bias, grad = problem(1, 5, 6, 70, 0.4, torch.float32)
+    structure, values, x, bias, grad = problem(1, 5, PIECE + 3, 70, 0.4, torch.float32)
     close(product(structure, values, x, bias, variant=variant), define_product(structure, values, x, bias))
     close(sampled(structure, grad, x, variant), define_sampled(structure, grad, x))
-    tile_by_tile(links(0, (4, 5, 3), 0.5, torch.float32, with_bias=True), torch.randn(70, 4), torch.arange(70) % 3, variant)
+    order = torch.arange(len(values)).int()
+    close(product(structure, values, x, order=order, variant=variant), define_product(structure, values, x, None))
+    tile_by_tile(
+        links(0, (4, PIECE + 1, 3), 0.5, torch.float32, with_bias=True), torch.randn(70, 4), torch.arange(70) % 3, variant
+    )
     assert watcher.written
     assert not watcher.outside
     assert not watcher.contested
+
+
+@given(seeds, st.sampled_from([0.0, 0.5, 0.8, 0.9, 0.95, 0.99]), st.booleans())
+def test_masks_of_a_usual_level_are_of_one_class(seed: int, sparsity: float, few: bool) -> None:
+    """Drawn at random they have a few non-zeros more or fewer."""
+    weights, off = 784 * 512, (-0.04 if few else 0.04)
+    works = [Work("product", (784, 512), batch, int((1 - sparsity) * weights * (1 + by)), torch.float32, 2)
+             for batch, by in ((128, 0.0), (100 + seed % 50, min(off, sparsity)))]  # fmt: skip
+    assert str(works[0]) == str(works[1])
+
+
+def test_usual_levels_and_what_else_decides_are_told_apart() -> None:
+    levels = (0.5, 0.8, 0.9, 0.95, 0.99)
+    work = Work("product", (512, 512), 128, 1, torch.float32, 2)
+    works = [work._replace(nnz=int((1 - level) * 2**18)) for level in levels]
+    works += [work._replace(threads=1), work._replace(kernel="sampled"), work._replace(dtype=torch.float64)]
+    works += [work._replace(sizes=(512, 1024)), work._replace(batch=512)]
+    assert len(set(map(str, works))) == len(works)

@@ -60,7 +60,10 @@ def test_an_input_of_another_shape_is_refused(layer: str, shape: tuple[int, ...]
 @pytest.mark.parametrize("grad", [True, False])
 def test_an_input_of_another_dtype_is_refused_in_one_sentence(grad: bool) -> None:
     layer = next(iter(sparse_mlp(draw((6, 4)), "tiled", 0.5)))
-    with torch.set_grad_enabled(grad), pytest.raises(InputError, match="Tiled: expected an input of float32 or float64 on cpu"):
+    with (
+        torch.set_grad_enabled(grad),
+        pytest.raises(InputError, match=r"Tiled: expected an input of float32 or float64 .*cpu"),
+    ):
         layer(torch.randn(3, 6))
 
 

@@ -159,7 +159,7 @@ def test_more_than_there_are_is_refused(kept: int) -> None:
         top_k_mask(torch.ones(2), kept)
 
 
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("name", [name for name in DISTRIBUTIONS if name != "first_dense"])
 @given(layer_shapes, sparsities)
 def test_distribution_is_within_one_non_zero_per_layer_of_the_target(
     name: str, shapes: list[tuple[int, int]], sparsity: float
@@ -168,6 +168,13 @@ def test_distribution_is_within_one_non_zero_per_layer_of_the_target(
     kept = [count_kept(size, level) for size, level in zip(sizes, DISTRIBUTIONS[name](shapes, sparsity), strict=True)]
     assert abs(sum(kept) - (1 - sparsity) * sum(sizes)) <= len(shapes)
     assert all(0 <= count <= size for count, size in zip(kept, sizes, strict=True))
+
+
+@given(layer_shapes, sparsities)
+def test_the_first_layer_is_dense_where_asked_for_and_the_others_are_uniform(
+    shapes: list[tuple[int, int]], sparsity: float
+) -> None:
+    assert DISTRIBUTIONS["first_dense"](shapes, sparsity) == [0.0, *DISTRIBUTIONS["uniform"](shapes, sparsity)[1:]]
 
 
 @pytest.mark.parametrize("name", ["er", "erk"])

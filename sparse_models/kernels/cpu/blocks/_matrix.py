@@ -9,10 +9,13 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.cpu._tile import add_to
+from sparse_models.kernels.cpu._tile import Sums, add_to
 from sparse_models.kernels.structure import BlockStructure
+from sparse_models.kernels.variant import Variant
 
 # Columns of a block, and vectors of a tile, that are no loop: of more, LLVM loads all first, and has no registers for them.
 UNROLLED = 4
@@ -69,8 +72,17 @@ class BlockForm(NamedTuple):
         """The rows and columns of what is stored as one."""
         return self.height, self.width
 
+    @property
+    def addresses(self) -> int:
+        """How many arguments of a kernel tell a structure."""
+        return 3
+
+    def arguments(self, structure: BlockStructure, chunks: int, variant: Variant) -> Sequence[Tensor | int]:  # noqa: ARG002
+        """Return a structure as a kernel takes it."""
+        return structure.arrays
+
     def matrix(self, addresses: Sequence[Any], values: Any) -> "BlockMatrix":
-        """Return the matrix whose structure is at some addresses, as `BlockStructure.arrays` has them."""
+        """Return the matrix whose structure is at some addresses, as `arguments` has them."""
         pointers, indices, order = addresses
         return BlockMatrix(self, pointers, indices, order, values)
 
@@ -102,32 +114,22 @@ class BlockMatrix(NamedTuple):
         number = emit.index(self.order, place) if self.form.is_transposed else place
         return emit.add(self.values, emit.times(number, self.form.height * self.form.width * emit.width))
 
-    def products(
-        self,
-        emit: Emitter,
-        rows: Sequence[Any],
-        tile: Any,
-        begin: Callable[[Any], list[Any]],
-        finish: Callable[[Any, list[Any]], None],
-    ) -> None:
-        """Emit, for each row from a row of blocks to below another, the product with a packed tile.
-
-        `begin` says for a row what its vectors are before, and `finish` is given a row and what they are then.
-        """
+    def products(self, emit: Emitter, rows: Sequence[Any], tile: Any, sums: Sums) -> None:
+        """Emit, for each row from a row of blocks to below another, the product with a packed tile."""
         height = self.form.height
-        chunks = len(begin(emit.constant(0)))
+        chunks = len(sums.begin(emit.constant(0)))
         together = largest_divisor(height, max(1, min(height, most_sums() // chunks)))
         with emit.loop(*rows) as blocks, emit.loop(emit.constant(0), emit.constant(height), together) as part:
             start, end = self.row(emit, blocks.place)
             first = emit.add(emit.times(blocks.place, height), part.place)
             own = [emit.add(first, number) for number in range(together)]
             offset = emit.times(part.place, self.form.strides[0] * emit.width)
-            with emit.loop(start, end, 1, [vector for row in own for vector in begin(row)]) as place:
+            with emit.loop(start, end, 1, [vector for row in own for vector in sums.begin(row)]) as place:
                 at = emit.add(tile, emit.times(self.column(emit, place.place), chunks * emit.vector_bytes))
                 values = emit.add(self.block(emit, place.place), offset)
                 place.carried = self._multiplied(emit, values, at, chunks, place.carried)
             for number, row in enumerate(own):
-                finish(row, place.carried[number * chunks : (number + 1) * chunks])
+                sums.finish(row, place.carried[number * chunks : (number + 1) * chunks])
 
     def _multiplied(self, emit: Emitter, values: Any, tile: Any, chunks: int, sums: list[Any]) -> list[Any]:
         """Return sums of some rows plus a block's values times a tile, column by column."""

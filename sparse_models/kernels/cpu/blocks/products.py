@@ -12,7 +12,7 @@ from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run, threads, threads_for
-from sparse_models.kernels.cpu._tile import Piece, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix, registers
 from sparse_models.kernels.cpu.blocks._single import single, single_sampled
 from sparse_models.kernels.cpu.tiled import TASKS_PER_THREAD, TILES_PER_PART, finished, row_blocks
@@ -146,7 +146,7 @@ def _product(dtype: str, form: BlockForm, chunks: int, *, relu: bool, has_passed
                 totals = [emit.passed(*pair) for pair in zip(piece.read(piece.of(passed, inside)), totals, strict=True)]
             piece.write(totals, piece.of(result, row))
 
-        matrix.products(emit, emit.share(rows_of_blocks, part, parts), buffer, begin, finish)
+        matrix.products(emit, emit.share(rows_of_blocks, part, parts), buffer, Sums(begin, finish, None, chunks))
     return emit.compiled()
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.cpu._pass import FIRST, PER_LAYER, Arguments, Form, layers_of
-from sparse_models.kernels.cpu._tile import CsrForm
+from sparse_models.kernels.cpu._pass import Arguments, Form, end_of, layers_of
 from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter, Updated, table
 from sparse_models.kernels.cpu.chain.rules import Rule
+from sparse_models.kernels.cpu.csr._matrix import CsrForm
 from sparse_models.kernels.cpu.permute import gather
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import Structure
@@ -45,7 +45,7 @@ def ready_with(
     team, shares, phases = sizes
     starts = list(accumulate(own.lengths, initial=0))[:-1]
     rows, numbers = table(parameters, starts), own.sums.new_empty(len(parameters), rule.width)
-    orders = [link.transposition for link in links]
+    orders = [tensor for link in links for tensor in (link.transposition, link.rows.pointers)]
     return Ready(function, [*own.rest, rows, numbers, shares, *orders], phases, team, numbers, parameters)
 
 
@@ -55,16 +55,19 @@ class Frame:
     def __init__(self, emit: Emitter, forms: Sequence[Form], rule: Rule) -> None:
         """Emit the loads of the arguments."""
         self.emit, self.rule, self.layers = emit, rule, layers_of(emit, forms)
-        first, count = FIRST + PER_LAYER * len(self.layers), len(self.layers)
+        first, count = end_of(forms), len(self.layers)
         self.x, self.labels, self.powers, self.shifts, self.scratch, self.sums, self.numbers, self.batch, self.tiles = (
             emit.argument(place) for place in range(9)
         )
         self.parts, self.scratch_bytes = emit.argument(9), emit.argument(10)
         self.inputs = emit.argument(13)
         self.rows, self.all_numbers, self.shares = (emit.argument(first + place) for place in range(OWN))
-        self.orders = [emit.argument(first + OWN + place) for place in range(count)]
-        self.loss = emit.argument(first + OWN + count)
-        self.phases = Phases(emit, first + OWN + count + 1)
+        # Of each layer: where each of the transpose's values is, and where rows start.
+        self.orders, self.pointers = (
+            [emit.argument(first + OWN + 2 * place + which) for place in range(count)] for which in (0, 1)
+        )
+        self.loss = emit.argument(first + OWN + 2 * count)
+        self.phases = Phases(emit, first + OWN + 2 * count + 1)
 
     def reorder(self, share: Any) -> None:
         """Bring a share of all values into the order of their transposes.

@@ -6,19 +6,23 @@ whose activations no cache holds, it is better that each goes through all layers
 """
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._loss import cross_entropy
 from sparse_models.kernels.cpu._pass import Cut, Form, Layer, arguments_for, emit_input_gradient, emit_outputs, heights_of
-from sparse_models.kernels.cpu._tile import CsrForm, default, emitter_for, row_sampled
+from sparse_models.kernels.cpu._tile import emitter_for
 from sparse_models.kernels.cpu.chain._frame import Frame, ready_with, reordered
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter
 from sparse_models.kernels.cpu.chain.rules import Rule
+from sparse_models.kernels.cpu.csr._matrix import CsrForm
+from sparse_models.kernels.cpu.csr._panels import Panel, default
 from sparse_models.kernels.cpu.transpose import take_in
 from sparse_models.kernels.link import Link
+from sparse_models.kernels.structure import Structure
 from sparse_models.kernels.variant import Variant
 
 SHARES_PER_THREAD = 4  # of each layer's rows, and of a tile's
@@ -29,7 +33,7 @@ def ready(
 ) -> Ready:
     """Return a step on so many samples for a chain of layers, whose parameters are each one's values and bias in turn."""
     heights, dtype = heights_of(links), links[0].values.dtype
-    variant = variant or default(max(heights))
+    variant = variant or default_of(links)
     cut = Cut.of(batch, dtype, variant)
     cut = cut._replace(parts=1, scratches=cut.tiles)
     # The input of each layer, the logits, and the gradient of all but the input.
@@ -37,6 +41,17 @@ def ready(
     function = _step(name_of(dtype), cut.chunks, variant.vector_bytes, own.forms, rule)
     sizes = variant.threads, SHARES_PER_THREAD * variant.threads, 2 * len(links) + 2
     return ready_with(function, own, links, parameters, rule, sizes)
+
+
+def default_of(links: Sequence[Link]) -> Variant:
+    """Return the variant that suits most machines for the layer of which a tile has most rows."""
+    structures = [cast("Structure", structure) for link in links for structure in link[:2]]
+    return default(max(structures, key=lambda structure: structure.columns).sizes)
+
+
+def _in_place(tile: Any, _: Panel) -> Any:
+    """Return where a tile begins of which a panel need not be packed."""
+    return tile
 
 
 class _Rows(Frame):
@@ -86,12 +101,16 @@ class _Rows(Frame):
         with emit.loop(emit.constant(0), self.tiles) as tile:
             is_first = emit.builder.icmp_signed("==", tile.place, emit.constant(0))
             slope, held = self.slope(tile.place, number), self.held(tile.place, number)
-            with emit.loop(start, end) as row:
-                vectors = emit.vectors(emit.add(slope, emit.times(row.place, self.tile_bytes)), self.chunks)
-                row_sampled(emit, matrix, row.place, held, vectors, is_first)
-                layer.add_bias(emit, row.place, vectors, is_first)
+
+            def vectors(row: Any, slope: Any = slope) -> list[Any]:
+                return emit.vectors(emit.add(slope, emit.times(row, self.tile_bytes)), self.chunks)
+
+            def each(row: Any, own: list[Any], is_first: Any = is_first) -> None:
+                layer.add_bias(emit, row, own, is_first)
+
+            matrix.panel_sampled(emit, (start, end), partial(_in_place, held), vectors, is_first, each)
         values, biases = (self.updated(emit.constant(2 * number + place)) for place in (0, 1))
-        self.update(values, *(emit.index(layer.arrays[0], row) for row in (start, end)))
+        self.update(values, *(emit.index(self.pointers[number], row) for row in (start, end)))
         self.update(biases, start, end)
 
 

@@ -6,7 +6,8 @@ thread does all. Many tiles: each goes through all layers by itself. Activations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,14 +17,18 @@ from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE, TICKETS, Emitter
 from sparse_models.kernels.cpu._pass import Cut, Layer, emit_outputs
 from sparse_models.kernels.cpu._team import passed, run_on, threads_for
-from sparse_models.kernels.cpu._tile import CsrForm, Piece, default, emitter_for, of_bias
+from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias
 from sparse_models.kernels.cpu.chain._phases import Phases
+from sparse_models.kernels.cpu.chain.by_rows import default_of
+from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm
 from sparse_models.kernels.cpu.transpose import take_in
 from sparse_models.kernels.link import Link
+from sparse_models.kernels.structure import Structure
 from sparse_models.kernels.variant import Variant
 
 SHARES_PER_THREAD = 4  # of a layer's rows
-FIRST, PER_LAYER = 8, 7  # arguments
+FIRST, MATRIX = 8, ARRAYS + NUMBERS  # arguments: those before the layers', those of a matrix
+PER_LAYER = MATRIX + 4
 BESIDE = 2  # vectors whose multiply-adds take as long as what a non-zero costs beside them
 
 
@@ -33,21 +38,22 @@ class Output:
     def __init__(self, links: Sequence[Link], batch: int, *, is_turned: bool, variant: Variant | None = None) -> None:
         """Hold it for x [batch, in] that is feature-major, if turned, or batch-major."""
         sizes = [links[0].rows.columns, *(link.rows.rows for link in links)]
-        variant, dtype = variant or default(max(sizes)), links[0].values.dtype
+        variant, dtype = variant or default_of(links), links[0].values.dtype
         cut = Cut.of(batch, dtype, variant)
         weights = sum(link.values.numel() for link in links) * (cut.chunks + BESIDE)
         self.team = min(variant.threads, threads_for(weights))
         self.result_shape, self.links = (sizes[-1], batch), links
         by_tiles = cut.tiles % self.team == 0 or cut.tiles > SHARES_PER_THREAD * self.team
         scratches = self.team if by_tiles else cut.tiles
-        scratch_bytes = sum(sizes[:-1]) * cut.chunks * variant.vector_bytes + CACHE_LINE
+        scratch_bytes = sum(sizes) * cut.chunks * variant.vector_bytes + CACHE_LINE
         self.scratch_bytes = scratches * scratch_bytes
         shares = 1 if by_tiles else SHARES_PER_THREAD * self.team
         self.held: list[Tensor | int] = [scratch_bytes, batch, cut.tiles, sizes[0], shares]
-        for link in links:
-            self.held += [*link.rows.arrays, link.values, *of_bias(link.bias), link.rows.rows]
+        structures = [cast("Structure", link.rows) for link in links]
+        forms = tuple(CsrForm.of(structure.sizes, cut.chunks, variant) for structure in structures)
+        for link, structure, form in zip(links, structures, forms, strict=True):
+            self.held += [*form.arguments(structure, cut.chunks, variant), link.values, *of_bias(link.bias), structure.rows]
         self.arguments = passed([0, 0, 0, *self.held, *[0] * (len(links) + 1)])
-        forms = tuple(CsrForm.of(link.rows, variant) for link in links)  # type: ignore[arg-type]  # CSR structures
         self.function = _output(name_of(dtype), cut.chunks, variant.vector_bytes, forms, is_turned=is_turned, by_tiles=by_tiles)
 
     def of(self, x: Tensor) -> Tensor:
@@ -94,8 +100,9 @@ class _Chain:
             own = [emit.argument(FIRST + PER_LAYER * number + place) for place in range(PER_LAYER)]
             self.offsets.append(at)  # of the layer's input in a tile
             at = emit.add(at, emit.times(rows, chunks * emit.vector_bytes))
-            rows = own[6]
-            self.layers.append(Layer(form, form, own[:3], own[3], own[4], own[5], own[:3], own[3], rows, rows, rows))
+            arrays, (values, bias, bias_step, rows) = own[:MATRIX], own[MATRIX:]
+            self.layers.append(Layer(form, form, arrays, values, bias, bias_step, arrays, values, rows, rows, rows))
+        self.offsets.append(at)  # where sums of the last layer are kept
 
     def do(self, number: int, tile: Any, share: Any, own: Any) -> None:
         """Emit a share of a tile's packing, for number 0, or of a layer's outputs, counted from 1 on."""
@@ -109,13 +116,12 @@ class _Chain:
             return
         piece = Piece(emit, tile, self.chunks, self.batch)
         matrix = layer.form.matrix(layer.arrays, layer.values)
-        matrix.products(
-            emit,
-            rows,
-            before,
-            lambda row: layer.biased(emit, row, self.chunks),
-            lambda row, totals: piece.write(totals, piece.of(self.result, row)),
-        )
+        begin, kept = partial(layer.biased, emit, chunks=self.chunks), emit.add(own, self.offsets[number])
+
+        def finish(row: Any, totals: list[Any]) -> None:
+            piece.write(totals, piece.of(self.result, row))
+
+        matrix.products(emit, rows, before, Sums(begin, finish, kept, self.chunks))
 
     def _pack(self, tile: Any, share: Any, own: Any) -> None:
         emit = self.emit

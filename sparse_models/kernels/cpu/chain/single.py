@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import cast
 
 from torch import Tensor
 
@@ -12,7 +13,8 @@ from sparse_models.kernels.cpu._emit import TICKETS
 from sparse_models.kernels.cpu._team import passed, run_on, threads_for
 from sparse_models.kernels.cpu._tile import emitter_for
 from sparse_models.kernels.cpu.chain._phases import Phases
-from sparse_models.kernels.cpu.sliced import Ready, emit_slices
+from sparse_models.kernels.cpu.few.frozen import Ready
+from sparse_models.kernels.cpu.few.sliced import Sliced, emit_slices
 
 FIRST, PER_LAYER = 4, 8  # arguments
 
@@ -23,7 +25,7 @@ class Single:
     def __init__(self, layers: Sequence[Ready]) -> None:
         """Hold them; what they hold of weights must be current whenever they are used."""
         self.layers, first = layers, layers[0].packed.values
-        packed = [layer.packed for layer in layers]
+        packed = [cast("Sliced", layer.packed) for layer in layers]
         self.weights = sum(len(one.values) for one in packed)
         self.team = threads_for(self.weights)
         self.columns, self.dtype, self.result_shape = layers[0].shape[1], first.dtype, (1, packed[-1].height)
@@ -60,6 +62,6 @@ def _single(dtype: str, kinds: Sequence[tuple[bool, bool]]) -> int:
         after = result if is_last else emit.add(scratch, emit.times(place, emit.width))
         with phases.tasks(shares) as share:
             some = emit.share(slices, share, shares)
-            emit_slices(emit, (x, after, *own), some, is_direct=is_direct, has_bias=has_bias, relu=not is_last)
+            emit_slices(emit, (x, after, *own), some, dtype, is_direct=is_direct, has_bias=has_bias, relu=not is_last)
         x = after
     return emit.compiled()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.cpu.few import frozen as few_on_cpu
 from sparse_models.kernels.cuda import _compile, small_batch
 from sparse_models.kernels.cuda._compile import Launch, Macros
 from sparse_models.kernels.cuda.frozen import Frozen
@@ -228,9 +229,10 @@ def test_a_chain_passes_the_gate(device: str) -> None:
 @pytest.mark.parametrize(
     ("on", "batch", "learning", "layout"),
     [("cuda", 8, False, "batch-major"), ("cuda", 8, True, "feature-major"), ("cuda", 17, False, "feature-major"),
-     ("cpu", 8, False, "feature-major")],
+     ("cpu", few_on_cpu.largest_batch(), False, "batch-major"),
+     ("cpu", few_on_cpu.largest_batch() + 1, False, "feature-major")],
 )  # fmt: skip
-def test_few_samples_are_taken_on_a_gpu_as_they_come(
+def test_few_samples_are_taken_as_they_come(
     monkeypatch: pytest.MonkeyPatch, on: str, batch: int, learning: bool, layout: str
 ) -> None:
     monkeypatch.setattr(Tiled, "devices", ("cpu", "cuda"))

@@ -15,6 +15,11 @@ TASKS = Path("/proc/self/task")
 # left to threads that hand work to one another.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SPARE_CORES = 0.5
+# A round in which a thread waited for a core that another process had measures that process too: how many parallel regions the
+# work has, of which each may cost a slice of the other's time. Such a wait is a few milliseconds or none; what is left below
+# this fraction are the kernel's own threads. A wait is told when it ends, and no round ends before the threads that it needs
+# are through with theirs: what is told of a round may have begun before it, and never comes too late for it.
+DISTURBED = 0.02
 _files: dict[str, int] = {}  # kept open: reading one again takes a few microseconds
 
 
@@ -68,3 +73,8 @@ class Usage(NamedTuple):
         without = sum(nanoseconds - self.without.get(thread, 0) for thread, nanoseconds in later.without.items()) / 1e9
         wanted = later.on_cores - self.on_cores + without
         return wanted > (CORES + SPARE_CORES) * (later.elapsed - self.elapsed)
+
+    def was_disturbed(self, later: "Usage") -> bool:
+        """Tell whether between this reading and a later one another process had a core that a thread of this one waited for."""
+        waited = longest(self.without, later.without) / max(later.elapsed - self.elapsed, 1e-9)
+        return waited > DISTURBED and not self.waited_for_itself(later)

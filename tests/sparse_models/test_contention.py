@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.machine import contention
-from bench.machine.contention import CORES, Usage, longest, waits
+from sparse_models import contention
+from sparse_models.contention import CORES, Usage, longest, waits
 
 pytestmark = pytest.mark.alone
 LINUX = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not tell how long threads wait")
@@ -35,6 +35,7 @@ def test_more_processes_than_cores_make_some_wait() -> None:
         after = Usage.now()
         assert longest(before.without, after.without) > 0.05
         assert not before.waited_for_itself(after)
+        assert before.was_disturbed(after)
     finally:
         for load in loads:
             load.kill()

@@ -1,0 +1,128 @@
+"""The rows of trainings in, how accurate each arm was after each epoch out, and how it ends beside dense.
+
+Accuracy by epoch is that on the validation split; at the end it is that on the test split, which is looked at once.
+"""
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bench.findings.grouping import NARROW, Place, by_fields
+from bench.findings.trainings import ARM, OverSeeds, speedup_over_seeds, unusual
+from bench.runs.row import Row
+from bench.statistics.intervals import Interval
+from bench.statistics.verdicts import difference_interval
+
+DENSE = "dense"
+UNLEARNABLE = ("random",)  # data whose labels no other sample tells anything about: test accuracy is chance
+
+
+class Epoch(NamedTuple):
+    """Where an arm stands after an epoch: its accuracy over the seeds, and what it took until then, on average."""
+
+    number: int
+    accuracy: OverSeeds
+    seconds: float
+    flops: float  # counted
+
+
+class Curve(NamedTuple):
+    """The epochs of one arm; `reached` is the first whose mean accuracy is that of dense at its end, None where none is."""
+
+    arm: str
+    epochs: list[Epoch]
+    reached: Epoch | None
+
+
+class End(NamedTuple):
+    """How one arm ends: its accuracy, what it took, and how it fares beside dense of the same seed."""
+
+    arm: str
+    case: str  # the name of its first seed's case
+    accuracy: OverSeeds
+    seconds: float
+    flops: float
+    bytes_stored: int
+    speedup: Interval
+    difference: Interval | None  # of its test accuracy and dense's; None where there is but one seed
+
+
+class Learning(NamedTuple):
+    """All arms on one data set under one protocol: how they end, their curves where they were recorded, and dense's levels."""
+
+    data: str
+    protocol: str
+    epochs: int
+    conditions: str
+    seeds: int
+    ends: list[End]
+    curves: list[Curve]
+    test_level: float  # of dense
+    validation_level: float | None
+
+    @property
+    def is_learnable(self) -> bool:
+        """Whether accuracy on samples that were not trained on says anything."""
+        return self.data not in UNLEARNABLE
+
+
+def learning(rows: dict[str, Row]) -> list[Learning]:
+    """Return what the trainings among the rows, by the names of their cases, tell."""
+    trained = [row | {"case": name} for name, row in rows.items() if row["op"] == "train"]
+    found = [_learning(group) for _, group in by_fields(trained, "data", "protocol", "device", "dtype", "threads")]
+    return sorted(found, key=lambda one: (one.protocol != "tuned", not one.is_learnable))  # what says most comes first
+
+
+def arm_name(row: Row) -> str:
+    """Return what an arm is called in figures."""
+    if row["model"] == "dense":
+        return DENSE
+    what = NARROW if row["model"] == "narrow" else f"{row['update']} {row['layer']}"
+    return f"{what} {row['sparsity']:g}{unusual(row['distribution'])}"
+
+
+def _learning(rows: Sequence[Row]) -> Learning:
+    first = rows[0]
+    arms = [group for _, group in by_fields(rows, *ARM)]
+    seeds = len({row["seed"] for row in rows})
+    of_dense = list({row["seed"]: row for row in rows}.values())
+    level = statistics.mean(row["dense_test_accuracy"] for row in of_dense)
+    told = [row for row in of_dense if row.get("dense_epoch_accuracies")]
+    reach = statistics.mean(row["dense_epoch_accuracies"][-1] for row in told) if told else None
+    curves = [curve for arm in arms if reach is not None and (curve := _curve(arm, reach))]
+    what = (first["data"], first["protocol"], first["epochs"], Place.of(first).conditions)
+    return Learning(*what, seeds, [_end(arm) for arm in arms], curves, level, reach)
+
+
+def _end(rows: Sequence[Row]) -> End:
+    first = rows[0]
+    # Both are counts of samples over their number: what is below 1e-9 is rounding.
+    differences = [round(row["test_accuracy"] - row["dense_test_accuracy"], 9) for row in rows]
+    return End(
+        arm_name(first),
+        first["case"],
+        OverSeeds.of(rows, "test_accuracy"),
+        OverSeeds.of(rows, "training_seconds").mean,
+        first["flops_counted"],
+        first["bytes_stored"],
+        speedup_over_seeds(rows),
+        difference_interval(differences) if len(rows) > 1 else None,
+    )
+
+
+def _curve(rows: Sequence[Row], level: float) -> Curve | None:
+    """Return the curve of one arm over those seeds that have one of as many epochs as the first."""
+    told = [row for row in rows if row.get("epoch_accuracies") and len(row["epoch_accuracies"]) == len(row["epoch_seconds"])]
+    told = [row for row in told if len(row["epoch_seconds"]) == len(told[0]["epoch_seconds"])]
+    if not told:
+        return None
+    count = len(told[0]["epoch_seconds"])
+    epochs = []
+    for number in range(1, count + 1):
+        accuracies = [row["epoch_accuracies"][number - 1] for row in told]
+        accuracy = OverSeeds(statistics.mean(accuracies), min(accuracies), max(accuracies))
+        seconds = statistics.mean(sum(row["epoch_seconds"][:number]) for row in told)
+        epochs.append(Epoch(number, accuracy, seconds, told[0]["flops_counted"] * number / count))
+    # Means of counts of samples: what is below 1e-9 is rounding.
+    reached = next((epoch for epoch in epochs if epoch.accuracy.mean >= level - 1e-9), None)
+    return Curve(arm_name(told[0]), epochs, reached)

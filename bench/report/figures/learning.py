@@ -1,0 +1,242 @@
+"""Accuracy against what it took: learning curves where they were recorded, how each arm ends, and the ratios to dense."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bench.findings.advice import points as in_points
+from bench.findings.figures.learning import DENSE, Curve, End, Learning
+from bench.report.content import Content
+from bench.report.figure import Data, Figure, Panel, Spec
+from bench.report.figures.theme import (
+    INK,
+    LINK,
+    RATIO,
+    WORDS,
+    around,
+    chart,
+    layer,
+    number,
+    styles,
+)
+from bench.tables.text import seconds as duration
+from bench.tables.text import size
+
+CURVES = (
+    "Accuracy on the validation split after each epoch (of random labels on the training samples), the mean over the "
+    "seeds, its band from the lowest to the highest. The solid line is dense's level at its end; a ring marks the first "
+    "epoch at which an arm's mean is as high. Time is that of the epochs alone; FLOPs are counted ones (2 a multiply-add), "
+    "spread evenly over the epochs."
+)
+ENDS = (
+    "Test accuracy at the end of the training, the mean over the seeds and its range, against what it took: further left "
+    "is cheaper, higher is better. The solid line is dense's level."
+)
+FOREST = (
+    "Beside dense of the same seed. Left of 1 is slower, right of it faster, for as many epochs; left of 0 is less "
+    "accurate, in percentage points, on the test split. The bars are 95 % intervals; where one crosses the line, nothing "
+    "is decided."
+)
+# What a training took, with the units from large to small in which an axis may tell it.
+AXES: Mapping[str, tuple[str, Sequence[tuple[float, str]]]] = {
+    "seconds": ("time", ((1, "s"), (1e-3, "ms"))),
+    "flops": ("counted FLOPs", ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))),
+    "epochs": ("epochs", ((1, ""),)),
+    "bytes": ("bytes stored", ((2**20, "MiB"), (2**10, "KiB"), (1, "B"))),
+}
+ROW = 22  # pixels
+
+
+def learning_curves(content: Content) -> Iterator[Figure]:
+    """Yield the figure of learning curves, where a training has one."""
+    told = [one for one in content.learning if one.curves]
+    names = _names(content)
+    panels = [_curves(one, names, axis) for one in told for axis in ("seconds", "flops", "epochs")]
+    if panels:
+        yield Figure("learning-curves", "Learning curves", CURVES, panels, _curve_data(told))
+
+
+def accuracy(content: Content) -> Iterator[Figure]:
+    """Yield the figure of how accurate each arm ends for what it took, and the forest plot of the ratios to dense."""
+    names, links = _names(content), {one.case: one.anchor for one in content.entries}
+    told = [one for one in content.learning if any(end.arm != DENSE for end in one.ends)]
+    panels = [_ends(one, names, axis, links) for one in told if one.is_learnable for axis in ("seconds", "flops", "bytes")]
+    if panels:
+        yield Figure("accuracy", "Accuracy for what it took", ENDS, panels, _end_data(told, links))
+    if told:
+        forest = [panel for one in told for panel in _forest(one, names, links)]
+        yield Figure("ratios", "Trainings beside dense", FOREST, forest, _end_data(told, links))
+
+
+def _names(content: Content) -> list[str]:
+    return list(dict.fromkeys(end.arm for one in content.learning for end in one.ends))
+
+
+def _title(one: Learning) -> str:
+    return f"{one.data}, {one.protocol}"
+
+
+def _text(one: Learning) -> str:
+    labels = "" if one.is_learnable else " Its labels are random: no other sample tells anything about them."
+    return f"{one.conditions}; {one.epochs} epochs, {one.seeds} seed{'s' * (one.seeds != 1)}.{labels}"
+
+
+def _level(level: float) -> Spec:
+    return layer([{"level": level}], {"type": "rule", "color": INK, "strokeWidth": 1.5},
+                 y={"field": "level", "type": "quantitative"})  # fmt: skip
+
+
+def _accuracy(values: Sequence[float]) -> Spec:
+    low, high = min(values), max(values)
+    margin = max(0.01, (high - low) * 0.08)
+    return number("accuracy", "accuracy", kind="linear", domain=(max(0, low - margin), min(1, high + margin)),
+                  scale={"zero": False}, axis={"tickCount": 5})  # fmt: skip
+
+
+def _taken(axis: str, values: Sequence[Spec]) -> Spec:
+    """Return an axis of what a training took, from nothing on, and put the values in its unit."""
+    most = max(value["taken"] for value in values)
+    what, units = AXES[axis]
+    unit, name = next((one for one in units if most >= one[0]), units[-1])
+    for value in values:
+        value["taken"] /= unit
+    title = f"{what}, {name}" if name else what
+    return number("taken", title, kind="linear", domain=(0, most / unit * 1.06), axis={"tickCount": 5})
+
+
+def _curves(one: Learning, names: Sequence[str], axis: str) -> Panel:
+    assert one.validation_level is not None
+    style = styles(names, [curve.arm for curve in one.curves])
+    colour = {"color": style["color"]}
+    values, rings = list[Spec](), list[Spec]()
+    for curve in one.curves:
+        for epoch in curve.epochs:
+            taken = {"seconds": epoch.seconds, "flops": epoch.flops, "epochs": epoch.number}[axis]
+            mean, low, high = epoch.accuracy
+            words = f"{curve.arm}, epoch {epoch.number}: accuracy {epoch.accuracy}"
+            point = {"name": curve.arm, "taken": taken, "accuracy": mean, "low": low, "high": high, "words": words}
+            values.append(point)
+            if epoch is curve.reached:
+                rings.append(point | {"words": f"{curve.arm} reaches dense's level here, in epoch {epoch.number}"})
+    y = _accuracy([value[bound] for value in values for bound in ("low", "high")] + [one.validation_level])
+    x = _taken(axis, [*values, *rings])
+    layers = [
+        _level(one.validation_level),
+        layer(values, {"type": "area", "opacity": 0.14}, x=x, y={**y, "field": "low"}, y2={"field": "high"}, **colour),
+        layer(values, {"type": "line", "strokeWidth": 2}, x=x, y=y, **colour, strokeDash=style["strokeDash"]),
+        layer(values, {"type": "point", "size": 28, "filled": True, "opacity": 1}, x=x, y=y, **colour, shape=style["shape"]),
+        layer(rings, {"type": "point", "size": 190, "filled": False, "strokeWidth": 2.5, "shape": "circle", "opacity": 1},
+              x=x, y=y, **colour, description=WORDS),
+    ]  # fmt: skip
+    text = " ".join(_when(curve) for curve in one.curves)
+    return Panel(f"{_title(one)}: against {AXES[axis][0]}", f"{_text(one)} {text}", chart(layers))
+
+
+def _when(curve: Curve) -> str:
+    if curve.reached is None:
+        return f"{curve.arm} never reaches dense's level."
+    return f"{curve.arm} reaches dense's level in epoch {curve.reached.number}, after {duration(curve.reached.seconds)}."
+
+
+def _curve_data(told: Sequence[Learning]) -> Data:
+    headers = (
+        "trained on",
+        "arm",
+        "epochs",
+        "accuracy at the end",
+        "dense's level",
+        "reached in epoch",
+        "after",
+        "FLOPs until",
+    )
+    rows = []
+    for one in told:
+        for curve in one.curves:
+            when = curve.reached
+            moment = ("never", "", "") if when is None else (str(when.number), duration(when.seconds), f"{when.flops:.3g}")
+            end = curve.epochs[-1]
+            rows.append((_title(one), curve.arm, str(end.number), str(end.accuracy), f"{one.validation_level:.3f}", *moment))
+    return Data(headers, rows, [""] * len(rows))
+
+
+def _ends(one: Learning, names: Sequence[str], axis: str, links: Mapping[str, str]) -> Panel:
+    style = styles(names, [end.arm for end in one.ends])
+    values: list[Spec] = []
+    for end in one.ends:
+        taken = {"seconds": end.seconds, "flops": end.flops, "bytes": end.bytes_stored}[axis]
+        amount = {"seconds": duration(end.seconds), "flops": f"{end.flops:.3g} FLOPs", "bytes": size(end.bytes_stored)}[axis]
+        mean, low, high = end.accuracy
+        words = f"{end.arm}: accuracy {end.accuracy}, {amount}"
+        values.append({"name": end.arm, "taken": taken, "accuracy": mean, "low": low, "high": high, "words": words,
+                       "link": f"#{links[end.case]}"})  # fmt: skip
+    y = _accuracy([value[bound] for value in values for bound in ("low", "high")] + [one.test_level])
+    x, colour = _taken(axis, values), {"color": style["color"]}
+    layers = [
+        _level(one.test_level),
+        layer(values, {"type": "rule", "strokeWidth": 2}, x=x, y={**y, "field": "low"}, y2={"field": "high"}, **colour),
+        layer(values, {"type": "point", "size": 90, "filled": True, "opacity": 1}, x=x, y=y, **colour, shape=style["shape"],
+              href=LINK, description=WORDS),
+    ]  # fmt: skip
+    text = " ".join(f"{value['words']}." for value in values)
+    return Panel(f"{_title(one)}: against {AXES[axis][0]}", f"{_text(one)} {text}", chart(layers))
+
+
+def _forest(one: Learning, names: Sequence[str], links: Mapping[str, str]) -> Iterator[Panel]:
+    ends = [end for end in one.ends if end.arm != DENSE]
+    speeds = [_bar(end, end.speedup, f"{end.speedup} times dense's speed", links) for end in ends]
+    domain = around([value[bound] for value in speeds for bound in ("low", "high")], (0.8, 1.25))
+    x = number("middle", "times dense's speed", domain=domain, axis=RATIO)
+    yield _plot(f"{_title(one)}: speed", one, speeds, names, x, 1)
+    differences = [
+        _bar(end, tuple(100 * bound for bound in end.difference), f"{in_points(end.difference)} points of accuracy", links)
+        for end in ends
+        if end.difference
+    ]
+    if differences and one.is_learnable:
+        bounds = [0, *(value[bound] for value in differences for bound in ("low", "high"))]
+        margin = max(0.2, 0.05 * (max(bounds) - min(bounds)))
+        domain = (min(bounds) - margin, max(bounds) + margin)
+        x = number("middle", "points of accuracy, over dense's", kind="linear", domain=domain, axis={"tickCount": 5})
+        yield _plot(f"{_title(one)}: accuracy", one, differences, names, x, 0)
+
+
+def _bar(end: End, interval: Any, told: str, links: Mapping[str, str]) -> Spec:
+    middle, low, high = interval
+    return {"name": end.arm, "middle": middle, "low": low, "high": high, "words": f"{end.arm}: {told}",
+            "link": f"#{links[end.case]}"}  # fmt: skip
+
+
+def _plot(title: str, one: Learning, values: Sequence[Spec], names: Sequence[str], x: Spec, none: float) -> Panel:
+    shown = [value["name"] for value in values]
+    style = styles(names, shown)
+    bare = {kind: {**encoding, "legend": None} for kind, encoding in style.items()}
+    y = {"field": "name", "type": "nominal", "sort": shown, "title": None}
+    layers = [
+        layer([{}], {"type": "rule", "color": INK, "strokeWidth": 1.5}, x={"datum": none, "type": "quantitative"}),
+        layer(values, {"type": "rule", "strokeWidth": 2}, y=y, x={**x, "field": "low"}, x2={"field": "high"},
+              color=bare["color"]),
+        layer(values, {"type": "point", "size": 80, "filled": True, "opacity": 1}, x=x, y=y, color=bare["color"],
+              shape=bare["shape"], href=LINK, description=WORDS),
+    ]  # fmt: skip
+    text = " ".join(f"{value['words']}." for value in values)
+    return Panel(title, f"{_text(one)} {text}", chart(layers, height={"step": ROW}))
+
+
+def _end_data(told: Sequence[Learning], links: Mapping[str, str]) -> Data:
+    headers = (
+        "trained on",
+        "arm",
+        "test accuracy",
+        "over dense's, in points",
+        "speed-up",
+        "training",
+        "counted FLOPs",
+        "stored",
+    )
+    rows, anchors = [], []
+    for one in told:
+        for end in one.ends:
+            lost = in_points(end.difference) if end.difference else ""
+            took = (duration(end.seconds), f"{end.flops:.3g}", size(end.bytes_stored))
+            rows.append((_title(one), end.arm, str(end.accuracy), lost, str(end.speedup), *took))
+            anchors.append(links[end.case])
+    return Data(headers, rows, anchors)

@@ -1,0 +1,26 @@
+"""What the command line selects."""
+
+from typing import NamedTuple
+
+from bench import grids
+
+
+class Selection(NamedTuple):
+    """What of the grid is to be measured; None = the defaults of each operation."""
+
+    ops: tuple[str, ...]
+    layers: tuple[str, ...] | None
+    updates: tuple[str, ...] | None
+    shapes: tuple[str, ...] | None
+    sparsities: tuple[float, ...] | None
+    devices: tuple[str, ...]
+    dtypes: tuple[str, ...] | None
+    threads: tuple[int, ...]
+    regimes: tuple[str, ...] | None
+    data: tuple[str, ...] | None
+    protocols: tuple[str, ...] | None
+    seeds: int
+    skews: tuple[float, ...] = (0.0,)
+    distributions: tuple[str, ...] = (grids.DISTRIBUTION,)
+    is_full: bool = False  # the full grid, where the default one is not enough
+    rivals: tuple[str, ...] = ()  # number types in which dense is timed as well, as the machine has instructions for them

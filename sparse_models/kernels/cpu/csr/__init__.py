@@ -1,0 +1,1 @@
+"""What the kernels for CPUs of CSR matrices are made of."""

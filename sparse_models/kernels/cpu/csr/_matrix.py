@@ -1,0 +1,250 @@
+"""A CSR matrix in the kernels: its rows times a packed tile, panel by panel.
+
+A panel is some columns, so few that their rows of a tile stay in the first cache, where a multiply-add finds its vector in half
+of the time that the second cache takes. All rows are walked for one panel before the next; what they have come to is kept
+between.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from sparse_models.kernels.cpu._emit import Emitter
+from sparse_models.kernels.cpu._tile import SUMS, Sums, add_to
+from sparse_models.kernels.cpu.csr._panels import Panel, panel_pieces
+from sparse_models.kernels.structure import PIECE, Sizes, Structure
+from sparse_models.kernels.variant import Variant
+
+ARRAYS, NUMBERS = 3, 3  # arguments of a kernel that tell a structure
+POINTER_BYTES = ORDER_BYTES = 4
+
+
+class CsrForm(NamedTuple):
+    """What a kernel for CSR matrices is compiled for.
+
+    These are the bytes of an index, how many non-zeros are taken at a time, whether all columns are one panel, and whether
+    values are looked up by their order.
+    """
+
+    index_bytes: int
+    together: int
+    is_whole: bool = True
+    is_ordered: bool = False
+
+    @classmethod
+    def of(cls, sizes: Sizes, chunks: int, variant: Variant) -> "CsrForm":
+        """Return the form of a structure for tiles of so many vectors, as a variant has it."""
+        return cls(sizes.index_bytes, variant.together, panel_pieces(sizes, chunks, variant) == sizes.pieces)
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """The rows and columns of what is stored as one."""
+        return 1, 1
+
+    @property
+    def addresses(self) -> int:
+        """How many arguments of a kernel tell a structure."""
+        return ARRAYS + NUMBERS
+
+    def arguments(self, structure: Structure, chunks: int, variant: Variant) -> list[Tensor | int]:
+        """Return a structure as a kernel for tiles of so many vectors takes it."""
+        return [*self.arrays(structure), structure.indices, *self.numbers(structure.sizes, chunks, variant)]
+
+    def arrays(self, structure: Structure) -> tuple[Tensor, Tensor]:
+        """Return where rows start, in each piece of columns if there are panels, and the indices."""
+        starts = structure.pointers if self.is_whole or structure.starts is None else structure.starts
+        return starts, structure.indices
+
+    @staticmethod
+    def numbers(sizes: Sizes, chunks: int, variant: Variant) -> tuple[int, int, int]:
+        """Return the bytes from a piece's starts to the next's, how many pieces there are, and how many a panel has."""
+        return POINTER_BYTES * sizes.rows, sizes.pieces, panel_pieces(sizes, chunks, variant)
+
+    def matrix(self, addresses: Sequence[Any], values: Any) -> "Matrix":
+        """Return the matrix whose structure is at some addresses, as `arguments` has them."""
+        starts, indices, order, step, pieces, panel = addresses
+        return Matrix(self, starts, indices, order, step, pieces, panel, values)
+
+
+class Matrix(NamedTuple):
+    """The addresses of a sparse matrix: where its rows start in each piece of columns, its indices, their order, its values.
+
+    The order says, in an ordered form, where among the values each non-zero's is. From a piece's starts to the next's are
+    `step` bytes, and `panel` of the `pieces` are walked at a time.
+    """
+
+    form: CsrForm
+    starts: Any
+    indices: Any
+    order: Any
+    step: Any
+    pieces: Any
+    panel: Any
+    values: Any
+
+    @contextmanager
+    def panels(self, emit: Emitter) -> Iterator[Panel]:
+        """Emit the block under `with` for each panel of columns."""
+        if self.form.is_whole:
+            yield Panel(self.starts, emit.add(self.starts, POINTER_BYTES), emit.constant(0))
+            return
+        with emit.loop(emit.constant(0), self.pieces, self.panel) as piece:
+            after = emit.least(emit.add(piece.place, self.panel), self.pieces)
+            starts, ends = (emit.add(self.starts, emit.times(self.step, place)) for place in (piece.place, after))
+            first, end = (emit.times(place, PIECE) for place in (piece.place, after))
+            is_first = emit.builder.icmp_signed("==", piece.place, emit.constant(0))
+            is_last = emit.builder.icmp_signed("==", after, self.pieces)
+            yield Panel(starts, ends, first, end, is_first, is_last)
+
+    @contextmanager
+    def rows(self, emit: Emitter, panel: Panel, rows: Sequence[Any]) -> Iterator[tuple[Any, Any, Any]]:
+        """Emit the block under `with` for each row from one to below another: it, and where it starts and ends in a panel."""
+        first, last = rows
+
+        def bounds(row: Any) -> list[Any]:
+            return [emit.index(address, row) for address in (panel.starts, panel.ends)]
+
+        with emit.loop(first, last, 1, bounds(first)) as row:
+            start, end = row.carried
+            # Loaded a row ahead, so that nothing waits for it.
+            row.carried = bounds(emit.least(emit.add(row.place, 1), emit.add(last, -1)))
+            yield row.place, start, end
+
+    def tile_rows(self, emit: Emitter, place: Any, count: int, tile: Any, tile_bytes: int) -> list[Any]:
+        """Return the addresses of a packed tile's rows that `count` non-zeros from a place on stand for."""
+        indices = emit.indices(self.indices, place, count, self.form.index_bytes)
+        return [emit.add(tile, emit.times(index, tile_bytes)) for index in indices]
+
+    def value(self, emit: Emitter, place: Any) -> Any:
+        """Return the address of what belongs to a non-zero."""
+        return emit.add(self.values, emit.times(place, emit.width))
+
+    def splats(self, emit: Emitter, place: Any, count: int) -> list[Any]:
+        """Return the values of `count` non-zeros from a place on, each spread over a vector."""
+        places = [emit.add(place, number) for number in range(count)]
+        if self.form.is_ordered:
+            places = emit.indices(self.order, place, count, ORDER_BYTES)
+        return [emit.splat(emit.load(emit.number, self.value(emit, one))) for one in places]
+
+    def products(self, emit: Emitter, rows: Sequence[Any], tile: Any, sums: Sums) -> None:
+        """Emit, for each row from one to below another, its product with a packed tile."""
+        self.panel_products(emit, rows, lambda _: tile, sums)
+
+    def panel_products(self, emit: Emitter, rows: Sequence[Any], tile: Callable[[Panel], Any], sums: Sums) -> None:
+        """Emit what `products` does; `tile` packs a panel, and says where the tile would begin that has it in its place."""
+        with self.panels(emit) as panel:
+            at = tile(panel)
+            with self.rows(emit, panel, rows) as (row, start, end):
+                if self.form.is_whole:
+                    sums.finish(row, self._row_product(emit, (start, end), at, sums.begin(row)))
+                else:
+                    kept = emit.add(sums.kept, emit.times(row, sums.chunks * emit.vector_bytes))
+                    totals = emit.either(panel.is_first, partial(sums.begin, row), partial(emit.vectors, kept, sums.chunks))
+                    totals = self._row_product(emit, (start, end), at, totals)
+                    with emit.builder.if_else(panel.is_last) as (last, other):
+                        with last:
+                            sums.finish(row, totals)
+                        with other:
+                            emit.write(totals, kept)
+
+    def sampled(
+        self,
+        emit: Emitter,
+        rows: Any,
+        held: Any,
+        tile: Any,
+        chunks: int,
+        is_first: Any,
+        each: Callable[[Any, list[Any]], None],
+    ) -> None:
+        """Add, at the non-zeros, products of so many rows of a packed tile `held` with another's to the values.
+
+        Where `is_first` holds, what was in the values does not count; `each` is given each row and its vectors.
+        """
+
+        def vectors(row: Any) -> list[Any]:
+            return emit.vectors(emit.add(held, emit.times(row, chunks * emit.vector_bytes)), chunks)
+
+        self.panel_sampled(emit, (emit.constant(0), rows), lambda _: tile, vectors, is_first, each)
+
+    def panel_sampled(
+        self,
+        emit: Emitter,
+        rows: Sequence[Any],
+        tile: Callable[[Panel], Any],
+        held: Callable[[Any], list[Any]],
+        is_first: Any,
+        each: Callable[[Any, list[Any]], None] | None = None,
+    ) -> None:
+        """Emit what `sampled` does for rows from one to below another, whose vectors `held` says; `tile` packs a panel."""
+        with self.panels(emit) as panel:
+            at = tile(panel)
+            with self.rows(emit, panel, rows) as (row, start, end):
+                vectors = held(row)
+                self._row_sampled(emit, (start, end), at, vectors, is_first)
+                if each:
+                    with nullcontext() if self.form.is_whole else emit.builder.if_then(panel.is_first):
+                        each(row, vectors)
+
+    def row(self, emit: Emitter, row: Any) -> tuple[Any, Any, Any]:
+        """Return where a row's non-zeros start, where those of whole groups end, and where all end: of a whole matrix."""
+        start, end = emit.index(self.starts, row), emit.index(self.starts, emit.add(row, 1))
+        return start, self.whole_groups(emit, start, end), end
+
+    def whole_groups(self, emit: Emitter, start: Any, end: Any) -> Any:
+        """Return where those non-zeros end that fill whole groups."""
+        return emit.add(start, emit.builder.and_(emit.builder.sub(end, start), emit.constant(-self.form.together)))
+
+    def _row_product(self, emit: Emitter, bounds: Sequence[Any], tile: Any, totals: list[Any]) -> list[Any]:
+        """Return `totals`, a vector each, plus the product of a row's non-zeros from one to below another with a packed tile.
+
+        A narrow tile has several sums for each of its vectors, so that a multiply-add need not wait for the one before.
+        """
+        (start, end), chunks, together = bounds, len(totals), self.form.together
+        sets = min(together, max(1, SUMS // chunks))
+        whole = self.whole_groups(emit, start, end)
+
+        def add(place: Any, count: int, sums: list[Any]) -> list[Any]:
+            rows = self.tile_rows(emit, place, count, tile, chunks * emit.vector_bytes)
+            for number, (at, value) in enumerate(zip(rows, self.splats(emit, place, count), strict=True)):
+                own = number * chunks % len(sums)
+                sums[own : own + chunks] = [
+                    emit.multiply_add(value, vector, total)
+                    for vector, total in zip(emit.vectors(at, chunks), sums[own : own + chunks], strict=True)
+                ]
+            return sums
+
+        with emit.loop(start, whole, together, [*totals, *[emit.zero()] * (chunks * (sets - 1))]) as group:
+            group.carried = add(group.place, together, group.carried[:])
+        sums = group.carried
+        while len(sums) > chunks:
+            half = len(sums) // 2
+            sums = [emit.plus(*pair) for pair in zip(sums[:half], sums[half:], strict=True)]
+        with emit.loop(whole, end, 1, sums) as one:
+            one.carried = add(one.place, 1, one.carried[:])
+        return one.carried
+
+    def _row_sampled(self, emit: Emitter, bounds: Sequence[Any], tile: Any, held: list[Any], is_first: Any) -> None:
+        """Add, at a row's non-zeros from one to below another, the products of the row `held` with a packed tile's rows."""
+        (start, end), together = bounds, self.form.together
+        whole = self.whole_groups(emit, start, end)
+
+        def products(place: Any, count: int) -> list[Any]:
+            rows = self.tile_rows(emit, place, count, tile, len(held) * emit.vector_bytes)
+            sums = [emit.zero()] * count
+            for number, at in enumerate(rows):
+                for vector, mine in zip(emit.vectors(at, len(held)), held, strict=True):
+                    sums[number] = emit.multiply_add(vector, mine, sums[number])
+            return sums
+
+        summed = min(together, emit.lanes)
+        with emit.loop(start, whole, together) as group:
+            sums = products(group.place, together)
+            for first in range(0, together, summed):
+                place = emit.add(group.place, first)
+                add_to(emit, emit.totals(sums[first : first + summed]), self.value(emit, place), is_first)
+        with emit.loop(whole, end) as one:
+            add_to(emit, emit.total(*products(one.place, 1)), self.value(emit, one.place), is_first)

@@ -1,0 +1,49 @@
+"""How a product goes about its columns: all at once, or in panels whose rows of a packed tile stay in the first cache."""
+
+from typing import Any, NamedTuple
+
+from sparse_models.kernels.cpu._compile import vector_bytes
+from sparse_models.kernels.cpu._team import threads
+from sparse_models.kernels.cpu._tile import SUMS, TILE_BYTES, TOGETHER
+from sparse_models.kernels.structure import PIECE, Sizes
+from sparse_models.kernels.variant import Variant
+
+LEAST = 8  # non-zeros of a row in a panel, on average, below which its sums are more work than its products
+
+
+class Panel(NamedTuple):
+    """Some columns of a matrix: where their non-zeros start and end in each row, and which columns they are."""
+
+    starts: Any
+    ends: Any
+    first: Any
+    end: Any = None  # above the last, or further in the last panel; None where it is all columns
+    is_first: Any = None
+    is_last: Any = None
+
+
+def default(sizes: Sizes) -> Variant:
+    """Return the variant of a product that suits most machines.
+
+    Without panels, vectors are as many as the second cache holds of all columns, but not fewer than half of the most that there
+    can be: fewer multiply-adds share then what a non-zero costs beside them.
+    """
+    variant = Variant(SUMS, TOGETHER, vector_bytes(), threads())
+    if panel_pieces(sizes, SUMS, variant) < sizes.pieces:
+        return variant
+    held = TILE_BYTES // (sizes.columns * variant.vector_bytes)
+    return variant._replace(vectors=min(SUMS, max(SUMS // 2, held)))
+
+
+def panel_pieces(sizes: Sizes, chunks: int, variant: Variant) -> int:
+    """Return of how many pieces of columns a panel consists, for tiles of so many vectors: all where panels do not pay."""
+    columns = variant.panel_bytes // (chunks * variant.vector_bytes) // PIECE * PIECE
+    if variant.panel_bytes == 0 or columns * sizes.nnz < LEAST * sizes.rows * sizes.columns:
+        return sizes.pieces
+    return min(sizes.pieces, max(1, columns // PIECE))
+
+
+def panel_columns(sizes: Sizes, chunks: int, variant: Variant) -> int:
+    """Return the most columns of a panel."""
+    pieces = panel_pieces(sizes, chunks, variant)
+    return sizes.columns if pieces == sizes.pieces else pieces * PIECE

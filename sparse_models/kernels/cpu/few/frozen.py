@@ -1,0 +1,169 @@
+"""A layer's weights as kernels for few samples read them: kept beside the layer, made anew where they changed."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sparse_models.kernels.candidates import team_for
+from sparse_models.kernels.cpu._emit import TICKETS
+from sparse_models.kernels.cpu._team import passed, run, run_on, threads
+from sparse_models.kernels.cpu.few import bitmap, sliced
+from sparse_models.kernels.source import Source
+from sparse_models.kernels.structure import Structure
+
+LARGEST_BATCH = 8  # samples: for each of them and of two rows there is a sum in a register
+
+
+class Packed(Protocol):
+    """What a packed copy of a matrix [rows, columns] is to a product; each form of it says what its methods mean."""
+
+    @property
+    def kernel(self) -> str: ...  # noqa: D102
+    @property
+    def values(self) -> Tensor: ...  # noqa: D102
+    @property
+    def height(self) -> int: ...  # noqa: D102
+    @property
+    def bytes_read(self) -> int: ...  # noqa: D102
+    def work(self, batch: int) -> int: ...  # noqa: D102
+    def refill(self, values: Tensor) -> None: ...  # noqa: D102
+    def taken(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def room(self, batch: int) -> Tensor: ...  # noqa: D102
+    def given(self, result: Tensor) -> Tensor: ...  # noqa: D102
+    def function(self, batch: int, *, has_bias: bool) -> int: ...  # noqa: D102
+    def arguments(self, x: Tensor, result: Tensor, bias: Tensor | None, team: int) -> list[Tensor | int]: ...  # noqa: D102
+    def _replace(self, *, values: Tensor) -> Any: ...
+
+
+def largest_batch() -> int:
+    """Return how many samples a form takes on this processor, at most."""
+    return LARGEST_BATCH if bitmap.is_possible(torch.float32) else 1
+
+
+Pack = Callable[[Structure, Tensor], Packed]
+
+
+def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) -> Pack | None:
+    """Return what packs a weight for so many samples; None where the product of any number of them is as fast.
+
+    A bitmap takes time for weights that are not there, too, but reads fewer bytes, and several samples share what it spreads;
+    slices take one sample.
+    """
+    if not 0 < batch <= LARGEST_BATCH or nnz == 0:
+        return None
+    least, each = DENSITIES[dtype.itemsize == 2, batch == 1]
+    enough = (least + each * batch) / (2 if rows * columns >= LARGE else 1)
+    if bitmap.is_possible(dtype) and nnz >= enough * rows * columns:
+        return bitmap.pack
+    return sliced.pack if batch == 1 and columns >= sliced.window(dtype) else None
+
+
+# From which density on a bitmap is faster, and how much more it is for each sample: in 16 bit or not, of one sample or more.
+# Of weights that caches do not hold, where bytes count, half of it. Measured on 2 cores of a Zen 5 server.
+DENSITIES = {(False, True): (0.5, 0.0), (False, False): (0.08, 0.017), (True, True): (0.36, 0.0), (True, False): (0.03, 0.008)}
+LARGE = 2**23  # weights
+
+
+def product(packed: Packed, x: Tensor, bias: Tensor | None = None, team: int | None = None) -> Tensor:
+    """Return x [batch, columns] times the packed matrix transposed, plus bias, by so many threads: [batch, rows]."""
+    team = team or _team_for(packed, x, bias)
+    taken, result = packed.taken(x), packed.room(len(x))
+    run(packed.function(len(x), has_bias=bias is not None), packed.arguments(taken, result, bias, team), team)
+    return packed.given(result)
+
+
+def _team_for(packed: Packed, x: Tensor, bias: Tensor | None) -> int:
+    batch, columns = x.shape
+    asked = (packed.kernel, (columns, packed.height), batch, packed.values.numel(), x.dtype)
+    return team_for(asked, packed.work(batch), lambda team: product(packed, x, bias, team))
+
+
+class Ready:
+    """A product with all that is known before it: to look that up again takes 10 us, as long as a product."""
+
+    def __init__(self, packed: Packed, values: Tensor, bias: Tensor | None, x: Tensor) -> None:
+        """Hold it for a layer's own values and bias, and for x [batch, in] like this one."""
+        self.values, self.bias, self.version, self.places = values, bias, values._version, _places(values, bias)  # noqa: SLF001
+        self.shape, self.dtype, self.threads = x.shape, x.dtype, threads()
+        self.team, self.function = _team_for(packed, x, bias), packed.function(len(x), has_bias=bias is not None)
+        taken, result = packed.taken(x), packed.room(len(x))
+        self.takes_it, self.gives_it = taken.data_ptr() == x.data_ptr(), packed.given(result) is result
+        self.room = result.shape, result.dtype
+        self.packed, self.numbers = packed, passed(packed.arguments(taken, result, bias, self.team))
+
+    def product(self, values: Any, bias: Any, x: Tensor) -> Tensor | None:
+        """Return x [batch, in] times the weights, plus bias: [batch, out]; None where anything is not as it was."""
+        if not self.is_current(values, bias) or threads() != self.threads:
+            return None
+        if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or x.is_neg():
+            return None
+        taken = x if self.takes_it and x.is_contiguous() else self.packed.taken(x)
+        shape, dtype = self.room
+        result = x.new_empty(shape, dtype=dtype)
+        numbers = self.numbers[:]
+        numbers[TICKETS], numbers[TICKETS + 1] = taken.data_ptr(), result.data_ptr()
+        if bias is None:
+            numbers[TICKETS + 2] = numbers[TICKETS + 1]
+        run_on(self.function, numbers, self.team)
+        return result if self.gives_it else self.packed.given(result)
+
+    def is_current(self, values: Any, bias: Any) -> bool:
+        """Tell whether a layer's values and bias are still those that it was made for."""
+        is_known = values is self.values and bias is self.bias and values._version == self.version  # noqa: SLF001
+        return is_known and _places(values, bias) == self.places
+
+
+def _places(values: Tensor, bias: Tensor | None) -> tuple[int, int]:
+    return values.data_ptr(), 0 if bias is None else bias.data_ptr()
+
+
+class Frozen:
+    """A packed copy of the weights for each form in which few samples want them, made by the first that do."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.held: dict[Pack, tuple[Packed, Source]] = {}
+        self.ready: dict[int, Ready] = {}
+
+    def outdate(self) -> None:
+        """Have the copies made anew from the next weights: optimizers of one kernel change weights without counting it."""
+        self.ready = {}
+        self.held = {pack: (packed, source.outdated()) for pack, (packed, source) in self.held.items()}
+
+    def product(self, structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return x [batch, in] times the matrix that holds `values` [nnz] transposed, plus bias [out]: [batch, out]."""
+        pack = form_for(structure.rows, structure.columns, len(values), values.dtype, len(x))
+        assert pack is not None
+        now = Source.of(structure.indices, values.detach())
+        packed, source = self.held.pop(pack, (None, None))
+        if packed is None or source is None or not source.has_values_of(now):
+            self.ready = {}
+            if packed is not None and source is not None and source.has_structure_of(now):
+                packed.refill(values)
+            else:
+                packed = pack(structure, values)
+                self.held = {other: one for other, one in self.held.items() if one[1].has_structure_of(now)}
+        self.held[pack] = packed, now  # the last
+        if bias is None or packed.room(1).shape[1] == len(bias):  # else the kernel is given a longer copy of the bias
+            self.ready[len(x)] = Ready(packed, values, bias, x)
+        return product(packed, x, bias)
+
+    def again(self, parameters: Mapping[str, Tensor | None], x: Tensor) -> Tensor | None:
+        """Return what `product` does for a layer's own parameters where nothing has changed since its last call, or None."""
+        ready = self.ready.get(len(x))
+        return None if ready is None else ready.product(parameters.get("values"), parameters.get("bias"), x)
+
+    def copied(self, before: Source, now: Source) -> "Frozen":
+        """Return copies for a copy of the layer, of whose weights `now` says what `before` says of this one's."""
+        other = Frozen()
+        for pack, (packed, source) in self.held.items():
+            if source.has_values_of(before):  # nothing else of it is ever written to
+                other.held[pack] = packed._replace(values=packed.values.clone()), now
+        return other
+
+    @property
+    def bytes_read(self) -> int | None:
+        """The bytes of weights and structure that a product reads of the copy used last; None where there is none."""
+        return next(reversed(self.held.values()))[0].bytes_read if self.held else None

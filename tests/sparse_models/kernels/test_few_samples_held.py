@@ -1,0 +1,139 @@
+"""Layers that hold packed copies of their weights for few samples: whatever changes weights, bias or mask, they follow."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.utils import prune
+
+from sparse_models.errors import InputError
+from sparse_models.kernels.cpu._arithmetic import name_of
+from sparse_models.kernels.cpu.few import bitmap, frozen, sliced
+from sparse_models.layers.tiled import Tiled
+from sparse_models.masks import random_mask
+from sparse_models.training import OPTIMIZERS
+from sparse_models.updates import move_mask
+from tests.helpers.kernel_checks import close
+from tests.sparse_models.kernels.test_few_samples import DTYPES, agrees
+from tests.strategies import generator, normal
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+LAYER_DTYPES = [dtype for dtype in DTYPES if name_of(dtype) in Tiled.dtypes_on("cpu")]
+
+
+def multiplied(layer: Tiled, x: Tensor) -> Tensor:
+    return x.double() @ layer.to_dense().double().t() + (0 if layer.bias is None else layer.bias.detach().double())
+
+
+BATCHES = [1, 2, 8]  # of them, one is taken by slices, the others by a bitmap where there is one
+FEW = [
+    (batch, dtype) for batch in BATCHES for dtype in [torch.float32, torch.float64] if batch == 1 or bitmap.is_possible(dtype)
+]
+each_few = pytest.mark.parametrize(("batch", "dtype"), FEW, ids=str)
+
+
+def layer_and_samples(bias: bool = True, batch: int = 1, dtype: torch.dtype = torch.float32) -> tuple[Tiled, Tensor]:
+    weight, x = normal(0, 20, 300, dtype=dtype), normal(1, batch, 300, dtype=dtype)
+    return Tiled(weight, random_mask((20, 300), 0.7, generator(0)), normal(2, 20, dtype=dtype) if bias else None).eval(), x
+
+
+def holds(layer: Tiled, x: Tensor) -> None:
+    """See that the layer gives what it holds, by its kernel for so many samples, twice and both times anew."""
+    with torch.no_grad():
+        first, second = layer(x), layer(x)
+    agrees(first, multiplied(layer, x), x.dtype)
+    assert torch.equal(first, second)
+    assert first.data_ptr() != second.data_ptr()
+    assert isinstance(layer.frozen, frozen.Frozen)
+    assert len(x) in layer.frozen.ready
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@each_few
+def test_a_layer_follows_its_weights_its_bias_and_its_mask(batch: int, dtype: torch.dtype, bias: bool) -> None:
+    layer, x = layer_and_samples(bias, batch, dtype)
+    holds(layer, x)
+    with torch.no_grad():
+        layer.values.mul_(2)
+        holds(layer, x)
+        layer.values = torch.nn.Parameter(layer.values * 3)
+        holds(layer, x)
+        if layer.bias is not None:
+            layer.bias.add_(1)
+            holds(layer, x)
+            layer.bias = torch.nn.Parameter(layer.bias * 3)
+            holds(layer, x)
+    for number, in_place in enumerate([False, True]):
+        move_mask(layer, random_mask((20, 300), 0.7, generator(number + 1)), in_place=in_place)
+        holds(layer, x)
+    move_mask(layer, random_mask((20, 300), 0.5, generator(3)))
+    holds(layer, x)
+    holds(layer, 2 * x)
+    layer.load_state_dict(layer_and_samples(bias, batch, dtype)[0].state_dict())
+    holds(layer, x)
+    holds(copy.deepcopy(layer), x)
+    holds(layer.float(), x.float())
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_in_eval_mode_is_seen_though_optimizers_of_one_kernel_count_no_change(optimizer: str, batch: int) -> None:
+    layer, x = layer_and_samples(batch=batch)
+    holds(layer, x)
+    chosen = OPTIMIZERS[optimizer](layer.parameters(), lr=0.1)
+    for learned in (1, 3):
+        layer(x[:1].expand(learned, -1)).sum().backward()
+        chosen.step()
+        holds(layer, x)
+
+
+def test_copies_for_one_sample_and_for_more_both_follow_the_weights() -> None:
+    layer, x = layer_and_samples(batch=3)
+    for _ in range(2):
+        for samples in (x, x[:1], x):
+            holds(layer, samples)
+        with torch.no_grad():
+            layer.values.mul_(2)
+    move_mask(layer, random_mask((20, 300), 0.7, generator(1)))
+    for samples in (x[:1], x):
+        holds(layer, samples)
+
+
+def test_what_is_not_as_it_was_is_looked_up_again() -> None:
+    layer, x = layer_and_samples(bias=False)
+    holds(layer, x)
+    with torch.no_grad():
+        close(layer(x.repeat(9, 1))[1:2], layer(x))
+        assert layer(x[:0]).shape == (0, 20)
+        with pytest.raises(InputError, match="expected an input of"):
+            layer(x.double())
+        close(layer(x.t().repeat(1, 2).t()[:1]), layer(x))
+        wide = torch.cat([x, x], 1)[:, ::2]
+        agrees(layer(wide), multiplied(layer, wide), x.dtype)
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        holds(layer, x)
+        assert isinstance(layer.frozen, frozen.Frozen)
+        assert layer.frozen.ready[1].team == 1
+        torch.set_num_threads(before)
+        prune.custom_from_mask(layer, "values", torch.arange(layer.nnz) % 2)
+        close(layer(x), x @ layer.unpack(layer.values).t())
+
+
+def test_a_bias_that_lies_where_the_layers_own_does_is_not_taken_for_it() -> None:
+    layer, x = layer_and_samples()
+    holds(layer, x)
+    assert layer.bias is not None
+    with torch.no_grad(), pytest.raises(InputError, match="a bias of shape"):
+        functional_call(layer, {"bias": layer.bias.detach()[:1].expand(20)}, (x,))
+
+
+def test_a_layer_counts_the_bytes_that_its_last_product_read() -> None:
+    layer, x = layer_and_samples()
+    before = layer.weight_bytes
+    with torch.no_grad():
+        layer(x)
+    structure = layer.structures[0]
+    assert layer.weight_bytes == sliced.pack(structure, layer.values).bytes_read != before

@@ -1,0 +1,88 @@
+"""Variants of our own kernels are measured before anything is timed, and all processes of a run are given the same."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.cases import Case
+from bench.engine.jobs import Effort, Job
+from bench.engine.pairing import Racer
+from bench.engine.processes import Means, fork_server_for, measure_all
+from bench.engine.tuning import Tuned, tuned
+from bench.works.tuning import as_tuned, has_variants
+from sparse_models.kernels import kept_choices
+from sparse_models.kernels.choice import variant_for
+from sparse_models.kernels.variant import Choice, Variant
+from tests.engine.test_processes import fine
+from tests.helpers.in_process import run
+
+CASE = Case("step", "sparse", "tiled", "static", "64x32b16", 0.5, "cpu", "float32", 1)
+DEFAULT, OTHER = Variant(8, 4, 16, 1), Variant(2, 8, 16, 1)
+
+
+def looked_up(case: Case, race: Racer) -> dict[str, Any]:
+    """Say which variant is used for a class that is held, and for one that is not: none is measured."""
+
+    def call(_: Variant) -> None:
+        raise AssertionError
+
+    names = ("product", "unknown")
+    used = [variant_for((name, (64, 32), 16, 1024, torch.float32), lambda: [DEFAULT, OTHER], call) for name in names]
+    return fine(case, race) | {"used": used}
+
+
+def test_what_is_measured_is_kept_and_given_to_every_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SPARSE_MODELS_VARIANT")
+    monkeypatch.setenv("SPARSE_MODELS_CACHE", str(tmp_path))
+    jobs = [Job("looked_up", __name__, "looked_up", CASE)]
+    with closing(fork_server_for(jobs)) as fork_server:
+        first = tuned(jobs, fork_server)
+        assert first is not None
+        told = {name.partition(",")[0] for name in first.choices}
+        if first.measured:  # else something else kept the machine busy
+            assert told <= {"product 64x32b16", "product 32x64b16", "sampled 64x32b16"}
+            again = tuned(jobs, fork_server)
+            assert again is not None
+            assert not set(again.measured) & set(first.choices)
+        held = {"product 64x32b16, 1/2 kept, float32, 1 thread": Choice(OTHER, {DEFAULT: 1.0, OTHER: 0.5}, 0.1).plain()}
+        results = measure_all(jobs, Effort(2, 1e9, 60.0), Means(fork_server, choices=held))
+    outcome = results.outcomes["looked_up"]
+    assert outcome.failure is None
+    assert outcome.facts["used"] == [list(OTHER), list(DEFAULT)]
+    assert len(outcome.processes) == 2
+
+
+def test_what_is_fixed_is_not_measured_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSE_MODELS_VARIANT", "vectors=4")
+    jobs = [Job("looked_up", __name__, "looked_up", CASE)]
+    with closing(fork_server_for(jobs)) as fork_server:
+        found = tuned(jobs, fork_server)
+        assert found == Tuned(asked="vectors=4")
+        assert found.facts == {"asked": "vectors=4", "chosen": {}, "measured_seconds": 0}
+        assert str(found) == "kernels: the variant is fixed (SPARSE_MODELS_VARIANT=vectors=4)"
+        assert tuned([job._replace(case=job.case._replace(layer="csr")) for job in jobs], fork_server) is None
+
+
+def test_a_run_says_which_variants_it_used() -> None:
+    choices = {name: Choice(OTHER, {DEFAULT: 1.0, OTHER: 0.5}, 0.25).plain() for name in ("one", "other")}
+    found = Tuned(choices, ["one"])
+    assert str(found) == "kernels: a variant for each of 2 classes of shapes: 1 measured now in 0.2 s, 1 known from before"
+    assert found.facts["chosen"] == dict.fromkeys(("one", "other"), str(OTHER))
+
+
+def test_cases_that_need_the_same_variants_are_one() -> None:
+    trainings = [CASE._replace(op="train", data="digits", protocol="tuned", seed=seed, update="rigl") for seed in range(3)]
+    assert {as_tuned(case) for case in trainings} == {as_tuned(CASE._replace(op="training_step"))}
+    others = (CASE, CASE._replace(layer="csr"), CASE._replace(device="cuda"))
+    assert [has_variants(case) for case in others] == [True, False, False]
+
+
+def test_where_nothing_is_timed_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SPARSE_MODELS_VARIANT")
+    monkeypatch.setattr(kept_choices, "cache_folder", lambda: tmp_path)
+    small = ["--op", "forward", "--layer", "tiled", "--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1"]
+    assert run(*small, "--benchmark-disable", "-q", "-p", "no:unraisableexception").returncode == 0
+    assert not [*tmp_path.iterdir()]
