@@ -5,12 +5,14 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch._C import _is_tracing  # torch.jit.is_tracing without a look at TorchScript, which takes as long again
+from torch.compiler import is_compiling
 
 from sparse_models.asynchronous import is_captured, refill
 from sparse_models.errors import InputError
 from sparse_models.kernels.link import Link
 from sparse_models.layers._checks import check_mask, check_weight
+from sparse_models.linear import Convertible
 from sparse_models.masks import UNSTRUCTURED, Pattern
 from sparse_models.table import Table
 
@@ -25,7 +27,7 @@ class MultiplyAdds(NamedTuple):
     weight_gradient: int
 
 
-class SparseLinear(nn.Module):
+class SparseLinear(Convertible):
     """A linear layer of which only the weights under a mask exist.
 
     A layer is a subclass in a file of its own with `@register_layer(name)` and four methods: `index`, `pack`, `unpack`
@@ -49,7 +51,6 @@ class SparseLinear(nn.Module):
     # What is missing for a device that the layer would run on, with what to install.
     absent: ClassVar[Mapping[str, str]] = {}
 
-    values: nn.Parameter  # the stored weights, in whatever shape the layer likes
     _nnz_as_set: int | None = None
 
     def __init__(self, weight: Tensor, mask: Tensor, bias: Tensor | None = None) -> None:
@@ -98,11 +99,9 @@ class SparseLinear(nn.Module):
         """Return x (W * M)^T + b [batch, out] for x [batch, in]."""
         raise NotImplementedError
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether a hook, its own or one of all modules, waits for the layer to be called."""
-        own = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks, self._backward_pre_hooks)
-        return any(own) or bool(_has_any_global_hook())
+    def traced_product(self, x: Tensor) -> Tensor:
+        """Return what `product` does for x [batch, in] while it is traced; override where that cannot be looked into."""
+        return self.product(x)
 
     @classmethod
     def chain_cross_entropy(cls, layers: Sequence["SparseLinear"], x: Tensor, labels: Tensor) -> Tensor | None:  # noqa: ARG003
@@ -163,10 +162,12 @@ class SparseLinear(nn.Module):
         return None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's output [batch, out] for x [batch, in], in any strides."""
-        if x.dim() != 2 or x.shape[1] != self.in_features:
-            raise InputError(f"expected an input of shape [batch, {self.in_features}], got {list(x.shape)}; reshape it")
-        return self.product(x)
+        """Return the layer's output [..., out] for x [..., in], in any strides; raises InputError for another last size."""
+        if x.dim() == 2 and x.shape[1] == self.in_features:
+            return self.traced_product(x) if is_compiling() or _is_tracing() else self.product(x)
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            raise InputError(f"expected an input of shape [..., {self.in_features}], got {list(x.shape)}; reshape it")
+        return self.forward(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
 
     def to_dense(self) -> Tensor:
         """Return the weight [out, in] with exact zeros outside the mask."""
@@ -200,6 +201,10 @@ class SparseLinear(nn.Module):
                 raise InputError(
                     f"expected a mask of {before} weights to move to in place, got one of {nnz}; do without in_place"
                 )
+        if "values" not in self._parameters:
+            raise InputError(
+                "expected values as the layer made them, got others in their place (parametrized or pruned); undo it"
+            )
         self._nnz_as_set = nnz
         held = dict(self._buffers)
         values, *moved = self.repack(mask, [self.values.detach(), *moments])

@@ -69,7 +69,7 @@ class Compact(SparseLinear):
         if len(self.rows) == self.out_features:
             return kept
         empty = kept.new_zeros(self.out_features) if self.bias is None else self.bias
-        return empty.expand(len(kept), -1).index_copy(1, self.rows, kept)
+        return empty.expand(kept.shape[0], -1).index_copy(1, self.rows, kept)
 
     @classmethod
     def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:

@@ -15,6 +15,13 @@ class Csr(CsrBothWays):
     Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output.
     """
 
+    def product(self, x: Tensor) -> Tensor:
+        """Return x W^T + b [batch, out], feature-major; under autocast in the weights' dtype, as torch.sparse has no other."""
+        if not torch.is_autocast_enabled(x.device.type):
+            return super().product(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().product(x.to(self.values.dtype))
+
     @staticmethod
     def multiply(structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch]."""

@@ -22,11 +22,13 @@ def dense_gradients(layers: Iterable[SparseLinear]) -> Iterator[dict[SparseLinea
     gradients: dict[SparseLinear, Tensor] = {}
 
     def watch(layer: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        x = inputs[0].detach()
+        x = torch.atleast_2d(inputs[0].detach())
 
         def collect(grad: Tensor) -> None:
             assert isinstance(layer, SparseLinear)
-            gradients[layer] = gradients.get(layer, 0) + grad.t() @ x  # [out, batch] @ [batch, in]
+            gradients[layer] = gradients.get(layer, 0) + torch.atleast_2d(grad).flatten(0, -2).t() @ x.flatten(
+                0, -2
+            )  # [out, batch] @ [batch, in]
 
         if output.requires_grad:
             output.register_hook(collect)

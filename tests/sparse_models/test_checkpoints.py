@@ -3,6 +3,7 @@
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,8 +28,8 @@ def model_of(layer: str, rule: str) -> MLP:
     return sparse_mlp(drawn, layer, 0.7, generator(2), update=UPDATES[rule], samples=(DATA.inputs, DATA.labels))
 
 
-def losses(model: MLP, rule: str, path: Path | None, stop: int | None = None, **changed: object) -> list[torch.Tensor]:
-    settings = SETTINGS._replace(**changed)  # type: ignore[arg-type]
+def losses(model: MLP, rule: str, path: Path | None, stop: int | None = None, **changed: Any) -> list[torch.Tensor]:
+    settings = SETTINGS._replace(**changed)
     return list(islice(train(model, DATA, settings, SEED, UPDATES[rule], checkpoint=path), stop))
 
 
@@ -45,12 +46,12 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     resumed = model_of(after, rule)
     found = losses(resumed, rule, path, optimizer=optimizer)
     assert len(found) == SETTINGS.epochs
-    exact = {"rtol": 0.0, "atol": 0.0 if before == after else 1e-12}
-    torch.testing.assert_close(torch.cat(found), torch.cat(expected), **exact)
+    within = 0.0 if before == after else 1e-12
+    torch.testing.assert_close(torch.cat(found), torch.cat(expected), rtol=0, atol=within)
     for one, other in zip(resumed, straight, strict=True):
         assert torch.equal(one.mask, other.mask)
-        torch.testing.assert_close(one.to_dense(), other.to_dense(), **exact)
-        torch.testing.assert_close(one.bias, other.bias, **exact)
+        torch.testing.assert_close(one.to_dense(), other.to_dense(), rtol=0, atol=within)
+        torch.testing.assert_close(one.bias, other.bias, rtol=0, atol=within)
     assert [file.name for file in tmp_path.iterdir()] == ["training.pt"]
 
 
@@ -63,7 +64,7 @@ def test_a_dense_training_and_one_at_its_end_are_resumed_too(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("changed", [{"epochs": 7}, {"batch": 9}, {"learning_rate": 0.1}, {"optimizer": "sgd"}], ids=str)
-def test_another_trainings_file_is_refused(changed: dict[str, object], tmp_path: Path) -> None:
+def test_another_trainings_file_is_refused(changed: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "training.pt"
     losses(model_of("csr", "set"), "set", path, 1)
     for rule, different in (("set", changed), ("rigl", {})):

@@ -142,7 +142,7 @@ def unusual() -> dict[str, tuple[Tensor, Tensor]]:
         "a label too large": (x, labels + 1),
         "a label below 0": (x, labels - 1),
         "labels of another kind": (x, labels.float()),
-        "dimensions": (x[0], labels[0]),
+        "dimensions": (x[None], labels[None]),
     }
 
 
@@ -167,7 +167,7 @@ def test_what_layer_by_layer_takes_the_fused_step_takes_too() -> None:
 
 def test_layers_that_do_not_fit_are_refused_as_layer_by_layer() -> None:
     first, second = (next(iter(sparse_mlp(draw(sizes), "tiled", 0.5))) for sizes in ((6, 8), (7, 4)))
-    with pytest.raises(InputError, match=r"expected an input of shape \[batch, 7\], got \[5, 8\]"):
+    with pytest.raises(InputError, match=r"expected an input of shape \[..., 7\], got \[5, 8\]"):
         MLP([first, second]).cross_entropy(torch.randn(5, 6, dtype=torch.float64), torch.zeros(5, dtype=torch.int64))
 
 

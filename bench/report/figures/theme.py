@@ -15,8 +15,10 @@ SERIES = {
     "#444444": "#c8c8c8", "#1f8fae": "#8fe3f5",
 }  # fmt: skip
 # From dark to light, so that neighbours in a stack differ in grey as well.
-PARTS = {"#12355b": "#9ec9f5", "#0064a4": "#5ab4f0", "#4a9a8f": "#3f8f83", "#b3b36b": "#8a8a45", "#d9b38c": "#5f5240",
-         "#e4e4e4": "#333333"}  # fmt: skip
+PARTS = {
+    "#12355b": "#cfe4fb", "#0b66ad": "#7fbdf2", "#3f978b": "#45a08f", "#b0ae58": "#80803a", "#e3c6a0": "#68503a",
+    "#f4f4f4": "#3a3a3a",
+}  # fmt: skip
 DARK = {**SERIES, **PARTS, INK: "#ececec", QUIET: "#b4b4b4", RULE: "#9a9a9a", GRID: "#3b3b3b", PAPER: "#161616"}
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 3])

@@ -147,8 +147,8 @@ def _plan(sizes: Sizes, batch: int, dtype: str, variant: Variant, tiles_per_part
     parts = min(max(1, tiles // tiles_per_part), TASKS_PER_THREAD * variant.threads) if tiles_per_part else tiles
     form, row_bytes = CsrForm.of(sizes, chunks, variant), chunks * variant.vector_bytes
     blocks, team = row_blocks(sizes.rows, parts, variant.threads)
-    if not form.is_whole:
-        blocks = max(blocks, sizes.rows * row_bytes // KEPT_BYTES)
+    if not (form.is_whole or tiles_per_part):  # so many blocks more as leave every thread as much to do
+        blocks = max(blocks, min(sizes.rows, -(-sizes.rows * row_bytes // (KEPT_BYTES * team)) * team))
     panel_bytes = panel_columns(sizes, chunks, variant) * row_bytes
     # For each thread a tile of a panel's columns, and one of its rows' sums between panels, with room to begin at a cache line.
     own_bytes = panel_bytes + (0 if form.is_whole or tiles_per_part else -(-sizes.rows // blocks) * row_bytes) + CACHE_LINE

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparse_models.kernels.structure import AnyStructure, Structure
+from sparse_models.layers._feature_major import as_operator
 from sparse_models.layers._feature_major.csr_storage import CsrStorage
 
 
@@ -77,6 +78,10 @@ class CsrBothWays(CsrStorage):
             return self.multiply(rows, self.own("values"), self.turned(x), self.own("bias")).t()
         result: Tensor = _Product.apply(x, self.values, self.bias, type(self), rows, columns, self.transposition)  # type: ignore[no-untyped-call]
         return result
+
+    def traced_product(self, x: Tensor) -> Tensor:
+        """Return what `product` does as one operator; on a GPU, whose kernels are others, PyTorch looks into it."""
+        return as_operator.linear(self, x) if x.device.type == "cpu" else self.product(x)
 
 
 class _Product(torch.autograd.Function):

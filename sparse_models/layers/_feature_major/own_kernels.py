@@ -65,8 +65,12 @@ class OwnKernels(CsrBothWays):
         if self.takes(x):
             return self.multiplied(x)
         name, values, bias = type(self).__name__, self.own("values"), self.own("bias")
+        if x.dtype != values.dtype and x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+            return self.product(x.to(values.dtype))  # as autocast does with what runs in float32 alone
         if x.dtype != values.dtype or x.device != values.device or not self.has_kernels_for(x):
             able = "; ".join(f"{' or '.join(self.dtypes_on(device))} on {device}" for device in self.devices)
+            if (x.dtype, x.device) == (values.dtype, values.device):
+                raise InputError(f"{name}: expected weights and an input of {able}, got {x.dtype} on {x.device}; convert both")
             raise InputError(
                 f"{name}: expected an input of {able}, as the weights are ({values.dtype} on "
                 f"{values.device}), got {x.dtype} on {x.device}; convert it"

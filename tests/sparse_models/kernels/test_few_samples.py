@@ -1,5 +1,7 @@
 """The kernels for few samples against their plain definition, with every access to memory watched, and their packed copies."""
 
+import itertools
+import platform
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -146,15 +148,19 @@ def test_a_form_is_chosen_for_what_it_takes(rows: int, columns: int, dtype: torc
     assert frozen.form_for(rows, columns, 0, dtype, batch) is None
 
 
-def test_without_the_instructions_there_is_no_bitmap_and_16_bit_is_computed_by_shifts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a processor with AVX2 alone: what is compiled for it holds no instruction that it lacks, and gives the same."""
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="features of x86")
+@pytest.mark.parametrize("lacking", ["avx512", "avx512bf16"])
+def test_without_instructions_there_is_another_way(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    """What is compiled for AVX2 alone, or for AVX-512 without bfloat16, asks for nothing that it lacks, and gives the same."""
     own = _compile.machine()
-    features = ",".join(one for one in own.features.split(",") if "avx512" not in one and "avx10" not in one)
-    narrow = own._replace(name="haswell", features=features, vector_bytes=min(32, own.vector_bytes))
-    monkeypatch.setattr(_compile, "machine", lambda: narrow)
+    features = ",".join(one for one in own.features.split(",") if lacking not in one and "avx10" not in one)
+    widest = min(32, own.vector_bytes) if lacking == "avx512" else own.vector_bytes
+    monkeypatch.setattr(_compile, "machine", lambda: own._replace(name="haswell", features=features, vector_bytes=widest))
     forget_kernels()
-    for dtype in DTYPES:
-        assert not bitmap.is_possible(dtype)
+    for form, dtype in itertools.product(FORMS, DTYPES):
+        if form is bitmap and not bitmap.is_possible(dtype):
+            continue
+        assert form is sliced or lacking != "avx512"
         structure, values, x, bias = problem(0, 40, 500, 0.2, dtype, is_even=False)
-        agrees(frozen.product(sliced.pack(structure, values), x, bias), define_product(structure, values, x, bias), dtype)
+        agrees(frozen.product(form.pack(structure, values), x, bias), define_product(structure, values, x, bias), dtype)
     forget_kernels()

@@ -106,22 +106,35 @@ def _panel(x_dtype: torch.dtype) -> int:
 
 def pack(structure: Structure, values: Tensor) -> Bitmap:
     """Return the matrix that holds `values` [nnz] as bits and values; each row's columns must be in order."""
-    rows, words = -(-structure.rows // PAIR) * PAIR, -(-structure.columns // WORD)
+    rows, words, nnz = -(-structure.rows // PAIR) * PAIR, -(-structure.columns // WORD), len(values)
     row = torch.repeat_interleave(torch.arange(structure.rows), structure.pointers.diff())
-    column, widest = structure.indices.long(), _panel(values.dtype if _has_dot(values.dtype) else torch.float32)
-    word = column // WORD
+    kept = torch.zeros(rows * words * WORD, dtype=torch.uint8)
+    kept[torch.add(structure.indices, row, alpha=words * WORD)] = 1
+    powers = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8)
+    place = _places(rows, words, _panel(values.dtype if _has_dot(values.dtype) else torch.float32))
+    bits = torch.empty(rows * words, dtype=torch.int64)
+    bits[place] = (kept.view(-1, 8) * powers).sum(1, dtype=torch.uint8).view(torch.int64)
+    # The values of a word follow one another before and after, so that each is moved as far as its word.
+    counts = kept.view(-1, WORD).sum(1)
+    moved = torch.empty_like(counts)
+    moved[place] = counts
+    distance = (moved.cumsum(0) - moved)[place] - (counts.cumsum(0) - counts)
+    numbers = torch.arange(nnz, dtype=torch.int32)
+    sources = torch.empty_like(numbers)
+    sources[torch.repeat_interleave(distance, counts, output_size=nnz).add_(numbers)] = numbers
+    held = values.new_zeros(nnz + vector_bytes() // values.element_size())
+    packed = Bitmap(held, bits, structure.pointers[:-1:STRIP].int().contiguous(), sources, structure.rows, structure.columns)
+    packed.refill(values)
+    return packed
+
+
+def _places(rows: int, words: int, widest: int) -> Tensor:
+    """Return where each word of bits lies, the words numbered row by row, in panels at most `widest` words wide."""
+    row, word = torch.arange(rows)[:, None], torch.arange(words)
     strip, panel = row // STRIP, word // widest
     strip_rows, panel_words = (rows - strip * STRIP).clamp_(max=STRIP), (words - panel * widest).clamp_(max=widest)
     place = strip * STRIP * words + panel * widest * strip_rows + row % STRIP // PAIR * PAIR * panel_words
-    place += word % widest * PAIR + row % PAIR
-    order = torch.sort(place, stable=True).indices
-    bits = torch.zeros(rows * words, dtype=torch.int64)
-    bits.index_add_(0, place, torch.ones((), dtype=torch.int64) << column % WORD)
-    held = values.new_zeros(len(values) + vector_bytes() // values.element_size())
-    starts = structure.pointers[:-1:STRIP].int().contiguous()
-    packed = Bitmap(held, bits, starts, order.int(), structure.rows, structure.columns)
-    packed.refill(values)
-    return packed
+    return (place + word % widest * PAIR + row % PAIR).view(-1)
 
 
 class _Kernel:

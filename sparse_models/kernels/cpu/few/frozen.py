@@ -54,16 +54,21 @@ def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) 
     if not 0 < batch <= LARGEST_BATCH or nnz == 0:
         return None
     least, each = DENSITIES[dtype.itemsize == 2, batch == 1]
-    enough = (least + each * batch) / (2 if rows * columns >= LARGE else 1)
+    enough = (least + each * batch) / (SPARSER if rows * columns >= LARGE else 1)
     if bitmap.is_possible(dtype) and nnz >= enough * rows * columns:
         return bitmap.pack
     return sliced.pack if batch == 1 and columns >= sliced.window(dtype) else None
 
 
 # From which density on a bitmap is faster, and how much more it is for each sample: in 16 bit or not, of one sample or more.
-# Of weights that caches do not hold, where bytes count, half of it. Measured on 2 cores of a Zen 5 server.
-DENSITIES = {(False, True): (0.5, 0.0), (False, False): (0.08, 0.017), (True, True): (0.36, 0.0), (True, False): (0.03, 0.008)}
-LARGE = 2**23  # weights
+# Of weights that caches do not hold, where bytes count, it is lower. Measured on 2 cores of a Zen 5 server.
+DENSITIES = {
+    (False, True): (0.34, 0.0),
+    (False, False): (0.08, 0.0145),
+    (True, True): (0.34, 0.0),
+    (True, False): (0.0, 0.0),  # what takes any number of samples would make float32 of all weights first
+}
+LARGE, SPARSER = 2**23, 1.8  # weights, and how many times lower
 
 
 def product(packed: Packed, x: Tensor, bias: Tensor | None = None, team: int | None = None) -> Tensor:

@@ -1,0 +1,154 @@
+"""An nn.Linear in, what a sparse layer is built from out; and what such a layer cannot take over, refused by name."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.utils import parametrize, prune
+
+from sparse_models.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_hooks",
+    "_backward_pre_hooks",
+    "_backward_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
+class Convertible(nn.Module):
+    """What every sparse layer is made from, and made into: an nn.Linear."""
+
+    values: nn.Parameter  # the stored weights, in whatever shape the layer likes
+    bias: nn.Parameter | None
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, mask: Tensor | None = None) -> "Self":
+        """Build from a copy of an nn.Linear and a mask [out, in], bool or of zeros and ones; None keeps all.
+
+        One pruned by `torch.nn.utils.prune` brings its mask. Device, dtype, mode and what is frozen stay. Raises InputError for
+        hooks, parametrizations and subclasses that do something else, and as the constructor does.
+        """
+        check_plain(linear, nn.Linear)
+        check_movable(linear)
+        weight, bias = parameter_of(linear), linear.bias
+        layer = cls(weight, mask_of(linear, mask), bias)
+        layer.values.requires_grad_(weight.requires_grad)
+        if bias is not None and layer.bias is not None:
+            layer.bias.requires_grad_(bias.requires_grad)
+        return layer.train(linear.training)
+
+    def to_linear(self) -> nn.Linear:
+        """Return an nn.Linear with a copy of the weights [out, in], 0 outside the mask; raises InputError for hooks."""
+        check_movable(self)
+        bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone(), self.bias.requires_grad)
+        return as_linear(nn.Parameter(self.to_dense(), self.values.requires_grad), bias).train(self.training)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a hook, its own or one of all modules, waits for the layer to be called."""
+        own = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks, self._backward_pre_hooks)
+        return any(own) or bool(_has_any_global_hook())
+
+    def to_dense(self) -> Tensor:
+        """Return the weight [out, in] with exact zeros outside the mask."""
+        raise NotImplementedError
+
+
+def check_plain(module: nn.Module, plain: type[nn.Module]) -> None:
+    """Raise InputError unless a module is one of a class, or of a subclass that does no more in its forward pass."""
+    if not isinstance(module, plain) or type(module).forward is not plain.forward:
+        raise InputError(
+            f"expected nn.{plain.__name__}, got {type(module).__name__}, which may do something else; take another"
+        )
+
+
+def check_movable(module: nn.Module) -> None:
+    """Raise InputError for parametrizations, hooks and weights to be, which cannot be taken over.
+
+    The hook of `torch.nn.utils.prune` on the weight is one that may be there.
+    """
+    if parametrize.is_parametrized(module):
+        raise InputError(
+            f"expected a module without parametrizations, got some of {', '.join(module.parametrizations)}; "  # type: ignore[arg-type]
+            "call torch.nn.utils.parametrize.remove_parametrizations first"
+        )
+    for parameter in module.parameters(recurse=False):
+        if nn.parameter.is_lazy(parameter):
+            raise InputError(
+                f"expected weights, got {type(module).__name__} that has none yet; call the model once with an example first"
+            )
+    for hook in hooks(module):
+        if not isinstance(hook, prune.BasePruningMethod):
+            called = getattr(hook, "__qualname__", type(hook).__qualname__)
+            raise InputError(
+                f"expected a module without hooks, got hook {called!r}; remove it, and register it on what is made"
+            )
+        if hook._tensor_name != "weight":  # noqa: SLF001  # torch has no public name for it
+            raise InputError(
+                f"expected pruning of the weight alone, got {hook._tensor_name!r} pruned; call prune.remove on it"  # noqa: SLF001
+            )
+
+
+def hooks(module: nn.Module) -> Iterator[object]:
+    """Yield what waits for a module to be called, saved or loaded."""
+    for held in HOOKS:
+        yield from getattr(module, held).values()
+
+
+def parameter_of(module: nn.Module) -> nn.Parameter:
+    """Return the parameter that a module's weight is, or is made from where `torch.nn.utils.prune` pruned it."""
+    own: nn.Parameter = module.get_parameter("weight_orig" if "weight_orig" in module._parameters else "weight")  # noqa: SLF001
+    return own
+
+
+def pruned_mask(module: nn.Module) -> Tensor | None:
+    """Return the mask of zeros and ones [of the weight's shape] that `torch.nn.utils.prune` left, None where it did not."""
+    return module._buffers.get("weight_mask")  # noqa: SLF001
+
+
+def bool_mask(mask: Tensor, weight: Tensor) -> Tensor:
+    """Return a bool mask, or one of zeros and ones of any dtype, as bool on the weight's device [of the weight's shape].
+
+    Raises InputError for another shape and for other numbers.
+    """
+    if mask.shape != weight.shape:
+        raise InputError(
+            f"expected a mask of shape {list(weight.shape)}, as the weight has, got {list(mask.shape)}; take another"
+        )
+    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+        raise InputError(
+            "expected a mask of True and False, or of 1 and 0, got other numbers; compare a score with a threshold"
+        )
+    return mask.to(weight.device) != 0
+
+
+def mask_of(module: nn.Module, mask: Tensor | None) -> Tensor:
+    """Return the mask of a module's weight [of its shape] as bool: the one given, or `torch.nn.utils.prune`'s, or all True."""
+    weight, pruned = parameter_of(module), pruned_mask(module)
+    if mask is not None and pruned is not None:
+        raise InputError(
+            "expected one mask, got one beside that of torch.nn.utils.prune; call torch.nn.utils.prune.remove first"
+        )
+    if mask is None and pruned is None:
+        return torch.ones_like(weight, dtype=torch.bool)
+    return bool_mask(mask if pruned is None else pruned, weight)  # type: ignore[arg-type]
+
+
+def as_linear(weight: nn.Parameter, bias: Tensor | None) -> nn.Linear:
+    """Return an nn.Linear that holds weight [out, in] and bias [out] or None, in their dtype and on their device."""
+    outputs, inputs = weight.shape
+    linear = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
+    linear.weight = weight
+    if bias is not None:
+        linear.bias = bias  # type: ignore[assignment]  # a parameter, which torch types as a tensor
+    return linear

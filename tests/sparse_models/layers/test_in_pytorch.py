@@ -1,0 +1,161 @@
+"""What else PyTorch does with a layer: trace, compile, export and pickle it, run it under autocast and in several threads."""
+
+import io
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+from sparse_models.layers import LAYERS, SparseLinear
+from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS, mask_for, normal, seeds, sizes, widest
+
+# PyTorch traces no creation of a sparse tensor, which that layer is there to show.
+TRACED = sorted(set(OWN_LAYERS) - {"csr_linear"})
+KERNELS = ["tiled", "block16", "csr"]
+
+
+def layer_of(name: str, outputs: int = 33, inputs: int = 300, seed: int = 0) -> SparseLinear:
+    dtype = widest(name) if name not in DEFAULT_LAYERS else torch.float32
+    weight, bias = (normal(seed + number, *shape, dtype=dtype) for number, shape in enumerate([(outputs, inputs), (outputs,)]))
+    return LAYERS[name](weight, mask_for(name, (outputs, inputs), 0.5, seed), bias)
+
+
+def like(layer: SparseLinear, *leading: int, seed: int = 9) -> Tensor:
+    return normal(seed, *leading, layer.in_features, dtype=layer.values.dtype)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.trace.* is deprecated", "ignore::torch.jit.TracerWarning"
+)  # of what it asks of a shape
+@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("grad", [True, False])
+def test_jit_trace_follows_other_inputs(name: str, grad: bool) -> None:
+    layer = layer_of(name).eval()
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(layer, (like(layer, 7, 3),))
+        torch.testing.assert_close(traced(like(layer, 2, 5, seed=1)), layer(like(layer, 2, 5, seed=1)))
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_an_exported_layer_is_saved_and_takes_other_batches(name: str) -> None:
+    layer, file = layer_of(name).eval(), io.BytesIO()
+    exported = torch.export.export(layer, (like(layer, 7),), dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)},))
+    torch.export.save(exported, file)
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    torch.testing.assert_close(loaded(like(layer, 9, seed=1)), layer(like(layer, 9, seed=1)))
+
+
+@settings(max_examples=20)
+@given(sizes, sizes, sizes, seeds)
+def test_the_operator_that_is_traced_does_what_the_layer_does(outputs: int, inputs: int, batch: int, seed: int) -> None:
+    for name in KERNELS:
+        layer = layer_of(name, outputs, inputs, seed)
+        x, y = (like(layer, batch, seed=seed).requires_grad_() for _ in range(2))
+        layer.product(x).square().sum().backward()
+        expected = [x.grad, layer.values.grad, layer.bias.grad]  # type: ignore[union-attr]
+        layer.zero_grad()
+        layer.traced_product(y).square().sum().backward()
+        torch.testing.assert_close([y.grad, layer.values.grad, layer.bias.grad], expected)  # type: ignore[union-attr]
+
+
+COMPILED = """
+import torch
+from tests.sparse_models.layers.test_in_pytorch import KERNELS, layer_of, like
+for name in KERNELS:
+    layer = layer_of(name)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    x, y = (like(layer, 7, 3).requires_grad_() for _ in range(2))
+    layer(x).square().sum().backward()
+    expected = layer.values.grad
+    layer.zero_grad()
+    compiled(y).square().sum().backward()
+    torch.testing.assert_close((y.grad, layer.values.grad), (x.grad, expected))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled.eval()(x), layer(x))
+"""
+
+
+def test_compile_sees_a_whole_graph_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own: compiling is off in this one."""
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", OWN_LAYERS)
+def test_a_pickled_layer_is_the_same(name: str) -> None:
+    layer = layer_of(name).eval()
+    with torch.no_grad():
+        expected = layer(like(layer, 1))
+        assert torch.equal(pickle.loads(pickle.dumps(layer))(like(layer, 1)), expected)  # noqa: S301  # our own
+
+
+@pytest.mark.parametrize("name", sorted(set(DEFAULT_LAYERS) - {"csr_linear"}))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("grad", [True, False])
+def test_under_autocast_a_layer_takes_what_the_one_before_gives(name: str, dtype: torch.dtype, grad: bool) -> None:
+    layer = layer_of(name)
+    for x in (like(layer, 7), like(layer, 7).to(dtype)):
+        expected = layer(x.float())
+        with torch.autocast("cpu", dtype=dtype), torch.set_grad_enabled(grad):
+            found = layer(x)
+        torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.5)
+        if grad:
+            found.float().sum().backward()
+            assert layer.values.grad is not None
+            assert layer.values.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", sorted(DEFAULT_LAYERS))
+def test_threads_may_infer_with_one_layer_at_once(name: str) -> None:
+    """Some with gradients on, which has `tiled` drop what it holds of a single sample, while others use it."""
+    layer, threads = layer_of(name).eval(), 4
+    inputs = [like(layer, batch, seed=seed) for seed, batch in enumerate([1, 1, 1, 5] * 2)]
+    expected = [layer(x).detach() for x in inputs]
+    start = Barrier(threads)
+
+    def infer(number: int) -> bool:
+        start.wait()
+        right = True
+        for step in range(200):
+            which = (number + step) % len(inputs)
+            with torch.set_grad_enabled(number == 0):
+                right = right and torch.allclose(layer(inputs[which]), expected[which], atol=1e-4)
+        return right
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert all(pool.map(infer, range(threads)))
+
+
+def test_what_a_single_sample_is_multiplied_by_is_looked_up_once() -> None:
+    """Another thread may take it away between two looks: here it does, each time."""
+    layer = layer_of("tiled").eval()
+    x = like(layer, 1)
+    with torch.no_grad():
+        expected = layer(x)
+
+    class Vanishing(type(layer.frozen)):  # type: ignore[misc]
+        looks = 0
+
+        @property
+        def ready(self) -> object:
+            self.looks += 1
+            return self.held_ready if self.looks % 2 else None
+
+        @ready.setter
+        def ready(self, new: object) -> None:
+            self.held_ready = new
+
+    frozen: Any = layer.frozen
+    ready = frozen.ready
+    frozen.__class__, frozen.held_ready = Vanishing, ready
+    with torch.no_grad():
+        assert torch.equal(layer(x), expected)
