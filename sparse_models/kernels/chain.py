@@ -10,9 +10,10 @@ from sparse_models.kernels.candidates import of_chain
 from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._arithmetic import name_of
-from sparse_models.kernels.cpu._pass import CHUNKS, Cut, default, tile_by_tile
+from sparse_models.kernels.cpu._pass import CHUNKS, default, tile_by_tile
 from sparse_models.kernels.cpu.blocks import products as blocks
 from sparse_models.kernels.cpu.chain import by_rows, by_tiles
+from sparse_models.kernels.cpu.chain._cut import Cut
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter
 from sparse_models.kernels.cpu.chain.rules import Rule

@@ -105,18 +105,12 @@ class SparseLinear(Convertible):
 
     @classmethod
     def chain_cross_entropy(cls, layers: Sequence["SparseLinear"], x: Tensor, labels: Tensor) -> Tensor | None:  # noqa: ARG003
-        """Return the mean cross-entropy of `layers` with ReLU between them, for x [batch, in] and labels [batch].
-
-        None says that there is no shorter way than layer by layer; a class with a fused kernel of its own overrides this.
-        """
+        """Return the mean cross-entropy of `layers` with ReLU between them; None without a shorter way than layer by layer."""
         return None
 
     @classmethod
     def chain_for_step(cls, layers: Sequence["SparseLinear"], x: Tensor) -> list[Link] | None:  # noqa: ARG003
-        """Return `layers`, with ReLU between them, as a CPU's kernel of a whole training step takes them for inputs like x.
-
-        None says that there is no such kernel.
-        """
+        """Return `layers` as a CPU's kernel of a whole training step takes them for inputs like x; None without one."""
         return None
 
     @classmethod

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.cpu._pass import Arguments, Form, end_of, layers_of
+from sparse_models.kernels.cpu._pass import end_of, layers_of
+from sparse_models.kernels.cpu.chain._cut import Arguments, Form
 from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter, Updated, table

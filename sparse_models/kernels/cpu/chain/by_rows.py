@@ -12,8 +12,9 @@ from typing import Any, cast
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._loss import cross_entropy
-from sparse_models.kernels.cpu._pass import Cut, Form, Layer, arguments_for, emit_input_gradient, emit_outputs, heights_of
+from sparse_models.kernels.cpu._pass import Layer, emit_input_gradient, emit_outputs
 from sparse_models.kernels.cpu._tile import emitter_for
+from sparse_models.kernels.cpu.chain._cut import Cut, Form, arguments_for, heights_of
 from sparse_models.kernels.cpu.chain._frame import Frame, ready_with, reordered
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter

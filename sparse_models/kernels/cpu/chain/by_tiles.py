@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
-from sparse_models.kernels.cpu._pass import Cut, Form, arguments_for, default, emit_pass, heights_of, rows_of
+from sparse_models.kernels.cpu._pass import default, emit_pass
 from sparse_models.kernels.cpu._tile import emitter_for
+from sparse_models.kernels.cpu.chain._cut import Cut, Form, arguments_for, heights_of, rows_of
 from sparse_models.kernels.cpu.chain._frame import Frame, ready_with, reordered
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter

@@ -15,9 +15,10 @@ from torch import Tensor
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE, TICKETS, Emitter
-from sparse_models.kernels.cpu._pass import Cut, Layer, emit_outputs
+from sparse_models.kernels.cpu._pass import Layer, emit_outputs
 from sparse_models.kernels.cpu._team import passed, run_on, threads_for
 from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias
+from sparse_models.kernels.cpu.chain._cut import Cut
 from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.chain.by_rows import default_of
 from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm

@@ -12,7 +12,7 @@ from sparse_models.fused_step import MOST_BATCHES
 from sparse_models.models import MLP, draw
 from sparse_models.training import OPTIMIZERS, FusedStep, optimizer_for
 from sparse_models.updates import move_mask
-from tests.helpers.trained_arms import BATCH, EVENTS, KEPT, RATE, SIZES, Arm, arms, same, samples
+from tests.sparse_models.fused.trained_arms import BATCH, EVENTS, KEPT, RATE, SIZES, Arm, arms, same, samples
 from tests.strategies import generator, mask_for, mlp_of, normal, seeds
 
 pytestmark = pytest.mark.usefixtures("poisoned")
