@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn import functional
 from sparse_models.checkpoints import Training, resume, save
 from sparse_models.data import Data, Split
 from sparse_models.errors import DivergedError, InputError
+from sparse_models.fused_step import HeldStep, hold, is_watched
 from sparse_models.models import MLP
 from sparse_models.mutation import Mutation, updates_due
 from sparse_models.updates import UPDATES, Update, dense_gradients
@@ -72,6 +73,38 @@ def training_step(
     return loss.detach()
 
 
+class FusedStep:
+    """`training_step` for one model and one optimizer, in one call of a kernel wherever layers and optimizer have one.
+
+    Forward, loss, backward and the optimizer's update are then one pass on the optimizer's own state, with the same losses and
+    weights but for rounding, so that steps of either kind may follow one another. It goes the plain way for an optimizer's
+    first step, other optimizers than Adam, AdamW and SGD with momentum, hooks, labels to be left out, a GPU, and whatever else
+    is unusual. The fused way leaves no gradients behind: `grad` is None after it.
+    """
+
+    def __init__(self, model: MLP, optimizer: torch.optim.Optimizer, *, fused: bool = True) -> None:
+        """Take steps of `optimizer` on `model`; without `fused` they go layer by layer."""
+        self.model, self.optimizer, self.fused = model, optimizer, fused
+        self._held: HeldStep | None = None
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Take one optimizer step on a batch and return its cross-entropy before the step, still on the device."""
+        loss = self.at_once(inputs, labels) if self.fused else None
+        return training_step(self.model, inputs, labels, self.optimizer, fused=self.fused) if loss is None else loss
+
+    def at_once(self, inputs: Tensor, labels: Tensor) -> Tensor | None:
+        """Do what a call does in one call of a kernel, or nothing at all and return None."""
+        held = self._held
+        if held is None or not held.is_current(self.model, self.optimizer):
+            held = self._held = hold(self.model, self.optimizer, inputs)
+        if held is None or not torch.is_grad_enabled() or is_watched(self.model, self.optimizer):
+            return None
+        return held.step(inputs, labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_held": None}  # found again where needed
+
+
 def train(
     model: MLP, data: Split, settings: Settings, seed: int, update: Update | None = None, *, checkpoint: Path | None = None
 ) -> Iterator[Tensor]:
@@ -91,6 +124,7 @@ def train(
     order = torch.Generator().manual_seed(seed + ORDER_STREAM)
     choice = torch.Generator(next(model.parameters()).device).manual_seed(seed + CHOICE_STREAM)
     due = updates_due(steps_of(len(data.labels), settings), settings.update_interval, update)
+    step = FusedStep(model, optimizer, fused=settings.fused)
     mutation = Mutation(model, update, due, optimizer, choice)
     arguments = f"{settings}, seed {seed}, {update.name}, {len(data.labels)} samples"
     training = Training(arguments, mutation, (order, choice), [])
@@ -101,13 +135,13 @@ def train(
         losses: list[Tensor] = []
         samples = torch.randperm(len(data.labels), generator=order).to(data.labels.device)
         batches = samples.split(settings.batch)
-        for step, batch in enumerate(batches, epoch * len(batches)):
-            with dense_gradients(mutation.watched(step)) as gradients:
-                losses.append(training_step(model, data.inputs[batch], data.labels[batch], optimizer, fused=settings.fused))
-            if due[step] is not None and not losses[-1].isfinite():
+        for number, batch in enumerate(batches, epoch * len(batches)):
+            with dense_gradients(mutation.watched(number)) as gradients:
+                losses.append(step(data.inputs[batch], data.labels[batch]))
+            if due[number] is not None and not losses[-1].isfinite():
                 loss, rate = float(losses[-1]), settings.learning_rate
                 raise DivergedError(f"expected a finite loss, got {loss}; lower the learning rate {rate:g}")
-            mutation.follow(step, gradients)
+            mutation.follow(number, gradients)
         training.losses.append(torch.stack(losses))
         if checkpoint is not None:
             save(checkpoint, training)

@@ -8,7 +8,7 @@ from torch import Tensor
 from bench.works.problems import as_layout, labels_of
 from sparse_models.models import MLP
 from sparse_models.testing import Problem
-from sparse_models.training import optimizer_for, training_step
+from sparse_models.training import FusedStep, optimizer_for
 
 
 def operation(op: str, model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
@@ -100,9 +100,9 @@ def _weight_gradient(model: MLP, parts: list[Problem], layout: str) -> Callable[
 
 
 def _training_step(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
-    """A step of the one training loop, on labels drawn at random."""
-    x, labels, optimizer = as_layout(parts[0].x, layout), labels_of(parts), optimizer_of(model)
-    return lambda: training_step(model, x, labels, optimizer)
+    """A step of the one training loop, on labels drawn at random: in one call of a kernel where the layers have one."""
+    x, labels, step = as_layout(parts[0].x, layout), labels_of(parts), FusedStep(model, optimizer_of(model))
+    return lambda: step(x, labels)
 
 
 def _optimizer_step(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:

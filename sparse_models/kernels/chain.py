@@ -10,8 +10,13 @@ from sparse_models.kernels.candidates import of_chain
 from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._arithmetic import name_of
-from sparse_models.kernels.cpu._pass import default, tile_by_tile
+from sparse_models.kernels.cpu._pass import CHUNKS, default, tile_by_tile
 from sparse_models.kernels.cpu.blocks import products as blocks
+from sparse_models.kernels.cpu.chain import by_rows, by_tiles
+from sparse_models.kernels.cpu.chain._cut import Cut
+from sparse_models.kernels.cpu.chain._ready import Ready
+from sparse_models.kernels.cpu.chain._update import Parameter
+from sparse_models.kernels.cpu.chain.rules import Rule
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as cuda_product
 from sparse_models.kernels.cuda import sampled as cuda_sampled
@@ -116,3 +121,23 @@ def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradient
         if number:
             slope = kernels.multiply_transposed(link, slope, held[number])
     return Gradients(loss, values[::-1], biases[::-1])
+
+
+def takes_step(links: Sequence[Link]) -> bool:
+    """Tell whether a kernel takes a whole step of a chain on a CPU: what it updates must not be a padded copy of a bias."""
+    return all(link.bias is None or link.rows.rows % link.rows.unit[0] == 0 for link in links)
+
+
+def ready_step(links: Sequence[Link], parameters: Sequence[Parameter | None], rule: Rule, batch: int) -> Ready:
+    """Return a training step on so many samples, for a chain of which each layer's values and bias are parameters in turn.
+
+    Threads share out the tiles of the batch where these keep all of them busy alike, and the rows of a layer elsewhere.
+    """
+    variant = default(links)
+    if variant.vectors == 0:
+        variant = variant._replace(vectors=CHUNKS)
+    tiles = Cut.of(batch, links[0].values.dtype, variant).tiles
+    is_even = tiles % variant.threads == 0 or tiles > 4 * variant.threads
+    if is_even or not isinstance(links[0].rows, Structure):
+        return by_tiles.ready(links, parameters, rule, batch, variant)
+    return by_rows.ready(links, parameters, rule, batch)

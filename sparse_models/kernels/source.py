@@ -1,8 +1,38 @@
-"""What a packed copy of weights was made from, so that it is seen when they have changed."""
+"""What a packed copy of weights, or a call that is ready, was made from, so that it is seen when that has changed."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from operator import is_
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class Held:
+    """Tensors whose addresses a call that is ready has: held, so that nothing else takes their place in memory."""
+
+    def __init__(self, tensors: Sequence[Tensor | None]) -> None:
+        """Hold tensors, and that there is none where there might be one."""
+        self.tensors = tensors
+        self.places = [tensor.data_ptr() for tensor in tensors if tensor is not None]
+
+    def are(self, tensors: Sequence[Tensor | None]) -> bool:
+        """Tell whether these are the same tensors, at the same addresses; numbers in them may have changed."""
+        places = [tensor.data_ptr() for tensor in tensors if tensor is not None]
+        return are_same(tensors, self.tensors) and places == self.places
+
+
+def are_same(now: Sequence[Any], before: Sequence[Any]) -> bool:
+    """Tell whether two sequences are of the very same objects."""
+    return len(now) == len(before) and all(map(is_, now, before))
+
+
+def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor | None]:
+    """Return the parameters and buffers of modules themselves; nn.Module's own ways take as long as a small product."""
+    found = list[Tensor | None]()
+    for module in modules:
+        found += module._parameters.values()  # noqa: SLF001
+        found += module._buffers.values()  # noqa: SLF001
+    return found
 
 
 class Source(NamedTuple):

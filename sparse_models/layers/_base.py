@@ -10,6 +10,7 @@ from torch.compiler import is_compiling
 
 from sparse_models.asynchronous import is_captured, refill
 from sparse_models.errors import InputError
+from sparse_models.kernels.link import Link
 from sparse_models.layers._checks import check_mask, check_weight
 from sparse_models.linear import Convertible
 from sparse_models.masks import UNSTRUCTURED, Pattern
@@ -104,10 +105,12 @@ class SparseLinear(Convertible):
 
     @classmethod
     def chain_cross_entropy(cls, layers: Sequence["SparseLinear"], x: Tensor, labels: Tensor) -> Tensor | None:  # noqa: ARG003
-        """Return the mean cross-entropy of `layers` with ReLU between them, for x [batch, in] and labels [batch].
+        """Return the mean cross-entropy of `layers` with ReLU between them; None without a shorter way than layer by layer."""
+        return None
 
-        None says that there is no shorter way than layer by layer; a class with a fused kernel of its own overrides this.
-        """
+    @classmethod
+    def chain_for_step(cls, layers: Sequence["SparseLinear"], x: Tensor) -> list[Link] | None:  # noqa: ARG003
+        """Return `layers` as a CPU's kernel of a whole training step takes them for inputs like x; None without one."""
         return None
 
     @classmethod

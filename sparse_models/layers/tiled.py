@@ -1,7 +1,8 @@
 """Kernels of our own: CSR weights, a tile of the batch at a time, and nothing done outside the non-zeros; on CPU and GPU."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar, cast
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor
 from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._arithmetic import computed
 from sparse_models.kernels.cpu._compile import short_on_cpu
+from sparse_models.kernels.cpu._team import threads_for
+from sparse_models.kernels.cpu.chain.single import Single
 from sparse_models.kernels.cpu.few import frozen as few
+from sparse_models.kernels.cpu.few import sliced
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as on_gpu
@@ -19,9 +23,9 @@ from sparse_models.kernels.cuda import small_batch
 from sparse_models.kernels.cuda._compile import why_absent
 from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.link import Link
-from sparse_models.kernels.source import Source
+from sparse_models.kernels.source import Source, are_same
 from sparse_models.kernels.structure import Structure, cut
-from sparse_models.layers._base import INPUT_GRADIENT, WEIGHT_GRADIENT, register_layer
+from sparse_models.layers._base import INPUT_GRADIENT, WEIGHT_GRADIENT, SparseLinear, register_layer
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
 
 NUMBERS = {"cpu": ("float32", "float64", *short_on_cpu()), "cuda": ("float32", "float16", "bfloat16")}
@@ -46,6 +50,7 @@ class Tiled(OwnKernels):
     dtypes: ClassVar[tuple[str, ...]] = NUMBERS["cpu"]
     absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
     _frozen: Frozen | few.Frozen | None = None
+    _single: Single | None = None  # of the chain that it is the first of
 
     @classmethod
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
@@ -95,6 +100,33 @@ class Tiled(OwnKernels):
             self.outdate()
         return super().multiplied(x)
 
+    @classmethod
+    def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:
+        """Return what a chain of such layers makes of x: a single sample by the copies that each has for one, once it has."""
+        first = layers[0]
+        is_single = x.dim() == 2 and len(x) == 1 and cls.device_of(x) == "cpu" and not torch.is_grad_enabled()
+        if not is_single or not isinstance(first, Tiled) or len(layers) == 1 or any(layer.is_watched for layer in layers):
+            return super().chain_output(layers, x)
+        ready = [layer.ready_for_one for layer in layers if isinstance(layer, Tiled)]
+        single = first._single  # noqa: SLF001  # of its own class
+        if len(ready) == len(layers) and None not in ready:
+            if single is None or not are_same(ready, single.layers) or single.team != threads_for(single.weights):
+                fits = all(before.out_features == after.in_features for before, after in pairwise(layers))
+                single = first._single = Single([one for one in ready if one is not None]) if fits else None  # noqa: SLF001
+            return None if single is None else single.of(x)
+        makes_copies = all(isinstance(layer, Tiled) and layer.is_for_few(x) for layer in layers)
+        return None if makes_copies else super().chain_output(layers, x)
+
+    @property
+    def ready_for_one(self) -> few.Ready | None:
+        """The product of one sample on a CPU where it was made from what the layer is now, and nothing is added to it."""
+        ready = self._frozen.ready.get(1) if isinstance(self._frozen, few.Frozen) else None
+        if self.training or ready is None or not self.adds_nothing() or not isinstance(ready.packed, sliced.Sliced):
+            return None
+        own = self._parameters
+        is_current = ready.is_current(own.get("values"), own.get("bias"))
+        return ready if is_current and ready.dtype == computed(ready.dtype) else None
+
     def outdate(self) -> None:
         """Have copies of the weights made anew when they are next needed: these are about to be trained."""
         if self._frozen is not None:
@@ -129,7 +161,7 @@ class Tiled(OwnKernels):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_frozen": None}  # made anew where needed
+        return super().__getstate__() | {"_frozen": None, "_single": None}  # made anew where needed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tiled":
         own = type(self).__new__(type(self))

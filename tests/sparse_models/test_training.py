@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_models import training
 from sparse_models.data import Split
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
@@ -14,6 +13,7 @@ from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
 from sparse_models.mutation import updates_due
 from sparse_models.training import (
     OPTIMIZERS,
+    FusedStep,
     Settings,
     evaluate,
     optimizer_for,
@@ -95,15 +95,13 @@ def test_at_equal_mask_sparse_layers_follow_one_another(layer: str, update: str,
 @pytest.mark.parametrize("layer", FLOAT64_LAYERS)
 def test_every_arm_sees_the_same_batches_in_the_same_order(layer: str, update: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data, seen = samples(1), []
-    step = training.training_step
+    step = FusedStep.__call__
 
-    def spy(
-        model: MLP, inputs: torch.Tensor, labels: torch.Tensor, optimizer: torch.optim.Optimizer, *, fused: bool
-    ) -> torch.Tensor:
+    def spy(self: FusedStep, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         seen.append((inputs, labels))
-        return step(model, inputs, labels, optimizer, fused=fused)
+        return step(self, inputs, labels)
 
-    monkeypatch.setattr(training, "training_step", spy)
+    monkeypatch.setattr(FusedStep, "__call__", spy)
     losses(dense_mlp(draw(SIZES, generator(0))), data)
     reference, seen = seen, []
     rule = update if UPDATES[update].fits(LAYERS[layer].pattern) else "static"

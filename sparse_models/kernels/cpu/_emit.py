@@ -191,13 +191,16 @@ class Emitter(Arithmetic):
         loop.carried = phis
 
     @contextmanager
-    def tasks(self, tasks: Any) -> Iterator[Any]:
-        """Emit the block under `with` for each task that this thread gets: whoever is free takes the next."""
+    def tasks(self, tasks: Any, tickets: Any = None) -> Iterator[Any]:
+        """Emit the block under `with` for each task that this thread gets: whoever is free takes the next.
+
+        `tickets` is where the integer is that says which is next, where it is not the first that there is.
+        """
         builder = self.builder
         head, body, after = (self.function.append_basic_block() for _ in range(3))
         builder.branch(head)
         builder.position_at_end(head)
-        task = self._take_ticket(self.tickets)
+        task = self._take_ticket(self.tickets if tickets is None else tickets)
         builder.cbranch(builder.icmp_signed("<", task, tasks), body, after)
         builder.position_at_end(body)
         yield task

@@ -1,10 +1,12 @@
 """Values in another order: PyTorch's own gather runs on one thread."""
 
+from typing import Any
+
 from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
-from sparse_models.kernels.cpu._emit import SMALL_BYTES
+from sparse_models.kernels.cpu._emit import SMALL_BYTES, Emitter
 from sparse_models.kernels.cpu._team import run, threads
 from sparse_models.kernels.cpu._tile import emitter_for
 
@@ -26,14 +28,18 @@ def _gathered(dtype: str) -> int:
     """Return the address of a kernel that gathers, a part of the places for each thread."""
     emit = emitter_for(dtype, vector_bytes())
     values, order, result, count, parts = (emit.argument(place) for place in range(5))
-    lanes = SMALL_BYTES // emit.width
     with emit.tasks(parts) as part:
-        start, end = emit.share(count, part, parts)
-        whole = emit.add(start, emit.builder.and_(emit.builder.sub(end, start), emit.constant(-lanes)))
-        with emit.loop(start, whole, lanes) as group:
-            numbers = emit.gathered(values, emit.indices(order, group.place, lanes, 4))
-            emit.store(numbers, emit.add(result, emit.times(group.place, emit.width)))
-        with emit.loop(whole, end) as one:
-            number = emit.gathered(values, [emit.index(order, one.place)])
-            emit.store(number, emit.add(result, emit.times(one.place, emit.width)))
+        gather(emit, values, order, result, emit.share(count, part, parts))
     return emit.compiled()
+
+
+def gather(emit: Emitter, values: Any, order: Any, result: Any, places: tuple[Any, Any]) -> None:
+    """Emit the gathering of values, by their 32-bit places, from one place of the result to below another."""
+    lanes, (start, end) = SMALL_BYTES // emit.width, places
+    whole = emit.add(start, emit.builder.and_(emit.builder.sub(end, start), emit.constant(-lanes)))
+    with emit.loop(start, whole, lanes) as group:
+        numbers = emit.gathered(values, emit.indices(order, group.place, lanes, 4))
+        emit.store(numbers, emit.add(result, emit.times(group.place, emit.width)))
+    with emit.loop(whole, end) as one:
+        number = emit.gathered(values, [emit.index(order, one.place)])
+        emit.store(number, emit.add(result, emit.times(one.place, emit.width)))

@@ -1,9 +1,13 @@
 """Activations from batch-major to feature-major: PyTorch's own copy takes several times as long."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import BYTES, name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
+from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._team import run, threads
 from sparse_models.kernels.cpu._tile import emitter_for
 
@@ -45,3 +49,31 @@ def _squares(dtype: str) -> int:
                 place = emit.add(emit.times(emit.add(feature, lane), batch), sample.place)
                 emit.store(column, emit.add(result, emit.times(place, emit.width)))
     return emit.compiled()
+
+
+def take_in(emit: Emitter, x: Any, samples: Sequence[Any], inputs: Any, target: Any, chunks: int, some: Any = None) -> None:
+    """Copy a tile of x [batch, in] to [in, tile]; where the batch has no more samples, the last stands again.
+
+    With `some`, only features from one, a multiple of a vector's lanes, to below another are copied.
+    """
+    begin, batch = samples
+    lanes, tile_bytes = emit.lanes, chunks * emit.lanes * emit.width
+    first, last = some or (emit.constant(0), inputs)
+    whole = emit.add(first, emit.builder.and_(emit.builder.sub(last, first), emit.constant(-lanes)))
+    for chunk in range(chunks):
+        own = emit.add(target, chunk * lanes * emit.width)
+        rows = []
+        for lane in range(lanes):
+            sample = emit.least(emit.add(begin, chunk * lanes + lane), emit.add(batch, -1))
+            rows.append(emit.add(x, emit.times(emit.times(sample, inputs), emit.width)))
+        with emit.loop(first, whole, lanes) as feature:
+            offset = emit.times(feature.place, emit.width)
+            square = emit.transposed([emit.load(emit.vector, emit.add(row, offset)) for row in rows])
+            at = emit.add(own, emit.times(feature.place, tile_bytes))
+            for number, column in enumerate(square):
+                emit.store(column, emit.add(at, number * tile_bytes))
+        with emit.loop(whole, last) as feature:
+            offset = emit.times(feature.place, emit.width)
+            at = emit.add(own, emit.times(feature.place, tile_bytes))
+            for number, row in enumerate(rows):
+                emit.store(emit.load(emit.number, emit.add(row, offset)), emit.add(at, number * emit.width))

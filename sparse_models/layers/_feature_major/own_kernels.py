@@ -1,17 +1,20 @@
 """Layers over kernels that see addresses alone: what they refuse to be given, and the loss of a chain of them in one pass."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.link import Link
+from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import SparseLinear
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.layers._feature_major.chain_loss import ChainCrossEntropy
+from sparse_models.layers._feature_major.held_output import HeldOutput
 
+STEPPED = (torch.float32, torch.float64)  # what a whole step is taken in; 16 bit is computed with in float32
 SHORT = 2**15  # up to so many rows or columns 16 bits number them
 
 
@@ -19,6 +22,7 @@ class OwnKernels(CsrBothWays):
     """A layer whose products are kernels of our own."""
 
     has_variants: ClassVar[bool] = True
+    _held: HeldOutput | None = None  # of the chain that it is the first of
 
     def index_units(self, units: Tensor) -> None:
         """Store the structure of the kept units [grid]; raises InputError where 32-bit indices do not hold it."""
@@ -99,21 +103,49 @@ class OwnKernels(CsrBothWays):
         return cls.forward is SparseLinear.forward and cls.product is OwnKernels.product
 
     @classmethod
-    def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
-        """Return the mean cross-entropy of a chain of such layers, whose gradients come from the same pass; see base class."""
+    def chain_for_step(cls, layers: Sequence[SparseLinear], x: Tensor) -> list[Link] | None:
+        """Return a chain of such layers as the kernel of a whole training step takes them, on a CPU: see base class."""
+        return cls.linked(layers, x) if cls.device_of(x) == "cpu" and x.dtype in STEPPED else None
+
+    @classmethod
+    def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:
+        """Return what a chain of such layers makes of x [batch, in], on a CPU and without a graph: see base class."""
+        first = layers[0]
+        if torch.is_grad_enabled() or not isinstance(first, OwnKernels) or any(layer.is_watched for layer in layers):
+            return None
+        held = first._held  # noqa: SLF001  # of its own class
+        if held is None or not held.is_current(layers):
+            links = None if x.requires_grad else cls.chain_for_step(layers, x)
+            fits = links is not None and len(links) > 1 and all(isinstance(link.rows, Structure) for link in links)
+            held = first._held = HeldOutput(layers, links) if links is not None and fits else None  # noqa: SLF001
+        return None if held is None else held.of(x)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_held": None}  # made anew where needed
+
+    @classmethod
+    def linked(cls, layers: Sequence[SparseLinear], x: Tensor) -> list[Link] | None:
+        """Return a chain of such layers as a fused kernel takes them, if they fit one another and x [batch, in]."""
         chained = [layer for layer in layers if isinstance(layer, OwnKernels) and layer.adds_nothing() and layer.takes(x)]
         sizes = [chained[0].in_features, *(layer.out_features for layer in chained)] if chained else []
         fits = len(chained) == len(layers) and [layer.in_features for layer in chained] == sizes[:-1]
         fits = fits and len({type(structure) for layer in chained for structure in layer.structures}) == 1
         # Whatever else is unusual, layer by layer says so, or knows what to do with it.
         plain = fits and x.dim() == 2 and x.shape[1] == sizes[0] and len(x) > 0 and not x.requires_grad
-        if not plain or (labels.shape, labels.dtype, labels.device) != (x.shape[:1], torch.int64, x.device):
+        return [layer.link() for layer in chained] if plain else None
+
+    @classmethod
+    def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
+        """Return the mean cross-entropy of a chain of such layers, whose gradients come from the same pass; see base class."""
+        if (labels.shape, labels.dtype, labels.device) != (x.shape[:1], torch.int64, x.device):
+            return None
+        links = cls.linked(layers, x)
+        if links is None:
             return None
         if cls.device_of(x) == "cpu":  # elsewhere it would wait for the device, and PyTorch's own loss asserts it there
             lowest, highest = labels.aminmax()
-            if int(lowest) < 0 or int(highest) >= sizes[-1]:
+            if int(lowest) < 0 or int(highest) >= layers[-1].out_features:
                 return None
-        links = [layer.link() for layer in chained]
         parameters = [*(layer.values for layer in layers), *(layer.bias for layer in layers)]
         result: Tensor = ChainCrossEntropy.apply(links, x, labels, *parameters)  # type: ignore[no-untyped-call]
         return result

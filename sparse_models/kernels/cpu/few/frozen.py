@@ -100,8 +100,7 @@ class Ready:
 
     def product(self, values: Any, bias: Any, x: Tensor) -> Tensor | None:
         """Return x [batch, in] times the weights, plus bias: [batch, out]; None where anything is not as it was."""
-        is_known = values is self.values and bias is self.bias and values._version == self.version  # noqa: SLF001
-        if not (is_known and _places(values, bias) == self.places and threads() == self.threads):
+        if not self.is_current(values, bias) or threads() != self.threads:
             return None
         if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or x.is_neg():
             return None
@@ -114,6 +113,11 @@ class Ready:
             numbers[TICKETS + 2] = numbers[TICKETS + 1]
         run_on(self.function, numbers, self.team)
         return result if self.gives_it else self.packed.given(result)
+
+    def is_current(self, values: Any, bias: Any) -> bool:
+        """Tell whether a layer's values and bias are still those that it was made for."""
+        is_known = values is self.values and bias is self.bias and values._version == self.version  # noqa: SLF001
+        return is_known and _places(values, bias) == self.places
 
 
 def _places(values: Tensor, bias: Tensor | None) -> tuple[int, int]:

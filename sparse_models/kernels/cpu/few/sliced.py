@@ -7,6 +7,7 @@ Zen 5. Rows of equal length are at about the same column at the same step, so fe
 a lane multiplies 0 with a number of the window, which gives NaN where that is infinite, as in a dense product.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -126,10 +127,28 @@ def pack(structure: Structure, values: Tensor) -> Sliced:
 @kernel
 def _product(dtype: str, *, is_direct: bool, has_bias: bool) -> int:
     """Return the address of the kernel of `product`: slices are shared out among as many tasks as there are threads."""
+    emit = emitter_for(name_of(computed(getattr(torch, dtype))), vector_bytes())
+    *addresses, slices, tasks = (emit.argument(place) for place in range(10))
+    with emit.tasks(tasks) as task:
+        some = emit.share(slices, task, tasks)
+        emit_slices(emit, addresses, some, dtype, is_direct=is_direct, has_bias=has_bias)
+    return emit.compiled()
+
+
+def emit_slices(
+    emit: Emitter,
+    addresses: Sequence[Any],
+    some: Sequence[Any],
+    dtype: str,
+    *,
+    is_direct: bool,
+    has_bias: bool,
+    relu: bool = False,
+) -> None:
+    """Emit the product of some slices, from one to below another, at addresses as `arguments` has them, stored in a dtype."""
     stored: torch.dtype = getattr(torch, dtype)
-    emit = emitter_for(name_of(computed(stored)), vector_bytes())
-    x, result, bias, pointers, windows, codes, values, rows, slices, tasks = (emit.argument(place) for place in range(10))
-    with emit.tasks(tasks) as task, emit.loop(*emit.share(slices, task, tasks)) as part:
+    x, result, bias, pointers, windows, codes, values, rows = addresses
+    with emit.loop(*some) as part:
         lane = emit.times(part.place, emit.lanes)
         own_rows = [] if is_direct else emit.indices(rows, lane, emit.lanes, 4)
         total = emit.zero()
@@ -146,12 +165,12 @@ def _product(dtype: str, *, is_direct: bool, has_bias: bool) -> int:
             first = emit.add(x, emit.times(emit.index(windows, step.place), emit.width))
             step.carried = [emit.multiply_add(own, _looked_up(emit, first, codes, at), *step.carried)]
         [total] = step.carried
+        total = emit.passed(total, total) if relu else total
         if is_direct:
             emit.store(total, emit.add(result, emit.times(lane, emit.width)))
         for number, row in enumerate(own_rows):
             one = emit.builder.extract_element(total, ir.Constant(ir.IntType(32), number))
             emit.store(one, emit.add(result, emit.times(row, emit.width)))
-    return emit.compiled()
 
 
 def _looked_up(emit: Emitter, window: Any, codes: Any, at: Any) -> Any:

@@ -10,10 +10,13 @@ from bench.cases import Case
 from bench.works.gates import pass_gate
 from sparse_models.errors import GateError, InputError
 from sparse_models.kernels.chain import gradients
+from sparse_models.kernels.cpu.chain._ready import Ready
+from sparse_models.kernels.cpu.chain.output import Output
 from sparse_models.kernels.link import Gradients
 from sparse_models.layers.tiled import Tiled
 from sparse_models.models import MLP, draw, sparse_mlp
 from sparse_models.testing import away_from_corners, gate_chain
+from sparse_models.testing.chain import gate_output
 from tests.helpers.in_process import ROOT
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -118,7 +121,7 @@ def test_a_wrong_fused_step_does_not_pass_its_gate(monkeypatch: pytest.MonkeyPat
         return found
 
     monkeypatch.setattr("sparse_models.layers._feature_major.chain_loss.chain.gradients", spoiled)
-    told = "of the fused step: expected what the definition says, got another; nothing is timed"
+    told = "of the chain: expected what the definition says, got another; nothing is timed"
     with pytest.raises(GateError, match=told):
         gate_chain(layers, x, labels)
     monkeypatch.setattr("bench.works.once_per_run.KNOWN", {})
@@ -166,3 +169,36 @@ def test_layers_that_do_not_fit_are_refused_as_layer_by_layer() -> None:
     first, second = (next(iter(sparse_mlp(draw(sizes), "tiled", 0.5))) for sizes in ((6, 8), (7, 4)))
     with pytest.raises(InputError, match=r"expected an input of shape \[..., 7\], got \[5, 8\]"):
         MLP([first, second]).cross_entropy(torch.randn(5, 6, dtype=torch.float64), torch.zeros(5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("wrong", ["loss", "values", "moments"])
+def test_a_wrong_step_with_its_optimizer_does_not_pass_its_gate(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    layers = list(sparse_mlp(draw((6, 8, 7, 4)), "tiled", 0.5, torch.Generator().manual_seed(0)))
+    x, labels = torch.randn(50, 6, dtype=torch.float64), torch.arange(50) % 4
+    before = [layer.to_dense() for layer in layers]
+    gate_chain(layers, x, labels)
+    assert all(torch.equal(layer.to_dense(), weight) for layer, weight in zip(layers, before, strict=True))
+    step = Ready.step
+
+    def spoiled(self: Ready, *given: Any) -> Tensor:
+        loss, [parameter, *_] = step(self, *given), self.parameters
+        assert parameter is not None
+        spoil = {"loss": loss, "values": parameter.values, "moments": parameter.moments[1]}[wrong]
+        return spoil.mul_(1.001) if wrong == "loss" else (spoil.mul_(1.001), loss)[1]
+
+    monkeypatch.setattr(Ready, "step", spoiled)
+    with pytest.raises(GateError, match="a step with its optimizer of the chain: expected what the definition says"):
+        gate_chain(layers, x, labels)
+
+
+def test_a_wrong_output_of_a_chain_does_not_pass_its_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, x = list(sparse_mlp(draw((6, 8, 7, 4)), "tiled", 0.5)), torch.randn(50, 6, dtype=torch.float64)
+    gate_output(layers, x)
+    output = Output.of
+    monkeypatch.setattr(Output, "of", lambda self, given: output(self, given).mul_(1.001))
+    with pytest.raises(GateError, match="output of the chain: expected what the definition says"):
+        gate_output(layers, x)
+    monkeypatch.setattr("bench.works.once_per_run.KNOWN", {})
+    case = Case("forward", "sparse", "tiled", "static", "6x8x4b10", 0.5, "cpu", "float64", 2)
+    with pytest.raises(GateError, match="output of the chain"):
+        pass_gate(case, "tiled", "batch-major")

@@ -1,0 +1,40 @@
+"""The output of a chain of layers in one call of a kernel, with all that is looked up once."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from sparse_models.kernels.cpu._team import threads
+from sparse_models.kernels.cpu.chain.output import Output
+from sparse_models.kernels.link import Link
+from sparse_models.kernels.source import Held, are_same, tensors_of
+from sparse_models.layers._base import SparseLinear
+
+MOST_BATCHES = 4  # sizes, and layouts, of which an output is held
+
+
+class HeldOutput:
+    """A chain of layers as a kernel takes them; nothing is held that is made from the values."""
+
+    def __init__(self, layers: Sequence[SparseLinear], links: Sequence[Link]) -> None:
+        """Hold layers, as `links` has them."""
+        self.layers, self.links, self.threads = list(layers), links, threads()
+        self.held, self.by_batch = Held(tensors_of(layers)), dict[tuple[int, bool], Output]()
+
+    def is_current(self, layers: Sequence[SparseLinear]) -> bool:
+        """Tell whether all layers and tensors are those that are held, at their places in memory."""
+        return are_same(layers, self.layers) and threads() == self.threads and self.held.are(tensors_of(layers))
+
+    def of(self, x: Tensor) -> Tensor | None:
+        """Return what the layers make of x [batch, in]: [batch, out], feature-major; None for what they would misread."""
+        fits = type(x) is Tensor and x.is_cpu and x.dtype == self.links[0].values.dtype and x.dim() == 2
+        if not fits or x.shape[1] != self.links[0].rows.columns or not len(x) or x.is_neg():
+            return None
+        turned = x.t()
+        is_turned = turned.is_contiguous()
+        key = len(x), is_turned
+        if key not in self.by_batch:
+            if len(self.by_batch) == MOST_BATCHES:
+                self.by_batch.clear()
+            self.by_batch[key] = Output(self.links, len(x), is_turned=is_turned)
+        return self.by_batch[key].of(turned if is_turned else x.contiguous())

@@ -1,0 +1,238 @@
+"""The output of a chain of layers by one call, against its layers one by one; and that what is held is noticed to be old."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparse_models.kernels.cpu import _team
+from sparse_models.kernels.cpu.chain.output import Output
+from sparse_models.kernels.cpu.chain.single import Single
+from sparse_models.kernels.link import Link
+from sparse_models.kernels.variant import Variant
+from sparse_models.layers._feature_major.held_output import MOST_BATCHES
+from sparse_models.layers._feature_major.own_kernels import OwnKernels
+from sparse_models.models import MLP, draw
+from tests.helpers.kernel_checks import BATCHES, Watcher, close
+from tests.sparse_models.kernels.test_chain import links
+from tests.sparse_models.kernels.test_emit import width
+from tests.strategies import generator, mask_for, mlp_of, normal, seeds, variants
+
+__all__ = ["width"]  # a fixture
+pytestmark = pytest.mark.usefixtures("poisoned")
+
+
+def define(chain: list[Link], x: Tensor) -> Tensor:
+    for number, link in enumerate(chain):
+        x = torch.nn.functional.linear(torch.relu(x) if number else x, link.rows.dense(link.values), link.bias)
+    return x
+
+
+def check(chain: list[Link], x: Tensor, **options: Any) -> None:
+    for laid, is_turned in ((x, False), (x.t().contiguous(), True)):
+        close(Output(chain, len(x), is_turned=is_turned, **options).of(laid), define(chain, x))
+
+
+@settings(max_examples=40)
+@given(
+    seeds,
+    st.sampled_from([(1, 1, 1), (6, 30, 5), (30, 1, 7, 2), (20, 33, 5)]),
+    st.sampled_from(BATCHES),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    st.booleans(),
+    st.sampled_from([0, 2**30]),
+)
+def test_an_output_is_that_of_layer_by_layer(
+    seed: int, sizes: tuple[int, ...], batch: int, density: float, with_bias: bool, worth_a_team: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_team, "WORTH_A_TEAM", worth_a_team)
+        check(links(seed, sizes, density, torch.float64, with_bias=with_bias), normal(seed, batch, sizes[0]))
+
+
+@settings(max_examples=6)
+@given(st.sampled_from([1, 70, 300]), variants)
+def test_an_output_in_every_variant_is_that_of_layer_by_layer(batch: int, variant: Variant) -> None:
+    check(links(0, (20, 33, 5), 0.3, torch.float64, with_bias=True), normal(0, batch, 20), variant=variant)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_an_output_is_that_of_layer_by_layer_at_every_width(width: Any, dtype: torch.dtype) -> None:
+    check(links(0, (20, 33, 5), 0.3, dtype, with_bias=True), normal(0, 70, 20, dtype=dtype))
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+@pytest.mark.parametrize("batch", [1, 70, 300])
+def test_an_output_touches_what_is_its_own(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch, batch: int, is_turned: bool
+) -> None:
+    x = torch.randn(4, batch) if is_turned else torch.randn(batch, 4)
+    output = Output(links(0, (4, 5, 3), 0.5, torch.float32, with_bias=True), batch, is_turned=is_turned)
+
+    def run_on(function: int, arguments: Any, team: int) -> None:
+        result, scratch = arguments[3:5]
+        tensors = [x, *(tensor for tensor in output.held if isinstance(tensor, Tensor))]
+        watcher.may = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in tensors] + [
+            (result, result + 3 * 4 * batch),
+            (scratch, scratch + output.scratch_bytes),
+        ]
+        _team.run_on(function, arguments, team)
+
+    monkeypatch.setattr("sparse_models.kernels.cpu.chain.output.run_on", run_on)
+    output.of(x)
+    assert watcher.written
+    assert not watcher.outside
+
+
+def changed(model: MLP) -> None:
+    for parameter in model.parameters():
+        parameter.data.mul_(0.5)
+
+
+def given_other_data(model: MLP) -> None:
+    for parameter in model.parameters():
+        parameter.data = parameter.data * 0.5
+
+
+def moved(model: MLP, *, sparsity: float = 0.5) -> None:
+    for number, layer in enumerate(model):
+        layer.set_mask(mask_for("tiled", layer.mask.shape, sparsity, seed=100 + number))
+
+
+def layer_replaced(model: MLP) -> None:
+    before = list(model)[1]
+    model.layers[1] = mlp_of("tiled", draw((before.in_features, before.out_features), generator(4)), 0.5).layers[0].eval()
+    model.to(next(model.parameters()).dtype)
+
+
+def layer_added(model: MLP) -> None:
+    model.layers.append(mlp_of("tiled", draw((4, 4), generator(4)), 0.5).layers[0])
+    model.to(next(model.parameters()).dtype)
+
+
+def loaded(model: MLP) -> None:
+    layers = list(model)
+    model.load_state_dict(made(7, (layers[0].in_features, *(layer.out_features for layer in layers))).state_dict())
+
+
+def hooked(model: MLP) -> None:
+    model.layers[1].register_forward_hook(lambda _, __, output: output * 2)
+
+
+def threads_changed(_: MLP) -> None:
+    torch.set_num_threads(3)
+
+
+EVENTS: list[Callable[[MLP], object]] = [
+    changed,
+    given_other_data,
+    moved,
+    lambda model: moved(model, sparsity=0.9),
+    layer_replaced,
+    hooked,
+    threads_changed,
+    loaded,
+    lambda model: model.double() if next(model.parameters()).dtype == torch.float32 else model.float(),
+    lambda model: model.train(not model.training),
+    layer_added,
+]
+NARROW, WIDE = (12, 16, 8, 4), (80, 70, 64, 4)  # in single precision the last are multiplied by copies for a single sample
+
+
+def made(seed: int, sizes: tuple[int, ...] = NARROW) -> MLP:
+    model = mlp_of("tiled", draw(sizes, generator(seed)), 0.7, seed)
+    return model.float().eval() if sizes == WIDE else model
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize(("sizes", "batch"), [(NARROW, 1), (NARROW, 40), (WIDE, 1)])
+def test_whatever_happens_between_two_outputs_the_second_is_that_of_layer_by_layer(
+    event: Callable[[MLP], object], sizes: tuple[int, ...], batch: int
+) -> None:
+    model = made(0, sizes)
+    with torch.no_grad():
+        for _ in range(3):
+            model(normal(0, batch, sizes[0], dtype=next(model.parameters()).dtype))
+        assert (vars(model.layers[0]).get("_single") is not None) == (sizes == WIDE)
+        event(model)
+        x = normal(1, batch, sizes[0], dtype=next(model.parameters()).dtype)
+        hidden = x
+        for number, layer in enumerate(copy.deepcopy(model)):
+            hidden = layer(torch.relu(hidden) if number else hidden)
+        for _ in range(3):
+            torch.testing.assert_close(model(x), hidden)
+
+
+@pytest.mark.parametrize("worth_a_team", [0, 2**30])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_single_sample_is_multiplied_at_once(monkeypatch: pytest.MonkeyPatch, worth_a_team: int, with_bias: bool) -> None:
+    monkeypatch.setattr(_team, "WORTH_A_TEAM", worth_a_team)
+    model, x = made(0, WIDE), torch.randn(1, WIDE[0])
+    for layer in [] if with_bias else model:
+        layer.bias = None
+    seen: list[Tensor | None] = []
+    output = Single.of
+
+    def spy(self: Single, given: Tensor) -> Tensor | None:
+        seen.append(output(self, given))
+        return seen[-1]
+
+    monkeypatch.setattr(Single, "of", spy)
+    with torch.no_grad():
+        first, *others = (model(x) for _ in range(3))
+    assert len(seen) == 2
+    for found in (*others, *seen):
+        torch.testing.assert_close(found, first)
+    assert seen[0] is not None
+
+
+def test_a_single_sample_touches_what_is_its_own(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = made(0, WIDE), torch.randn(1, WIDE[0])
+
+    def run_on(function: int, arguments: Any, team: int) -> None:
+        single = vars(model.layers[0])["_single"]
+        held = [tensor for layer in single.layers for tensor in (*layer.packed[:5], layer.bias) if tensor is not None]
+        watcher.may = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in (x, *held)]
+        watcher.may += [(place, place + 4 * size) for place, size in zip(arguments[3:5], (WIDE[-1], 70 + 64), strict=True)]
+        _team.run_on(function, arguments, team)
+
+    monkeypatch.setattr("sparse_models.kernels.cpu.chain.single.run_on", run_on)
+    monkeypatch.setattr("sparse_models.kernels.cpu.few.frozen.run_on", _team.run_on)
+    watcher.outside = []
+    with torch.no_grad():
+        model(x)
+        watcher.outside, watcher.written = [], {}
+        model(x)
+    assert watcher.written
+    assert not watcher.outside
+
+
+def test_copies_hold_none_of_it_and_few_sizes_are_held() -> None:
+    model = mlp_of("tiled", draw((12, 16, 8, 4), generator(0)), 0.5)
+    with torch.no_grad():
+        for batch in range(1, 3 * MOST_BATCHES):
+            expected = model(normal(0, batch, 12))
+            for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301  # our own
+                assert vars(other.layers[0]).get("_held") is None
+                assert torch.equal(other(normal(0, batch, 12)), expected)
+    [layer, *_] = model
+    assert isinstance(layer, OwnKernels)
+    assert layer._held is not None
+    assert len(layer._held.by_batch) <= MOST_BATCHES
+
+
+def test_an_output_with_a_graph_goes_layer_by_layer() -> None:
+    model = mlp_of("tiled", draw((12, 16, 8, 4), generator(0)), 0.5)
+    x = normal(0, 40, 12)
+    with torch.no_grad():
+        model(x)
+    assert model(x).requires_grad
+    asked = x.clone().requires_grad_()
+    with torch.no_grad():
+        assert not model(asked).requires_grad
