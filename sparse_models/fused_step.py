@@ -144,8 +144,9 @@ class HeldStep:
 def _tensors(layers: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> list[Any]:
     """Return all tensors of layers and what an optimizer keeps of each parameter."""
     found, state, nothing = tensors_of(layers), optimizer.state, dict[str, Any]()
-    for parameter in [tensor for tensor in found if isinstance(tensor, nn.Parameter)]:
-        found += state.get(parameter, nothing).values()
+    for layer in layers:
+        for parameter in layer._parameters.values():  # noqa: SLF001  # to tell parameters among all takes several microseconds
+            found += nothing.values() if parameter is None else state.get(parameter, nothing).values()
     return found
 
 
