@@ -45,6 +45,10 @@ class Mutation:
         looks = step <= self.last if self.update.gradient == "averaged" else self.due[step] is not None
         return list(self.model) if looks and self.update.needs_gradient else []
 
+    def reads(self, step: int) -> bool:
+        """Tell whether the rule looks after a step at the gradients of the weights that there are, which a fused step drops."""
+        return self.update.gradient == "kept" and self.due[step] is not None
+
     def follow(self, step: int, gradients: dict[SparseLinear, Tensor]) -> None:
         """After a step, with the gradients [out, in] of the layers watched, move the masks where that is due."""
         progress = self.due[step]

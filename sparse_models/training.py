@@ -79,7 +79,7 @@ class FusedStep:
     Forward, loss, backward and the optimizer's update are then one pass on the optimizer's own state, with the same losses and
     weights but for rounding, so that steps of either kind may follow one another. It goes the plain way for an optimizer's
     first step, other optimizers than Adam, AdamW and SGD with momentum, hooks, labels to be left out, a GPU, and whatever else
-    is unusual. The fused way leaves no gradients behind: `grad` is None after it.
+    is unusual. The fused way leaves no gradients behind, `grad` is None after it; to keep them goes the plain way.
     """
 
     def __init__(self, model: MLP, optimizer: torch.optim.Optimizer, *, fused: bool = True) -> None:
@@ -87,9 +87,9 @@ class FusedStep:
         self.model, self.optimizer, self.fused = model, optimizer, fused
         self._held: HeldStep | None = None
 
-    def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, labels: Tensor, *, keep_gradients: bool = False) -> Tensor:
         """Take one optimizer step on a batch and return its cross-entropy before the step, still on the device."""
-        loss = self.at_once(inputs, labels) if self.fused else None
+        loss = self.at_once(inputs, labels) if self.fused and not keep_gradients else None
         return training_step(self.model, inputs, labels, self.optimizer, fused=self.fused) if loss is None else loss
 
     def at_once(self, inputs: Tensor, labels: Tensor) -> Tensor | None:
@@ -137,7 +137,7 @@ def train(
         batches = samples.split(settings.batch)
         for number, batch in enumerate(batches, epoch * len(batches)):
             with dense_gradients(mutation.watched(number)) as gradients:
-                losses.append(step(data.inputs[batch], data.labels[batch]))
+                losses.append(step(data.inputs[batch], data.labels[batch], keep_gradients=mutation.reads(number)))
             if due[number] is not None and not losses[-1].isfinite():
                 loss, rate = float(losses[-1]), settings.learning_rate
                 raise DivergedError(f"expected a finite loss, got {loss}; lower the learning rate {rate:g}")

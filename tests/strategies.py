@@ -15,6 +15,7 @@ from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL, UNSTRUCTURED, random_score
 from sparse_models.models import MLP, Drawn, convert, draw, sparse_mlp
 from sparse_models.testing import Problem
+from sparse_models.training import OPTIMIZERS
 from sparse_models.updates import UPDATES
 
 
@@ -138,3 +139,11 @@ def problems(draw: st.DrawFn, layer: str, dtype: torch.dtype | None = None, devi
         x=x.t().contiguous().t() if draw(st.booleans()) else x,
         output_grad=normal(seed + 3, batch, outputs, dtype=dtype).to(device),
     )
+
+
+EVERY_OPTIMIZER = "rigl"  # the state of each follows weights by the same code, whichever rule moves them
+
+
+def rules_and_optimizers(rules: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the pairs for some rules, among them the one that every optimizer is for."""
+    return [(rule, name) for rule in rules for name in OPTIMIZERS if name == "adam" or rule == EVERY_OPTIMIZER]

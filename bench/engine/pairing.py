@@ -9,7 +9,7 @@ from bench.engine.rounds import Timer, Took, calls_of, synchronised, time_round
 from bench.runs.outcome import Race
 from bench.statistics.intervals import SIGN_VALUES, median_interval
 from bench.works.replays import Work, Works
-from sparse_models.contention import Usage
+from sparse_models.kernels.contention import Usage
 
 # Rounds are short on purpose: a core that something else takes for a few milliseconds then spoils few rounds wholly instead
 # of many a little, and the median of the pairs passes over the few.

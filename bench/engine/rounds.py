@@ -15,7 +15,7 @@ import torch
 
 from bench.machine.bounds import cache_bytes
 from bench.works.replays import Work
-from sparse_models.contention import longest, waits
+from sparse_models.kernels.contention import longest, waits
 
 Timer = Callable[[], float]
 CLOCK_HZ = 2e9  # of a GPU, roughly and rather too high: for how long it is kept busy while a queue fills

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sparse_models.contention import DISTURBED
+from sparse_models.kernels.contention import DISTURBED
 
 
 class Race(NamedTuple):

@@ -9,8 +9,8 @@ from bench.grids import COLD_REPLAY
 from bench.machine.bounds import memory_gb_per_s, read_gb_per_s
 from bench.runs.row import Facts
 from bench.works.once_per_run import once_per_run
-from sparse_models.contention import Usage
 from sparse_models.costs import PRODUCTS
+from sparse_models.kernels.contention import Usage
 from sparse_models.kernels.cpu import roofline
 from sparse_models.kernels.cuda.shared_rate import shared_gflops
 from sparse_models.layers import SparseLinear

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_models.contention import Usage
+from sparse_models.kernels.contention import Usage
 from sparse_models.kernels.variant import Choice, Variant
 
 CLEARLY = 1.03  # times as fast as the default, in every round: so that what is alike stays the same, and no noise chooses

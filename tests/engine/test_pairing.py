@@ -156,6 +156,7 @@ def told_waits(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
 
 def test_a_round_knows_how_long_its_threads_had_no_core(monkeypatch: pytest.MonkeyPatch) -> None:
     told_waits(monkeypatch, [0.0, 0.0, 0.0, 0.25] + [0.25] * 4)  # before and after each of four rounds
+    monkeypatch.setattr("bench.engine.pairing.Usage.waited_for_itself", lambda *_: False)
     clock = Clock()
     monkeypatch.setattr("bench.engine.rounds.time.perf_counter", clock)
     pairs = race(clock.work("c", 1), clock.work("d", 1), "cpu", Plan(1, 1, pairs=2), clock)

@@ -14,9 +14,9 @@ from sparse_models.data import Split
 from sparse_models.errors import InputError
 from sparse_models.masks import UNSTRUCTURED
 from sparse_models.models import MLP, dense_mlp, draw, sparse_mlp
-from sparse_models.training import OPTIMIZERS, Settings, train
+from sparse_models.training import Settings, train
 from sparse_models.updates import UPDATES
-from tests.strategies import generator, normal
+from tests.strategies import generator, normal, rules_and_optimizers
 
 SETTINGS, SEED = Settings(epochs=6, batch=8, learning_rate=0.02, update_interval=3), 4
 FREE = sorted(name for name, rule in UPDATES.items() if rule.fits(UNSTRUCTURED))
@@ -33,8 +33,7 @@ def losses(model: MLP, rule: str, path: Path | None, stop: int | None = None, **
     return list(islice(train(model, DATA, settings, SEED, UPDATES[rule], checkpoint=path), stop))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("rule", FREE)
+@pytest.mark.parametrize(("rule", "optimizer"), rules_and_optimizers(FREE))
 @pytest.mark.parametrize(("before", "after"), [("tiled", "tiled"), ("csr", "masked")])
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     before: str, after: str, rule: str, optimizer: str, tmp_path: Path

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sparse_models import contention
-from sparse_models.contention import CORES, Usage, longest, waits
+from sparse_models.kernels import contention
+from sparse_models.kernels.contention import CORES, Usage, longest, waits
 
 pytestmark = pytest.mark.alone
 LINUX = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not tell how long threads wait")

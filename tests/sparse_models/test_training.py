@@ -30,6 +30,7 @@ from tests.strategies import (
     mlp_of,
     normal,
     places,
+    rules_and_optimizers,
     seeds,
     widest,
 )
@@ -52,9 +53,8 @@ def losses(model: MLP, data: Split, settings: Settings = SETTINGS, seed: int = 0
     return torch.cat(list(train(model, data, settings, seed, UPDATES[update])))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize(("update", "optimizer"), rules_and_optimizers(UPDATES))
 @pytest.mark.parametrize(("layer", "device"), places(FULL_TRAJECTORIES))
 def test_at_sparsity_0_every_arm_follows_dense_step_by_step(
     layer: str, update: str, scaled: bool, optimizer: str, device: str
@@ -71,8 +71,7 @@ def test_at_sparsity_0_every_arm_follows_dense_step_by_step(
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize(("update", "optimizer"), rules_and_optimizers(UPDATES))
 @pytest.mark.parametrize("layer", TRAJECTORIES)
 def test_at_equal_mask_sparse_layers_follow_one_another(layer: str, update: str, optimizer: str) -> None:
     pattern = LAYERS[layer].pattern
@@ -97,9 +96,9 @@ def test_every_arm_sees_the_same_batches_in_the_same_order(layer: str, update: s
     data, seen = samples(1), []
     step = FusedStep.__call__
 
-    def spy(self: FusedStep, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def spy(self: FusedStep, inputs: torch.Tensor, labels: torch.Tensor, **how: bool) -> torch.Tensor:
         seen.append((inputs, labels))
-        return step(self, inputs, labels)
+        return step(self, inputs, labels, **how)
 
     monkeypatch.setattr(FusedStep, "__call__", spy)
     losses(dense_mlp(draw(SIZES, generator(0))), data)

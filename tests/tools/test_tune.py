@@ -8,8 +8,8 @@ import torch
 from bench import __main__ as tool
 from bench.tables.tuning import lines
 from bench.works import tuning
-from sparse_models.contention import Usage
 from sparse_models.kernels import candidates, choice, kept_choices
+from sparse_models.kernels.contention import Usage
 from sparse_models.kernels.variant import Choice, Variant
 from tests.helpers.rows import WIDE
 

@@ -114,6 +114,6 @@ def test_a_compiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(reference, "KNOWN", {variant_key(CASE): (COMPILED, 1.1)})
     monkeypatch.setattr("torch.compile", lambda function, **_: lambda *given: 1.001 * function(*given))
     compiled_step.cache_clear()
-    with pytest.raises(GateError, match="loss of the fused step: expected what the definition says"):
+    with pytest.raises(GateError, match="loss of the chain: expected what the definition says"):
         dense_reference(CASE)
     compiled_step.cache_clear()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bench.works.roofline import TRIES, bounds, undisturbed
-from sparse_models.contention import Usage
+from sparse_models.kernels.contention import Usage
 from sparse_models.kernels.cpu._arithmetic import BYTES
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._team import threads
@@ -59,7 +59,7 @@ def test_bounds_are_of_operations_of_one_product_and_of_layers_that_tell(monkeyp
     monkeypatch.setattr("sparse_models.kernels.cpu.roofline.bound", lambda *_: 5e9)
     mask = random_mask((4, 4), 0.5, generator(0))
     tiled, csr = (LAYERS[name](torch.ones(4, 4), mask) for name in ("tiled", "csr"))
-    monkeypatch.setattr("sparse_models.contention.DISTURBED", 1.0)  # whatever else runs meanwhile
+    monkeypatch.setattr("sparse_models.kernels.contention.DISTURBED", 1.0)  # whatever else runs meanwhile
     for op in ("forward", "training_forward", "input_gradient", "weight_gradient"):
         assert bounds(tiled, op, 16, 2)["bound_gflops"] == 5.0
         assert not bounds(csr, op, 16, 2)

@@ -12,7 +12,7 @@ import llvmlite
 from llvmlite import binding
 
 from sparse_models.errors import InputError
-from sparse_models.kept_code import cache_folder, read_whole, write_whole
+from sparse_models.kernels.kept_code import cache_folder, read_whole, write_whole
 
 Kernel = Callable[..., int]
 KERNELS: list[Any] = []  # every kernel, so that tests can have all of them compiled anew

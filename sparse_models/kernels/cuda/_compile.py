@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sparse_models.errors import InputError
-from sparse_models.kept_code import cache_folder, read_whole, write_whole
+from sparse_models.kernels.kept_code import cache_folder, read_whole, write_whole
 
 PRELUDE = "prelude.cuh"
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)  # ours; a card's compiler is given one text

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from sparse_models.kept_code import cache_folder
 from sparse_models.kernels.cuda import _compile
 from sparse_models.kernels.cuda._compile import Launch, Macros
+from sparse_models.kernels.kept_code import cache_folder
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ on this machine, which the emulator needs")
 HEADER = Path(__file__).with_name("cuda_emulator.h")

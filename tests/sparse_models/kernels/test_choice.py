@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_models.contention import Usage
 from sparse_models.errors import InputError
 from sparse_models.kernels import candidates, choice, kept_choices, race
 from sparse_models.kernels.chain import gradients
 from sparse_models.kernels.choice import Work, variant_for
+from sparse_models.kernels.contention import Usage
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu.tiled import define_product, product
 from sparse_models.kernels.race import CLEARLY, ROUNDS, TRIES, fastest
@@ -30,7 +30,7 @@ from tests.strategies import normal
 
 DEFAULT, OTHER, THIRD, FOURTH = (Variant(vectors, 4, 16, 1) for vectors in (8, 4, 2, 1))
 ASKED = ("product", (64, 32), 128, 200, torch.float32)
-NAME = str(Work(*ASKED, torch.get_num_threads()))
+NAME = str(Work(*ASKED, 2))
 
 
 @pytest.fixture
@@ -46,7 +46,10 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
         choice.forget()
         return clock
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     yield started
+    torch.set_num_threads(before)
     choice.forget()
 
 

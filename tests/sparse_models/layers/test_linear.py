@@ -97,7 +97,11 @@ def odd() -> dict[str, tuple[nn.Module, Any, str]]:
         "lazy": (nn.LazyLinear(2), None, "got LazyLinear that has none yet; call the model once"),
         "a mask of another shape": (nn.Linear(3, 2), torch.ones(3, 2), r"expected a mask of shape \[2, 3\], .* got \[3, 2\]"),
         "a mask of numbers": (nn.Linear(3, 2), torch.full((2, 3), 0.5), "expected a mask of True and False, or of 1 and 0"),
-        "a dtype": (nn.Linear(3, 2, dtype=torch.bfloat16), None, "Tiled: expected .* got bfloat16 on cpu; convert the weight"),
+        "a dtype": (
+            nn.Linear(3, 2, dtype=torch.complex64),
+            None,
+            "Tiled: expected .* got complex64 on cpu; convert",
+        ),
         "no device": (nn.Linear(3, 2, device="meta"), None, "Tiled: expected .* got float32 on meta; convert the weight"),
     }
 

@@ -53,7 +53,7 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]]:
         "a criterion": (named, {"by": "size"}, "expected a known criterion"),
         "a distribution": (named, {"distribution": "erl"}, "expected a known distribution .* did you mean erk?"),
         "nothing": (named, {"sparsity": None}, "expected a sparsity, masks, or layers that torch.nn.utils.prune has pruned"),
-        "a dtype": (lambda: named().bfloat16(), {}, "first: Tiled: expected .* got bfloat16 on cpu"),
+        "a dtype": (lambda: named().bfloat16(), {"layer": "csr"}, "first: Csr.*: expected .* got bfloat16 on cpu"),
         "a layer itself": (lambda: nn.Linear(3, 2), {}, "expected a module that holds layers, got nn.Linear itself"),
         "too small": (named, {"least": 100}, "expected layers to be replaced, got none; look at names"),
     }
