@@ -33,6 +33,15 @@ ASKED = ("product", (64, 32), 128, 200, torch.float32)
 NAME = str(Work(*ASKED, 2))
 
 
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """Have PyTorch take two threads, of which a class's name tells, and among which there is something to choose."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[dict[Variant, list[float]]], Clock]]:
     """Measure by a Clock, with a cache of its own; as in a fresh process each time that it is called."""
@@ -46,10 +55,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
         choice.forget()
         return clock
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
     yield started
-    torch.set_num_threads(before)
     choice.forget()
 
 
