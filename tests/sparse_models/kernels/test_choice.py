@@ -17,6 +17,7 @@ from sparse_models.kernels import candidates, choice, kept_choices, race
 from sparse_models.kernels.chain import gradients
 from sparse_models.kernels.choice import Work, variant_for
 from sparse_models.kernels.contention import Usage
+from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu.tiled import define_product, product
 from sparse_models.kernels.race import CLEARLY, ROUNDS, TRIES, fastest
@@ -234,6 +235,7 @@ def test_products_and_chains_are_chosen_for_and_still_what_their_definitions_say
     monkeypatch.setattr(kept_choices, "cache_folder", lambda: tmp_path)
     monkeypatch.setenv("SPARSE_MODELS_VARIANT", "measured")
     monkeypatch.setattr(Usage, "was_disturbed", lambda *_: False)
+    monkeypatch.setattr(_team, "WORTH_A_TEAM", 0)  # or few samples have one thread, and nothing to choose among
     monkeypatch.setattr(candidates, "different", lambda variants, *_: variants[:2])  # each has to be compiled
     choice.forget()
     structure, values, x, bias, _ = problem(0, 23, 41, 70, 0.3, torch.float32)
