@@ -35,7 +35,7 @@ os.environ["TORCH_COMPILE_DISABLE"] = "1"
 os.environ["SPARSE_MODELS_VARIANT"] = "default"
 
 # Continuous integration draws the same examples every time.
-settings.register_profile("local", deadline=None, max_examples=60)
+settings.register_profile("local", deadline=None, max_examples=50)
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
