@@ -98,9 +98,7 @@ class HeldStep:
 
     def step(self, x: Tensor, labels: Tensor) -> Tensor | None:
         """Take a step on x [batch, in] and labels [batch], and return the loss; None for what the kernel would misread."""
-        values = self.links[0].values
-        fits = type(x) is Tensor and x.is_cpu and x.dtype == values.dtype and x.dim() == 2 and not x.requires_grad
-        if not fits or x.shape[1] != self.links[0].rows.columns or not len(x) or x.is_neg():
+        if not self.links[0].reads(x) or x.requires_grad:
             return None
         if not (type(labels) is Tensor and labels.is_cpu and labels.dtype == torch.int64 and labels.shape == x.shape[:1]):
             return None

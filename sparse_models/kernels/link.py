@@ -25,6 +25,11 @@ class Link(NamedTuple):
         """The values in the transpose's order: blocks stay where they are, and their transpose knows where."""
         return self.values if isinstance(self.columns, BlockStructure) else permuted(self.values, self.transposition)
 
+    def reads(self, x: Tensor) -> bool:
+        """Tell whether a CPU's kernel, which sees addresses alone, reads x [batch, in] as it is meant."""
+        fits = type(x) is Tensor and x.is_cpu and x.dtype == self.values.dtype and x.dim() == 2
+        return fits and x.shape[1] == self.rows.columns and len(x) > 0 and not x.is_neg()
+
 
 class Gradients(NamedTuple):
     """The mean cross-entropy of a batch, and for each layer the gradients of its values and of its bias."""

@@ -27,8 +27,7 @@ class HeldOutput:
 
     def of(self, x: Tensor) -> Tensor | None:
         """Return what the layers make of x [batch, in]: [batch, out], feature-major; None for what they would misread."""
-        fits = type(x) is Tensor and x.is_cpu and x.dtype == self.links[0].values.dtype and x.dim() == 2
-        if not fits or x.shape[1] != self.links[0].rows.columns or not len(x) or x.is_neg():
+        if not self.links[0].reads(x):
             return None
         turned = x.t()
         is_turned = turned.is_contiguous()

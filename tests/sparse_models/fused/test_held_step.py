@@ -76,7 +76,9 @@ def test_what_the_kernel_does_not_know_goes_the_plain_way(kind: str) -> None:
     same(*both)
 
 
-@pytest.mark.parametrize("kind", ["features", "dtype", "fewer labels", "a label too large", "without gradients"])
+@pytest.mark.parametrize(
+    "kind", ["features", "dtype", "a negated view", "fewer labels", "a label too large", "without gradients"]
+)
 def test_what_the_plain_way_refuses_is_refused_and_changes_nothing(kind: str) -> None:
     arm, other = arms()
     for each in (arm, other):
@@ -85,6 +87,7 @@ def test_what_the_plain_way_refuses_is_refused_and_changes_nothing(kind: str) ->
     refused = {
         "features": (x[:, 1:], labels),
         "dtype": (x.float(), labels),
+        "a negated view": (torch._neg_view(x), labels),  # whose memory holds other numbers
         "fewer labels": (x, labels[1:]),
         "a label too large": (x, labels + 2),
     }

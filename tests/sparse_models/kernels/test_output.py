@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu.chain.output import Output
 from sparse_models.kernels.cpu.chain.single import Single
@@ -167,6 +168,17 @@ def test_whatever_happens_between_two_outputs_the_second_is_that_of_layer_by_lay
             hidden = layer(torch.relu(hidden) if number else hidden)
         for _ in range(3):
             torch.testing.assert_close(model(x), hidden)
+
+
+@pytest.mark.parametrize(("sizes", "batch"), [(NARROW, 40), (WIDE, 1)])
+def test_a_negated_view_is_refused_also_where_an_output_is_held(sizes: tuple[int, ...], batch: int) -> None:
+    model = made(0, sizes)
+    x = normal(0, batch, sizes[0], dtype=next(model.parameters()).dtype)
+    with torch.no_grad():
+        for _ in range(3):
+            model(x)
+        with pytest.raises(InputError, match="no negated view"):
+            model(torch._neg_view(x))
 
 
 @pytest.mark.parametrize("worth_a_team", [0, 2**30])
