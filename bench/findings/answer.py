@@ -32,7 +32,7 @@ from bench.findings.speedups import (
 )
 from bench.findings.step_split import StepSplits, step_splits
 from bench.findings.trainings import Trainings, trainings
-from bench.grids import PARTS, WHOLE
+from bench.grids import OF_A_MODEL, PARTS, WHOLE
 from bench.runs.row import Row
 
 
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
 
 def answer_of(rows: Sequence[Row]) -> Answer:
     """Return the findings that `rows` tell."""
-    whole = [layer_named(row) for row in rows if row["op"] in WHOLE]
+    whole = [layer_named(row) for row in rows if row["op"] in (*WHOLE, *OF_A_MODEL)]
     parts = [row for row in rows if row["op"] in PARTS]
     beside = [row for row in rows if row["op"] == "beside"]
     trained = [row for row in rows if row["op"] == "train"]
