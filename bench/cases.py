@@ -1,45 +1,18 @@
 """The cases of a selection, in plain names and numbers."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from bench import grids
 from bench.selection import Selection
-from sparse_models.errors import InputError
+from bench.shapes import Shape
 from sparse_models.layers import LAYERS
 from sparse_models.loading import load
 from sparse_models.masks import FULL
 from sparse_models.updates import UPDATES
 
-
-class Shape(NamedTuple):
-    """Layer sizes (in, hidden ..., out) and the batch; two sizes are one layer, more are an MLP with ReLU between."""
-
-    sizes: tuple[int, ...]
-    batch: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Shape":
-        """Return the shape written as 256x256b4096; raises InputError for anything else and for a zero."""
-        match = re.fullmatch(r"(\d{1,9}(?:x\d{1,9})+)b(\d{1,9})", text)
-        shape = cls(tuple(int(size) for size in match[1].split("x")), int(match[2])) if match else None
-        if shape is None or min(*shape.sizes, shape.batch) < 1:
-            raise InputError(
-                f"expected a shape like 256x128b64 (input, output and batch sizes, each at least 1), got {text!r}; "
-                "more sizes make an MLP, as in 100x256x256x10b4096"
-            )
-        return shape
-
-    def __str__(self) -> str:
-        """Return the shape as `parse` reads it."""
-        return f"{self.chain}b{self.batch}"
-
-    @property
-    def chain(self) -> str:
-        """The sizes alone, as in 256x128."""
-        return "x".join(map(str, self.sizes))
+__all__ = ["Case", "Shape", "cases", "default_regime", "is_gpu", "stored", "training_shape"]
 
 
 class Case(NamedTuple):
@@ -54,12 +27,12 @@ class Case(NamedTuple):
     device: str
     dtype: str
     threads: int
-    data: str = "-"
+    data: str = "-"  # a training's data set, or by what name a model of the user's is loaded
     protocol: str = "-"
     seed: int = 0
     regime: str = "warm"
     skew: float = 0.0
-    distribution: str = "-"  # of a training's sparsity over its layers
+    distribution: str = "-"  # of a training's sparsity over its layers, or the file of a model's masks
 
     @property
     def group(self) -> str:
@@ -72,6 +45,7 @@ class Case(NamedTuple):
         arm = {"dense": ["dense"], "narrow": ["narrow"], "sparse": [self.update, self.layer]}[self.model]
         of_a_layer = ["narrow" if self.model == "narrow" else self.layer]
         what = [self.data, self.protocol, *arm] if self.op == "train" else arm if self.op == "update" else of_a_layer
+        what = [*what, self.data] if self.op in grids.OF_A_MODEL else what
         seed = [f"seed{self.seed}"] if self.op == "train" else []
         where = [self.device, self.dtype, f"{self.threads}threads", *self._unusual]
         return "-".join([*what, self.shape, f"{self.sparsity:g}", *seed, *where])
@@ -85,7 +59,15 @@ class Case(NamedTuple):
 
 def cases(op: str, selection: Selection) -> Iterator[Case]:
     """Yield the cases of one operation in a fixed order: those that share a dense reference follow one another."""
-    make = {"update": _update_cases, "train": _training_cases}.get(op, _layer_cases)
+    own = selection.model
+    if own is not None and own.sparsities and op not in grids.OF_A_MODEL:  # each shape has those of its layers' masks
+        for shape, sparsities in own.sparsities:
+            unmasked = own._replace(sparsities=())
+            yield from cases(op, selection._replace(shapes=(shape,), sparsities=sparsities, model=unmasked))
+        return
+    make = {"update": _update_cases, "train": _training_cases, **dict.fromkeys(grids.OF_A_MODEL, _model_cases)}.get(
+        op, _layer_cases
+    )
     for device in selection.devices:
         for dtype, is_rival in _dtypes(op, selection, device):
             for threads in selection.threads:
@@ -94,7 +76,8 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
                         continue  # it is there as the rival of float32
                     # An epoch of a training is what it is: no part of it is repeated warm, or replayed; its masks are its own.
                     regimes = selection.regimes or (default_regime(case),)
-                    kinds = itertools.product(regimes, selection.skews) if op != "train" else [("warm", 0.0)]
+                    skews = (0.0,) if op in grids.OF_A_MODEL else selection.skews  # whose masks are its own, too
+                    kinds = itertools.product(regimes, skews) if op != "train" else [("warm", 0.0)]
                     for regime, skew in kinds:
                         yield case._replace(regime=regime, skew=skew)
 
@@ -130,7 +113,9 @@ def default_regime(case: Case) -> str:
 
 
 def _own_layers(selection: Selection, device: str) -> tuple[str, ...]:
-    """Return the layers of the default grid, or of the full one."""
+    """Return the layers of the default grid, or of the full one; of a model's many shapes the one that the answer is about."""
+    if selection.model is not None and not selection.is_full:
+        return tuple(_best(device))
     kind = device.partition(":")[0]
     own = (name for name, layer in LAYERS.items() if not layer.optional)
     return tuple(name for name in own if selection.is_full or LAYERS[name].is_default_on(kind))
@@ -157,6 +142,21 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
                         yield Case(op, "sparse", layer, "static", shape, sparsity, device, dtype, threads)
                 if narrow and 0 < sparsity < 1 and sparsity in narrow_at:
                     yield Case(op, "narrow", "dense", "static", shape, sparsity, device, dtype, threads)
+
+
+def _model_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
+    own = selection.model
+    if own is None or (op == "model_step" and not own.can_learn):
+        return
+    what = (device, dtype, threads, own.reference)
+    yield Case(op, "dense", "dense", "static", own.shape, 0.0, *what)
+    asked = selection if own.sparsity is None else selection._replace(sparsities=(own.sparsity,))
+    for sparsity in asked.sparsities or grids.SPARSITIES:
+        for layer in selection.layers or _own_layers(selection, device):
+            # A layer whose masks only a network chooses together has none here.
+            can_choose = LAYERS[layer].pattern is not FULL and LAYERS[layer].pattern.of_network is None
+            if can_choose and sparsity in _sparsities(layer, grids.SPARSITIES, asked, device):
+                yield Case(op, "sparse", layer, "static", own.shape, sparsity, *what, distribution=own.mask)
 
 
 def _grid(op: str, selection: Selection, device: str) -> grids.Grid:

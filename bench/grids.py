@@ -8,8 +8,10 @@ what it costs in accuracy. Each of its cases is there for a sentence of the answ
 PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")
 WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss at its end, as the training loop takes it
 OF_A_LAYER = (*WHOLE, *PARTS, "beside")  # in turns with one of PyTorch's own operations
-OPS = (*OF_A_LAYER, "update", "train")
+OF_A_MODEL = ("model", "model_step")  # the whole of a network of the user's: a forward pass, and a training step
+OPS = (*OF_A_LAYER, *OF_A_MODEL, "update", "train")
 DEFAULT_OPS = ("forward", "step", "training_step", "train")
+DEFAULT_OPS_OF_A_MODEL = ("forward", "step", *OF_A_MODEL)
 EXTENTS = ("default", "full")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 COLD_REPLAY = "graph-cold"

@@ -14,6 +14,7 @@ from bench.findings.break_even import break_evens
 from bench.findings.short_answer import short_answer
 from bench.grids import REPLAYED, STORED
 from bench.hooks.options import add_options, read_effort, read_options
+from bench.hooks.own_model import layers_told
 from bench.hooks.screen import machine_of, screen_of
 from bench.hooks.state import EFFORT, MACHINE, NOTES, OUTCOMES, REPORTED, ROWS, SELECTION
 from bench.tables.answer import lines
@@ -36,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check the command line before anything runs."""
     config.stash[SELECTION] = read_options(config)
     config.stash[EFFORT] = read_effort(config)
+    config.stash[NOTES] += layers_told(config.stash[SELECTION])
     config.stash[REPORTED] = {}
 
 

@@ -5,6 +5,17 @@ from typing import NamedTuple
 from bench import grids
 
 
+class OwnModel(NamedTuple):
+    """A network of the user's: by what name it is loaded, and the shape that its whole has as a case."""
+
+    reference: str  # package.module:function
+    shape: str
+    can_learn: bool  # whether there is a training step of it
+    mask: str = "-"  # a file of masks
+    sparsity: float | None = None  # of all masks together
+    sparsities: tuple[tuple[str, tuple[float, ...]], ...] = ()  # of the masks of layers, by shape
+
+
 class Selection(NamedTuple):
     """What of the grid is to be measured; None = the defaults of each operation."""
 
@@ -24,3 +35,4 @@ class Selection(NamedTuple):
     distributions: tuple[str, ...] = (grids.DISTRIBUTION,)
     is_full: bool = False  # the full grid, where the default one is not enough
     rivals: tuple[str, ...] = ()  # number types in which dense is timed as well, as the machine has instructions for them
+    model: OwnModel | None = None  # whose layers have the shapes that are measured, and whose whole is too

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from sparse_models import GradualPruner, sparse_layers, sparsify
@@ -22,6 +22,11 @@ def net() -> nn.Sequential:
         nn.Conv2d(64, 128, 1), nn.BatchNorm2d(128), nn.ReLU(),
         nn.Flatten(), nn.Linear(128 * 16, 10),
     )  # fmt: skip
+
+
+def model() -> tuple[nn.Module, Tensor]:
+    """Return the net and an example batch, as `pytest bench --model examples/convolution.py:model` takes them."""
+    return net(), torch.randn(64, 1, 8, 8)
 
 
 @torch.no_grad()

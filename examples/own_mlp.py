@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from sparse_models import UPDATES, dense_gradients, sparse_layers, sparsify, update_masks
@@ -17,6 +17,11 @@ from sparse_models.data import DATA, Split
 def net() -> nn.Sequential:
     """Return the net, as anybody writes it: [batch, 64] -> [batch, 10]."""
     return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+def model() -> tuple[nn.Module, Tensor]:
+    """Return the net and an example batch, as `pytest bench --model examples/own_mlp.py:model` takes them."""
+    return net(), torch.randn(128, 64)
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, data: Split) -> None:

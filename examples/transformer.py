@@ -32,6 +32,11 @@ class RowReader(nn.Module):
         return self.head(self.encoder(rows).mean(1))  # type: ignore[no-any-return]
 
 
+def model() -> tuple[nn.Module, Tensor]:
+    """Return the net and an example batch, as `pytest bench --model examples/transformer.py:model` takes them."""
+    return RowReader(), torch.randn(64, 64)
+
+
 def main(steps: int = 200) -> Mapping[str, float]:
     """Train and prune, and return the accuracy, the sparsity, and how far densified outputs differ."""
     torch.manual_seed(0)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from bench import cases, grids
 from bench.cases import Case, Shape
 from bench.grids import DEFAULT_OPS, OPS
-from bench.selection import Selection
+from bench.selection import OwnModel, Selection
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
@@ -28,6 +28,7 @@ DEFAULT = Selection(
     seeds=3,
     is_full=True,
 )
+OWN = OwnModel("a.py:net", "8x4b2", can_learn=True)
 SHORT = DEFAULT._replace(ops=DEFAULT_OPS, is_full=False, dtypes=None, data=None)
 
 
@@ -71,8 +72,9 @@ def test_every_layer_is_timed_in_every_operation_of_one_layer() -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_another_librarys_layer_is_run_only_when_asked_for(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LAYERS, "another", type("Another", (LAYERS["csr"],), {"optional": True}))
-    assert "another" not in {case.layer for case in cases.cases(op, DEFAULT)}
-    assert "another" in {case.layer for case in cases.cases(op, DEFAULT._replace(layers=("another",)))}
+    everything = DEFAULT._replace(model=OWN)
+    assert "another" not in {case.layer for case in cases.cases(op, everything)}
+    assert "another" in {case.layer for case in cases.cases(op, everything._replace(layers=("another",)))}
 
 
 def test_every_update_rule_is_trained_and_every_moving_one_is_timed() -> None:

@@ -16,8 +16,7 @@ from bench.engine.pairing import Racer
 from bench.engine.processes import Means, measure_all
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
-from bench.works.problems import LAYOUTS
-from bench.works.reference import dense_case, dense_works, variant_key, variants
+from bench.works.reference import dense_case, first_variant, variant_key, variants, works_of
 
 PROCESSES = 5  # three of them outvote two that something else disturbed
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
@@ -29,9 +28,9 @@ CLEARLY = 1.02
 
 
 def variant_race(case: Case, race: Racer) -> Facts:
-    """Race dense in the variant that `case.data` names against dense on batch-major activations."""
-    reference = case._replace(data="-")
-    works = [dense_works(variant, reference)[0] for variant in (case.data, LAYOUTS[0])]
+    """Race dense in the variant that `case.protocol`, which only trainings use, names against dense in the first."""
+    reference = case._replace(protocol="-")
+    works = [works_of(variant, reference) for variant in (case.protocol, first_variant(reference))]
     race(works[0], works[1], case.device)
     return {}
 
@@ -40,7 +39,7 @@ def variant_jobs(jobs: Sequence[Job]) -> list[Job]:
     """Return a job for each variant, but the first, of each dense reference that the jobs are timed against."""
     references = dict.fromkeys(dense_case(job.case) for job in jobs if job.case.op != "train")
     return [
-        Job(f"dense {variant} {case.op} {case.id}", __name__, variant_race.__name__, case._replace(data=variant))
+        Job(f"dense {variant} {case.op} {case.id}", __name__, variant_race.__name__, case._replace(protocol=variant))
         for case in references
         for variant in variants(case)
     ]
@@ -53,12 +52,13 @@ def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, t
     """
     best: dict[str, tuple[str, float]] = {}
     for job in jobs:
-        key, outcome = variant_key(job.case._replace(data="-")), outcomes[job.name]
+        reference, outcome = job.case._replace(protocol="-"), outcomes[job.name]
+        key = variant_key(reference)
         measured = bool(outcome.speedups) and outcome.failure is None
         gain = statistics.median(outcome.speedups) if measured else 0.0
-        best.setdefault(key, (LAYOUTS[0], 1.0))
+        best.setdefault(key, (first_variant(reference), 1.0))
         if gain > max(best[key][1], CLEARLY):
-            best[key] = job.case.data, gain
+            best[key] = job.case.protocol, gain
     return best
 
 

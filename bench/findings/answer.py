@@ -31,8 +31,9 @@ from bench.findings.speedups import (
     verdict_counts,
 )
 from bench.findings.step_split import StepSplits, step_splits
+from bench.findings.time_to_accuracy.arms import TimeToAccuracy, time_to_accuracy
 from bench.findings.trainings import Trainings, trainings
-from bench.grids import PARTS, WHOLE
+from bench.grids import OF_A_MODEL, PARTS, WHOLE
 from bench.runs.row import Row
 
 
@@ -52,12 +53,13 @@ class Answer(NamedTuple):
     update_costs: list[UpdateCosts]
     interferences: list[Interference]
     trainings: list[Trainings]
+    time_to_accuracy: list[TimeToAccuracy]
     advice: list[Advice]
 
 
 def answer_of(rows: Sequence[Row]) -> Answer:
     """Return the findings that `rows` tell."""
-    whole = [layer_named(row) for row in rows if row["op"] in WHOLE]
+    whole = [layer_named(row) for row in rows if row["op"] in (*WHOLE, *OF_A_MODEL)]
     parts = [row for row in rows if row["op"] in PARTS]
     beside = [row for row in rows if row["op"] == "beside"]
     trained = [row for row in rows if row["op"] == "train"]
@@ -75,5 +77,6 @@ def answer_of(rows: Sequence[Row]) -> Answer:
         update_costs([row for row in rows if row["op"] == "update"]),
         interferences(beside),
         trainings(trained),
+        time_to_accuracy(trained),
         advice(trained),
     )

@@ -20,6 +20,9 @@ NARROW = "narrow dense"  # with as many weights as a layer of its sparsity keeps
 
 
 UNKNOWN = "-"  # a field that rows of older runs do not have, or the pattern of a layer that this machine does not have
+# Trainings that agree in these were held against the same dense, whose FLOPs stand for its shape: narrow networks have another.
+BESIDE_ONE_DENSE = ("data", "protocol", "device", "dtype", "threads", "batch", "epochs", "dense_flops_counted")
+UNLEARNABLE = ("random",)  # data whose labels no other sample tells anything about: test accuracy is chance
 
 
 class Place(NamedTuple):
@@ -100,6 +103,17 @@ def by_place(rows: Iterable[Row], *fields: str) -> Iterator[tuple[Place, list[Ro
     """Yield the rows of one place that agree in `fields`, group by group, in order of first appearance."""
     for _, group in by_fields(rows, *Place._fields, *fields):
         yield Place.of(group[0]), group
+
+
+def by_training(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield the trainings that were held against the same dense."""
+    yield from (group for _, group in by_fields(rows, *BESIDE_ONE_DENSE))
+
+
+def shape_of(trainings: Iterable[Row]) -> str:
+    """Return the shape of dense of some trainings of `by_training`: that of the first that is not narrow."""
+    rows = list(trainings)
+    return str(next((row for row in rows if row["model"] != "narrow"), rows[0])["shape"])
 
 
 def sparsities_of(rows: Iterable[Row]) -> list[float]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from bench.cases import Case, Shape, default_regime
 from bench.engine.jobs import PROCESSES
 from bench.findings.grouping import Place, by_fields, sparsities_of
+from bench.grids import OF_A_MODEL
 from bench.runs.row import Row
 
 LONGER = 300  # seconds for a few cases, which a whole run gives to all
@@ -39,11 +40,14 @@ def command(rows: Sequence[Row]) -> list[str]:
     shape = Shape(tuple(map(int, row["shape"].split("x"))), row["batch"])
     case = Case(**{field: row[field] for field in Case._fields} | {"shape": str(shape)})
     measured = max(len(one["process_numbers"]) for one in rows)
+    sparsities = {"sparsity": ",".join(f"{sparsity:g}" for sparsity in sparsities_of(rows))}
+    what = {"shape": case.shape} | sparsities
+    if row["op"] in OF_A_MODEL:
+        what = {"model": case.data} | (sparsities if case.distribution == "-" else {"mask": case.distribution})
     asked = {
         "op": row["op"],
         "layer": ",".join(dict.fromkeys(one["layer"] for one in rows)),
-        "shape": case.shape,
-        "sparsity": ",".join(f"{sparsity:g}" for sparsity in sparsities_of(rows)),
+        **what,
         "device": row["device"],
         "dtype": row["dtype"],
         "threads": str(row["threads"]),

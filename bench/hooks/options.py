@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from bench import cases, grids
 from bench.cases import Shape
 from bench.comparisons.gate import TABLE, Limits, read_limits
 from bench.engine.jobs import BUDGET, PRECISION, PROCESSES, Effort
+from bench.hooks.own_model import add_model_options, with_model
 from bench.machine.facts import has_bfloat16, quota_cores
 from bench.runs.saved import MAX_PROCESSES
 from bench.selection import Selection
@@ -48,6 +49,7 @@ def add_options(group: Any) -> None:
         "--protocol": f"protocols for train ({', '.join(grids.PROTOCOLS)}); default: what says most of each data set",
     }.items():
         group.addoption(name, metavar="LIST", help=text)
+    add_model_options(group)
     group.addoption(
         "--grid",
         metavar="EXTENT",
@@ -89,7 +91,7 @@ def read_options(config: pytest.Config) -> Selection:
     device = given("--device", _device)
     is_full = _given(config, "--grid", _one_of("grid", grids.EXTENTS)) == "full"
     selection = Selection(
-        ops=given("--op", _one_of("operation", grids.OPS)) or _default_ops(config.args, is_full=is_full),
+        ops=given("--op", _one_of("operation", grids.OPS)) or _default_ops(config, is_full=is_full),
         layers=given("--layer", _one_of("layer", LAYERS)),
         updates=given("--update", _one_of("update rule", UPDATES)),
         shapes=given("--shape", lambda text: str(Shape.parse(text))),
@@ -106,6 +108,7 @@ def read_options(config: pytest.Config) -> Selection:
         is_full=is_full,
         rivals=("bfloat16",) if has_bfloat16() else (),
     )
+    selection = with_model(config, selection)
     for option in not_for_train(config, selection):
         if selection.ops == ("train",):
             raise pytest.UsageError(f"{option}: expected an operation that takes it, got train alone, which has its own")
@@ -124,10 +127,11 @@ def read_options(config: pytest.Config) -> Selection:
     return selection
 
 
-def _default_ops(arguments: Sequence[str], *, is_full: bool) -> tuple[str, ...]:
+def _default_ops(config: pytest.Config, *, is_full: bool) -> tuple[str, ...]:
     """Return the operations of the grid, and those whose functions are named, as in bench/bench_layer.py::bench_backward."""
-    functions = {argument.partition("::")[2].partition("[")[0] for argument in arguments}
-    return tuple(op for op in grids.OPS if is_full or op in grids.DEFAULT_OPS or f"bench_{op}" in functions)
+    functions = {argument.partition("::")[2].partition("[")[0] for argument in config.args}
+    default = grids.DEFAULT_OPS if config.getoption("--model") is None else grids.DEFAULT_OPS_OF_A_MODEL
+    return tuple(op for op in grids.OPS if is_full or op in default or f"bench_{op}" in functions)
 
 
 def not_for_train(config: pytest.Config, selection: Selection) -> list[str]:

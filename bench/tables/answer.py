@@ -10,11 +10,13 @@ from bench.findings.grouping import Told
 from bench.findings.precisions import Precisions
 from bench.findings.speedups import SpeedUps, Verdicts
 from bench.findings.step_split import Split, StepSplits
+from bench.findings.time_to_accuracy import verdict
 from bench.statistics.verdicts import MARGIN, WRONG_VERDICTS
 from bench.tables.costs import bandwidth, by_conditions, cells, energy, memory, named, realised, rooflines
 from bench.tables.grid import Cell, Grid, print_table
 from bench.tables.patterns import advice_table, at_equal_sparsity
 from bench.tables.text import MARKS, Screen, coloured, new_console, print_text, seconds, text_of
+from bench.tables.time_to_accuracy import time_to_accuracy_table
 from bench.tables.trainings import trainings_table
 
 
@@ -43,6 +45,10 @@ def lines(answer: Answer, screen: Screen | None = None) -> Iterator[str]:
         print_table(console, *trainings_table(trainings))
         for sentence in trainings.sentences:
             print_text(console, sentence)
+        console.print()
+    for timed in answer.time_to_accuracy:
+        print_table(console, *time_to_accuracy_table(timed))
+        print_text(console, verdict.sentence(timed))
         console.print()
     for advice in answer.advice:
         print_table(console, *advice_table(advice))

@@ -1,5 +1,6 @@
 """What a case is timed against: dense in the variant in which it is fastest, and gated."""
 
+import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -7,13 +8,16 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.cases import Case, Shape, is_gpu, stored
-from bench.grids import REPLAYED
-from bench.works.compiled import COMPILED, can_compile, compiled_step
+from bench.grids import OF_A_MODEL, REPLAYED
+from bench.models.loading import Example
+from bench.works.compiled import COMPILED, can_compile, compiled, compiled_step
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import KNOWN
 from bench.works.operations import operation
 from bench.works.problems import LAYOUTS, build, copies, problems
 from bench.works.replays import AsLaunched, Work
+from bench.works.whole_model_gate import gate_compiled
+from bench.works.whole_models import EAGER, example_of, model_work
 from sparse_models.models import MLP
 from sparse_models.testing import Problem
 
@@ -26,7 +30,7 @@ REFERENCE_OPS = {"beside": "forward", "update": "step"}  # what dense does meanw
 def dense_case(case: Case) -> Case:
     """Return the case of the dense reference: what dense does beside the case, in the case's regime."""
     op = REFERENCE_OPS.get(case.op, case.op)
-    return case._replace(op=op, model="dense", layer="dense", update="static", sparsity=0.0, skew=0.0)
+    return case._replace(op=op, model="dense", layer="dense", update="static", sparsity=0.0, skew=0.0, distribution="-")
 
 
 def variant_key(reference: Case) -> str:
@@ -60,7 +64,7 @@ def dense_reference(case: Case) -> Reference:
     of the layouts.
     """
     reference = dense_case(case)
-    variant, gain = KNOWN.get(variant_key(reference), (LAYOUTS[0], 1.0))
+    variant, gain = fastest_variant(reference)
     pass_gate(reference, "dense", variant if variant in LAYOUTS else LAYOUTS[0])
     built = _kept(variant, reference) if is_gpu(case.device) else dense_works(variant, reference)
     return Reference(*built, variant, gain)
@@ -75,8 +79,8 @@ def _kept(variant: str, reference: Case) -> tuple[list[Work], MLP]:
 def dense_works(variant: str, reference: Case, *, is_clone: bool = False) -> tuple[list[Work], MLP]:
     """Return the operation of a dense reference in one of the variants there are, and its layers; built anew for a clone."""
     if variant == COMPILED:
-        compiled = compiled_step.__wrapped__ if is_clone else compiled_step
-        step, model = compiled(reference.shape, reference.device, stored(reference.dtype), reference.threads)
+        build_step = compiled_step.__wrapped__ if is_clone else compiled_step
+        step, model = build_step(reference.shape, reference.device, stored(reference.dtype), reference.threads)
         return [step], model
     parts = problems(reference, "dense")
     model = build("dense", parts)
@@ -100,8 +104,21 @@ def matrix_vector(model: MLP, parts: list[Problem]) -> Work:
     return forward
 
 
+def first_variant(reference: Case) -> str:
+    """Return the variant that a reference is run in unless another is found faster."""
+    return EAGER if reference.op in OF_A_MODEL else LAYOUTS[0]
+
+
+def works_of(variant: str, reference: Case) -> list[Work]:
+    """Return the operation of a dense reference in one of its variants, whatever it is of."""
+    return [whole_model(variant, reference)[0]] if reference.op in OF_A_MODEL else dense_works(variant, reference)[0]
+
+
 def variants(reference: Case) -> Iterator[str]:
     """Yield the variants beside the first that a reference may be run in."""
+    if reference.op in OF_A_MODEL:  # whose activations lie as its own code has them
+        yield from [COMPILED] * can_compile(reference.device)
+        return
     batch = Shape.parse(reference.shape).batch
     if batch > 1:  # a single sample lies in memory in one way
         yield LAYOUTS[1]
@@ -111,3 +128,27 @@ def variants(reference: Case) -> Iterator[str]:
         yield from [LAUNCHED] * (reference.regime in REPLAYED)
     if is_gpu(reference.device) and (batch, reference.op) == (1, "forward") and len(Shape.parse(reference.shape).sizes) == 2:
         yield VECTOR
+
+
+def fastest_variant(reference: Case) -> tuple[str, float]:
+    """Return the variant that was found the fastest, and its gain over the first, which is it where none was looked for."""
+    variant, gain = KNOWN.get(variant_key(reference), (first_variant(reference), 1.0))
+    return variant, gain
+
+
+def whole_model(variant: str, reference: Case, *, is_clone: bool = False) -> tuple[Work, Example]:
+    """Return the operation of a dense network of the user's in one of its variants, and the network; built anew for a clone."""
+    if variant == EAGER:
+        example = example_of(reference)
+        return model_work(reference.op, example), example
+    return (_compiled_model.__wrapped__ if is_clone else _compiled_model)(reference)
+
+
+@lru_cache(maxsize=2)  # compiled code is loaded in a second or two, and cases of one network follow one another
+def _compiled_model(reference: Case) -> tuple[Work, Example]:
+    example = example_of(reference)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's compiler uses what PyTorch says not to use
+        work = model_work(reference.op, example, run_as=compiled)
+        gate_compiled(work, example, example_of(reference), learning=reference.op != "model")
+    return work, example

@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from bench.cases import Case
+from bench.grids import OF_A_MODEL
 from bench.works.operations import OPERATIONS, operation
 from bench.works.problems import build, layout_of, problems
+from bench.works.whole_models import chosen_masks, example_of, model_work, sparsified
 from sparse_models.kernels import choice
 from sparse_models.layers import LAYERS
 
@@ -19,12 +21,18 @@ def has_variants(case: Case) -> bool:
 
 def as_tuned(case: Case) -> Case:
     """Return a case of only what decides which variants it needs, so that cases that need the same are one."""
+    if case.op in OF_A_MODEL:  # whose masks its data and its distribution are
+        return case._replace(regime="warm")
     op = {"train": "training_step", "beside": "forward"}.get(case.op, case.op)
     return case._replace(op=op, update="static", data="-", protocol="-", seed=0, regime="warm", distribution="-")
 
 
 def call_once(case: Case) -> None:
     """Call once what is timed of a case."""
+    if case.op in OF_A_MODEL:
+        example = example_of(case)
+        sparsified(example.module, chosen_masks(case, example.module), case.layer)
+        model_work(case.op, example)()
     if case.op in OPERATIONS:
         parts = problems(case, case.layer)
         layout = "batch-major" if case.op == "training_step" else layout_of(case, case.layer, "batch-major")

@@ -72,7 +72,7 @@ def _compiling(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_compiling")
 def test_the_fastest_of_three_ways_is_chosen_and_one_that_failed_is_none() -> None:
     jobs = variant_jobs(jobs_of(TRAINING))
-    assert [job.case.data for job in jobs] == [FEATURE_MAJOR, COMPILED]
+    assert [job.case.protocol for job in jobs] == [FEATURE_MAJOR, COMPILED]
     fast, faster, slow = (outcome_of([value] * 5) for value in (1.2, 1.3, 0.8))
     assert chosen(jobs, fast, faster) == [COMPILED]
     assert chosen(jobs, faster, fast) == [FEATURE_MAJOR]
@@ -104,7 +104,7 @@ def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() 
         TRAINING._replace(op="train", data="digits"),
     ]
     searched = variant_jobs(jobs_of(*cases))
-    found = [(job.case.data, job.case.op, job.case.shape, job.case.device, job.case.regime) for job in searched]
+    found = [(job.case.protocol, job.case.op, job.case.shape, job.case.device, job.case.regime) for job in searched]
     assert found == [
         (FEATURE_MAJOR, "step", "6x8b4", "cpu", "warm"),
         (FEATURE_MAJOR, "forward", "6x8b4", "cpu", "warm"),
@@ -124,7 +124,7 @@ def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() 
 
 
 def test_a_way_is_raced_against_the_first_on_the_reference_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference_search, "dense_works", lambda way, dense: ([lambda: (way, dense)], None))
+    monkeypatch.setattr(reference_search, "works_of", lambda way, dense: [lambda: (way, dense)])
     raced: list[tuple[Any, Any]] = []
 
     class Race:

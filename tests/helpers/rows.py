@@ -1,6 +1,7 @@
 """Rows with every field that tables read, for tests to change what they are about."""
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -67,3 +68,13 @@ def saved_run(rows: dict[str, SavedRow], **fields: Any) -> Run:
         "hardware": "h",
     }
     return Run(**{**base, "dense_gflops": {"cpu": 100.0}, "cases": joined_over_seeds(rows)} | fields)
+
+
+def learnt(curves: Sequence[tuple[Sequence[float], Sequence[float]]], **fields: Any) -> list[dict[str, Any]]:
+    """The rows of an arm, one a seed, each with its accuracies and seconds, beside a dense of 0.8 and 0.9 in two seconds."""
+    base = {"op": "train", "data": "digits", "protocol": "tuned", "sparsity": 0.8, "update": "static", "layer": "tiled"}
+    base |= {"dense_epoch_accuracies": [0.8, 0.9], "dense_epoch_seconds": [1.0, 1.0]}
+    return [
+        row(**base | fields, seed=seed, epoch_accuracies=list(accuracies), epoch_seconds=list(seconds))
+        for seed, (accuracies, seconds) in enumerate(curves)
+    ]

@@ -7,14 +7,13 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import NARROW, Place, by_fields
+from bench.findings.grouping import NARROW, UNLEARNABLE, Place, by_fields, by_training, shape_of
 from bench.findings.trainings import ARM, OverSeeds, speedup_over_seeds, unusual
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import difference_interval
 
 DENSE = "dense"
-UNLEARNABLE = ("random",)  # data whose labels no other sample tells anything about: test accuracy is chance
 
 
 class Epoch(NamedTuple):
@@ -51,6 +50,7 @@ class Learning(NamedTuple):
     """All arms on one data set under one protocol: how they end, their curves where they were recorded, and dense's levels."""
 
     data: str
+    shape: str
     protocol: str
     epochs: int
     conditions: str
@@ -69,7 +69,7 @@ class Learning(NamedTuple):
 def learning(rows: dict[str, Row]) -> list[Learning]:
     """Return what the trainings among the rows, by the names of their cases, tell."""
     trained = [row | {"case": name} for name, row in rows.items() if row["op"] == "train"]
-    found = [_learning(group) for _, group in by_fields(trained, "data", "protocol", "device", "dtype", "threads")]
+    found = [_learning(group) for group in by_training(trained)]
     return sorted(found, key=lambda one: (one.protocol != "tuned", not one.is_learnable))  # what says most comes first
 
 
@@ -90,7 +90,7 @@ def _learning(rows: Sequence[Row]) -> Learning:
     told = [row for row in of_dense if row.get("dense_epoch_accuracies")]
     reach = statistics.mean(row["dense_epoch_accuracies"][-1] for row in told) if told else None
     curves = [curve for arm in arms if reach is not None and (curve := _curve(arm, reach))]
-    what = (first["data"], first["protocol"], first["epochs"], Place.of(first).conditions)
+    what = (first["data"], shape_of(rows), first["protocol"], first["epochs"], Place.of(first).conditions)
     return Learning(*what, seeds, [_end(arm) for arm in arms], curves, level, reach)
 
 

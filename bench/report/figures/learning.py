@@ -72,7 +72,7 @@ def _names(content: Content) -> list[str]:
 
 
 def _title(one: Learning) -> str:
-    return f"{one.data}, {one.protocol}"
+    return f"{one.data}, {one.shape}, {one.protocol}"
 
 
 def _text(one: Learning) -> str:
