@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import NARROW, UNLEARNABLE, Place, by_fields, by_training, shape_of
+from bench.findings.grouping import NARROW, UNLEARNABLE, by_fields, by_training, conditions_of, shape_of
 from bench.findings.time_to_accuracy.seeds import seed_of
 from bench.findings.trainings import ARM, OverSeeds, speedup_over_seeds, unusual
 from bench.runs.row import Row
@@ -96,7 +96,7 @@ def _learning(rows: Sequence[Row]) -> Learning:
     told = [seed for row in of_dense if (seed := seed_of(row))]
     target = statistics.mean(seed.target for seed in told) if told else None
     curves = [curve for arm in arms if target is not None and (curve := _curve(arm, target))]
-    what = (first["data"], shape_of(rows), first["protocol"], first["epochs"], Place.of(first).conditions)
+    what = (first["data"], shape_of(rows), first["protocol"], first["epochs"], conditions_of(rows))
     return Learning(*what, seeds, [_end(arm) for arm in arms], curves, level, target)
 
 
