@@ -11,9 +11,9 @@ from bench.findings.grouping import (
     BESIDE_ONE_DENSE,
     NARROW,
     UNKNOWN,
-    Place,
     by_fields,
     by_training,
+    conditions_of,
     patterned,
     shape_of,
     sparsities_of,
@@ -84,7 +84,7 @@ def advice(rows: Sequence[Row]) -> list[Advice]:
         sentences = [text for at in sparsities_of(sparse) if (text := _fastest_at(at, shown))]
         sentences.append(_fastest_of_all(choices))
         first = group[0]
-        what = (first["data"], shape_of(group), Place.of(first).conditions, seeds, first.get("test_samples"))
+        what = (first["data"], shape_of(group), conditions_of(group), seeds, first.get("test_samples"))
         found.append(Advice(*what, choices, shown, sentences))
     return found
 

@@ -1,6 +1,6 @@
 """Which rows belong together: those that were measured at one place, and those that agree in some fields."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -114,6 +114,12 @@ def shape_of(trainings: Iterable[Row]) -> str:
     """Return the shape of dense of some trainings of `by_training`: that of the first that is not narrow."""
     rows = list(trainings)
     return str(next((row for row in rows if row["model"] != "narrow"), rows[0])["shape"])
+
+
+def conditions_of(trainings: Sequence[Row]) -> str:
+    """Return how trainings of `by_training` ran, in words, and how dense took its steps, where the rows tell."""
+    variants = sorted({row["dense_variant"] for row in trainings if row.get("dense_variant")})
+    return ", ".join([Place.of(trainings[0]).conditions, *[f"dense {' or '.join(variants)}"] * bool(variants)])
 
 
 def sparsities_of(rows: Iterable[Row]) -> list[float]:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import NARROW, UNKNOWN, Place, by_fields, by_training, shape_of, speedup_of
+from bench.findings.grouping import NARROW, UNKNOWN, by_fields, by_training, conditions_of, shape_of, speedup_of
 from bench.grids import DISTRIBUTION
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
@@ -89,7 +89,7 @@ def trainings(rows: Iterable[Row]) -> list[Trainings]:
     found = []
     for group in by_training(rows):
         first, arms = group[0], [arm_of(of_arm) for _, of_arm in by_fields(group, *ARM)]
-        what = (first["data"], shape_of(group), first["protocol"], first["epochs"], first["batch"], Place.of(first).conditions)
+        what = (first["data"], shape_of(group), first["protocol"], first["epochs"], first["batch"], conditions_of(group))
         seeds = len({row["seed"] for row in group})
         found.append(Trainings(*what, seeds, arms, list(_sentences(f"{first['data']}, {first['protocol']}", arms))))
     return found

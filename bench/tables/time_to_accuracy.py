@@ -31,9 +31,9 @@ COLUMNS: dict[str, Callable[[Arm], str]] = {
 
 def time_to_accuracy_table(found: TimeToAccuracy) -> tuple[str, Grid]:
     """Return the table of a data set, shape and protocol, and its title."""
-    over = f"median of {found.seeds} seeds [95 % interval]"
+    over = f"median over {found.seeds} seeds [95 % interval]"
     if found.seeds < SIGN_VALUES:
-        over = f"median of {found.seeds} seed{'s' * (found.seeds != 1)} (range; {SIGN_VALUES} have an interval)"
+        over = f"median over {found.seeds} seed{'s' * (found.seeds != 1)} (range; {SIGN_VALUES} have an interval)"
     at = "at the epoch that the validation split chose" if found.is_chosen else "at the end of the training"
     title = (
         f"Time to dense's accuracy on {found.data}, {found.shape}, {found.protocol}, {found.epochs} epochs of batch "

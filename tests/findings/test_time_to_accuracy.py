@@ -223,6 +223,14 @@ def test_too_few_seeds_to_choose_an_arm_and_tell_how_it_fares_name_none() -> Non
     assert sentence(told._replace(arms=[])) == ""
 
 
-def test_an_arm_of_which_a_seed_diverged_is_not_named() -> None:
-    told = found({"whole": [seen(0.5)] * 8, "cut": [seen(0.1)] * 7})
-    assert named(told).arm.name == "whole"
+def test_an_arm_that_lacks_a_seed_may_be_named_and_that_is_said() -> None:
+    """Which seeds choose depends on what there is alone: seed 0 does not where an arm lacks it."""
+    other, soonest = [seen(0.5)] * 8, [seen(0.1), *[seen(0.3)] * 7]
+    told = found({"other": other, "soonest": soonest})
+    cut = told._replace(arms=[told.arms[0], told.arms[1].among(range(1, 8))])
+    assert named(cut).arm.name == "soonest"
+    assert set(named(cut).arm.seeds) == {3, 4, 5, 6, 7}
+    assert "It has no figures of 1 seed that others have." in sentence(cut)
+    assert "no interval: it takes 6 seeds" in sentence(cut)
+    assert "no figures" not in sentence(told)
+    assert named(told._replace(arms=[told.arms[0], told.arms[1].among([1])])).arm.name == "other"

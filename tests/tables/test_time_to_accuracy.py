@@ -38,7 +38,7 @@ def cells(text: list[str], arm: str) -> list[str]:
 
 def test_each_arm_has_a_line_with_what_it_took_the_soonest_first() -> None:
     text = told(trained(8))
-    assert "median of 8 seeds [95 % interval]" in text[0]
+    assert "median over 8 seeds [95 % interval]" in text[0]
     assert "test accuracy at the end of the training" in text[0]
     assert [line.split()[0] for line in text[4:8]] == ["static", "dense", "narrow", "set"]
     assert cells(text, "static tiled") == [

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import UNLEARNABLE, Place, by_fields, by_training, shape_of
+from bench.findings.grouping import UNLEARNABLE, by_fields, by_training, conditions_of, shape_of
 from bench.findings.time_to_accuracy.seeds import Seed, seed_of
 from bench.findings.trainings import ARM, name_of
 from bench.runs.row import Row
@@ -75,7 +75,7 @@ def time_to_accuracy(rows: Iterable[Row]) -> list[TimeToAccuracy]:
             what = (first["data"], shape_of(group), first["protocol"], first["epochs"], first["batch"])
             many = len({number for number, _ in seeds})
             is_chosen = all(chosen for _, chosen in seeds)
-            found.append(TimeToAccuracy(*what, Place.of(first).conditions, many, is_chosen, sorted(arms, key=_soonest)))
+            found.append(TimeToAccuracy(*what, conditions_of(group), many, is_chosen, sorted(arms, key=_soonest)))
     return found
 
 

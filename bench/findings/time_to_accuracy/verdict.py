@@ -1,11 +1,11 @@
 """What arms took until they were as accurate as dense in, whether one is sooner than dense and than narrow dense out.
 
-The soonest of many arms looks sooner than it is: some of that is its luck. So the first quarter of the seeds, two at least,
+The soonest of many arms looks sooner than it is: some of that is its luck. So a quarter of the seeds, two at least,
 choose the arm that is named, and narrow dense, and only the others tell how they fare: so the intervals are those of arms named
 beforehand, however many there were to choose from. It takes two seeds to choose and six for an interval.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from bench.findings.grouping import NARROW
@@ -25,6 +25,7 @@ class Verdict(NamedTuple):
     narrow: Arm | None
     of: int  # sparse arms to choose from
     choosing: int  # seeds
+    lacking: int  # seeds that other arms have, and the one that is named has not
 
     @property
     def over_narrow(self) -> Median | None:
@@ -38,30 +39,30 @@ class Verdict(NamedTuple):
 
 def verdict(found: TimeToAccuracy) -> Verdict | None:
     """Return which sparse arm is named; None where there is none, or where seeds are too few to choose one of several."""
-    arms = _whole(found, "sparse")
+    arms = [arm for arm in found.arms if arm.model == "sparse"]
+    seeds = {seed for arm in arms for seed in arm.seeds}
+    choosing = _choosing(arms, seeds) if len(arms) > 1 else set()
+    if choosing and len(seeds) < len(choosing) + SIGN_VALUES:
+        return None
+    arms = [arm for arm in arms if arm.seeds.keys() > choosing]
     if not arms:
         return None
-    seeds = sorted(arms[0].seeds)
-    choosing = seeds[: max(CHOOSING, len(seeds) // 4)] if len(arms) > 1 else []
-    telling = seeds[len(choosing) :]
-    if choosing and len(telling) < SIGN_VALUES:
-        return None
     arm = _soonest(arms, choosing)
-    narrow = [one for one in _whole(found, "narrow") if one.seeds.keys() == arm.seeds.keys()]
+    own = arm.among(arm.seeds.keys() - choosing)
+    narrow = [one for one in found.arms if one.model == "narrow" and one.seeds.keys() >= choosing | own.seeds.keys()]
     if not choosing:
         narrow = [one for one in narrow if one.sparsity == arm.sparsity]
-    rival = _soonest(narrow, choosing).among(telling) if narrow else None
-    return Verdict(arm.among(telling), rival, len(arms), len(choosing))
+    rival = _soonest(narrow, choosing).among(own.seeds) if narrow else None
+    return Verdict(own, rival, len(arms), len(choosing), len(seeds - arm.seeds.keys()))
 
 
-def _whole(found: TimeToAccuracy, model: str) -> list[Arm]:
-    """Return the arms of a model that have all seeds which one of them has: an arm that diverged in some is not named."""
-    arms = [arm for arm in found.arms if arm.model == model]
-    seeds = {seed for arm in arms for seed in arm.seeds}
-    return [arm for arm in arms if arm.seeds.keys() == seeds]
+def _choosing(arms: Sequence[Arm], seeds: Collection[int]) -> set[int]:
+    """Return the seeds that choose: a quarter of all, those that most arms have, whatever they tell."""
+    lacking = {seed: sum(seed not in arm.seeds for arm in arms) for seed in seeds}
+    return set(sorted(seeds, key=lambda seed: (lacking[seed], seed))[: max(CHOOSING, len(seeds) // 4)])
 
 
-def _soonest(arms: Sequence[Arm], seeds: Sequence[int]) -> Arm:
+def _soonest(arms: Sequence[Arm], seeds: Collection[int]) -> Arm:
     """Return the arm that is the soonest in the seed in which it is the latest; the first where no seed is to choose."""
 
     def latest(arm: Arm) -> tuple[float, float]:
@@ -79,7 +80,8 @@ def sentence(found: TimeToAccuracy) -> str:
         return f"{what}: {text}." if text else ""
     text = f"{what}: {named(told.arm)} comes within {MARGIN:g} of dense's best accuracy on the validation split{_figures(told)}"
     chose = f" {told.choosing} seeds chose it of {told.of} sparse arms; {len(told.arm.seeds)} others tell this."
-    return f"{text}; test accuracy {_accuracy(told)}.{chose if told.choosing else ''}"
+    lacking = f" It has no figures of {told.lacking} seed{'s' * (told.lacking != 1)} that others have."
+    return f"{text}; test accuracy {_accuracy(told)}.{chose if told.choosing else ''}{lacking if told.lacking else ''}"
 
 
 def brief(found: TimeToAccuracy) -> str:
@@ -138,6 +140,6 @@ def _range(found: TimeToAccuracy) -> str:
     first, last = (arm.time_ratio.median.told("{:.2f}".format) for arm in (arms[0], arms[-1]))
     return (
         f"{always} of {len(arms)} sparse arms come within {MARGIN:g} of dense's best accuracy on the validation split in each "
-        f"of their seeds, {first} to {last} of its time; to name one takes {CHOOSING + SIGN_VALUES} seeds that it has all, "
+        f"of their seeds, {first} to {last} of its time; to name one takes {CHOOSING + SIGN_VALUES} seeds, "
         f"{CHOOSING} to choose it and {SIGN_VALUES} for an interval at 95 %"
     )
