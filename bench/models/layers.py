@@ -135,12 +135,12 @@ def inspect(reference: str, example: Example) -> Inspected:
 
 
 def told(reference: str, found: Inspected) -> list[str]:
-    """Return sentences on which of a network's layers has which shape, on those left out, and on those left dense."""
-    shapes = [f"{shape} is {', '.join(map(_called, layers))}" for shape, layers in found.by_shape.items()]
-    sentences = [f"{reference}, {found.shape}: {'; '.join(shapes)}"]
+    """Return lines on which of a network's layers has which shape, on those left out, and on those left dense."""
+    lines = [f"{reference}, {found.shape}, has these linear layers:"]
+    lines += [f"  {shape}: {', '.join(map(_called, layers))}" for shape, layers in found.by_shape.items()]
     if found.never_called:
-        sentences.append(f"left out, as the forward pass never calls them: {', '.join(found.never_called)}")
-    return sentences + [f"left dense in the whole model: {one}" for one in found.left_dense]
+        lines.append(f"  left out, as the forward pass never calls them: {', '.join(found.never_called)}")
+    return lines + [f"  left dense in the whole of it: {one}" for one in found.left_dense]
 
 
 def _called(layer: Linear) -> str:

@@ -94,11 +94,10 @@ def theirs(what: str) -> Iterator[None]:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return the traceback of an error from where ours, the import system and torch's own calls of modules end."""
+    """Return the traceback of an error without frames of ours, of the import system, and of torch where it calls a module."""
     told = traceback.TracebackException.from_exception(error)
     passed = ("<frozen importlib", __file__, importlib.__file__, str(inspect.getsourcefile(nn.Module)))
-    inner = next((number for number, frame in enumerate(told.stack) if not frame.filename.startswith(passed)), len(told.stack))
-    del told.stack[:inner]
+    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(passed)]
     return "".join(told.format()).rstrip()
 
 
