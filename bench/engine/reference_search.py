@@ -16,8 +16,9 @@ from bench.engine.pairing import Racer
 from bench.engine.processes import Means, measure_all
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
+from bench.works.compiled import COMPILED
 from bench.works.problems import LAYOUTS
-from bench.works.reference import dense_case, dense_works, variant_key, variants
+from bench.works.reference import dense_case, dense_works, training_key, variant_key, variants
 
 PROCESSES = 5  # three of them outvote two that something else disturbed
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
@@ -38,11 +39,10 @@ def variant_race(case: Case, race: Racer) -> Facts:
 
 def variant_jobs(jobs: Sequence[Job]) -> list[Job]:
     """Return a job for each variant, but the first, of each dense reference that the jobs are timed against."""
-    references = dict.fromkeys(dense_case(job.case) for job in jobs if job.case.op != "train")
+    raced = dict.fromkeys((dense_case(job.case), variant) for job in jobs for variant in variants(job.case))
     return [
         Job(f"dense {variant} {case.op} {case.id}", __name__, variant_race.__name__, case._replace(data=variant))
-        for case in references
-        for variant in variants(case)
+        for case, variant in raced
     ]
 
 
@@ -53,12 +53,14 @@ def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, t
     """
     best: dict[str, tuple[str, float]] = {}
     for job in jobs:
-        key, outcome = variant_key(job.case._replace(data="-")), outcomes[job.name]
+        reference, outcome = job.case._replace(data="-"), outcomes[job.name]
+        keys = [variant_key(reference), *([training_key(reference)] if job.case.data == COMPILED else [])]
         measured = bool(outcome.speedups) and outcome.failure is None
         gain = statistics.median(outcome.speedups) if measured else 0.0
-        best.setdefault(key, (LAYOUTS[0], 1.0))
-        if gain > max(best[key][1], CLEARLY):
-            best[key] = job.case.data, gain
+        for key in keys:
+            best.setdefault(key, (LAYOUTS[0], 1.0))
+            if gain > max(best[key][1], CLEARLY):
+                best[key] = job.case.data, gain
     return best
 
 

@@ -178,7 +178,7 @@ def main() -> None:
             with contextlib.suppress(Exception):  # it is met again, and told, in the first of the module's cases
                 importlib.import_module(module)
         kinds = {(case.op, case.device) for case in (Case(*values) for _, _, values in asked["cases"])}
-        if ("training_step", "cpu") in kinds and can_compile("cpu"):
+        if {("training_step", "cpu"), ("train", "cpu")} & kinds and can_compile("cpu"):
             load_compiler()
         process = os.fork() if FORKS else 0
         if process == 0:

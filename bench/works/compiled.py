@@ -44,18 +44,23 @@ def load_compiler() -> None:
         importlib.import_module("torch._dynamo").reset()
 
 
+def compiled_loss(model: MLP) -> Callable[..., Tensor]:
+    """Return a model's `cross_entropy` to be compiled at its first call, for that size of batch alone."""
+    # Past its limit of shapes for one piece of code, eight as it comes, dynamo would run it eagerly and say nothing.
+    dynamo: Any = importlib.import_module("torch._dynamo.config")  # here, because it takes as long as all of torch
+    dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = 256, True
+    return torch.compile(model.cross_entropy, dynamic=False)
+
+
 @lru_cache(maxsize=2)  # compiled code is loaded in a second or two, and cases of one shape follow one another
 def compiled_step(shape: str, device: str, dtype: str, threads: int) -> tuple[Callable[[], object], MLP]:
     """Return a dense step of the one training loop whose loss is compiled, checked against the definition, and its layers."""
     parts = problems(Case("training_step", "dense", "dense", "static", shape, 0.0, device, dtype, threads), "dense")
     model = build("dense", parts)
     x, labels, optimizer = parts[0].x, labels_of(parts), optimizer_of(model)
-    # Past its limit of shapes for one piece of code, eight as it comes, dynamo would run it eagerly and say nothing.
-    dynamo: Any = importlib.import_module("torch._dynamo.config")  # here, because it takes as long as all of torch
-    dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = 256, True
+    loss_of = compiled_loss(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's compiler uses what PyTorch says not to use
-        loss_of = torch.compile(model.cross_entropy, dynamic=False)
         looked_at = away_from_corners(list(model), x)
         gate_loss(list(model), loss_of(looked_at, labels), looked_at, labels)
 

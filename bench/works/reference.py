@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.cases import Case, Shape, is_gpu, stored
+from bench.cases import Case, is_gpu, stored
 from bench.grids import REPLAYED
+from bench.shapes import Shape
 from bench.works.compiled import COMPILED, can_compile, compiled_step
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import KNOWN
@@ -20,18 +21,25 @@ from sparse_models.testing import Problem
 LAUNCHED = "launched by the host"  # where others are replayed as a graph
 VECTOR = "matrix-vector"  # of one sample, on a GPU
 
-REFERENCE_OPS = {"beside": "forward", "update": "step"}  # what dense does meanwhile, where it is not the case's own operation
+# What dense does meanwhile, where it is not the case's own operation; of a training, what an epoch consists of.
+REFERENCE_OPS = {"beside": "forward", "update": "step", "train": "training_step"}
 
 
 def dense_case(case: Case) -> Case:
     """Return the case of the dense reference: what dense does beside the case, in the case's regime."""
     op = REFERENCE_OPS.get(case.op, case.op)
-    return case._replace(op=op, model="dense", layer="dense", update="static", sparsity=0.0, skew=0.0)
+    dense = case._replace(op=op, model="dense", layer="dense", update="static", sparsity=0.0, skew=0.0)
+    return dense._replace(data="-", protocol="-", seed=0, distribution="-", asked_epochs=0, asked_interval=0)
 
 
 def variant_key(reference: Case) -> str:
     """Return by what name a process knows the variant in which a dense reference is fastest."""
     return f"fastest variant {reference}"
+
+
+def training_key(reference: Case) -> str:
+    """Return by what name a process knows whether a training's dense steps are compiled: its batches are always batch-major."""
+    return f"fastest variant of a training {reference}"
 
 
 class Reference(NamedTuple):
@@ -100,10 +108,10 @@ def matrix_vector(model: MLP, parts: list[Problem]) -> Work:
     return forward
 
 
-def variants(reference: Case) -> Iterator[str]:
-    """Yield the variants beside the first that a reference may be run in."""
-    batch = Shape.parse(reference.shape).batch
-    if batch > 1:  # a single sample lies in memory in one way
+def variants(case: Case) -> Iterator[str]:
+    """Yield the variants beside the first that the reference of a case may be run in."""
+    reference, batch = dense_case(case), Shape.parse(case.shape).batch
+    if batch > 1 and case.op != "train":  # a single sample lies in memory in one way
         yield LAYOUTS[1]
     # Single products leave a compiler nothing to fuse, and a host few kernels to launch.
     if reference.op == "training_step":
