@@ -32,15 +32,19 @@ USUAL_SPARSITY = 0.9  # where one is enough: for what does not depend on it, and
 
 # The seed's experiment. Its hidden layers are 256 and 256 wide; its sparsity is 0.8.
 HIDDEN = (256, 256)
-TRAINING_SPARSITIES = (0.8,)
+OF_A_SPARSITY = ("sparse", "narrow")  # models; those of every weight have none
+TRAINING_SPARSITIES, FULL_TRAINING_SPARSITIES = (0.8,), (0.8, 0.9, 0.95, 0.98)
 DISTRIBUTION = "uniform"  # of the sparsity over the layers
 PROTOCOLS = ("seed", "tuned")
-SEEDS = 3
+SEEDS = 8  # the fewest of which an interval at 95 % leaves out one that is unlike the others
 SEED_LEARNING_RATE = 1e-3
+# Half-decades: where a search begins, and how far it goes on while what it chose lies at the end of what it tried.
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+RATES_IN_REACH = (1e-5, 3e-5, 1e-4, 3e-4, *LEARNING_RATES, 1e-1, 3e-1, 1.0)
 FEATURES = {"random": 100, "teacher": 100, "sparse_teacher": 100, "digits": 64, "mnist5k": 784}
-# The seed's own data has no accuracy to lose; digits has, if each arm has the learning rate that suits it.
-DEFAULT_PROTOCOLS = {"random": "seed", "digits": "tuned"}
+# Real data, on which each arm has the learning rate that suits it. The seed's own has no accuracy to lose: whole training steps
+# at its shape tell what a training on it would.
+DEFAULT_PROTOCOLS = {"digits": "tuned"}
 # Even numbers of epochs: each is a pair, and each arm goes first as often as the other.
 EPOCHS_AND_BATCH = {
     "random": (10, 4096),

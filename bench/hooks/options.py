@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from bench import cases, grids
-from bench.cases import Shape
 from bench.comparisons.gate import TABLE, Limits, read_limits
 from bench.engine.jobs import BUDGET, PRECISION, PROCESSES, Effort
 from bench.hooks.own_model import add_model_options, with_model
 from bench.machine.facts import has_bfloat16, quota_cores
 from bench.runs.saved import MAX_PROCESSES
 from bench.selection import Selection
+from bench.shapes import Shape, for_no_data
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
@@ -27,7 +27,7 @@ from sparse_models.table import Table, unknown
 from sparse_models.updates import UPDATES
 
 _T = TypeVar("_T")
-OF_LAYERS = ("--shape", "--regime", "--skew")  # an epoch of a training is what it is
+OF_LAYERS = ("--regime", "--skew")  # an epoch of a training is what it is
 
 
 def add_options(group: Any) -> None:
@@ -36,7 +36,7 @@ def add_options(group: Any) -> None:
         "--op": f"operations ({', '.join(grids.OPS)}); default: {', '.join(grids.DEFAULT_OPS)}",
         "--layer": f"layers ({', '.join(LAYERS)}); default: the suite's own, for train {' or '.join(grids.BEST_LAYERS)}",
         "--update": f"update rules ({', '.join(UPDATES)}); default: {', '.join(n for n in UPDATES if UPDATES[n].is_default)}",
-        "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {', '.join(grids.SHAPES)}, and an MLP",
+        "--shape": f"sizes and batch, as in 256x256b4096; default: {', '.join(grids.SHAPES)}, and an MLP; for train its data's",
         "--sparsity": f"fractions of zeros; default: {','.join(map(str, grids.SPARSITIES))}",
         "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
         "--dtype": f"number types ({', '.join(grids.DTYPES)}); default: float32, and dense in bfloat16 if the machine has it",
@@ -77,6 +77,8 @@ def add_options(group: Any) -> None:
         f"others by pattern in pyproject.toml, [{TABLE}]",
     )
     group.addoption("--seeds", metavar="N", help=f"trainings of each arm for train; default: {grids.SEEDS}")
+    group.addoption("--epochs", metavar="N", help="epochs of a training; default: what its data set needs")
+    group.addoption("--interval", metavar="N", help=f"steps between mask updates, for train; default: {grids.UPDATE_INTERVAL}")
 
 
 def read_options(config: pytest.Config) -> Selection:
@@ -106,12 +108,17 @@ def read_options(config: pytest.Config) -> Selection:
         skews=given("--skew", _skew) or (0.0,),
         distributions=given("--distribution", _one_of("distribution", DISTRIBUTIONS)) or (grids.DISTRIBUTION,),
         is_full=is_full,
+        epochs=_given(config, "--epochs", whole),
+        interval=_given(config, "--interval", whole),
         rivals=("bfloat16",) if has_bfloat16() else (),
     )
     selection = with_model(config, selection)
     for option in not_for_train(config, selection):
         if selection.ops == ("train",):
             raise pytest.UsageError(f"{option}: expected an operation that takes it, got train alone, which has its own")
+    unfit = for_no_data(selection) if selection.ops == ("train",) else None
+    if unfit is not None:
+        raise pytest.UsageError(unfit)
     left = [op for op in selection.ops if any(cases.cases(op, selection))]
     if config.getoption("--op") is not None and len(left) < len(selection.ops):
         empty = ", ".join(op for op in selection.ops if op not in left)

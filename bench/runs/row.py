@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from bench.cases import Case, Shape, stored
+from bench.cases import Case, stored
 from bench.runs.outcome import Outcome
+from bench.shapes import Shape
 from bench.statistics.intervals import CONFIDENCE, median_interval
 from bench.statistics.verdicts import MARGIN, process_interval
 

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.cases import Case, Shape, is_gpu, stored
+from bench.cases import Case, is_gpu, stored
 from bench.grids import OF_A_MODEL, REPLAYED
 from bench.models.loading import Example
+from bench.shapes import Shape
 from bench.works.compiled import COMPILED, can_compile, compiled, compiled_step
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import KNOWN
@@ -24,18 +25,26 @@ from sparse_models.testing import Problem
 LAUNCHED = "launched by the host"  # where others are replayed as a graph
 VECTOR = "matrix-vector"  # of one sample, on a GPU
 
-REFERENCE_OPS = {"beside": "forward", "update": "step"}  # what dense does meanwhile, where it is not the case's own operation
+# What dense does meanwhile, where it is not the case's own operation; of a training, what an epoch consists of.
+REFERENCE_OPS = {"beside": "forward", "update": "step", "train": "training_step"}
 
 
 def dense_case(case: Case) -> Case:
     """Return the case of the dense reference: what dense does beside the case, in the case's regime."""
     op = REFERENCE_OPS.get(case.op, case.op)
-    return case._replace(op=op, model="dense", layer="dense", update="static", sparsity=0.0, skew=0.0, distribution="-")
+    dense = case._replace(op=op, model="dense", layer="dense", update="static", sparsity=0.0, skew=0.0)
+    data = case.data if op in OF_A_MODEL else "-"
+    return dense._replace(data=data, protocol="-", seed=0, distribution="-", asked_epochs=0, asked_interval=0)
 
 
 def variant_key(reference: Case) -> str:
     """Return by what name a process knows the variant in which a dense reference is fastest."""
     return f"fastest variant {reference}"
+
+
+def training_key(reference: Case) -> str:
+    """Return by what name a process knows whether a training's dense steps are compiled: its batches are always batch-major."""
+    return f"fastest variant of a training {reference}"
 
 
 class Reference(NamedTuple):
@@ -114,13 +123,13 @@ def works_of(variant: str, reference: Case) -> list[Work]:
     return [whole_model(variant, reference)[0]] if reference.op in OF_A_MODEL else dense_works(variant, reference)[0]
 
 
-def variants(reference: Case) -> Iterator[str]:
-    """Yield the variants beside the first that a reference may be run in."""
+def variants(case: Case) -> Iterator[str]:
+    """Yield the variants beside the first that the reference of a case may be run in."""
+    reference, batch = dense_case(case), Shape.parse(case.shape).batch
     if reference.op in OF_A_MODEL:  # whose activations lie as its own code has them
         yield from [COMPILED] * can_compile(reference.device)
         return
-    batch = Shape.parse(reference.shape).batch
-    if batch > 1:  # a single sample lies in memory in one way
+    if batch > 1 and case.op != "train":  # a single sample lies in memory in one way
         yield LAYOUTS[1]
     # Single products leave a compiler nothing to fuse, and a host few kernels to launch.
     if reference.op == "training_step":
