@@ -187,8 +187,11 @@ def test_an_arm_that_never_gets_there_is_not_named_before_one_that_does() -> Non
     [
         ([seen(0.5)] * 6, "0.60 [0.60 0.60] of the time of narrow dense at 0.8 (sooner)"),
         ([seen(0.2)] * 6, "1.50 [1.50 1.50] of the time of narrow dense at 0.8 (later)"),
-        ([Bounds(0.2, math.inf)] * 6, "<1.50 [0.00 1.50] of the time of narrow dense at 0.8 in 0 of 6 seeds (undecided)"),
-        ([Bounds(0.5, math.inf)] * 6, "<0.60 [0.00 0.60] of the time of narrow dense at 0.8 in 0 of 6 seeds (sooner)"),
+        (
+            [Bounds(0.2, math.inf)] * 6,
+            "<1.50 [0.00 1.50] of the time of narrow dense at 0.8 (undecided, there in 0 of 6 seeds)",
+        ),
+        ([Bounds(0.5, math.inf)] * 6, "<0.60 [0.00 0.60] of the time of narrow dense at 0.8 (sooner, there in 0 of 6 seeds)"),
     ],
 )
 def test_the_arm_is_held_against_narrow_dense_seed_by_seed(narrow: list[Bounds], text: str) -> None:
@@ -201,11 +204,14 @@ def test_the_arm_is_held_against_narrow_dense_seed_by_seed(narrow: list[Bounds],
 @pytest.mark.parametrize(
     ("ratios", "text"),
     [
-        ([seen(1 / 3)] * 6, "in 0.33 [0.33 0.33] of its time (at most a third)"),
-        ([seen(0.3)] * 5 + [seen(0.34)], "in 0.30 [0.30 0.34] of its time (sooner, a third not shown)"),
-        ([seen(0.3)] * 5 + [Bounds(0.2, math.inf)], "in 5 of 6 seeds in 0.30 [0.20 never] of its time (undecided)"),
-        ([Bounds(1.5, math.inf)] * 6, "in 0 of 6 seeds in >1.50 [1.50 never] of its time (later)"),
-        ([seen(0.3)] * 5, "in 0.30 of its time (no interval: it takes 6 seeds)"),
+        ([seen(1 / 3)] * 6, "in 0.33 [0.33 0.33] of dense's time (at most a third)"),
+        ([seen(0.3)] * 5 + [seen(0.34)], "in 0.30 [0.30 0.34] of dense's time (sooner, a third not shown)"),
+        (
+            [seen(0.3)] * 5 + [Bounds(0.2, math.inf)],
+            "in 0.30 [0.20 never] of dense's time (undecided, there in 5 of 6 seeds)",
+        ),
+        ([Bounds(1.5, math.inf)] * 6, "in >1.50 [1.50 never] of dense's time (later, there in 0 of 6 seeds)"),
+        ([seen(0.3)] * 5, "in 0.30 of dense's time (no interval: it takes 6 seeds)"),
     ],
 )
 def test_a_third_is_claimed_only_where_the_whole_interval_is_below_it(ratios: list[Bounds], text: str) -> None:
@@ -219,7 +225,7 @@ def test_too_few_seeds_to_choose_an_arm_and_tell_how_it_fares_name_none() -> Non
     assert verdict(told) is None
     assert brief(told) == ""
     assert "2 of 3 sparse arms come within 0.005 of dense's best" in sentence(told)
-    assert "0.30 to 2.00 of its time; to name one takes 8 seeds" in sentence(told)
+    assert "0.30 to 2.00 of dense's time; to name one takes 8 seeds" in sentence(told)
     assert sentence(told._replace(arms=[])) == ""
 
 

@@ -100,15 +100,15 @@ def named(arm: Arm) -> str:
 
 def _figures(told: Verdict) -> str:
     arm, ratio = told.arm, told.over_narrow
-    text = f"{_in_seeds(arm)} in {arm.time_ratio} of its time ({_how_soon(arm.time_ratio)}), {arm.flops_ratio} of its FLOPs"
+    text = f" in {arm.time_ratio} of dense's time ({_how_soon(arm.time_ratio)}{_there(arm)}), {arm.flops_ratio} of its FLOPs"
     text += "" if arm.stored is None else f", {arm.stored:.2f} of its bytes"
     if told.narrow and ratio:
-        text += f", and {ratio} of the time of {named(told.narrow)}{_in_seeds(told.narrow)} ({_how_soon(ratio, None)})"
+        text += f", and {ratio} of the time of {named(told.narrow)} ({_how_soon(ratio, None)}{_there(told.narrow)})"
     return text
 
 
-def _in_seeds(arm: Arm) -> str:
-    return f" in {arm.there} of {len(arm.seeds)} seeds" if arm.there < len(arm.seeds) else ""
+def _there(arm: Arm) -> str:
+    return f", there in {arm.there} of {len(arm.seeds)} seeds" if arm.there < len(arm.seeds) else ""
 
 
 def _how_soon(ratio: Median, goal: float | None = GOAL) -> str:
@@ -140,6 +140,6 @@ def _range(found: TimeToAccuracy) -> str:
     first, last = (arm.time_ratio.median.told("{:.2f}".format) for arm in (arms[0], arms[-1]))
     return (
         f"{always} of {len(arms)} sparse arms come within {MARGIN:g} of dense's best accuracy on the validation split in each "
-        f"of their seeds, {first} to {last} of its time; to name one takes {CHOOSING + SIGN_VALUES} seeds, "
+        f"of their seeds, {first} to {last} of dense's time; to name one takes {CHOOSING + SIGN_VALUES} seeds, "
         f"{CHOOSING} to choose it and {SIGN_VALUES} for an interval at 95 %"
     )

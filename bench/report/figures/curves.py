@@ -105,7 +105,7 @@ def time_to_accuracy(content: Content) -> Iterator[Figure]:
 
 
 def _times(one: Learning, names: Sequence[str], links: Mapping[str, str]) -> Panel:
-    curves = sorted((curve for curve in one.curves if curve.arm != DENSE), key=lambda curve: curve.time_ratio.median)
+    curves = sorted((curve for curve in one.curves if curve.arm != DENSE), key=lambda curve: curve.time_ratio.median[::-1])
     known = [bound for curve in curves for bound in (*curve.time_ratio.median, *curve.time_ratio.outer)]
     domain = around([bound for bound in known if math.isfinite(bound)], (GOAL, 1.5))
     cases = {end.arm: end.case for end in one.ends}
