@@ -14,7 +14,7 @@ from bench.findings.break_even import break_evens
 from bench.findings.short_answer import short_answer
 from bench.grids import OF_A_SPARSITY, REPLAYED, STORED
 from bench.hooks.options import add_options, read_effort, read_options
-from bench.hooks.own_model import layers_told
+from bench.hooks.own_model import layers_by_shape, layers_told
 from bench.hooks.screen import machine_of, screen_of
 from bench.hooks.state import EFFORT, MACHINE, NOTES, OUTCOMES, REPORTED, ROWS, SELECTION
 from bench.tables.answer import lines
@@ -225,8 +225,10 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Save the machine's facts and what it could do at the start of the run beside what was measured."""
+    """Save the machine's facts, what it could do at the start of the run, and the names of a model's layers beside the rows."""
     output_json["machine"] = config.stash.get(MACHINE, {})
+    if (layers := layers_by_shape(config.stash[SELECTION])) is not None:
+        output_json["model_layers"] = layers
     output_json["break_even"] = list(break_evens(config.stash[REPORTED].values()))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         time = f"2026-01-{number:02}T00:00:00+00:00"
         content = saved({"bench/bench_layer.py::bench_forward[tiled-0.9]": case}, datetime=time)
         (storage / f"{number:04}_run.json").write_text(json.dumps(content))
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    masks: dict[str, Any] = {"2.weight": np.eye(256, dtype=bool)}  # of the MLP among the examples
+    np.savez(tmp_path / "masks.npz", **masks)
     (tmp_path / "runs").symlink_to(tmp_path / ".benchmarks")
     monkeypatch.setenv("SCRATCH", str(tmp_path))
     monkeypatch.chdir(tmp_path)

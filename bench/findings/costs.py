@@ -125,7 +125,7 @@ def _gb_per_s(row: Row) -> float:
 def memories(rows: Sequence[Row]) -> list[Memory]:
     """Return what the rows tell that know their peak of memory, place by place."""
     found = []
-    for place, group in by_place(row for row in rows if "peak_bytes" in row):
+    for place, group in by_place((row for row in rows if "peak_bytes" in row), "op"):  # a layer's step, and a whole model's
         sparse = [row for row in group if row["model"] != "dense"]
         layers = _by_layer(sparse, _bytes)
         dense = next(((row["bytes_stored"], row["peak_bytes"]) for row in group if row["model"] == "dense"), None)

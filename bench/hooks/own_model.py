@@ -64,3 +64,11 @@ def layers_told(selection: Selection) -> list[str]:
     """Return sentences on the layers of the network that is measured, if there is one."""
     own = selection.model
     return [] if own is None else told(own.reference, inspected(own.reference))
+
+
+def layers_by_shape(selection: Selection) -> dict[str, list[str]] | None:
+    """Return the names of a network's layers by the shape in which they are measured; None where there is no network."""
+    own = selection.model
+    if own is None:
+        return None
+    return {shape: [layer.name for layer in layers] for shape, layers in inspected(own.reference).by_shape.items()}

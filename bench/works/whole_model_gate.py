@@ -22,6 +22,7 @@ from sparse_models.testing.exact import exact_products
 
 TRIES, JITTER = 3, 1e-3  # with weights of their own, which differ by so much
 OF_GRADIENTS, MOST = 30, 0.3  # times what outputs may differ by, and the most
+FEW = 0.01  # of whole numbers: which of two classes is the likelier, rounding may decide
 NOTHING = 1e-3  # of the largest gradient: below it, one is as good as 0, as that of a bias before a normalisation is
 
 
@@ -74,7 +75,7 @@ def gate_model(
     dense = example._replace(module=masked(example.module, masks))
     expected = _output(dense, with_graph=True)
     for with_graph in (False, True):  # a sparse layer may go other ways
-        _require_close("its output", _output(own, with_graph=with_graph), expected, expected.norm(), 1)
+        _require_close("its output", _output(own, with_graph=with_graph), expected)
     if learning:
         _require_same_gradients(_gradients(own, {}), _gradients(dense, masks))
 
@@ -85,7 +86,7 @@ def gate_compiled(work: Callable[[], object], compiled: Example, eager: Example,
     result = work()
     if not learning:
         expected = _output(eager, with_graph=False)
-        _require_close("its output, compiled,", output_of(result), expected, expected.norm(), 1)
+        _require_close("its output, compiled,", output_of(result), expected)
         return
     found = {name: one.grad for name, one in compiled.module.named_parameters() if one.grad is not None}
     expected_gradients, others = (_gradients(eager.copied, {}, seed) for seed in range(2))
@@ -96,10 +97,9 @@ def gate_compiled(work: Callable[[], object], compiled: Example, eager: Example,
 
 def _require_same_gradients(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise GateError unless gradients by the parameters' names agree."""
-    largest = max((gradient.norm() for gradient in expected.values()), default=torch.zeros(()))
+    largest = max((gradient.norm() for gradient in expected.values()), default=0.0)
     for name, gradient in expected.items():
-        scale = gradient.norm() + NOTHING * largest.to(gradient.device)
-        _require_close(f"the gradient of {name}", found[name], gradient, scale, OF_GRADIENTS)
+        _require_close(f"the gradient of {name}", found[name], gradient, OF_GRADIENTS, NOTHING * float(largest))
 
 
 def _output(example: Example, *, with_graph: bool) -> Tensor:
@@ -123,13 +123,21 @@ def _gradients(example: Example, masks: Mapping[str, Tensor], seed: int = 0) -> 
     return {name: one.detach() for name, one in masked(densify(module), masks).named_parameters()}
 
 
-def _require_close(what: str, found: Tensor, expected: Tensor, scale: Tensor, times: int) -> None:
+def _require_close(what: str, found: Tensor, expected: Tensor, times: int = 1, more: float = 0.0) -> None:
+    """Raise GateError unless two tensors are near in norm, to half the digits of their dtype or `times` that.
+
+    It is held to the norm of the one expected and `more`; numbers that are whole must be the same, but for a few.
+    """
     if found.shape != expected.shape:
         raise GateError(f"{what}: expected shape {list(expected.shape)}, got {list(found.shape)}; nothing is timed")
-    error = (found - expected).double().norm()
-    allowed = min(MOST, times * math.sqrt(torch.finfo(expected.dtype).eps)) if expected.is_floating_point() else 0.0
-    if not bool(error <= allowed * scale.double()):  # written so that NaN fails
+    if expected.is_floating_point():
+        error, scale = float((found - expected).double().norm()), float(expected.double().norm()) + more
+        allowed = min(MOST, times * math.sqrt(torch.finfo(expected.dtype).eps))
+    else:
+        error, scale, allowed = float((found != expected).sum()), float(expected.numel()), FEW
+    if not error <= allowed * scale:  # written so that NaN fails
+        share = error / (scale or 1.0)
         raise GateError(
-            f"{what} is off that of the dense model under the same masks by {float(error / scale):.2g} of its norm, more than "
-            f"{allowed:.2g}; nothing is timed"
+            f"{what} is off that of the dense model under the same masks by {share:.2g} of its norm, more than {allowed:.2g}; "
+            "nothing is timed"
         )
