@@ -12,7 +12,7 @@ from bench.engine.pairing import Plan
 from bench.findings.answer import answer_of
 from bench.findings.break_even import break_evens
 from bench.findings.short_answer import short_answer
-from bench.grids import REPLAYED, STORED
+from bench.grids import NETWORKS, REPLAYED, STORED
 from bench.hooks.options import add_options, read_effort, read_options
 from bench.hooks.own_model import layers_told
 from bench.hooks.screen import machine_of, screen_of
@@ -64,8 +64,9 @@ def _skips(case: Case) -> list[pytest.MarkDecorator]:
             else f"{case.dtype}; leave it out"
         )
         reasons.append(f"a CPU has no {what}")
-    if case.data in DATA.absent:
-        reasons.append(f"train {case.data}: {DATA.absent[case.data]}")
+    data, _ = NETWORKS.get(case.data, (case.data, ""))
+    if data in DATA.absent:
+        reasons.append(f"{case.op} {case.data}: {DATA.absent[data]}")
     return [pytest.mark.skip(reason=reason) for reason in reasons]
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.cases import Case, Shape, is_gpu, stored
-from bench.grids import OF_A_MODEL, REPLAYED
+from bench.grids import OF_A_NETWORK, REPLAYED
 from bench.models.loading import Example
 from bench.works.compiled import COMPILED, can_compile, compiled, compiled_step
 from bench.works.gates import pass_gate
@@ -106,20 +106,22 @@ def matrix_vector(model: MLP, parts: list[Problem]) -> Work:
 
 def first_variant(reference: Case) -> str:
     """Return the variant that a reference is run in unless another is found faster."""
-    return EAGER if reference.op in OF_A_MODEL else LAYOUTS[0]
+    return EAGER if reference.op in OF_A_NETWORK else LAYOUTS[0]
 
 
 def works_of(variant: str, reference: Case) -> list[Work]:
     """Return the operation of a dense reference in one of its variants, whatever it is of."""
-    return [whole_model(variant, reference)[0]] if reference.op in OF_A_MODEL else dense_works(variant, reference)[0]
+    return [whole_model(variant, reference)[0]] if reference.op in OF_A_NETWORK else dense_works(variant, reference)[0]
 
 
 def variants(reference: Case) -> Iterator[str]:
     """Yield the variants beside the first that a reference may be run in."""
-    if reference.op in OF_A_MODEL:  # whose activations lie as its own code has them
-        yield from [COMPILED] * can_compile(reference.device)
-        return
     batch = Shape.parse(reference.shape).batch
+    if reference.op in OF_A_NETWORK:  # whose activations lie as its own code has them
+        # What is looked at before code that is compiled runs takes longer than one sample does in so small a network.
+        is_worth_it = reference.op != "pruned" or batch > 1
+        yield from [COMPILED] * (is_worth_it and can_compile(reference.device))
+        return
     if batch > 1:  # a single sample lies in memory in one way
         yield LAYOUTS[1]
     # Single products leave a compiler nothing to fuse, and a host few kernels to launch.
@@ -150,5 +152,5 @@ def _compiled_model(reference: Case) -> tuple[Work, Example]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's compiler uses what PyTorch says not to use
         work = model_work(reference.op, example, run_as=compiled)
-        gate_compiled(work, example, example_of(reference), learning=reference.op != "model")
+        gate_compiled(work, example, example_of(reference), learning=reference.op == "model_step")
     return work, example
