@@ -6,8 +6,9 @@ from functools import lru_cache
 import torch
 
 from bench import grids
-from bench.cases import Case, stored
+from bench.cases import Case
 from bench.engine.pairing import Plan, Racer
+from bench.grids import stored
 from bench.runs.row import Facts
 from bench.shapes import Shape
 from bench.works.dense_training import DenseTraining, pass_dense_gate, trained_as, variant_of

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bench import grids
+from bench.grids import is_gpu
 from bench.selection import Selection
 from bench.shapes import Shape, chosen_data, training_shapes
 from sparse_models.layers import LAYERS
@@ -16,9 +17,7 @@ class Case(NamedTuple):
     """One benchmark case: plain strings and numbers, the same fields for all, "-" or 0 where one has no meaning."""
 
     op: str
-    model: (
-        str  # sparse, or of dense layers: dense, narrow; for train eager, compiled, autocast too (bench.works.dense_training)
-    )
+    model: str  # sparse, or of dense layers: dense, narrow; for train eager, compiled and autocast too
     layer: str
     update: str
     shape: str
@@ -26,7 +25,7 @@ class Case(NamedTuple):
     device: str
     dtype: str
     threads: int
-    data: str = "-"  # a training's data set, or by what name a model of the user's is loaded
+    data: str = "-"  # a training's data set, or the name of a network: of grids.NETWORKS, or of the user's
     protocol: str = "-"
     seed: int = 0
     regime: str = "warm"
@@ -47,7 +46,7 @@ class Case(NamedTuple):
         arm = [self.update, self.layer] if self.model == "sparse" else [self.model]
         of_a_layer = ["narrow" if self.model == "narrow" else self.layer]
         what = [self.data, self.protocol, *arm] if self.op == "train" else arm if self.op == "update" else of_a_layer
-        what = [*what, self.data] if self.op in grids.OF_A_MODEL else what
+        what = [*what, self.data] if self.op in grids.OF_A_NETWORK else what
         seed = [f"seed{self.seed}"] if self.op == "train" else []
         where = [self.device, self.dtype, f"{self.threads}threads", *self._unusual]
         return "-".join([*what, self.shape, f"{self.sparsity:g}", *seed, *where])
@@ -68,9 +67,8 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
             unmasked = own._replace(sparsities=())
             yield from cases(op, selection._replace(shapes=(shape,), sparsities=sparsities, model=unmasked))
         return
-    make = {"update": _update_cases, "train": _training_cases, **dict.fromkeys(grids.OF_A_MODEL, _model_cases)}.get(
-        op, _layer_cases
-    )
+    of_networks = {**dict.fromkeys(grids.OF_A_MODEL, _model_cases), "pruned": _pruned_cases}
+    make = {"update": _update_cases, "train": _training_cases, **of_networks}.get(op, _layer_cases)
     for device in selection.devices:
         for dtype, is_rival in _dtypes(op, selection, device):
             for threads in selection.threads:
@@ -79,15 +77,10 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
                         continue  # it is there as the rival of float32
                     # An epoch of a training is what it is: no part of it is repeated warm, or replayed; its masks are its own.
                     regimes = selection.regimes or (default_regime(case),)
-                    skews = (0.0,) if op in grids.OF_A_MODEL else selection.skews  # whose masks are its own, too
+                    skews = (0.0,) if op in grids.OF_A_NETWORK else selection.skews  # whose masks are its own, too
                     kinds = itertools.product(regimes, skews) if op != "train" else [("warm", 0.0)]
                     for regime, skew in kinds:
                         yield case._replace(regime=regime, skew=skew)
-
-
-def stored(dtype: str) -> str:
-    """Return the name of the type in which torch stores numbers of a precision."""
-    return grids.STORED.get(dtype, dtype)
 
 
 def _dtypes(op: str, selection: Selection, device: str) -> Iterator[tuple[str, bool]]:
@@ -101,11 +94,6 @@ def _dtypes(op: str, selection: Selection, device: str) -> Iterator[tuple[str, b
             yield from (("bfloat16", False), ("tf32", True))
         elif _with_references(selection):
             yield from ((dtype, True) for dtype in selection.rivals)
-
-
-def is_gpu(device: str) -> bool:
-    """Tell whether a device, as "cuda" or "cuda:1", is a GPU."""
-    return device.partition(":")[0] == "cuda"
 
 
 def default_regime(case: Case) -> str:
@@ -160,6 +148,18 @@ def _model_cases(op: str, selection: Selection, device: str, dtype: str, threads
             can_choose = LAYERS[layer].pattern is not FULL and LAYERS[layer].pattern.of_network is None
             if can_choose and sparsity in _sparsities(layer, grids.SPARSITIES, asked, device):
                 yield Case(op, "sparse", layer, "static", own.shape, sparsity, *what, distribution=own.mask)
+
+
+def _pruned_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
+    sparsities = grids.PRUNED_SPARSITIES if selection.is_full else grids.DEFAULT_PRUNED_SPARSITIES
+    layers = [one for one in selection.layers or _best(device) if LAYERS[one].pattern is not FULL]
+    data = selection.data or (tuple(grids.FEATURES) if selection.is_full else tuple(grids.DEFAULT_PROTOCOLS))
+    names = [name for name, (own, _) in grids.NETWORKS.items() if own in data and not is_gpu(device)]
+    for name, batch, sparsity in itertools.product(names, grids.PRUNED_BATCHES, selection.sparsities or sparsities):
+        for layer in layers:
+            if LAYERS[layer].pattern.of_network is None and sparsity in _sparsities(layer, (sparsity,), selection, device):
+                shape = f"{grids.NETWORKS[name][1]}b{batch}"
+                yield Case(op, "sparse", layer, "static", shape, sparsity, device, dtype, threads, name)
 
 
 def _grid(op: str, selection: Selection, device: str) -> grids.Grid:

@@ -9,8 +9,9 @@ PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")
 WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss at its end, as the training loop takes it
 OF_A_LAYER = (*WHOLE, *PARTS, "beside")  # in turns with one of PyTorch's own operations
 OF_A_MODEL = ("model", "model_step")  # the whole of a network of the user's: a forward pass, and a training step
-OPS = (*OF_A_LAYER, *OF_A_MODEL, "update", "train")
-DEFAULT_OPS = ("forward", "step", "training_step", "train")
+OF_A_NETWORK = (*OF_A_MODEL, "pruned")  # and of one of the suite's own
+OPS = (*OF_A_LAYER, *OF_A_NETWORK, "update", "train")
+DEFAULT_OPS = ("forward", "step", "training_step", "pruned", "train")
 DEFAULT_OPS_OF_A_MODEL = ("forward", "step", *OF_A_MODEL)
 EXTENTS = ("default", "full")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -53,6 +54,14 @@ EPOCHS_AND_BATCH = {
     "digits": (10, 128),
     "mnist5k": (10, 128),
 }
+# Networks that are trained dense and pruned: the data set of each, and its sizes, or what goes in and out.
+NETWORKS = {
+    "digits-mlp": ("digits", "64x256x256x10"),
+    "digits-conv": ("digits", "64x10"),
+    "mnist5k-mlp": ("mnist5k", "784x256x256x10"),
+}
+PRUNED_EPOCHS, PRUNED_BATCHES = 10, (1, 64)
+PRUNED_SPARSITIES, DEFAULT_PRUNED_SPARSITIES = (0.5, 0.8, 0.9, 0.95), (0.8, 0.9)
 OWN_EPOCHS_AND_BATCH = (10, 128)  # of users' own data
 UPDATE_INTERVAL = 10  # steps; RigL's 100, for trainings a tenth as long as the usual ones
 SEARCH_SEEDS = (1000, 1001)  # none of the seeds that are reported
@@ -94,6 +103,16 @@ GPU_DEFAULT_GRIDS: dict[str, Grid] = {
 # So few samples pass through a large layer that its weights are all that is moved, and a model's other layers push them out of
 # the caches before they come to be needed again.
 COLD_BATCH = 32
+
+
+def stored(dtype: str) -> str:
+    """Return the name of the type in which torch stores numbers of a precision."""
+    return STORED.get(dtype, dtype)
+
+
+def is_gpu(device: str) -> bool:
+    """Tell whether a device, as "cuda" or "cuda:1", is a GPU."""
+    return device.partition(":")[0] == "cuda"
 
 
 def epochs_and_batch(data: str) -> tuple[int, int]:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cases import Case, cases, stored
+from bench.cases import Case, cases
 from bench.engine.pairing import Plan
 from bench.findings.answer import answer_of
 from bench.findings.break_even import break_evens
 from bench.findings.short_answer import short_answer
-from bench.grids import OF_A_SPARSITY, REPLAYED, STORED
+from bench.grids import NETWORKS, OF_A_SPARSITY, REPLAYED, STORED, stored
 from bench.hooks.options import add_options, read_effort, read_options
 from bench.hooks.own_model import layers_by_shape, layers_told
 from bench.hooks.screen import machine_of, screen_of
@@ -67,8 +67,9 @@ def _skips(case: Case) -> list[pytest.MarkDecorator]:
         reasons.append(f"a CPU has no {what}")
     if case.model == COMPILED and not can_compile(case.device):
         reasons.append(f"train {COMPILED}: PyTorch finds no compiler, or TORCH_COMPILE_DISABLE is set")
-    if case.data in DATA.absent:
-        reasons.append(f"train {case.data}: {DATA.absent[case.data]}")
+    data, _ = NETWORKS.get(case.data, (case.data, ""))
+    if data in DATA.absent:
+        reasons.append(f"{case.op} {case.data}: {DATA.absent[data]}")
     return [pytest.mark.skip(reason=reason) for reason in reasons]
 
 

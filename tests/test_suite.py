@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench import grids
-from bench.grids import OF_A_LAYER, OF_A_MODEL, OPS, PARTS, WHOLE
+from bench.grids import NETWORKS, OF_A_LAYER, OF_A_NETWORK, OPS, PARTS, PRUNED_BATCHES, WHOLE
 from bench.machine.facts import has_bfloat16
 from bench.runs.row import SCHEMA
 from bench.works.compiled import can_compile
@@ -36,9 +36,9 @@ def cases_of(layers: dict[str, type[SparseLinear]], *, is_full: bool = False) ->
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], Path]:
-    """One small run of every operation but training: its output, its JSON, and the storage it was saved in."""
+    """One small run of every operation of a layer: its output, its JSON, and the storage it was saved in."""
     folder = tmp_path_factory.mktemp("runs")
-    ops = ",".join(op for op in OPS if op not in ("train", *OF_A_MODEL))
+    ops = ",".join(op for op in OPS if op not in ("train", *OF_A_NETWORK))
     done = run(*SMALL, "--op", ops, f"--benchmark-json={folder / 'run.json'}",
                f"--benchmark-storage={folder}", "--benchmark-save=first")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -117,7 +117,8 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
     assert "do sparse networks save compute?" not in done.stdout
     full = 2 + can_compile("cpu") + has_bfloat16()  # dense, eager, compiled, under autocast
     arms = full + 1 + sum(rule.fits(UNSTRUCTURED) for rule in UPDATES.values())  # with narrow dense, under two protocols
-    assert f"{cases_of(OWN_LAYERS, is_full=True) + 2 * arms} passed" in done.stdout
+    pruned = len(PRUNED_BATCHES) * sum(data == "digits" for data, _ in NETWORKS.values())
+    assert f"{cases_of(OWN_LAYERS, is_full=True) + 2 * arms + pruned} passed" in done.stdout
 
 
 @pytest.mark.alone

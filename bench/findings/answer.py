@@ -9,12 +9,14 @@ from bench.findings.costs import (
     Energy,
     Interference,
     Memory,
+    Pruned,
     Roofline,
     UpdateCosts,
     bandwidths,
     energies,
     interferences,
     memories,
+    pruned,
     rooflines,
     update_costs,
 )
@@ -54,6 +56,7 @@ class Answer(NamedTuple):
     interferences: list[Interference]
     trainings: list[Trainings]
     time_to_accuracy: list[TimeToAccuracy]
+    pruned: list[Pruned]
     advice: list[Advice]
 
 
@@ -63,9 +66,10 @@ def answer_of(rows: Sequence[Row]) -> Answer:
     parts = [row for row in rows if row["op"] in PARTS]
     beside = [row for row in rows if row["op"] == "beside"]
     trained = [row for row in rows if row["op"] == "train"]
+    cut = [row for row in rows if row["op"] == "pruned"]
     return Answer(
         speed_ups(whole),
-        verdict_counts(whole + parts + beside) if whole else None,
+        verdict_counts(whole + parts + beside + cut) if whole or cut else None,
         patterns(whole),
         precisions(whole),
         realised(whole),
@@ -78,5 +82,6 @@ def answer_of(rows: Sequence[Row]) -> Answer:
         interferences(beside),
         trainings(trained),
         time_to_accuracy(trained),
+        pruned(cut),
         advice(trained),
     )

@@ -30,20 +30,21 @@ def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
     """Tell whether the command line asks for a case of an older run, had it been there to be asked for."""
     asked = config.stash[SELECTION]
     is_training = row.op == "train"  # which has one regime and skew, and a shape that is its case's
+    is_pruned, (data, _) = row.op == "pruned", grids.NETWORKS.get(row.data, (row.data, ""))
     is_model, own = row.op in grids.OF_A_MODEL, asked.model
     shapes = asked.shapes if not is_model or own is None else (own.shape,)
     chosen = [
         (row.op, asked.ops),
         (row.layer, (*asked.layers, "dense") if asked.layers else None),
         (row.update, asked.updates if row.op in ("train", "update") and row.model == "sparse" else None),
-        (f"{row.shape}b{row.batch}", None if is_training else shapes),
+        (f"{row.shape}b{row.batch}", None if is_training or is_pruned else shapes),
         (row.sparsity, asked.sparsities if row.model in grids.OF_A_SPARSITY else None),
         (row.device, asked.devices),
         (row.dtype, asked.dtypes),
         (row.threads, asked.threads),
         (row.regime, None if is_training else asked.regimes),
         (row.skew, None if is_training else asked.skews),
-        (row.data, asked.data if is_training else None),
+        (data, asked.data if is_training or is_pruned else None),
         (row.data, (own.reference if own else None,) if is_model else None),
         (row.protocol, asked.protocols if is_training else None),
         (row.distribution, asked.distributions if is_training and row.model in grids.OF_A_SPARSITY else None),

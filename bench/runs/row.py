@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from bench.cases import Case, stored
+from bench.cases import Case
+from bench.grids import stored
 from bench.runs.outcome import Outcome
 from bench.shapes import Shape
 from bench.statistics.intervals import CONFIDENCE, median_interval

@@ -88,6 +88,11 @@ class SavedRow(msgspec.Struct, gc=False):
     dense_epoch_seconds: list[Positive] | None = None
     epoch_accuracies: list[Fraction] | None = None
     dense_epoch_accuracies: list[Fraction] | None = None
+    # Of a network that was pruned, by seed.
+    dense_accuracies: list[Fraction] | None = None
+    pruned_accuracies: list[Fraction] | None = None
+    tuned_accuracies: list[Fraction] | None = None
+    tuning_epochs: Count | None = None
     epoch_test_accuracies: list[Fraction] | None = None
     dense_epoch_test_accuracies: list[Fraction] | None = None
     dense_variant: Text | None = None  # in which a training's dense steps were taken

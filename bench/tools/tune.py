@@ -12,7 +12,7 @@ import torch
 
 from bench import grids
 from bench.cases import Case
-from bench.hooks.options import threads
+from bench.hooks.values import threads
 from bench.shapes import Shape
 from bench.tables.tuning import lines
 from bench.works.tuning import tune

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.cases import Case, stored
-from bench.grids import COLD_REPLAY
+from bench.cases import Case
+from bench.grids import COLD_REPLAY, stored
 from bench.machine.bounds import cache_bytes
 from bench.shapes import Shape
 from sparse_models.layers import LAYERS

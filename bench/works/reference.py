@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.cases import Case, is_gpu, stored
-from bench.grids import OF_A_MODEL, REPLAYED
+from bench.cases import Case
+from bench.grids import OF_A_NETWORK, REPLAYED, is_gpu, stored
 from bench.models.loading import Example
 from bench.shapes import Shape
 from bench.works.compiled import COMPILED, can_compile, compiled, compiled_step
@@ -33,7 +33,7 @@ def dense_case(case: Case) -> Case:
     """Return the case of the dense reference: what dense does beside the case, in the case's regime."""
     op = REFERENCE_OPS.get(case.op, case.op)
     dense = case._replace(op=op, model="dense", layer="dense", update="static", sparsity=0.0, skew=0.0)
-    data = case.data if op in OF_A_MODEL else "-"
+    data = case.data if op in OF_A_NETWORK else "-"
     return dense._replace(data=data, protocol="-", seed=0, distribution="-", asked_epochs=0, asked_interval=0)
 
 
@@ -115,19 +115,21 @@ def matrix_vector(model: MLP, parts: list[Problem]) -> Work:
 
 def first_variant(reference: Case) -> str:
     """Return the variant that a reference is run in unless another is found faster."""
-    return EAGER if reference.op in OF_A_MODEL else LAYOUTS[0]
+    return EAGER if reference.op in OF_A_NETWORK else LAYOUTS[0]
 
 
 def works_of(variant: str, reference: Case) -> list[Work]:
     """Return the operation of a dense reference in one of its variants, whatever it is of."""
-    return [whole_model(variant, reference)[0]] if reference.op in OF_A_MODEL else dense_works(variant, reference)[0]
+    return [whole_model(variant, reference)[0]] if reference.op in OF_A_NETWORK else dense_works(variant, reference)[0]
 
 
 def variants(case: Case) -> Iterator[str]:
     """Yield the variants beside the first that the reference of a case may be run in."""
     reference, batch = dense_case(case), Shape.parse(case.shape).batch
-    if reference.op in OF_A_MODEL:  # whose activations lie as its own code has them
-        yield from [COMPILED] * can_compile(reference.device)
+    if reference.op in OF_A_NETWORK:  # whose activations lie as its own code has them
+        # What is looked at before code that is compiled runs takes longer than one sample does in so small a network.
+        is_worth_it = reference.op != "pruned" or batch > 1
+        yield from [COMPILED] * (is_worth_it and can_compile(reference.device))
         return
     if batch > 1 and case.op != "train":  # a single sample lies in memory in one way
         yield LAYOUTS[1]
@@ -159,5 +161,5 @@ def _compiled_model(reference: Case) -> tuple[Work, Example]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's compiler uses what PyTorch says not to use
         work = model_work(reference.op, example, run_as=compiled)
-        gate_compiled(work, example, example_of(reference), learning=reference.op != "model")
+        gate_compiled(work, example, example_of(reference), learning=reference.op == "model_step")
     return work, example
