@@ -1,10 +1,10 @@
-"""The tools beside `pytest bench`: compare saved runs, look at them, gate a change, look back, see what a machine can do."""
+"""The tools beside `pytest bench`: compare runs, look at them, gate a change, look back, see what a machine can do, plan."""
 
 import argparse
 import io
 import sys
 
-from bench.tools import calibrate, compare, continuous, history, report, tune
+from bench.tools import advise, calibrate, compare, continuous, history, report, tune
 from sparse_models.errors import InputError
 
 TOOLS = {
@@ -14,6 +14,7 @@ TOOLS = {
     "report": report,
     "calibrate": calibrate,
     "tune": tune,
+    "advise": advise,
 }
 
 

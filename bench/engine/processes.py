@@ -38,9 +38,12 @@ class Means(NamedTuple):
 
 def fork_server_for(jobs: Sequence[Job]) -> ForkServer:
     """Return the fork server of processes that can measure the jobs; to be closed."""
-    # Libraries size their pools as they load, and none may take more threads than the largest case.
-    pools = dict.fromkeys(POOLS, str(max((job.case.threads for job in jobs), default=1)))
-    return ForkServer({**pools, **KEPT, **ALONE})
+    return fork_server_of(max((job.case.threads for job in jobs), default=1))
+
+
+def fork_server_of(threads: int) -> ForkServer:
+    """Return the fork server of processes none of whose pools has more threads: libraries size them as they load."""
+    return ForkServer({**dict.fromkeys(POOLS, str(threads)), **KEPT, **ALONE})
 
 
 def measure_all(

@@ -51,6 +51,6 @@ def tuned(jobs: Sequence[Job], fork_server: ForkServer) -> Tuned | None:
     if asked not in ("", "measured"):
         return Tuned(asked=asked)
     found = Tuned()
-    for said in fork_server.run({"cases": [], "tune": list(cases)}):
+    for said in fork_server.run({"cases": [], "call": ["bench.engine.worker", "tuned", [list(cases)]]}):
         found = Tuned(said["choices"], said["measured"]) if "choices" in said else found
     return found

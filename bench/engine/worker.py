@@ -116,8 +116,8 @@ def visits(cases: list[Any], patience: Patience, seconds: float) -> Iterator[tup
         ]
 
 
-def tuned(cases: list[Any]) -> dict[str, Any]:
-    """Return the variants of our own kernels that cases need, and which of them were measured just now."""
+def tuned(cases: list[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the variants of our own kernels that cases need, and which of them were measured just now."""
     before = set(choice.known())
 
     def call(case: Case) -> None:
@@ -127,13 +127,15 @@ def tuned(cases: list[Any]) -> dict[str, Any]:
 
     tune([Case(*values) for values in cases], call)
     needed = choice.in_use()
-    return {"choices": choice.plain(needed), "measured": sorted(needed.keys() - before)}
+    yield {"choices": choice.plain(needed), "measured": sorted(needed.keys() - before)}
 
 
 def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
     """Time the cases that are asked for, in their order, and say each result as soon as it is there."""
-    if "tune" in asked:
-        say(**tuned(asked["tune"]))
+    if "call" in asked:  # something else than cases, by its module and name
+        module, function, arguments = asked["call"]
+        for said in body_of(module, function)(*arguments):
+            say(**said)
         return
     choice.hold(asked.get("choices", {}))
     module, _, name = asked["timer"].rpartition(".")

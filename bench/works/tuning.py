@@ -41,10 +41,19 @@ def call_once(case: Case) -> None:
 
 def tune(cases: Sequence[Case], call: Callable[[Case], None] = call_once) -> None:
     """Have the variants measured that cases of `as_tuned` need, where they are not known; again where that was disturbed."""
+
+    def call_all() -> None:
+        for case in cases:
+            call(case)
+
+    until_undisturbed(call_all)
+
+
+def until_undisturbed(call: Callable[[], object]) -> None:
+    """Call what measures the variants that it needs, and again where another process disturbed that."""
     for number in range(PASSES):
         time.sleep(PAUSE if number else 0.0)
         choice.retry()
-        for case in cases:
-            call(case)
+        call()
         if not choice.disturbed:
             break

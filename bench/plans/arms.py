@@ -1,0 +1,164 @@
+"""A model in, its arms out: the model as it is, and copies in which every linear layer is another; each can be called."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bench.models.layers import inspected
+from bench.models.loading import Example, load
+from bench.models.selected import masks_of
+from bench.plans.stopwatch import Stopwatch
+from bench.works.whole_model_gate import TRIES, gate_model
+from bench.works.whole_models import LEARNING_RATE, loss_of, sparsified
+from sparse_models.errors import GateError
+from sparse_models.layers import LAYERS
+from sparse_models.linear import parameter_of
+from sparse_models.sparsification import sparsify
+from sparse_models.sparsification.choice import CRITERIA, choose
+from sparse_models.sparsification.fast_path import SWITCHES
+from sparse_models.training import optimizer_for
+
+OPS = ("forward", "step")
+# Dense as its user calls it; with each layer of a transformer called, as where one of them is sparse; and in 16 bits.
+PLAIN, CALLED, DENSE, BFLOAT16 = "plain", "called", "dense", "bfloat16"
+
+
+class Kind(NamedTuple):
+    """What a layer can be made: a name in LAYERS and a sparsity."""
+
+    layer: str
+    sparsity: float
+
+    def __str__(self) -> str:
+        """Return both, as an arm in which every layer is of this kind is named."""
+        return f"{self.layer} {self.sparsity:g}"
+
+
+class Swap(NamedTuple):
+    """One call of `sparsify`: the layers that become one kind, by their names in full."""
+
+    layer: str
+    sparsity: float
+    names: Sequence[str]
+
+    def carry_out(self, example: Example) -> None:
+        """Exchange the layers in place; what `torch.nn.utils.prune` pruned has its masks."""
+        masks = {name: mask for name, mask in example.masks.items() if name in self.names}
+        sparsify(example.module, self.layer, sparsity=self.sparsity, names=list(self.names), masks=masks)
+
+    def __str__(self) -> str:
+        """Return the call as it is written."""
+        names = ", ".join(f'"{name}"' for name in self.names)
+        return f'sparsify(model, "{self.layer}", sparsity={self.sparsity:g}, names=[{names}])'
+
+
+class Arm:
+    """A model that is called on its batch, and whose layers are watched where they are named."""
+
+    def __init__(self, example: Example, op: str, watched: Sequence[str] = ()) -> None:
+        """Take an example for inference or, where `op` is step, for training."""
+        self.model, self.batch = example.module.train(op == "step"), example.batch
+        self.layers = [self.model.get_submodule(name) for name in watched]
+        self.watch = Stopwatch(self.layers)
+        learned = [one for one in self.model.parameters() if one.requires_grad]
+        self.optimizer = optimizer_for("adam", learned, LEARNING_RATE) if op == "step" else None
+        self._optimizing = 0.0
+
+    def __call__(self) -> object:
+        """Run the model once: without a graph, or a whole training step."""
+        if self.optimizer is None:
+            with torch.no_grad():
+                return self.model(*self.batch)
+        self.optimizer.zero_grad()
+        loss_of(self.model(*self.batch)).backward()
+        begin = time.perf_counter()
+        self.optimizer.step()
+        self._optimizing += time.perf_counter() - begin
+        return None
+
+    def lap(self) -> list[float]:
+        """Return the seconds of each layer since the last lap; the optimizer's are shared out by numbers of weights."""
+        seconds, self._optimizing, spent = self.watch.lap(), 0.0, self._optimizing
+        total = max(1, _learned(self.model))
+        return [own + spent * _learned(layer) / total for own, layer in zip(seconds, self.layers, strict=True)]
+
+
+def _learned(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def bytes_of(model: nn.Module) -> int:
+    """Return the bytes of all parameters and buffers."""
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+
+
+class Model:
+    """A network of the user's, and its arms."""
+
+    def __init__(self, target: str) -> None:
+        """Load it by the name of the function that makes it."""
+        self.target, self.example = target, load(target)
+        self.names = [layer.name for layer in inspected(target).sparse]
+        self._masks: dict[tuple[str, float, bool], dict[str, Tensor]] = {}
+
+    def masks(self, kind: Kind, *, is_given: bool = True) -> Mapping[str, Tensor]:
+        """Return the masks [out, in] of the layers for a kind: of the largest weights, or those that `prune` left."""
+        pattern = LAYERS[kind.layer].pattern
+        key = (pattern.name, kind.sparsity, is_given)
+        if key not in self._masks:
+            weights = [parameter_of(self.example.module.get_submodule(name)) for name in self.names]
+            scores = [CRITERIA["magnitude"].score(weight, None) for weight in weights]
+            found = choose(scores, [pattern] * len(scores), [kind.sparsity] * len(scores))
+            given = masks_of(self.target) if is_given else {}
+            self._masks[key] = dict(zip(self.names, found, strict=True)) | given
+        return self._masks[key]
+
+    def sparse(self, kind: Kind, *, is_given: bool = True) -> Example:
+        """Return a copy in which each layer that can be is of a kind."""
+        example = self.example.copied
+        sparsified(example.module, self.masks(kind, is_given=is_given), kind.layer)
+        return example
+
+    @property
+    def called(self) -> Example:
+        """A copy whose transformer layers call their linear layers, and do not hand their weights to one kernel."""
+        example = self.example.copied
+        for module in example.module.modules():
+            for kind, switch in SWITCHES.items():
+                if isinstance(module, kind) and hasattr(module, switch):
+                    setattr(module, switch, 0)
+        return example
+
+    @property
+    def has_fast_path(self) -> bool:
+        """Whether a module is one of those that read weights past their layers."""
+        return any(isinstance(module, tuple(SWITCHES)) for module in self.example.module.modules())
+
+    def kept(self, kind: Kind) -> list[float]:
+        """Return for each layer what the weights that a kind keeps have of the sum of all absolute weights."""
+        masks = self.masks(kind)
+        weights = {name: parameter_of(self.example.module.get_submodule(name)).detach().abs() for name in self.names}
+        return [float((weights[name] * masks[name]).sum() / weights[name].sum().clamp(min=1e-30)) for name in self.names]
+
+    def pass_gate(self, kind: Kind, *, learning: bool) -> None:
+        """Raise GateError unless the copy of a kind does what the model does whose weights outside the masks are 0."""
+        first = self._gate_failure(kind, 0, learning=learning)
+        others = (self._gate_failure(kind, attempt, learning=learning) for attempt in range(1, TRIES))
+        if first is not None and None not in others:
+            raise first
+
+    def _gate_failure(self, kind: Kind, attempt: int, *, learning: bool) -> GateError | None:
+        try:
+            gate_model(
+                self.example.copied,
+                lambda _: self.masks(kind),
+                lambda module, masks: sparsified(module, masks, kind.layer),
+                attempt,
+                learning=learning,
+            )
+        except GateError as error:
+            return error
+        return None

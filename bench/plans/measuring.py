@@ -1,0 +1,188 @@
+"""A model's name in, what fresh processes found out of it: which kinds there are, the choice, the whole, and break-evens.
+
+Each part has a share of the budget, and ends sooner where all is decided. Ctrl-C keeps what is known.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+from bench.engine.forkserver import ForkServer
+from bench.engine.processes import fork_server_of
+from bench.models.layers import inspected
+from bench.plans import in_place
+from bench.plans.arms import Kind
+from bench.plans.in_place import Passes
+from bench.plans.plan import Measured, Plan, chosen, may_pay, plan_of
+from bench.runs.outcome import Race
+from sparse_models.errors import InputError
+from sparse_models.layers import LAYERS
+from sparse_models.masks import FULL
+
+BUDGET = 60.0
+# Of them half choose and half tell; as many decide however small an effect is, and of the whole so many again.
+PROCESSES, WHOLE_PROCESSES, EVEN_PROCESSES = 18, 12, 6
+CHOOSING_SHARE, WHOLE_SHARE = 0.55, 0.8  # of the time left once all is built, when a part ends
+SECONDS = 0.4  # in the rounds of a process
+OTHER_SPARSITIES = (0.5, 0.8, 0.95)  # beside the one asked for, between which the break-even is looked for
+
+
+class Asked(NamedTuple):
+    """What is asked for: the model's name, the operation, the kinds of layers, threads, and seconds for all of it."""
+
+    target: str
+    op: str
+    kinds: Sequence[Kind]
+    threads: int
+    budget: float = BUDGET
+
+
+def default_kinds(sparsity: float, layers: Sequence[str] | None = None) -> list[Kind]:
+    """Return the kinds of layers that a model can be pruned to: those asked for, or those of the default grid on a CPU."""
+    free = {
+        name: layer
+        for name, layer in LAYERS.items()
+        if layer.pattern is not FULL
+        and layer.pattern.of_network is None
+        and sparsity in (layer.pattern.sparsities or (sparsity,))
+    }
+    usual = [name for name, layer in free.items() if layer.is_default_on("cpu") and not layer.is_indifferent]
+    for name in layers or ():
+        if name not in free and LAYERS.find(name):
+            raise InputError(
+                f"expected layers that can be pruned to {sparsity:g} one by one, as {', '.join(free)}, got {name!r}; "
+                "leave it out"
+            )
+    return [Kind(name, sparsity) for name in layers or usual]
+
+
+class Run:
+    """What is being found out, process by process."""
+
+    def __init__(self, asked: Asked, fork_server: ForkServer, show: Callable[[str], None]) -> None:
+        """Start with nothing; the time runs from here on."""
+        self.asked, self.fork_server, self.show = asked, fork_server, show
+        self.start = self.built = time.monotonic()
+        self.disturbed = 0  # processes that had nothing to say
+        self.last = 0.0  # seconds that the last process took
+        self.layers = inspected(asked.target).sparse
+        self.ready: Mapping[str, Any] = {}
+        self.passes: list[Mapping[str, Passes]] = []
+        self.races: list[Race] = []
+        self.evens: list[Mapping[str, Passes]] = []
+        self.swapped_bytes: int | None = None
+
+    def call(self, function: str, *arguments: Any) -> dict[str, Any]:
+        """Return what a fresh process says of a function of `in_place`; raises InputError where it could not."""
+        began, what = time.monotonic(), dict[str, Any]()
+        for said in _with_end(self.fork_server.run({"cases": [], "call": [in_place.__name__, "serve", [function, arguments]]})):
+            what |= said
+        self.last = time.monotonic() - began
+        if "failure" in what:
+            raise InputError(what["failure"])
+        return what
+
+    def has_time(self, share: float) -> bool:
+        """Tell whether another process like the last ends within a share of the time that was left once all was built."""
+        end = self.start + self.asked.budget
+        return time.monotonic() + self.last < self.built + share * max(0.0, end - self.built)
+
+    def tell(self, part: str, number: int, of: int) -> None:
+        """Show how far a part is."""
+        left = max(0.0, self.asked.budget - (time.monotonic() - self.start))
+        self.show(f"{part}: process {number + 1} of up to {of}; at most {left:.0f} s left")
+
+    def prepare(self) -> None:
+        """Find out which layers there are and which kinds they can be."""
+        self.show("building the model with each kind of layer")
+        asked = self.asked
+        self.ready = self.call("prepare", asked.target, asked.op, asked.kinds, asked.threads)
+        self.built = time.monotonic()
+
+    def choose(self) -> None:
+        """Measure all kinds until each layer's choice is decided."""
+        kinds = [kind for kind in self.asked.kinds if str(kind) not in self.ready["left_out"]]
+        for number in range(PROCESSES if kinds else 0):
+            if (number > 1 and not self.has_time(CHOOSING_SHARE)) or chosen(self.measured).is_decided:
+                break
+            self.tell("choosing", number, PROCESSES)
+            self.passes += self._measure([kind for kind in kinds if may_pay(kind, self.measured)])
+
+    def race(self) -> None:
+        """Race the whole model as it was chosen against the model as it is."""
+        swaps = chosen(self.measured).swaps
+        for number in range(WHOLE_PROCESSES if swaps else 0):
+            if number and not self.has_time(WHOLE_SHARE):
+                break
+            self.tell("the whole model", number, WHOLE_PROCESSES)
+            asked = self.asked
+            said = self.call("race_whole", asked.target, asked.op, swaps, asked.threads, self.ready["choices"])
+            pairs = Race(*said["race"])
+            self.disturbed += not pairs.undisturbed
+            self.races += [pairs] if pairs.undisturbed else []
+            self.swapped_bytes = said["stored"]
+
+    def find_break_evens(self) -> None:
+        """Measure the kinds that are fastest for some layer at other sparsities as well."""
+        best = dict.fromkeys(one.leading.kind.layer for one in chosen(self.measured).layers if one.leading)
+        kinds = [
+            Kind(name, at) for name in best for at in sorted({*OTHER_SPARSITIES, *(one.sparsity for one in self.asked.kinds)})
+        ]
+        kinds = [kind for kind in kinds if LAYERS[kind.layer].pattern.sparsities is None]
+        for number in range(EVEN_PROCESSES if kinds else 0):
+            if not self.has_time(1.0):
+                break
+            self.tell("break-evens", number, EVEN_PROCESSES)
+            self.evens += self._measure(kinds)
+
+    def _measure(self, kinds: Sequence[Kind]) -> list[Mapping[str, Passes]]:
+        asked, ready = self.asked, self.ready
+        said = self.call("measure", asked.target, asked.op, kinds, asked.threads, SECONDS, ready["choices"])
+        passes = {name: Passes(*one) for name, one in said["passes"].items()}
+        self.disturbed += not passes
+        return [passes] if passes else []
+
+    @property
+    def measured(self) -> Measured:
+        """What is known so far."""
+        ready = self.ready
+        kinds = [kind for kind in self.asked.kinds if str(kind) not in ready["left_out"]]
+        return Measured(
+            self.layers, kinds, self.passes, self.races, self.evens, ready["stored"], ready["kept"], self.swapped_bytes
+        )
+
+
+def _with_end(fresh: Generator[dict[str, Any], None, str | None]) -> Iterator[dict[str, Any]]:
+    """Yield what a process says and, last, how it died if it did."""
+    death = yield from fresh
+    if death is not None:
+        yield {"failure": death}
+
+
+class Advised(NamedTuple):
+    """A plan, the kinds that there could be none of and why, how much was disturbed, the time, and whether Ctrl-C came."""
+
+    plan: Plan
+    left_out: Mapping[str, str]
+    disturbed: int  # processes that had nothing to say
+    seconds: float
+    is_interrupted: bool
+
+
+def advise(asked: Asked, show: Callable[[str], None]) -> Advised:
+    """Return the plan for a model; raises InputError for one that cannot be loaded or has no layer to exchange."""
+    is_interrupted = False
+    with closing(fork_server_of(asked.threads)) as fork_server:
+        run = Run(asked, fork_server, show)
+        if not run.layers:
+            left = "; ".join(inspected(asked.target).left_dense)
+            raise InputError(f"expected a model with linear layers that can be exchanged, got none ({left}); name another")
+        run.prepare()
+        try:
+            run.choose()
+            run.race()
+            run.find_break_evens()
+        except KeyboardInterrupt:
+            is_interrupted = True
+    return Advised(plan_of(run.measured), run.ready["left_out"], run.disturbed, time.monotonic() - run.start, is_interrupted)

@@ -1,0 +1,113 @@
+"""A plan in, what is told of it out: what is to become of each layer, all that was tried, the whole, and the calls."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from bench.plans.arms import Swap
+from bench.plans.plan import AGREES, LayerPlan, Option, Plan
+from bench.statistics.intervals import Interval
+from bench.tables.grid import Cell, Grid, print_table
+from bench.tables.text import MARKS, Screen, coloured, new_console, print_text, seconds, size, text_of
+
+
+def lines(plan: Plan, left_out: Mapping[str, str], screen: Screen | None = None) -> Iterator[str]:
+    """Yield the lines that tell a plan."""
+    console = new_console(screen)
+    for title, grid in tables(plan):
+        print_table(console, title, grid)
+    for sentence in sentences(plan, left_out):
+        print_text(console, sentence)
+    if plan.calls:
+        print_text(console, "\nTo make it so, where `model` is what the function returns:\n")
+        for line in pasted(plan.calls).splitlines():
+            console.print(line, soft_wrap=True)
+    yield from text_of(console)
+
+
+def pasted(calls: Sequence[Swap]) -> str:
+    """Return the lines of Python that make a plan."""
+    return "\n".join(["from sparse_models import sparsify", "", *map(str, calls)])
+
+
+def tables(plan: Plan) -> list[tuple[str, Grid]]:
+    """Return the tables with their titles: what is to become of each layer, and how fast each kind of layer is."""
+    chosen = Grid(["layer", "weight", "samples", "dense", "choice", "speed-up", "kept", "pays from"])
+    for one in plan.layers:
+        choice = one.choice
+        what = [choice.kind.layer, _told(choice), f"{choice.kept:.0%}"] if choice else ["dense", "", ""]
+        chosen.add_row(*_where(one), seconds(one.dense_seconds), *what, _pays_from(one))
+    kinds = list(dict.fromkeys(option.kind for one in plan.layers for option in one.options))
+    tried = Grid(["layer", "bfloat16", *map(str, kinds)])
+    for one in plan.layers:
+        cells = {option.kind: _marked(option) for option in one.options}
+        short = "" if one.bfloat16 is None else f"{one.bfloat16:.2f}"
+        tried.add_row(one.layer.name, short, *(cells.get(kind, "") for kind in kinds))
+    return [
+        (
+            "Each layer where it stands in the model: seconds dense in one pass, and the choice as fast as so many times dense",
+            chosen,
+        ),
+        ("All that was tried, as many times as fast as dense (+ faster, - slower, = the same, ? undecided)", tried),
+    ]
+
+
+def _where(one: LayerPlan) -> list[Cell]:
+    rows = "+".join(map(str, dict.fromkeys(one.layer.rows)))
+    return [one.layer.name, f"{one.layer.outputs}x{one.layer.inputs}", rows]
+
+
+def _told(option: Option) -> Cell:
+    return coloured(f"{option.speedup} {MARKS[option.verdict]}", option.verdict)
+
+
+def _marked(option: Option) -> Cell:
+    return coloured(f"{option.speedup.median:.2f} {MARKS[option.verdict]}", option.verdict)
+
+
+def _pays_from(one: LayerPlan) -> str:
+    """Return from which sparsity on the leading kind is faster than dense."""
+    if one.break_even is None or one.leading is None:
+        return ""
+    return f"{one.leading.kind.layer} {told_break_even(one.break_even, one.measured_at)}"
+
+
+def told_break_even(even: Interval, measured: Sequence[float]) -> str:
+    """Return a break-even in a few characters: a sparsity, or that it is beyond those measured."""
+    first, last = min(measured), max(measured)
+    return f"<{first:g}" if even.median < first else f">{last:g}" if even.median > last else f"{even.median:.2f}"
+
+
+def sentences(plan: Plan, left_out: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is to be said of the whole, and of what was left out."""
+    chosen = sum(one.choice is not None for one in plan.layers)
+    if not plan.layers:
+        yield "Nothing is known: the time was over before two processes had told anything; ask for more with --budget."
+    elif not chosen:
+        yield f"No layer is to be exchanged: none of {len(plan.layers)} is shown to be faster (? may be, with more --budget)."
+    else:
+        yield from _whole(plan, chosen)
+        yield (
+            "kept: what the weights that stay have of the sum of all absolute weights. What that costs in accuracy is not "
+            "measured here: train on, and look. bfloat16: dense in 16 bits, a rival that no call of sparsify makes."
+        )
+    for kind, why in left_out.items():
+        yield f"{kind} is left out: {why}"
+
+
+def _whole(plan: Plan, chosen: int) -> Iterator[str]:
+    assert plan.predicted is not None
+    many = f"{chosen} of {len(plan.layers)} layers exchanged"
+    promised = f"predicted {plan.predicted} times as fast, from what processes that had no part in choosing measured in place"
+    if plan.raced is None:
+        yield f"The whole model, {many}: {promised}; not measured, as the time was over."
+        return
+    raced = plan.raced
+    took = f"{seconds(raced.dense_seconds)} dense, {seconds(raced.seconds)} then, over {raced.processes} fresh processes"
+    yield f"The whole model, {many}: {promised}; measured {raced.speedup} {MARKS[raced.verdict]} ({took})."
+    if not plan.agrees:
+        apart = math.expm1(abs(math.log(plan.predicted.median / raced.speedup.median)))
+        yield f"Predicted and measured are {apart:.0%} apart, more than {AGREES:.0%}: go by what was measured."
+    if raced.verdict != "faster":
+        yield "As a whole the model is not shown to be faster that way: leave it dense, or ask for more --budget."
+    if plan.bytes is not None:
+        yield f"Weights and what says where they stand: {size(plan.dense_bytes)} dense, {size(plan.bytes)} then."

@@ -1,0 +1,121 @@
+"""Which layers of your own model to make sparse on this machine: each kind timed in the model, what pays, and the whole."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.hooks.options import positive, threads
+from bench.hooks.progress import Progress
+from bench.machine.facts import facts
+from bench.models.layers import inspected
+from bench.models.loading import FORM
+from bench.plans.arms import OPS
+from bench.plans.measuring import BUDGET, Advised, Asked, advise, default_kinds
+from bench.report.markdown import table
+from bench.runs.files import as_json, write_whole
+from bench.tables.plan import lines, pasted, sentences, tables
+from bench.tables.text import screen_of_output
+from sparse_models.errors import InputError
+from sparse_models.masks import check_sparsity
+
+HELP = "tell which layers of your own model to make sparse"
+SPARSITY = 0.9
+WRITTEN = (".json", ".md")
+
+
+def add_arguments(tool: argparse.ArgumentParser) -> None:
+    """Add the tool's options."""
+    what = f"a function of yours, {FORM} or path/to/file.py:function, that returns a module and an example batch"
+    tool.add_argument("--model", required=True, metavar=FORM.upper(), help=what)
+    tool.add_argument("--sparsity", default=SPARSITY, metavar="FRACTION", help=f"of zeros in a layer; default: {SPARSITY:g}")
+    tool.add_argument("--op", default=OPS[0], choices=OPS, help=f"inference or a training step; default: {OPS[0]}")
+    tool.add_argument("--layer", metavar="LIST", help="kinds of layers to try; default: those of the default grid")
+    tool.add_argument("--threads", metavar="N", help="CPU threads; default: PyTorch's own")
+    tool.add_argument("--budget", default=BUDGET, metavar="SECONDS", help=f"for all of it; default: {BUDGET:g}")
+    tool.add_argument(
+        "--out", action="append", type=Path, default=[], metavar="PATH", help="a .json or .md file to write it to"
+    )
+
+
+def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
+    """Measure, print the plan and write it; 1 where nothing is known, 130 where Ctrl-C cut it short."""
+    for path in asked.out:
+        if path.suffix not in WRITTEN or not path.parent.is_dir():
+            raise InputError(
+                f"--out: expected a path that ends in {' or '.join(WRITTEN)}, in a folder that exists, got {path}; change it"
+            )
+    layers = asked.layer.split(",") if asked.layer else None
+    kinds = default_kinds(check_sparsity(asked.sparsity), layers)
+    wanted = Asked(asked.model, asked.op, kinds, threads(asked.threads), positive(str(asked.budget)))
+    found = inspected(wanted.target)
+    where = f"{wanted.op}, {found.shape}, cpu, {wanted.threads} thread{'s' * (wanted.threads != 1)}"
+    many = f"{len(found.sparse)} linear layers at sparsity {kinds[0].sparsity:g}"
+    tell(f"{wanted.target} ({where}):")
+    tell(f"{many}, at most {wanted.budget:g} s (--budget)")
+    progress = Progress(_write, screen_of_output().width if sys.stdout.isatty() else None)
+    advised = advise(wanted, progress.show)
+    progress.clear()
+    for line in lines(advised.plan, advised.left_out):
+        tell(line)
+    for sentence in found.left_dense:
+        tell(f"left dense: {sentence}")
+    if found.never_called:
+        tell(f"left out, as the forward pass never calls them: {', '.join(found.never_called)}")
+    if advised.disturbed:
+        tell(
+            f"{advised.disturbed} of {advised.plan.processes + advised.disturbed} processes say nothing: others disturbed them"
+        )
+    if advised.is_interrupted:
+        tell("interrupted: this is what was known by then")
+    for path in asked.out:
+        write_whole(path, as_json(record(wanted, advised)) + b"\n" if path.suffix == ".json" else _markdown(wanted, advised))
+        tell(f"saved {path}")
+    return 130 if advised.is_interrupted else int(not advised.plan.layers)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def record(asked: Asked, advised: Advised) -> dict[str, Any]:
+    """Return a plan, plain, for JSON."""
+    plan = advised.plan
+    return {
+        "kind": "plan",
+        "schema": 1,
+        "machine": facts(["cpu"]),
+        "model": asked.target,
+        "op": asked.op,
+        "threads": asked.threads,
+        "sparsity": asked.kinds[0].sparsity,
+        "seconds": advised.seconds,
+        "layers": [_plain(one) for one in plan.layers],
+        "left_out": dict(advised.left_out),
+        "processes": plan.processes,
+        "disturbed_processes": advised.disturbed,
+        "predicted": _plain(plan.predicted),
+        "measured": _plain(plan.raced),
+        "dense_bytes": plan.dense_bytes,
+        "bytes": plan.bytes,
+        "calls": [str(call) for call in plan.calls],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return records within records as dictionaries."""
+    if hasattr(value, "_asdict"):
+        return {name: _plain(part) for name, part in value._asdict().items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _markdown(asked: Asked, advised: Advised) -> bytes:
+    """Return a plan as Markdown."""
+    parts = [f"# What to make sparse in {asked.target}: {asked.op}, {asked.threads} threads"]
+    for title, grid in tables(advised.plan):
+        parts += [title, table(grid.headers, [[str(cell) for cell in row] for row in grid.rows])]
+    parts += sentences(advised.plan, advised.left_out)
+    parts += [f"```python\n{pasted(advised.plan.calls)}\n```"] * bool(advised.plan.calls)
+    return ("\n\n".join(parts) + "\n").encode()

@@ -1,0 +1,140 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import prune
+
+from bench.models import layers, loading
+from bench.plans.arms import Arm, Kind, Model, Swap, bytes_of
+from bench.plans.measuring import default_kinds
+from sparse_models.errors import GateError
+from sparse_models.layers import LAYERS
+from sparse_models.sparsification import sparse_layers
+from tests import strategies
+from tests.helpers.wrong_layers import Inverted
+
+SOURCE = """
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+class Block(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.last = inner, nn.Linear(5, 5)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.inner(x))) + x
+
+def net():
+    return nn.Sequential(nn.Linear(7, 5), Block(nn.Linear(5, 5)), nn.ReLU(), nn.Linear(5, 3)), torch.randn(4, 2, 7)
+
+def pruned():
+    model, batch = net()
+    prune.l1_unstructured(model[0], "weight", amount=0.3)
+    return model, batch
+
+def encoder():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    return nn.TransformerEncoder(layer, 2), torch.randn(2, 3, 8)
+"""
+KINDS = st.sampled_from([name for name, layer in LAYERS.items() if layer.pattern.is_free and layer.is_default_on("cpu")])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Models of a user's in the working directory."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "nets.py").write_text(SOURCE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
+
+
+@given(KINDS, strategies.sparsities, st.sampled_from(["net", "pruned", "encoder"]), st.data())
+def test_what_is_timed_is_what_the_call_makes(layer: str, sparsity: float, name: str, data: st.DataObject) -> None:
+    model, kind = Model(f"nets.py:{name}"), Kind(layer, sparsity)
+    if name == "pruned" and LAYERS[layer].pattern.unit != (1, 1):
+        return  # which no blocks hold
+    names = data.draw(st.lists(st.sampled_from(model.names), min_size=1, unique=True))
+    made, timed = model.example.copied, model.sparse(kind)
+    Swap(layer, sparsity, names).carry_out(made)
+    found, expected = sparse_layers(made.module), sparse_layers(timed.module)
+    assert sorted(expected) == sorted(model.names)
+    assert sorted(found) == sorted(names)
+    for one in names:
+        assert torch.equal(found[one].mask, expected[one].mask)
+        assert torch.equal(found[one].values, expected[one].values)
+
+
+def test_what_prune_left_is_kept_and_a_layer_without_a_mask_is_pruned() -> None:
+    model = Model("nets.py:pruned")
+    whole = loading.load("nets.py:net").copied.module
+    assert isinstance(whole, nn.Sequential)
+    assert isinstance(whole[0], nn.Linear)
+    prune.l1_unstructured(whole[0], "weight", amount=0.3)
+    masks = model.masks(Kind("tiled", 0.8))
+    left = whole[0].weight_mask
+    assert isinstance(left, torch.Tensor)
+    assert torch.equal(masks["0"], left.bool())
+    assert int(masks["3"].sum()) == 3
+    assert int(model.masks(Kind("tiled", 0.8), is_given=False)["0"].sum()) == 7
+
+
+@pytest.mark.parametrize("op", ["forward", "step"])
+@pytest.mark.parametrize("name", ["net", "encoder"])
+def test_every_layer_is_timed_in_its_model_and_the_rest_is_left(name: str, op: str) -> None:
+    model = Model(f"nets.py:{name}")
+    arms = [Arm(model.called, op, model.names), Arm(model.sparse(Kind("tiled", 0.5)), op, model.names)]
+    for arm in arms:
+        arm()
+        lap = arm.lap()
+        assert len(lap) == len(model.names) == {"net": 4, "encoder": 4}[name]
+        assert min(lap) > 0
+        assert arm.lap() == [0.0] * len(lap)
+
+
+def test_a_fast_path_is_left_by_what_is_called_layer_by_layer_alone() -> None:
+    model = Model("nets.py:encoder")
+    plain, called = Arm(model.example.copied, "forward", model.names), Arm(model.called, "forward", model.names)
+    first, second = plain(), called()
+    assert isinstance(first, torch.Tensor)
+    assert isinstance(second, torch.Tensor)
+    torch.testing.assert_close(first, second)
+    assert sum(plain.lap()) == 0 < min(called.lap())
+    assert model.has_fast_path
+    assert not Model("nets.py:net").has_fast_path
+
+
+@given(st.floats(0, 1))
+def test_kept_is_the_share_of_the_absolute_weights(sparsity: float) -> None:
+    model, kind = Model("nets.py:net"), Kind("tiled", sparsity)
+    for name, share in zip(model.names, model.kept(kind), strict=True):
+        weight = model.example.module.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        absolute = weight.detach().abs().flatten()
+        largest = absolute.sort(descending=True).values[: int(model.masks(kind)[name].sum())]
+        assert share == pytest.approx(float(largest.sum() / absolute.sum()), abs=1e-6)
+
+
+def test_bytes_are_those_of_parameters_and_buffers() -> None:
+    assert bytes_of(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))) == 4 * (3 * 2 + 2 + 4 * 2) + 8
+
+
+def test_a_kind_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAYERS, "tiled", Inverted)
+    with pytest.raises(GateError, match="is off that of the dense model"):
+        Model("nets.py:net").pass_gate(Kind("tiled", 0.5), learning=False)
+
+
+def test_kinds_are_those_that_a_trained_layer_can_be_pruned_to() -> None:
+    assert {kind.layer for kind in default_kinds(0.9)} == {
+        name
+        for name, layer in LAYERS.items()
+        if layer.is_default_on("cpu") and layer.pattern.is_free and not layer.is_indifferent
+    }
+    assert [kind.layer for kind in default_kinds(0.5, ["two_four"])] == ["two_four"]
+    assert layers.inspected("nets.py:net").sparse
