@@ -93,15 +93,22 @@ class Arm:
         self.model = model_of(case)
         self.accuracies: list[float] = []  # on the validation split, after each epoch
         self.test_accuracies: list[float] = []  # for whoever reads a row, at an epoch that the validation split has chosen
-        self._epochs = self._train(self.model, self.data.train)
+        self._epochs = self._train(self.model, self.data.train, self.settings)
 
-    def _train(self, model: MLP, data: Split) -> Iterator[torch.Tensor]:
-        return train(model, data, self.settings, self.case.seed, UPDATES[self.case.update])
+    def _train(self, model: MLP, data: Split, settings: Settings) -> Iterator[torch.Tensor]:
+        return train(model, data, settings, self.case.seed, UPDATES[self.case.update])
 
     def warm_up(self) -> None:
-        """Train a throwaway model of the same arm on two batches; what is compiled is compiled for the model itself as well."""
-        few = slice(0, 2 * self.settings.batch)
-        next(self._train(model_of(self.case), Split(*(part[few] for part in self.data.train))))
+        """Train a throwaway model of the same arm for a few steps, so that no epoch has anything to compile or to load.
+
+        They are steps on a whole batch and on the odd last one of an epoch, the first of all and later ones, each with a mask
+        update after it and without. What PyTorch compiles it compiles for the model itself.
+        """
+        whole, odd = divmod(len(self.data.train.labels), self.settings.batch)
+        few = slice(0, min(whole, 1) * self.settings.batch + odd)
+        settings = self.settings._replace(epochs=5, update_interval=3, learning_rate=grids.SEED_LEARNING_RATE)
+        for _ in self._train(model_of(self.case), Split(*(part[few] for part in self.data.train)), settings):
+            pass
         if isinstance(self.model, DenseTraining):
             self.model.load(self.data.train)
 

@@ -8,7 +8,9 @@ from bench.cases import Case
 from bench.engine.pairing import Patience
 from bench.engine.timed import Timed
 from sparse_models.errors import DivergedError
+from sparse_models.kernels.cpu._compile import KERNELS
 from sparse_models.training import Search, evaluate
+from tests.helpers.kernel_checks import forget_kernels
 
 
 def test_an_epoch_more_than_a_training_has_is_refused_by_name() -> None:
@@ -36,6 +38,23 @@ def test_a_training_tells_how_accurate_it_was_after_each_epoch_without_being_ano
     assert (told["epoch_accuracies"], told["epoch_test_accuracies"]) == (accuracies, on_test)
     assert len(told["dense_epoch_accuracies"]) == len(told["dense_epoch_test_accuracies"]) == settings.epochs
     assert (told["test_accuracy"], told["dense_test_accuracy"]) == (on_test[-1], told["dense_epoch_test_accuracies"][-1])
+
+
+@pytest.mark.parametrize("update", ["static", "set", "rigl"])
+@pytest.mark.parametrize("batch", [100, 1077])  # an odd last batch of 77 samples, and none
+def test_no_epoch_has_a_kernel_to_compile_or_load(update: str, batch: int) -> None:
+    def compiled() -> int:
+        return sum(kernel.cache_info().misses for kernel in KERNELS)
+
+    what = ("train", "sparse", "tiled", update, f"64x8x10b{batch}", 0.5, "cpu", "float32", 1, "digits", "seed")
+    case = Case(*what, distribution="uniform", asked_interval=3)
+    arm = Arm(case, load_for(case), settings_of(case))
+    forget_kernels()
+    arm.warm_up()
+    before = compiled()
+    for _ in range(arm.settings.epochs):
+        arm.epoch()
+    assert compiled() == before > 0
 
 
 @pytest.mark.parametrize("model", ["sparse", "dense"])
