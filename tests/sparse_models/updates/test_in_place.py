@@ -87,8 +87,8 @@ def test_as_many_threads_as_there_are_do_the_same(rule: str) -> None:
     same(*found)
 
 
-@pytest.mark.parametrize("bad", ["weight", "gradient"])
-def test_nan_is_refused_and_nothing_is_changed(bad: str) -> None:
+@pytest.mark.parametrize(("bad", "rule"), [("weight", "rigl"), ("gradient", "rigl"), ("weight", "set")])
+def test_nan_is_refused_and_nothing_is_changed(bad: str, rule: str) -> None:
     arm = Arm("tiled", "adam", 0, Moves())
     last = list(arm.model)[-1]
     gradients = {layer: normal(1, *layer.mask.shape) for layer in arm.model}
@@ -96,7 +96,7 @@ def test_nan_is_refused_and_nothing_is_changed(bad: str) -> None:
         (last.values if bad == "weight" else gradients[last][1])[3] = float("nan")
     before = copy.deepcopy(arm.content())
     with pytest.raises(InputError, match="expected scores without NaN"):
-        update_masks(arm.model, UPDATES["rigl"], 0.3, optimizer=arm.optimizer, gradients=gradients, moves=arm.moves)
+        update_masks(arm.model, UPDATES[rule], 0.3, optimizer=arm.optimizer, gradients=gradients, moves=arm.moves)
     for found, expected in zip(arm.content(), before, strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
