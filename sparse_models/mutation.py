@@ -1,13 +1,13 @@
 """How an update rule goes through a training: when it is its turn, what it looks at, and what it does to the model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from sparse_models.layers import SparseLinear
 from sparse_models.models import MLP
-from sparse_models.updates import Update, kept_gradients, rewind, update_masks
+from sparse_models.updates import Gradient, Moves, Update, dense_of, kept_gradients, rewind, update_masks
 
 SMOOTHING = 0.9  # of averaged gradients, as of the momentum of most trainings
 HALF = 0.5  # a final sparsity by which to tell when a schedule of sparsities changes
@@ -30,7 +30,7 @@ class Mutation:
         """
         self.model, self.update, self.due, self.optimizer, self.generator = model, update, due, optimizer, generator
         self.last = max((step for step, progress in enumerate(due) if progress is not None), default=-1)
-        self.averages: dict[SparseLinear, Tensor] = {}
+        self.averages, self.moves = dict[SparseLinear, Tensor](), Moves()
         self.early: list[tuple[Tensor, Tensor | None]] | None = None
         self.sparsities: list[float] | None = None
         if update.resizes:
@@ -49,13 +49,13 @@ class Mutation:
         """Tell whether the rule looks after a step at the gradients of the weights that there are, which a fused step drops."""
         return self.update.gradient == "kept" and self.due[step] is not None
 
-    def follow(self, step: int, gradients: dict[SparseLinear, Tensor]) -> None:
+    def follow(self, step: int, gradients: Mapping[SparseLinear, Gradient]) -> None:
         """After a step, with the gradients [out, in] of the layers watched, move the masks where that is due."""
         progress = self.due[step]
         if self.update.gradient == "averaged":
             for layer, gradient in gradients.items():
-                known = self.averages.get(layer)
-                self.averages[layer] = gradient if known is None else known.lerp_(gradient, 1 - SMOOTHING)
+                known, dense = self.averages.get(layer), dense_of(gradient)
+                self.averages[layer] = dense if known is None else known.lerp_(dense, 1 - SMOOTHING)
             gradients = self.averages
         if progress is None:
             return
@@ -69,6 +69,7 @@ class Mutation:
             optimizer=self.optimizer,
             gradients=gradients,
             generator=self.generator,
+            moves=self.moves,
             sparsities=self.sparsities and [self.update.sparsity_at(final, progress) for final in self.sparsities],
         )
         if self.early and before != [layer.nnz_as_set for layer in self.model]:

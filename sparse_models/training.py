@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +16,10 @@ from sparse_models.checkpoints import Training, resume, save
 from sparse_models.data import Data, Split
 from sparse_models.errors import DivergedError, InputError
 from sparse_models.fused_step import HeldStep, hold, is_watched
+from sparse_models.layers import SparseLinear
 from sparse_models.models import MLP
 from sparse_models.mutation import Mutation, updates_due
-from sparse_models.updates import UPDATES, Update, dense_gradients
+from sparse_models.updates import UPDATES, Gradient, Update, dense_gradients
 
 # The fused implementations: on a CPU they make the dense step 1.3 to 1.8 times faster, so any other is a weak baseline.
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -92,14 +93,30 @@ class FusedStep:
         loss = self.at_once(inputs, labels) if self.fused and not keep_gradients else None
         return training_step(self.model, inputs, labels, self.optimizer, fused=self.fused) if loss is None else loss
 
-    def at_once(self, inputs: Tensor, labels: Tensor) -> Tensor | None:
+    def watching(
+        self, layers: Sequence[SparseLinear], inputs: Tensor, labels: Tensor, *, keep_gradients: bool = False
+    ) -> tuple[Tensor, Mapping[SparseLinear, Gradient]]:
+        """Do what a call does, and return beside the loss the gradient of every weight of some layers [out, in].
+
+        In one call of a kernel it is what the gradients are products of, which holds until the next step.
+        """
+        if not layers:
+            return self(inputs, labels, keep_gradients=keep_gradients), {}
+        loss = self.at_once(inputs, labels, leaves=True) if self.fused and not keep_gradients else None
+        if loss is not None:
+            assert self._held is not None
+            return loss, {layer: factors for layer, factors in self._held.factors.items() if layer in layers}
+        with dense_gradients(layers) as gradients:
+            return self(inputs, labels, keep_gradients=keep_gradients), gradients
+
+    def at_once(self, inputs: Tensor, labels: Tensor, *, leaves: bool = False) -> Tensor | None:
         """Do what a call does in one call of a kernel, or nothing at all and return None."""
         held = self._held
         if held is None or not held.is_current(self.model, self.optimizer):
             held = self._held = hold(self.model, self.optimizer, inputs)
         if held is None or not torch.is_grad_enabled() or is_watched(self.model, self.optimizer):
             return None
-        return held.step(inputs, labels)
+        return held.step(inputs, labels, leaves=leaves)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_held": None}  # found again where needed
@@ -133,14 +150,14 @@ def train(
     yield from training.losses
     for epoch in range(len(training.losses), settings.epochs):
         losses: list[Tensor] = []
-        samples = torch.randperm(len(data.labels), generator=order).to(data.labels.device)
-        batches = samples.split(settings.batch)
+        batches = torch.randperm(len(data.labels), generator=order).to(data.labels.device).split(settings.batch)
         for number, batch in enumerate(batches, epoch * len(batches)):
-            with dense_gradients(mutation.watched(number)) as gradients:
-                losses.append(step(data.inputs[batch], data.labels[batch], keep_gradients=mutation.reads(number)))
+            samples, keeps = (data.inputs[batch], data.labels[batch]), mutation.reads(number)
+            loss, gradients = step.watching(mutation.watched(number), *samples, keep_gradients=keeps)
+            losses.append(loss)
             if due[number] is not None and not losses[-1].isfinite():
-                loss, rate = float(losses[-1]), settings.learning_rate
-                raise DivergedError(f"expected a finite loss, got {loss}; lower the learning rate {rate:g}")
+                rate = settings.learning_rate
+                raise DivergedError(f"expected a finite loss, got {float(loss)}; lower the learning rate {rate:g}")
             mutation.follow(number, gradients)
         training.losses.append(torch.stack(losses))
         if checkpoint is not None:

@@ -14,6 +14,7 @@ from sparse_models.kernels.cpu._pass import CHUNKS, default, tile_by_tile
 from sparse_models.kernels.cpu.blocks import products as blocks
 from sparse_models.kernels.cpu.chain import by_rows, by_tiles
 from sparse_models.kernels.cpu.chain._cut import Cut
+from sparse_models.kernels.cpu.chain._factors import Leaving
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter
 from sparse_models.kernels.cpu.chain.rules import Rule
@@ -141,3 +142,8 @@ def ready_step(links: Sequence[Link], parameters: Sequence[Parameter | None], ru
     if is_even or not isinstance(links[0].rows, Structure):
         return by_tiles.ready(links, parameters, rule, batch, variant)
     return by_rows.ready(links, parameters, rule, batch)
+
+
+def leaving_step(links: Sequence[Link], parameters: Sequence[Parameter | None], rule: Rule, batch: int) -> Leaving | None:
+    """Return a step that leaves from what the gradient of every weight is made; None where there is none."""
+    return by_rows.leaving(links, parameters, rule, batch) if isinstance(links[0].rows, Structure) else None

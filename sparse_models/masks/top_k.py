@@ -29,7 +29,7 @@ MANY, LOOKED_AT, MARGIN = 2**22, 2**16, 8
 
 
 def top_k_mask(score: Tensor, kept: int, among: Tensor | None = None) -> Tensor:
-    """Return the mask of exactly `kept` highest scores, ties decided arbitrarily, only where `among` is True if given.
+    """Return the mask of exactly `kept` highest scores, of equal ones the first, only where `among` is True if given.
 
     `score` may have any shape; the mask has the same. Raises InputError for NaN scores and for more kept than there are.
     """
@@ -43,8 +43,7 @@ def top_k_mask(score: Tensor, kept: int, among: Tensor | None = None) -> Tensor:
     available = flat.numel() if places is None else places.numel()
     if not 0 <= kept <= available:
         raise InputError(f"expected to keep between 0 and {available} weights, got {kept}; lower the number kept")
-    # An unsorted topk is a quickselect: 4 to 5 times faster than sorting, and exact in number whatever the ties.
-    chosen = torch.topk(flat if places is None else flat[places], kept, sorted=False).indices
+    chosen = _highest(flat if places is None else flat[places], kept)
     mask = torch.zeros_like(flat, dtype=torch.bool)
     mask[chosen if places is None else places[chosen]] = True
     return mask.reshape(score.shape)
@@ -66,8 +65,22 @@ def _by_threshold(score: Tensor, kept: int) -> Tensor | None:
     if not 0 <= missing <= count or count > score.numel() // 8:
         return None
     places = between.nonzero().squeeze(1)
-    mask.view(-1)[places[torch.topk(score.reshape(-1)[places], missing, sorted=False).indices]] = True
+    mask.view(-1)[places[_highest(score.reshape(-1)[places], missing)]] = True
     return mask
+
+
+def _highest(score: Tensor, kept: int) -> Tensor:
+    """Return where the `kept` highest of scores [n] stand, in any order; of equal ones they are the first."""
+    # An unsorted topk is a quickselect: 4 to 5 times faster than sorting, and exact in number whatever the ties.
+    chosen = torch.topk(score, kept, sorted=False)
+    if not 0 < kept < len(score):
+        return chosen.indices
+    least = chosen.values.min()
+    is_least = chosen.values == least
+    equal = (score == least).nonzero().squeeze(1)
+    if len(equal) > (number := int(is_least.sum())):
+        chosen.indices[is_least] = equal[:number]
+    return chosen.indices
 
 
 def refuse_nan(found: Tensor) -> None:

@@ -2,18 +2,22 @@
 
 import sys
 
+from sparse_models.kernels.cpu.chain._factors import Gradient, dense_of
 from sparse_models.masks.regrow import prune_and_regrow, resized
-from sparse_models.updates._move import dense_gradients, kept_gradients, move_mask, rewind, update_masks
+from sparse_models.updates._move import Moves, dense_gradients, kept_gradients, move_mask, rewind, update_masks
 from sparse_models.updates._rule import UPDATES, Update, constant, cosine, cubic, in_rounds, register_update
 from sparse_models.updates._scores import gradient_magnitude, magnitude, sensitivity, uniform_random
 
 __all__ = [
     "UPDATES",
+    "Gradient",
+    "Moves",
     "Update",
     "constant",
     "cosine",
     "cubic",
     "dense_gradients",
+    "dense_of",
     "gradient_magnitude",
     "in_rounds",
     "kept_gradients",

@@ -2,15 +2,25 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparse_models.asynchronous import is_captured
 from sparse_models.errors import InputError
+from sparse_models.kernels.cpu._team import threads
+from sparse_models.kernels.cpu.chain._factors import Factors, Gradient, dense_of
+from sparse_models.kernels.cpu.moves._table import Storage
+from sparse_models.kernels.cpu.moves.held import HeldLayers
+from sparse_models.kernels.cpu.moves.numbers import drawn_keys
 from sparse_models.layers import SparseLinear
+from sparse_models.layers._feature_major.both_ways import CsrBothWays
+from sparse_models.masks.regrow import prune_and_regrow
+from sparse_models.masks.top_k import count_kept, refuse_nan
 from sparse_models.masks.units import divides
 from sparse_models.updates._rule import Update
+from sparse_models.updates._scores import gradient_magnitude, magnitude, uniform_random
 
 
 @contextmanager
@@ -65,6 +75,82 @@ def move_mask(
     state.update(zip(names, moved, strict=True))
 
 
+class Moves:
+    """Masks of layers moved by kernels, with what is known from one update to the next: to find it takes as long as a move."""
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self._held: HeldLayers | None = None
+
+    def take(
+        self,
+        layers: Sequence[SparseLinear],
+        update: Update,
+        drop_fraction: float,
+        optimizer: torch.optim.Optimizer | None,
+        gradients: Mapping[SparseLinear, Gradient] | None,
+        generator: torch.Generator | None,
+    ) -> bool:
+        """Do what `update_masks` does, in the memory that there is; or nothing at all, and return False, where no kernel can.
+
+        Raises InputError for NaN before anything is changed.
+        """
+        by_gradient = update.grow_score is gradient_magnitude
+        known = update.keep_score is magnitude and update.choose is prune_and_regrow and update.regrow_dropped
+        known = known and (by_gradient or update.grow_score is uniform_random) and update.conserves and update.only is None
+        if not known or not 0 < drop_fraction <= 1 or len(set(layers)) < len(layers):
+            return False
+        if by_gradient and (gradients is None or any(layer not in gradients for layer in layers)):
+            return False
+        if not by_gradient and generator is not None and generator.device.type != "cpu":
+            return False
+        held = self._found(layers, optimizer, by_gradient=by_gradient)
+        if held is None:
+            return False
+        sources = [gradients[layer] if by_gradient and gradients is not None else drawn_keys(generator) for layer in layers]
+        for work, source in zip(held.works, sources, strict=True):
+            like = source.slopes[0] if isinstance(source, Factors) else source
+            if isinstance(like, Tensor) and (like.dtype, len(like)) != (work.scored, work.storage.shape[0]):
+                return False
+        kept = [work.storage.values.numel() for work in held.works]
+        if not held.move(sources, [number - count_kept(number, drop_fraction) for number in kept]):
+            refuse_nan(torch.tensor([True]))
+        for layer in layers:
+            layer.values.grad = None  # it belongs to the old structure
+        return True
+
+    def _found(
+        self, layers: Sequence[SparseLinear], optimizer: torch.optim.Optimizer | None, *, by_gradient: bool
+    ) -> "HeldLayers | None":
+        """Return the layers as kernels take them, found before if all tensors are the same; None where one is not taken."""
+        storages = [_storage_of(layer, optimizer) for layer in layers]
+        found = [storage for storage in storages if storage is not None]
+        if len(found) < len(layers) or len({storage.values.dtype for storage in found}) != 1:
+            return None
+        tensors = [tensor for storage in found for tensor in storage.written]
+        scored = found[0].values.dtype if by_gradient else torch.float32
+        held = self._held
+        if held is None or not held.tensors.are(tensors) or (held.scored, held.team) != (scored, threads()):
+            if not all(storage.fits() for storage in found):
+                return None
+            held = self._held = HeldLayers(tensors, found, scored)
+        return held
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_held": None}  # found again where needed
+
+
+def _storage_of(layer: SparseLinear, optimizer: torch.optim.Optimizer | None) -> Storage | None:
+    """Return what a move rewrites of a layer and of its optimizer state, or None where kernels cannot."""
+    if not isinstance(layer, CsrBothWays):
+        return None
+    values = layer._parameters.get("values")  # noqa: SLF001
+    if values is None:
+        return None
+    state = {} if optimizer is None else optimizer.state.get(values, {})
+    return layer.rewritten([one for one in state.values() if isinstance(one, Tensor) and one.shape == values.shape])
+
+
 @torch.no_grad()
 def update_masks(
     layers: Iterable[SparseLinear],
@@ -72,9 +158,10 @@ def update_masks(
     drop_fraction: float,
     *,
     optimizer: torch.optim.Optimizer | None = None,
-    gradients: Mapping[SparseLinear, Tensor] | None = None,
+    gradients: Mapping[SparseLinear, Gradient] | None = None,
     generator: torch.Generator | None = None,
     in_place: bool = False,
+    moves: Moves | None = None,
     sparsities: Sequence[float] | None = None,
 ) -> None:
     """Let `update` choose the next mask of each layer and move the layer and its optimizer state there.
@@ -85,21 +172,26 @@ def update_masks(
     same seed would choose. A CUDA graph may hold the whole update, called once before, with a generator that is the device's
     own or registered with the graph: each replay moves as many weights as the first, and no NaN is refused, as it cannot be
     asked for. While it is captured, and with `in_place`, layers and optimizer state keep their memory, so that a captured
-    training step stays valid; a graph of autograd from before then refuses its backward pass.
+    training step stays valid; a graph of autograd from before then refuses its backward pass. With `moves` they keep it, too,
+    where kernels of a CPU do the whole update, in a small part of the time: a `state_dict` from before then changes as it does
+    by an optimizer's step.
     """
     layers = list(layers)
+    if moves is not None and moves.take(layers, update, drop_fraction, optimizer, gradients, generator):
+        return
+    dense = None if gradients is None else {layer: dense_of(gradient) for layer, gradient in gradients.items()}
     targets: Sequence[float | None] = [None] * len(layers) if sparsities is None else sparsities
     grown: Sequence[int | None] = [None] * len(layers)
     if update.share is not None:
-        if gradients is None or any(layer not in gradients for layer in layers):
+        if dense is None or any(layer not in dense for layer in layers):
             raise InputError(f"{update.name}: expected the gradient of every weight, got None; collect it by `dense_gradients`")
         if is_captured(layers[0].values):
             raise InputError(
                 f"{update.name}: expected no CUDA graph to be captured, as the number of weights may change; move masks outside"
             )
-        grown = update.share([layer.mask for layer in layers], [gradients[layer] for layer in layers], drop_fraction)
+        grown = update.share([layer.mask for layer in layers], [dense[layer] for layer in layers], drop_fraction)
     for layer, target, count in zip(layers, targets, grown, strict=True):
-        grad = None if gradients is None else gradients.get(layer)
+        grad = None if dense is None else dense.get(layer)
         nnz: int | None = layer.nnz_as_set
         mask = update(
             layer.mask, layer.to_dense(), grad, drop_fraction, generator, nnz,

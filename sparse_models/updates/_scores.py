@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.cpu.moves.numbers import drawn_keys, numbers
 from sparse_models.masks import random_score
 
 
@@ -12,8 +13,12 @@ def magnitude(weight: Tensor, grad: Tensor | None, generator: torch.Generator | 
 
 
 def uniform_random(weight: Tensor, grad: Tensor | None, generator: torch.Generator | None) -> Tensor:
-    """Score uniformly at random."""
-    return random_score(weight.shape, generator, weight.device)
+    """Score uniformly at random: by numbers of places where a CPU draws, whose kernels need no copy of them."""
+    drawn_on = weight.device if generator is None else generator.device
+    if drawn_on.type != "cpu":
+        return random_score(weight.shape, generator, weight.device)
+    drawn = numbers(drawn_keys(generator), 0, torch.empty(weight.shape, dtype=torch.int32))
+    return drawn.to(weight.device, torch.float64)
 
 
 def none_grown(weight: Tensor, grad: Tensor | None, generator: torch.Generator | None) -> Tensor:

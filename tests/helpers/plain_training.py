@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparse_models.masks import random_score
+from sparse_models.kernels.cpu.moves.numbers import define_numbers
 from sparse_models.training import CHOICE_STREAM, ORDER_STREAM
 
 Place = tuple[int, int]
@@ -32,7 +32,13 @@ class State(NamedTuple):
 
 
 def highest(places: Mask, score: Tensor, count: int) -> Mask:
-    return set(sorted(places, key=lambda place: -float(score[place]))[:count])
+    return set(sorted(places, key=lambda place: (-float(score[place]), place))[:count])
+
+
+def random_scores(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """A random number for each place, by two keys that the generator draws."""
+    one, other = torch.randint(2**32, (2,), generator=generator).tolist()
+    return define_numbers((one, other), torch.arange(weight.numel())).view(weight.shape)
 
 
 def everywhere(weight: Tensor) -> Mask:
@@ -66,7 +72,7 @@ def mest(state: State, progress: float) -> list[Mask]:
         number = min(size, round(size * (1 - final) * (1 + extra)))
         bound = round(number / (1 + extra)) if number == size else round(size * (1 - final))
         survivors = highest(mask, weight.abs() + 0.01 * gradient.abs(), bound)
-        random = random_score(weight.shape, state.generator)
+        random = random_scores(weight, state.generator)
         grown = highest(everywhere(weight) - survivors, random, number - len(survivors)) if extra else set()
         chosen.append(survivors | grown)
     return chosen
@@ -123,7 +129,7 @@ def regrown(state: State, fraction: float, score: Callable[[Tensor, Tensor], Ten
 
 
 def set_rule(state: State, progress: float) -> list[Mask]:
-    return regrown(state, 0.3, lambda weight, _: random_score(weight.shape, state.generator))
+    return regrown(state, 0.3, lambda weight, _: random_scores(weight, state.generator))
 
 
 def rigl(state: State, progress: float) -> list[Mask]:

@@ -53,11 +53,11 @@ class Emitter(Arithmetic):
         loaded.align = 2  # of the smallest that there is
         return loaded
 
-    def store(self, value: Any, address: Any) -> None:
-        """Write a number or a vector to an address."""
+    def store(self, value: Any, address: Any, align: int | None = None) -> None:
+        """Write a number, a vector, or with its own alignment an integer to an address."""
         self._watch(address, value.type, is_write=True)
         stored = self.builder.store(value, self._pointer(address))
-        stored.align = self.width
+        stored.align = align or self.width
 
     def _watch(self, address: Any, kind: Any, *, is_write: bool, count: Any = None) -> None:
         if WATCH:

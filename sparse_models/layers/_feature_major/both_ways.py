@@ -1,14 +1,17 @@
 """Layers over a CSR structure that is kept both ways, so that no product converts anything."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparse_models.kernels.cpu.moves._table import Storage
 from sparse_models.kernels.structure import AnyStructure, Structure
 from sparse_models.layers._feature_major import as_operator
 from sparse_models.layers._feature_major.csr_storage import CsrStorage
+from sparse_models.masks import UNSTRUCTURED
 
 
 class CsrBothWays(CsrStorage):
@@ -32,6 +35,14 @@ class CsrBothWays(CsrStorage):
         self.register_buffer("column_pointers", column_pointers)
         self.register_buffer("rows", rows)
         self.register_buffer("transposition", number.index_select(0, torch.add(columns, rows.long(), alpha=units.shape[1])))
+
+    def rewritten(self, slots: Sequence[Tensor]) -> Storage | None:
+        """Return what kernels rewrite where the mask moves in place, with optimizer slots [nnz]; None where none can."""
+        own, values = cast("dict[str, Tensor]", self._buffers), self._parameters.get("values")
+        if self.pattern is not UNSTRUCTURED or values is None:
+            return None
+        index, starts = (own[name] for name in as_operator.BUFFERS), (own.get("row_starts"), own.get("column_starts"))
+        return Storage._make([*index, *starts, values, tuple(slots)])
 
     @staticmethod
     def multiply(structure: Any, values: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:

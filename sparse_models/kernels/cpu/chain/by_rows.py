@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
+from torch import Tensor
+
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._loss import cross_entropy
 from sparse_models.kernels.cpu._pass import Layer, emit_input_gradient, emit_outputs
 from sparse_models.kernels.cpu._tile import emitter_for
 from sparse_models.kernels.cpu.chain._cut import Cut, Form, arguments_for, heights_of
+from sparse_models.kernels.cpu.chain._factors import Leaving, factors_in
 from sparse_models.kernels.cpu.chain._frame import Frame, ready_with, reordered
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter
@@ -33,6 +36,13 @@ def ready(
     links: Sequence[Link], parameters: Sequence[Parameter | None], rule: Rule, batch: int, variant: Variant | None = None
 ) -> Ready:
     """Return a step on so many samples for a chain of layers, whose parameters are each one's values and bias in turn."""
+    return leaving(links, parameters, rule, batch, variant).ready
+
+
+def leaving(
+    links: Sequence[Link], parameters: Sequence[Parameter | None], rule: Rule, batch: int, variant: Variant | None = None
+) -> Leaving:
+    """Return the same step with what it leaves of each layer: every tile has memory of its own."""
     heights, dtype = heights_of(links), links[0].values.dtype
     variant = variant or default_of(links)
     cut = Cut.of(batch, dtype, variant)
@@ -41,7 +51,8 @@ def ready(
     own = arguments_for(links, cut, reordered(links), heights, sum(heights) + sum(heights[1:]))
     function = _step(name_of(dtype), cut.chunks, variant.vector_bytes, own.forms, rule)
     sizes = variant.threads, SHARES_PER_THREAD * variant.threads, 2 * len(links) + 2
-    return ready_with(function, own, links, parameters, rule, sizes)
+    factors = factors_in(cast("Tensor", own.rest[2]), heights, cut.chunks * variant.vector_bytes // dtype.itemsize, dtype)
+    return Leaving(ready_with(function, own, links, parameters, rule, sizes), factors)
 
 
 def default_of(links: Sequence[Link]) -> Variant:

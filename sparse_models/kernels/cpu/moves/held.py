@@ -1,0 +1,62 @@
+"""Layers whose masks move in place, again and again: what is known of them, and the memory that a move takes, is held."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from sparse_models.kernels.cpu._team import threads
+from sparse_models.kernels.cpu.moves._table import BEHIND, COLUMNS, Storage, Work
+from sparse_models.kernels.cpu.moves.drop import drop
+from sparse_models.kernels.cpu.moves.grow import Source, grow
+from sparse_models.kernels.cpu.moves.rebuild import rebuild
+from sparse_models.kernels.source import Held
+
+
+class HeldLayers:
+    """Layers, all of one dtype, with memory for their moves."""
+
+    def __init__(self, tensors: Sequence[Tensor], storages: Sequence[Storage], scored: torch.dtype) -> None:
+        """Hold layers whose scores are of a type."""
+        self.tensors, self.scored, self.team = Held(tensors), scored, threads()
+        self.forms = list(dict.fromkeys(storage.form for storage in storages))
+        self.rows = torch.zeros(len(storages), len(COLUMNS), dtype=torch.int64)
+        self.works = [
+            Work(storage, row, self.forms.index(storage.form), scored, self.team)
+            for storage, row in zip(storages, self.rows, strict=True)
+        ]
+        self.packed = torch.empty(0, dtype=scored)
+
+    def move(self, sources: Sequence[Source], grown: Sequence[int]) -> bool:
+        """Move all masks: of each layer so many weights are dropped, and grown by the source of their scores.
+
+        Where a weight or a score is NaN nothing is changed, and what is returned is False.
+        """
+        moved = [(work, source, count) for work, source, count in zip(self.works, sources, grown, strict=True) if count]
+        if not moved:
+            return True
+        for work, _, count in moved:
+            work.grow(count)
+        works = [work for work, *_ in moved]
+        rows = self.rows if len(works) == len(self.works) else torch.stack([work.row for work in works])
+        drop(works, rows)
+        for work, source, _ in moved:
+            grow(work, source, self.room, self.packed_room)
+            bad, found = work.state[0, 2] or work.state[0, 4], work.state[0, 1]
+            if bad or found < work.grown:
+                return False
+        rebuild(works, rows, self.forms)
+        increment_version([tensor for work in works for tensor in work.storage.written])
+        return True
+
+    def room(self) -> list[Tensor]:
+        """Return memory for a chunk of scores of each part of a layer."""
+        sizes = [work.at_once * work.storage.shape[1] for work in self.works]
+        return [torch.empty(max(sizes) + BEHIND, dtype=self.scored) for _ in range(max(work.parts for work in self.works))]
+
+    def packed_room(self, count: int) -> Tensor:
+        """Return memory for so many packed numbers."""
+        if self.packed.numel() < count:
+            self.packed = torch.empty(count, dtype=self.scored)
+        return self.packed
