@@ -149,7 +149,7 @@ def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
     assert rows["tuned", "sparse"]["search_trainings"] >= 6
     assert all(row["learning_rate"] in grids.RATES_IN_REACH[1:-1] for row in rows.values())  # on no edge
     assert rows["seed", "narrow"]["shape"] == "64x98x98x10"
-    assert "Trained on digits, protocol tuned" in done.stdout
+    assert "Trained on digits, 64x256x256x10, protocol tuned" in done.stdout
     assert "digits, tuned: at sparsity 0.8 sparse training" in done.stdout
 
 
