@@ -3,19 +3,20 @@
 import warnings
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cases import Case
 from bench.engine.pairing import Racer
-from bench.models.layers import Linear, inspected
+from bench.models.layers import Linear, inspected, output_of
 from bench.models.loading import Example
 from bench.runs.row import Facts
 from bench.works.once_per_run import find_once
 from bench.works.peak_memory import peak_bytes
 from bench.works.reference import dense_case, fastest_variant, whole_model
 from bench.works.whole_model_gate import pass_model_gate
-from bench.works.whole_models import bytes_of, chosen_masks, example_of, loss_of, model_work, sparsified
+from bench.works.whole_models import bytes_of, chosen_masks, example_of, model_work, sparsified
 from sparse_models.layers import SparseLinear
 
 
@@ -25,7 +26,7 @@ def bench_model(case: Case, race: Racer) -> Facts:
 
 
 def bench_model_step(case: Case, race: Racer) -> Facts:
-    """A training step of the whole network: forward, the mean of the squares of its output, backward and Adam."""
+    """A training step of the whole network: forward, backward from a gradient of its output, and Adam."""
     return measure_model(case, race)
 
 
@@ -90,9 +91,9 @@ def dense_flops(example: Example, *, learning: bool) -> int:
     """Return the FLOPs of the products of a forward pass, or of a step, that PyTorch knows the FLOPs of."""
     module = example.module.train(learning)
     with FlopCounterMode(display=False) as counter:  # with a graph, for what is one kernel without one is not counted
-        result = module(*example.batch)
+        output = output_of(module(*example.batch))
         if learning:
-            loss_of(result).backward()
+            output.backward(torch.ones_like(output))
     return int(counter.get_total_flops())
 
 
