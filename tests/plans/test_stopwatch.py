@@ -20,7 +20,7 @@ class Taking(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         global now  # noqa: PLW0603
         now += ctx.back  # type: ignore[attr-defined]
         return grad, ctx.of_weight, None, None  # type: ignore[attr-defined]
