@@ -4,9 +4,10 @@ It is 1 where neither disturbs the other. A second pool of threads would be seen
 up to 20 times as slow.
 """
 
-from bench.cases import Case, Shape
+from bench.cases import Case
 from bench.engine.pairing import Racer
 from bench.runs.row import Facts
+from bench.shapes import Shape
 from bench.works.gates import pass_gate
 from bench.works.operations import operation
 from bench.works.problems import build, layout_of, problems

@@ -1,10 +1,11 @@
 """One layer or one MLP: forward, backward, and a whole step, against the dense reference of the same shape."""
 
-from bench.cases import Case, Shape
+from bench.cases import Case
 from bench.engine.pairing import Racer
 from bench.engine.rounds import time_round
 from bench.engine.timed import REPLAYED_AS, precision_of
 from bench.runs.row import Facts
+from bench.shapes import Shape
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import find_once
 from bench.works.operations import operation

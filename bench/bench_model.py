@@ -15,7 +15,7 @@ from bench.works.once_per_run import find_once
 from bench.works.peak_memory import peak_bytes
 from bench.works.reference import dense_case, fastest_variant, whole_model
 from bench.works.whole_model_gate import pass_model_gate
-from bench.works.whole_models import chosen_masks, example_of, loss_of, model_work, sparsified
+from bench.works.whole_models import bytes_of, chosen_masks, example_of, loss_of, model_work, sparsified
 from sparse_models.layers import SparseLinear
 
 
@@ -84,11 +84,6 @@ def size_of(module: nn.Module, layers: Iterable[Linear]) -> Facts:
         "effective_sparsity": 1 - nnz / weights if weights else 0.0,
         "bytes_stored": bytes_of(module),
     }
-
-
-def bytes_of(module: nn.Module) -> int:
-    """Return the bytes of a network's parameters and buffers, each counted once."""
-    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
 def dense_flops(example: Example, *, learning: bool) -> int:

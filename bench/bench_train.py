@@ -1,20 +1,23 @@
-"""The seed's experiment: one MLP trained dense, static sparse, dynamic sparse and narrow dense, epoch by epoch in pairs."""
+"""The seed's experiment: one MLP trained sparse, narrow and dense, epoch by epoch beside dense at its best."""
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 
 import torch
 
 from bench import grids
-from bench.cases import Case, Shape, stored
+from bench.cases import Case
 from bench.engine.pairing import Plan, Racer
+from bench.grids import stored
 from bench.runs.row import Facts
+from bench.shapes import Shape
+from bench.works.dense_training import DenseTraining, pass_dense_gate, trained_as, variant_of
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import once_per_run
 from bench.works.problems import layout_of
 from bench.works.training_flops import training_flops
 from sparse_models.costs import counted_training_flops, executed_flops, size
-from sparse_models.data import Data, Split
+from sparse_models.data import Data, Split, reshuffled
 from sparse_models.errors import DivergedError
 from sparse_models.loading import load
 from sparse_models.models import MLP, convert, dense_mlp, draw, narrow_mlp, sparse_mlp
@@ -29,6 +32,9 @@ def bench_train(case: Case, race: Racer) -> Facts:
     dense_case = case._replace(model="dense", layer="dense", update="static", sparsity=0.0, distribution=grids.DISTRIBUTION)
     if race.once:
         settings = settings._replace(epochs=1)
+    for one in (case, dense_case):
+        if one.model != "sparse":
+            pass_dense_gate(one, model_of(one), data.train)
     own, dense = (Arm(arm, data, settings) for arm in (case, dense_case))
     for arm in (own, dense):
         arm.warm_up()
@@ -60,8 +66,12 @@ def bench_train(case: Case, race: Racer) -> Facts:
         "dense_final_loss": evaluate(dense.model, data.train).loss,
         "dense_test_accuracy": dense_quality.accuracy,
         "dense_test_loss": dense_quality.loss,
+        "variant": "eager" if case.model == "sparse" else variant_of(case),
+        "dense_variant": variant_of(dense_case),
         "epoch_accuracies": own.accuracies,
+        "epoch_test_accuracies": own.test_accuracies,
         "dense_epoch_accuracies": dense.accuracies,
+        "dense_epoch_test_accuracies": dense.test_accuracies,
         **training_flops(own.model, rule, samples, settings)._asdict(),
         "dense_flops_counted": counted_training_flops(
             dense_weights, dense_weights, samples * settings.epochs, settings.update_interval, needs_gradient=False
@@ -82,15 +92,18 @@ class Arm:
         self.settings = settings._replace(learning_rate=self.search.learning_rate)
         self.model = model_of(case)
         self.accuracies: list[float] = []  # on the validation split, after each epoch
+        self.test_accuracies: list[float] = []  # for whoever reads a row, at an epoch that the validation split has chosen
         self._epochs = self._train(self.model, self.data.train)
 
     def _train(self, model: MLP, data: Split) -> Iterator[torch.Tensor]:
         return train(model, data, self.settings, self.case.seed, UPDATES[self.case.update])
 
     def warm_up(self) -> None:
-        """Train a throwaway model of the same arm on two batches."""
+        """Train a throwaway model of the same arm on two batches; what is compiled is compiled for the model itself as well."""
         few = slice(0, 2 * self.settings.batch)
         next(self._train(model_of(self.case), Split(*(part[few] for part in self.data.train))))
+        if isinstance(self.model, DenseTraining):
+            self.model.load(self.data.train)
 
     def epoch(self) -> None:
         """Train for one epoch; raises RuntimeError when there is none left: a training cannot be repeated as a work can.
@@ -111,8 +124,9 @@ class Arm:
             )
 
     def look(self) -> None:
-        """Note how accurate the model is by now: on the validation split, for the test split is looked at once."""
+        """Note how accurate the model is by now; what it is on the test split is written down, and chooses nothing."""
         self.accuracies.append(evaluate(self.model, self.data.validation).accuracy)
+        self.test_accuracies.append(evaluate(self.model, self.data.test).accuracy)
 
 
 NO_SEARCH = Search(grids.SEED_LEARNING_RATE, 0, 0.0)
@@ -126,11 +140,11 @@ def model_of(case: Case) -> MLP:
     shape = Shape.parse(case.shape)
     generator = torch.Generator().manual_seed(case.seed)
     drawn = convert(draw(shape.sizes, generator), case.device, getattr(torch, stored(case.dtype)))
-    if case.model == "dense":
-        return dense_mlp(drawn)
     if case.model == "narrow":
         alike = sparse_mlp(drawn, "masked", case.sparsity, generator, distribution=case.distribution)
-        return narrow_mlp(drawn, size(list(alike)).nnz)
+        return trained_as(case, narrow_mlp(drawn, size(list(alike)).nnz))
+    if case.model != "sparse":
+        return trained_as(case, dense_mlp(drawn))
     inputs, labels = load_for(case).train
     return sparse_mlp(
         drawn,
@@ -145,19 +159,20 @@ def model_of(case: Case) -> MLP:
 
 
 def settings_of(case: Case) -> Settings:
-    """Return the settings that all arms on a data set share."""
-    epochs, _ = grids.epochs_and_batch(case.data)
-    return Settings(epochs, Shape.parse(case.shape).batch, grids.SEED_LEARNING_RATE, update_interval=grids.UPDATE_INTERVAL)
+    """Return the settings that all arms on a data set share: what is asked for, or the data set's own."""
+    epochs = case.asked_epochs or grids.epochs_and_batch(case.data)[0]
+    interval = case.asked_interval or grids.UPDATE_INTERVAL
+    return Settings(epochs, Shape.parse(case.shape).batch, grids.SEED_LEARNING_RATE, update_interval=interval)
 
 
 def load_for(case: Case) -> Data:
-    """Return a case's data set on its device and in its number type, made once a session."""
-    return _on(case.data, case.device, stored(case.dtype))
+    """Return a case's data set on its device and in its number type, its training and validation samples split by the seed."""
+    return _split(case.data, case.device, stored(case.dtype), case.seed)
 
 
-@cache
-def _on(name: str, device: str, dtype: str) -> Data:
-    return load(name).to(device, getattr(torch, dtype))
+@lru_cache(maxsize=4)  # the seeds of a search and the one that it is for
+def _split(name: str, device: str, dtype: str, seed: int) -> Data:
+    return reshuffled(load(name), seed).to(device, getattr(torch, dtype))
 
 
 @once_per_run
@@ -171,6 +186,7 @@ def search(case: Case, settings: Settings) -> list[float]:
             settings,
             rates=grids.LEARNING_RATES,
             seeds=grids.SEARCH_SEEDS,
+            reach=grids.RATES_IN_REACH,
             update=UPDATES[case.update],
         )
     )

@@ -2,9 +2,10 @@
 
 import torch
 
-from bench.cases import Case, Shape
+from bench.cases import Case
 from bench.engine.pairing import Racer
 from bench.runs.row import Facts
+from bench.shapes import Shape
 from bench.works.gates import pass_gate
 from bench.works.problems import build, problems
 from bench.works.reference import dense_reference

@@ -5,21 +5,19 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bench import grids
+from bench.grids import is_gpu
 from bench.selection import Selection
-from bench.shapes import Shape
+from bench.shapes import Shape, chosen_data, training_shapes
 from sparse_models.layers import LAYERS
-from sparse_models.loading import load
 from sparse_models.masks import FULL
 from sparse_models.updates import UPDATES
-
-__all__ = ["Case", "Shape", "cases", "default_regime", "is_gpu", "stored", "training_shape"]
 
 
 class Case(NamedTuple):
     """One benchmark case: plain strings and numbers, the same fields for all, "-" or 0 where one has no meaning."""
 
     op: str
-    model: str  # dense, sparse or narrow
+    model: str  # sparse, or of dense layers: dense, narrow; for train eager, compiled and autocast too
     layer: str
     update: str
     shape: str
@@ -27,25 +25,28 @@ class Case(NamedTuple):
     device: str
     dtype: str
     threads: int
-    data: str = "-"  # a training's data set, or by what name a model of the user's is loaded
+    data: str = "-"  # a training's data set, or the name of a network: of grids.NETWORKS, or of the user's
     protocol: str = "-"
     seed: int = 0
     regime: str = "warm"
     skew: float = 0.0
     distribution: str = "-"  # of a training's sparsity over its layers, or the file of a model's masks
+    asked_epochs: int = 0  # of a training, where others are asked for than its data set has
+    asked_interval: int = 0  # of a training: steps from one mask update to the next, likewise
 
     @property
     def group(self) -> str:
         """What pytest-benchmark's table groups by."""
-        return f"train {self.data} {self.protocol}" if self.op == "train" else " ".join([self.op, self.shape, *self._unusual])
+        what = [self.data, self.protocol] if self.op == "train" else []
+        return " ".join([self.op, *what, self.shape, *self._unusual])
 
     @property
     def id(self) -> str:
         """What pytest shows between brackets, the operation being the function's name."""
-        arm = {"dense": ["dense"], "narrow": ["narrow"], "sparse": [self.update, self.layer]}[self.model]
+        arm = [self.update, self.layer] if self.model == "sparse" else [self.model]
         of_a_layer = ["narrow" if self.model == "narrow" else self.layer]
         what = [self.data, self.protocol, *arm] if self.op == "train" else arm if self.op == "update" else of_a_layer
-        what = [*what, self.data] if self.op in grids.OF_A_MODEL else what
+        what = [*what, self.data] if self.op in grids.OF_A_NETWORK else what
         seed = [f"seed{self.seed}"] if self.op == "train" else []
         where = [self.device, self.dtype, f"{self.threads}threads", *self._unusual]
         return "-".join([*what, self.shape, f"{self.sparsity:g}", *seed, *where])
@@ -54,7 +55,8 @@ class Case(NamedTuple):
     def _unusual(self) -> list[str]:
         regime = [] if self.regime == "warm" else [self.regime]
         distribution = [] if self.distribution in ("-", grids.DISTRIBUTION) else [self.distribution]
-        return [*regime, *([f"skew{self.skew:g}"] if self.skew else []), *distribution]
+        asked = {"skew": self.skew, "epochs": self.asked_epochs, "interval": self.asked_interval}
+        return [*regime, *distribution, *(f"{name}{value:g}" for name, value in asked.items() if value)]
 
 
 def cases(op: str, selection: Selection) -> Iterator[Case]:
@@ -65,9 +67,8 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
             unmasked = own._replace(sparsities=())
             yield from cases(op, selection._replace(shapes=(shape,), sparsities=sparsities, model=unmasked))
         return
-    make = {"update": _update_cases, "train": _training_cases, **dict.fromkeys(grids.OF_A_MODEL, _model_cases)}.get(
-        op, _layer_cases
-    )
+    of_networks = {**dict.fromkeys(grids.OF_A_MODEL, _model_cases), "pruned": _pruned_cases}
+    make = {"update": _update_cases, "train": _training_cases, **of_networks}.get(op, _layer_cases)
     for device in selection.devices:
         for dtype, is_rival in _dtypes(op, selection, device):
             for threads in selection.threads:
@@ -76,15 +77,10 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
                         continue  # it is there as the rival of float32
                     # An epoch of a training is what it is: no part of it is repeated warm, or replayed; its masks are its own.
                     regimes = selection.regimes or (default_regime(case),)
-                    skews = (0.0,) if op in grids.OF_A_MODEL else selection.skews  # whose masks are its own, too
+                    skews = (0.0,) if op in grids.OF_A_NETWORK else selection.skews  # whose masks are its own, too
                     kinds = itertools.product(regimes, skews) if op != "train" else [("warm", 0.0)]
                     for regime, skew in kinds:
                         yield case._replace(regime=regime, skew=skew)
-
-
-def stored(dtype: str) -> str:
-    """Return the name of the type in which torch stores numbers of a precision."""
-    return grids.STORED.get(dtype, dtype)
 
 
 def _dtypes(op: str, selection: Selection, device: str) -> Iterator[tuple[str, bool]]:
@@ -98,11 +94,6 @@ def _dtypes(op: str, selection: Selection, device: str) -> Iterator[tuple[str, b
             yield from (("bfloat16", False), ("tf32", True))
         elif _with_references(selection):
             yield from ((dtype, True) for dtype in selection.rivals)
-
-
-def is_gpu(device: str) -> bool:
-    """Tell whether a device, as "cuda" or "cuda:1", is a GPU."""
-    return device.partition(":")[0] == "cuda"
 
 
 def default_regime(case: Case) -> str:
@@ -159,6 +150,18 @@ def _model_cases(op: str, selection: Selection, device: str, dtype: str, threads
                 yield Case(op, "sparse", layer, "static", own.shape, sparsity, *what, distribution=own.mask)
 
 
+def _pruned_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
+    sparsities = grids.PRUNED_SPARSITIES if selection.is_full else grids.DEFAULT_PRUNED_SPARSITIES
+    layers = [one for one in selection.layers or _best(device) if LAYERS[one].pattern is not FULL]
+    data = selection.data or (tuple(grids.FEATURES) if selection.is_full else tuple(grids.DEFAULT_PROTOCOLS))
+    names = [name for name, (own, _) in grids.NETWORKS.items() if own in data and not is_gpu(device)]
+    for name, batch, sparsity in itertools.product(names, grids.PRUNED_BATCHES, selection.sparsities or sparsities):
+        for layer in layers:
+            if LAYERS[layer].pattern.of_network is None and sparsity in _sparsities(layer, (sparsity,), selection, device):
+                shape = f"{grids.NETWORKS[name][1]}b{batch}"
+                yield Case(op, "sparse", layer, "static", shape, sparsity, device, dtype, threads, name)
+
+
 def _grid(op: str, selection: Selection, device: str) -> grids.Grid:
     found = grids.grid_of(op, on_gpu=is_gpu(device), is_full=selection.is_full)
     if selection.shapes:
@@ -205,22 +208,15 @@ def _update_cases(op: str, selection: Selection, device: str, dtype: str, thread
 
 
 def _training_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
-    for data in selection.data or tuple(grids.FEATURES if selection.is_full else grids.DEFAULT_PROTOCOLS):
-        shape = str(training_shape(data))
-        for protocol in selection.protocols or _default_protocols(data, selection):
-            for seed in range(selection.seeds):
-                for model, layer, update, sparsity, distribution in _arms(selection, device):
-                    where = (shape, sparsity, device, dtype, threads, data, protocol, seed)
-                    yield Case(op, model, layer, update, *where, distribution=distribution)
-
-
-def training_shape(data: str) -> Shape:
-    """Return the sizes of the experiment's network on a data set, and the batch."""
-    _, batch = grids.epochs_and_batch(data)
-    if data in grids.FEATURES:
-        return Shape((grids.FEATURES[data], *grids.HIDDEN, 10), batch)
-    own = load(data)  # the user's
-    return Shape((own.train.inputs.shape[1], *grids.HIDDEN, own.classes), batch)
+    epochs, interval = selection.epochs or 0, selection.interval or 0
+    for data in chosen_data(selection):
+        for shape in training_shapes(data, selection):
+            for protocol in selection.protocols or _default_protocols(data, selection):
+                for seed in range(selection.seeds):
+                    for model, layer, update, sparsity, distribution in _arms(selection, device, dtype, shape):
+                        where = (str(shape), sparsity, device, dtype, threads, data, protocol, seed)
+                        case = Case(op, model, layer, update, *where, distribution=distribution)
+                        yield case._replace(asked_epochs=epochs, asked_interval=interval)
 
 
 def _default_protocols(data: str, selection: Selection) -> tuple[str, ...]:
@@ -234,14 +230,20 @@ def _own_updates(selection: Selection) -> tuple[str, ...]:
     return tuple(name for name, rule in UPDATES.items() if selection.is_full or rule.is_default)
 
 
-def _arms(selection: Selection, device: str) -> Iterator[tuple[str, str, str, float, str]]:
+def _arms(selection: Selection, device: str, dtype: str, shape: Shape) -> Iterator[tuple[str, str, str, float, str]]:
     layers = [layer for layer in selection.layers or _best(device) if LAYERS[layer].pattern is not FULL]
-    yield "dense", "dense", "static", 0.0, grids.DISTRIBUTION
-    sparsities = selection.sparsities or _with_those_of(tuple(layers), grids.TRAINING_SPARSITIES)
+    full = ["dense", *(("eager", "compiled") if selection.is_full else ())]
+    # Where the machine multiplies bfloat16, and there are more bits to save.
+    full += ["autocast"] * ("bfloat16" in selection.rivals and dtype == "float32" and not is_gpu(device))
+    for model in full:
+        yield model, "dense", "static", 0.0, grids.DISTRIBUTION
+    grid = grids.FULL_TRAINING_SPARSITIES if selection.is_full else grids.TRAINING_SPARSITIES
+    sparsities = selection.sparsities or _with_those_of(tuple(layers), grid)
     for distribution, sparsity in itertools.product(selection.distributions, sparsities):
         for layer in layers:
-            if sparsity in _sparsities(layer, grids.TRAINING_SPARSITIES, selection, device):
+            if sparsity in _sparsities(layer, grid, selection, device):
                 for update in selection.updates or _own_updates(selection):
                     if UPDATES[update].fits(LAYERS[layer].pattern):
                         yield "sparse", layer, update, sparsity, distribution
-        yield "narrow", "dense", "static", sparsity, distribution
+        if len(shape.sizes) > 2:  # or there is nothing that could be narrower
+            yield "narrow", "dense", "static", sparsity, distribution

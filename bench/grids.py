@@ -9,8 +9,9 @@ PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")
 WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss at its end, as the training loop takes it
 OF_A_LAYER = (*WHOLE, *PARTS, "beside")  # in turns with one of PyTorch's own operations
 OF_A_MODEL = ("model", "model_step")  # the whole of a network of the user's: a forward pass, and a training step
-OPS = (*OF_A_LAYER, *OF_A_MODEL, "update", "train")
-DEFAULT_OPS = ("forward", "step", "training_step", "train")
+OF_A_NETWORK = (*OF_A_MODEL, "pruned")  # and of one of the suite's own
+OPS = (*OF_A_LAYER, *OF_A_NETWORK, "update", "train")
+DEFAULT_OPS = ("forward", "step", "training_step", "pruned", "train")
 DEFAULT_OPS_OF_A_MODEL = ("forward", "step", *OF_A_MODEL)
 EXTENTS = ("default", "full")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -32,15 +33,19 @@ USUAL_SPARSITY = 0.9  # where one is enough: for what does not depend on it, and
 
 # The seed's experiment. Its hidden layers are 256 and 256 wide; its sparsity is 0.8.
 HIDDEN = (256, 256)
-TRAINING_SPARSITIES = (0.8,)
+OF_A_SPARSITY = ("sparse", "narrow")  # models; those of every weight have none
+TRAINING_SPARSITIES, FULL_TRAINING_SPARSITIES = (0.8,), (0.8, 0.9, 0.95, 0.98)
 DISTRIBUTION = "uniform"  # of the sparsity over the layers
 PROTOCOLS = ("seed", "tuned")
-SEEDS = 3
+SEEDS = 8  # the fewest of which an interval at 95 % leaves out one that is unlike the others
 SEED_LEARNING_RATE = 1e-3
+# Half-decades: where a search begins, and how far it goes on while what it chose lies at the end of what it tried.
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+RATES_IN_REACH = (1e-5, 3e-5, 1e-4, 3e-4, *LEARNING_RATES, 1e-1, 3e-1, 1.0)
 FEATURES = {"random": 100, "teacher": 100, "sparse_teacher": 100, "digits": 64, "mnist5k": 784}
-# The seed's own data has no accuracy to lose; digits has, if each arm has the learning rate that suits it.
-DEFAULT_PROTOCOLS = {"random": "seed", "digits": "tuned"}
+# Real data, on which each arm has the learning rate that suits it. The seed's own has no accuracy to lose: whole training steps
+# at its shape tell what a training on it would.
+DEFAULT_PROTOCOLS = {"digits": "tuned"}
 # Even numbers of epochs: each is a pair, and each arm goes first as often as the other.
 EPOCHS_AND_BATCH = {
     "random": (10, 4096),
@@ -49,6 +54,14 @@ EPOCHS_AND_BATCH = {
     "digits": (10, 128),
     "mnist5k": (10, 128),
 }
+# Networks that are trained dense and pruned: the data set of each, and its sizes, or what goes in and out.
+NETWORKS = {
+    "digits-mlp": ("digits", "64x256x256x10"),
+    "digits-conv": ("digits", "64x10"),
+    "mnist5k-mlp": ("mnist5k", "784x256x256x10"),
+}
+PRUNED_EPOCHS, PRUNED_BATCHES = 10, (1, 64)
+PRUNED_SPARSITIES, DEFAULT_PRUNED_SPARSITIES = (0.5, 0.8, 0.9, 0.95), (0.8, 0.9)
 OWN_EPOCHS_AND_BATCH = (10, 128)  # of users' own data
 UPDATE_INTERVAL = 10  # steps; RigL's 100, for trainings a tenth as long as the usual ones
 SEARCH_SEEDS = (1000, 1001)  # none of the seeds that are reported
@@ -90,6 +103,16 @@ GPU_DEFAULT_GRIDS: dict[str, Grid] = {
 # So few samples pass through a large layer that its weights are all that is moved, and a model's other layers push them out of
 # the caches before they come to be needed again.
 COLD_BATCH = 32
+
+
+def stored(dtype: str) -> str:
+    """Return the name of the type in which torch stores numbers of a precision."""
+    return STORED.get(dtype, dtype)
+
+
+def is_gpu(device: str) -> bool:
+    """Tell whether a device, as "cuda" or "cuda:1", is a GPU."""
+    return device.partition(":")[0] == "cuda"
 
 
 def epochs_and_batch(data: str) -> tuple[int, int]:

@@ -7,18 +7,19 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cases import Case, cases, stored
+from bench.cases import Case, cases
 from bench.engine.pairing import Plan
 from bench.findings.answer import answer_of
 from bench.findings.break_even import break_evens
 from bench.findings.short_answer import short_answer
-from bench.grids import REPLAYED, STORED
+from bench.grids import NETWORKS, OF_A_SPARSITY, REPLAYED, STORED, stored
 from bench.hooks.options import add_options, read_effort, read_options
 from bench.hooks.own_model import layers_by_shape, layers_told
 from bench.hooks.screen import machine_of, screen_of
 from bench.hooks.state import EFFORT, MACHINE, NOTES, OUTCOMES, REPORTED, ROWS, SELECTION
 from bench.tables.answer import lines
 from bench.tables.short_answer import headlines
+from bench.works.compiled import COMPILED, can_compile
 from bench.works.replays import Work, Works, listed
 from sparse_models.data import DATA
 from sparse_models.errors import DivergedError, GateError
@@ -64,8 +65,11 @@ def _skips(case: Case) -> list[pytest.MarkDecorator]:
             else f"{case.dtype}; leave it out"
         )
         reasons.append(f"a CPU has no {what}")
-    if case.data in DATA.absent:
-        reasons.append(f"train {case.data}: {DATA.absent[case.data]}")
+    if case.model == COMPILED and not can_compile(case.device):
+        reasons.append(f"train {COMPILED}: PyTorch finds no compiler, or TORCH_COMPILE_DISABLE is set")
+    data, _ = NETWORKS.get(case.data, (case.data, ""))
+    if data in DATA.absent:
+        reasons.append(f"{case.op} {case.data}: {DATA.absent[data]}")
     return [pytest.mark.skip(reason=reason) for reason in reasons]
 
 
@@ -80,10 +84,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if wanted(item)]
-    sparse = [item for item in items if _params(item).get("model", "dense") != "dense"]
+    sparse = [item for item in items if _params(item).get("model") in OF_A_SPARSITY]
     skips = [skip for item in sparse if (skip := item.get_closest_marker("skip"))]
     reasons = list(dict.fromkeys(str(skip.kwargs["reason"]) for skip in skips))
-    if skips and len(skips) == len(sparse):  # dense alone is beside nothing
+    if skips and len(skips) == len(sparse):  # dense without another is beside nothing
         raise pytest.UsageError(f"expected a case that can run here, got none of {len(skips)}: {'; '.join(reasons)}")
     config.stash[NOTES] += [f"skipped: {reason}" for reason in reasons]
 
@@ -111,6 +115,8 @@ def case(
     regime: str,
     skew: float,
     distribution: str,
+    asked_epochs: int,
+    asked_interval: int,
 ) -> Iterator[Case]:
     """The case at hand, with PyTorch set to its number of threads while it runs; our kernels are as by default.
 
@@ -120,7 +126,7 @@ def case(
     torch.set_num_threads(threads)
     choice.hold({})
     what = (op, model, layer, update, shape, sparsity, device, dtype, threads)
-    yield Case(*what, data, protocol, seed, regime, skew, distribution)
+    yield Case(*what, data, protocol, seed, regime, skew, distribution, asked_epochs, asked_interval)
     torch.set_num_threads(before)
     choice.forget()
 

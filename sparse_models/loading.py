@@ -126,10 +126,10 @@ def own_data(x: Any, y: Any, name: str) -> Data:
         )
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(4))
     part = len(labels) // 5
-    return standardised(split(inputs[order], labels[order], len(labels) - 2 * part, part, len(found)))
+    return standardised_features(split(inputs[order], labels[order], len(labels) - 2 * part, part, len(found)))
 
 
-def standardised(data: Data) -> Data:
+def standardised_features(data: Data) -> Data:
     """Return data whose features have mean 0 and standard deviation 1 over the training part; constant ones are 0 there."""
     inputs = data.train.inputs.double()
     mean, deviation = inputs.mean(0), inputs.std(0, correction=0)

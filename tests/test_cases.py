@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import cases, grids
-from bench.cases import Case, Shape
+from bench.cases import Case
 from bench.grids import DEFAULT_OPS, OPS
 from bench.selection import OwnModel, Selection
-from sparse_models.data import DATA
+from bench.shapes import Shape
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL
@@ -77,12 +77,6 @@ def test_another_librarys_layer_is_run_only_when_asked_for(op: str, monkeypatch:
     assert "another" in {case.layer for case in cases.cases(op, everything._replace(layers=("another",)))}
 
 
-def test_every_update_rule_is_trained_and_every_moving_one_is_timed() -> None:
-    everywhere = DEFAULT._replace(layers=tuple(OWN_LAYERS))
-    assert {case.update for case in cases.cases("train", everywhere)} == set(UPDATES)
-    assert {case.update for case in cases.cases("update", everywhere)} == {name for name, rule in UPDATES.items() if rule.moves}
-
-
 @pytest.mark.parametrize("op", ["update", "train"])
 def test_a_rule_of_one_pattern_is_for_its_layers_alone(op: str) -> None:
     for layer in OWN_LAYERS:
@@ -109,7 +103,7 @@ def test_regimes_are_an_axis_of_all_but_trainings() -> None:
 def test_skews_are_an_axis_of_all_but_trainings() -> None:
     for op in OPS:
         plain = list(cases.cases(op, DEFAULT))
-        expected = plain if op == "train" else [case._replace(skew=skew) for case in plain for skew in (0.0, 0.5)]
+        expected = plain if op in ("train", "pruned") else [case._replace(skew=skew) for case in plain for skew in (0.0, 0.5)]
         assert list(cases.cases(op, DEFAULT._replace(skews=(0.0, 0.5)))) == expected
 
 
@@ -126,65 +120,8 @@ def test_the_control_is_dense_at_sparsity_0() -> None:
         assert all((case.layer, case.sparsity) == ("dense", 0.0) for case in controls)
 
 
-def test_the_experiment_has_every_arm_data_set_protocol_and_seed() -> None:
-    arms = {(case.model, case.update) for case in cases.cases("train", DEFAULT)}
-    rules = [name for name, rule in UPDATES.items() if rule.fits(LAYERS["tiled"].pattern)]
-    assert arms == {("dense", "static"), ("narrow", "static"), *(("sparse", rule) for rule in rules)}
-    runs = [(case.data, case.protocol, case.seed, case.model, case.update) for case in cases.cases("train", DEFAULT)]
-    assert len(runs) == len(set(runs)) == (len(DATA) * 2 - 1) * 3 * len(arms)
-    asked = DEFAULT._replace(protocols=grids.PROTOCOLS)
-    assert len(list(cases.cases("train", asked))) == len(DATA) * 2 * 3 * len(arms)
-
-
-def test_by_default_the_rules_of_the_answer_are_trained_and_by_name_any() -> None:
-    by_default = {case.update for case in grid(SHORT) if case.op == "train"}
-    assert by_default == {"static", "set", "rigl"}  # and srigl, on layers of its pattern
-    [asked] = [case for case in grid(SHORT._replace(ops=("train",), data=("digits",), updates=("gmp",), seeds=1,
-        protocols=("seed",))) if case.model == "sparse"]  # fmt: skip
-    assert asked.update == "gmp"
-
-
-def test_distributions_are_an_axis_of_trainings_and_the_usual_one_goes_without_saying() -> None:
-    both = DEFAULT._replace(ops=("train", "forward"), distributions=("uniform", "erk"))
-    plain, found = grid(both._replace(distributions=("uniform",))), grid(both)
-    assert [case for case in found if case.distribution != "erk"] == plain
-    assert {case._replace(distribution="uniform") for case in found if case.distribution == "erk"} == {
-        case for case in plain if case.op == "train" and case.model != "dense"
-    }
-    assert all(("-erk" in case.id) == (case.distribution == "erk") and "uniform" not in case.id for case in found)
-    assert {case.distribution for case in found if case.op == "forward"} == {"-"}
-
-
-def test_every_data_set_has_its_settings() -> None:
-    assert set(grids.EPOCHS_AND_BATCH) == set(grids.FEATURES) == set(DATA)
-
-
-def test_each_arm_of_a_training_goes_first_as_often_as_the_other() -> None:
-    assert all(epochs % 2 == 0 for epochs, _ in grids.EPOCHS_AND_BATCH.values())
-
-
-@pytest.mark.usefixtures("mnist")
-def test_features_are_those_of_the_data() -> None:
-    assert {name: DATA[name]().train.inputs.shape[1] for name in DATA} == grids.FEATURES
-
-
 def test_default_sparsities_are_the_fields() -> None:
     assert {case.sparsity for case in cases.cases("step", DEFAULT) if case.model == "sparse"} == {0.5, 0.8, 0.9, 0.95, 0.99}
-
-
-def test_the_seed_protocol_shares_its_learning_rate_and_search_seeds_are_never_reported() -> None:
-    assert not set(grids.SEARCH_SEEDS) & set(range(100))
-
-
-@pytest.mark.parametrize(
-    ("device", "on_gpu", "layer"), [("cpu", True, "tiled"), ("cuda", True, "tiled"), ("cuda", False, "csr")]
-)
-def test_the_experiment_is_run_by_the_best_layer_of_the_device(
-    monkeypatch: pytest.MonkeyPatch, device: str, on_gpu: bool, layer: str
-) -> None:
-    monkeypatch.setattr(LAYERS["tiled"], "devices", ("cpu", "cuda") if on_gpu else ("cpu",))
-    found = cases.cases("train", DEFAULT._replace(devices=(device,)))
-    assert {case.layer for case in found if case.model == "sparse"} == {layer}
 
 
 ON_GPU = DEFAULT._replace(devices=("cuda",), dtypes=None, regimes=None)
@@ -216,7 +153,7 @@ def test_the_default_grid_is_a_part_of_the_full_one_that_has_every_layer_and_wha
         assert {case.sparsity for case in found if (case.op, case.layer) == (op, "tiled")} == set(grids.SPARSITIES)
         assert {case.sparsity for case in found if (case.op, case.layer) == (op, "masked")} == {0.9}
         assert {case.sparsity for case in found if (case.op, case.model) == (op, "narrow")} == {0.9}
-    assert {(case.data, case.protocol) for case in found if case.op == "train"} == {("random", "seed"), ("digits", "tuned")}
+    assert {(case.data, case.protocol) for case in found if case.op == "train"} == {("digits", "tuned")}
 
 
 def test_what_is_asked_for_by_name_is_there_as_in_the_full_grid() -> None:

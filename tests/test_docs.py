@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from bench.__main__ import TOOLS, main
-from bench.cases import Shape
 from bench.comparisons.gate import read_limits
 from bench.hooks.options import add_options
+from bench.shapes import Shape
 from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
 from tests.helpers.in_process import ROOT, run

@@ -16,7 +16,8 @@ from bench.engine.pairing import Racer
 from bench.engine.processes import Means, measure_all
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
-from bench.works.reference import dense_case, first_variant, variant_key, variants, works_of
+from bench.works.compiled import COMPILED
+from bench.works.reference import dense_case, first_variant, training_key, variant_key, variants, works_of
 
 PROCESSES = 5  # three of them outvote two that something else disturbed
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
@@ -28,7 +29,7 @@ CLEARLY = 1.02
 
 
 def variant_race(case: Case, race: Racer) -> Facts:
-    """Race dense in the variant that `case.protocol`, which only trainings use, names against dense in the first."""
+    """Race dense in the variant that `case.protocol`, which is free for it, names against dense in the first."""
     reference = case._replace(protocol="-")
     works = [works_of(variant, reference) for variant in (case.protocol, first_variant(reference))]
     race(works[0], works[1], case.device)
@@ -37,11 +38,10 @@ def variant_race(case: Case, race: Racer) -> Facts:
 
 def variant_jobs(jobs: Sequence[Job]) -> list[Job]:
     """Return a job for each variant, but the first, of each dense reference that the jobs are timed against."""
-    references = dict.fromkeys(dense_case(job.case) for job in jobs if job.case.op != "train")
+    raced = dict.fromkeys((dense_case(job.case), variant) for job in jobs for variant in variants(job.case))
     return [
         Job(f"dense {variant} {case.op} {case.id}", __name__, variant_race.__name__, case._replace(protocol=variant))
-        for case in references
-        for variant in variants(case)
+        for case, variant in raced
     ]
 
 
@@ -53,12 +53,13 @@ def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, t
     best: dict[str, tuple[str, float]] = {}
     for job in jobs:
         reference, outcome = job.case._replace(protocol="-"), outcomes[job.name]
-        key = variant_key(reference)
+        keys = [variant_key(reference), *([training_key(reference)] if job.case.protocol == COMPILED else [])]
         measured = bool(outcome.speedups) and outcome.failure is None
         gain = statistics.median(outcome.speedups) if measured else 0.0
-        best.setdefault(key, (first_variant(reference), 1.0))
-        if gain > max(best[key][1], CLEARLY):
-            best[key] = job.case.protocol, gain
+        for key in keys:
+            best.setdefault(key, (first_variant(reference), 1.0))
+            if gain > max(best[key][1], CLEARLY):
+                best[key] = job.case.protocol, gain
     return best
 
 

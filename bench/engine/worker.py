@@ -24,11 +24,11 @@ import torch
 import torch._dynamo  # which an optimizer imports when it is first built, and which takes as long as all of torch
 from threadpoolctl import ThreadpoolController
 
-from bench.cases import Case, is_gpu
+from bench.cases import Case
 from bench.engine.pairing import Patience
 from bench.engine.rounds import Timer
 from bench.engine.timed import Timed, own_stream
-from bench.grids import OF_A_MODEL
+from bench.grids import OF_A_NETWORK, is_gpu
 from bench.runs.outcome import Race
 from bench.works.compiled import can_compile, load_compiler
 from bench.works.once_per_run import KNOWN, find_once
@@ -37,7 +37,7 @@ from sparse_models.errors import DivergedError, GateError, InputError
 from sparse_models.kernels import choice
 
 FORKS = sys.platform == "linux"  # macOS's own libraries do not bear it
-COMPILING = {(op, "cpu") for op in ("training_step", *OF_A_MODEL)}  # of which dense compiled is a variant
+COMPILING = {(op, "cpu") for op in ("training_step", "train", *OF_A_NETWORK)}  # of which dense compiled is a variant
 MESSAGE = 500  # characters of what a failure says: a compiler tells its own in a thousand lines
 AGAIN_SECONDS = 0.1  # in the rounds of a visit to a case that has had one: it is one of the noisy ones
 

@@ -7,7 +7,17 @@ dense of the same seed, on the same test samples; how much other samples would m
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from bench.findings.grouping import NARROW, Place, by_fields, patterned, sparsities_of
+from bench.findings.grouping import (
+    BESIDE_ONE_DENSE,
+    NARROW,
+    UNKNOWN,
+    by_fields,
+    by_training,
+    conditions_of,
+    patterned,
+    shape_of,
+    sparsities_of,
+)
 from bench.findings.trainings import speedup_over_seeds
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
@@ -46,6 +56,7 @@ class Advice(NamedTuple):
     """On one data set: all arms, the one that stands for its pattern at each sparsity, and what is to be said of them."""
 
     data: str
+    shape: str
     conditions: str
     seeds: int
     test_samples: int | None  # the same for all seeds; None where the rows do not tell
@@ -60,9 +71,9 @@ def advice(rows: Sequence[Row]) -> list[Advice]:
     Only where each arm had a learning rate of its own: with one for all, the pattern that it suits would look best.
     """
     found = []
-    tuned = [patterned(row) for row in rows if row["protocol"] == "tuned" and row["model"] != "dense"]
+    tuned = [patterned(row) for row in rows if row["protocol"] == "tuned" and row["model"] in ("sparse", "narrow")]
     dense_bytes = {_where(row): row["bytes_stored"] for row in rows if row["model"] == "dense"}
-    for _, group in by_fields(tuned, "data", "device", "dtype", "threads"):
+    for group in by_training(tuned):
         sparse = [row for row in group if row["model"] == "sparse"]
         if len({row["pattern_key"] for row in sparse}) < 2:
             continue
@@ -73,13 +84,13 @@ def advice(rows: Sequence[Row]) -> list[Advice]:
         sentences = [text for at in sparsities_of(sparse) if (text := _fastest_at(at, shown))]
         sentences.append(_fastest_of_all(choices))
         first = group[0]
-        what = (first["data"], Place.of(first).conditions, seeds, first.get("test_samples"))
+        what = (first["data"], shape_of(group), conditions_of(group), seeds, first.get("test_samples"))
         found.append(Advice(*what, choices, shown, sentences))
     return found
 
 
 def _where(row: Row) -> tuple[str, ...]:
-    return tuple(str(row[field]) for field in ("data", "device", "dtype", "threads"))
+    return tuple(str(row.get(field, UNKNOWN)) for field in BESIDE_ONE_DENSE)
 
 
 def _choice(rows: Sequence[Row], dense_bytes: int | None) -> Choice:

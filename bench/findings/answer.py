@@ -9,12 +9,14 @@ from bench.findings.costs import (
     Energy,
     Interference,
     Memory,
+    Pruned,
     Roofline,
     UpdateCosts,
     bandwidths,
     energies,
     interferences,
     memories,
+    pruned,
     rooflines,
     update_costs,
 )
@@ -31,6 +33,7 @@ from bench.findings.speedups import (
     verdict_counts,
 )
 from bench.findings.step_split import StepSplits, step_splits
+from bench.findings.time_to_accuracy.arms import TimeToAccuracy, time_to_accuracy
 from bench.findings.trainings import Trainings, trainings
 from bench.grids import OF_A_MODEL, PARTS, WHOLE
 from bench.runs.row import Row
@@ -52,6 +55,8 @@ class Answer(NamedTuple):
     update_costs: list[UpdateCosts]
     interferences: list[Interference]
     trainings: list[Trainings]
+    time_to_accuracy: list[TimeToAccuracy]
+    pruned: list[Pruned]
     advice: list[Advice]
 
 
@@ -61,9 +66,10 @@ def answer_of(rows: Sequence[Row]) -> Answer:
     parts = [row for row in rows if row["op"] in PARTS]
     beside = [row for row in rows if row["op"] == "beside"]
     trained = [row for row in rows if row["op"] == "train"]
+    cut = [row for row in rows if row["op"] == "pruned"]
     return Answer(
         speed_ups(whole),
-        verdict_counts(whole + parts + beside) if whole else None,
+        verdict_counts(whole + parts + beside + cut) if whole or cut else None,
         patterns(whole),
         precisions(whole),
         realised(whole),
@@ -75,5 +81,7 @@ def answer_of(rows: Sequence[Row]) -> Answer:
         update_costs([row for row in rows if row["op"] == "update"]),
         interferences(beside),
         trainings(trained),
+        time_to_accuracy(trained),
+        pruned(cut),
         advice(trained),
     )

@@ -1,10 +1,11 @@
-"""Rows in, what sparsity costs beside time out: memory, mask updates, the other layout; and what bounds a kernel."""
+"""Rows in, what sparsity costs beside time out: memory, mask updates, accuracy after pruning; and what bounds a kernel."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from bench.findings.grouping import Place, Told, by_fields, by_place, sparsities_of, speedup_of
+from bench.findings.trainings import OverSeeds
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import MARGIN
@@ -81,6 +82,29 @@ class Interference(NamedTuple):
     place: Place
     sparsities: list[float]
     layers: dict[str, dict[float, Told]]
+
+
+class PrunedNetwork(NamedTuple):
+    """A trained network of one sparsity: test accuracies, bytes over dense's, and how fast it infers, by batch."""
+
+    name: str
+    layer: str
+    sparsity: float
+    dense: OverSeeds
+    pruned: OverSeeds
+    tuned: OverSeeds
+    stored: float
+    speedups: dict[int, Told]
+
+
+class Pruned(NamedTuple):
+    """What became of networks that were trained dense and pruned, measured under the same conditions."""
+
+    conditions: str
+    seeds: int
+    tuning_epochs: int
+    batches: list[int]
+    networks: list[PrunedNetwork]
 
 
 def rooflines(rows: Sequence[Row]) -> list[Roofline]:
@@ -168,3 +192,22 @@ def update_costs(rows: Sequence[Row]) -> list[UpdateCosts]:
 def interferences(rows: Sequence[Row]) -> list[Interference]:
     """Return what the rows of a layer in turns with PyTorch's own products tell, place by place."""
     return [Interference(place, sparsities_of(group), _by_layer(group, Told.of)) for place, group in by_place(rows)]
+
+
+def pruned(rows: Sequence[Row]) -> list[Pruned]:
+    """Return what the rows of pruned networks tell, whatever the network, the sparsity and the batch."""
+    found = []
+    for _, group in by_fields(rows, "device", "dtype", "threads", "regime"):
+        first, batches = group[0], sorted({row["batch"] for row in group})
+        networks = [_pruned(one) for _, one in by_fields(group, "data", "layer", "sparsity")]
+        conditions, seeds = Place.of(first).conditions, len(first["tuned_accuracies"])
+        found.append(Pruned(conditions, seeds, first["tuning_epochs"], batches, networks))
+    return found
+
+
+def _pruned(rows: Sequence[Row]) -> PrunedNetwork:
+    first = rows[0]
+    dense, cut, tuned = (OverSeeds.over(first[f"{when}_accuracies"]) for when in ("dense", "pruned", "tuned"))
+    stored = max(row["bytes_stored"] / row["dense_bytes_stored"] for row in rows)
+    what = (first["data"], first["layer"], first["sparsity"])
+    return PrunedNetwork(*what, dense, cut, tuned, stored, {row["batch"]: Told.of(row) for row in rows})

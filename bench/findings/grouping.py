@@ -1,6 +1,6 @@
 """Which rows belong together: those that were measured at one place, and those that agree in some fields."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -20,6 +20,9 @@ NARROW = "narrow dense"  # with as many weights as a layer of its sparsity keeps
 
 
 UNKNOWN = "-"  # a field that rows of older runs do not have, or the pattern of a layer that this machine does not have
+# Trainings that agree in these were held against the same dense, whose FLOPs stand for its shape: narrow networks have another.
+BESIDE_ONE_DENSE = ("data", "protocol", "device", "dtype", "threads", "batch", "epochs", "dense_flops_counted")
+UNLEARNABLE = ("random",)  # data whose labels no other sample tells anything about: test accuracy is chance
 
 
 class Place(NamedTuple):
@@ -100,6 +103,23 @@ def by_place(rows: Iterable[Row], *fields: str) -> Iterator[tuple[Place, list[Ro
     """Yield the rows of one place that agree in `fields`, group by group, in order of first appearance."""
     for _, group in by_fields(rows, *Place._fields, *fields):
         yield Place.of(group[0]), group
+
+
+def by_training(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield the trainings that were held against the same dense."""
+    yield from (group for _, group in by_fields(rows, *BESIDE_ONE_DENSE))
+
+
+def shape_of(trainings: Iterable[Row]) -> str:
+    """Return the shape of dense of some trainings of `by_training`: that of the first that is not narrow."""
+    rows = list(trainings)
+    return str(next((row for row in rows if row["model"] != "narrow"), rows[0])["shape"])
+
+
+def conditions_of(trainings: Sequence[Row]) -> str:
+    """Return how trainings of `by_training` ran, in words, and how dense took its steps, where the rows tell."""
+    variants = sorted({row["dense_variant"] for row in trainings if row.get("dense_variant")})
+    return ", ".join([Place.of(trainings[0]).conditions, *[f"dense {' or '.join(variants)}"] * bool(variants)])
 
 
 def sparsities_of(rows: Iterable[Row]) -> list[float]:

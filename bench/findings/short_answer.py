@@ -10,6 +10,7 @@ from typing import NamedTuple
 from bench.findings.break_even import break_even, told
 from bench.findings.grouping import Place, by_fields, layer_named, patterned, ratio_of, sparsities_of, speedup_of
 from bench.findings.rivals import Rival, rivals
+from bench.findings.time_to_accuracy.arms import TimeToAccuracy, time_to_accuracy
 from bench.findings.trainings import Trainings, trainings
 from bench.findings.undecided import Undecided, undecided
 from bench.grids import OF_A_MODEL, USUAL_SPARSITY, WHOLE
@@ -55,6 +56,7 @@ class ShortAnswer(NamedTuple):
     conditions: list[str]
     kinds: list[Kind]
     trainings: list[Trainings]
+    time_to_accuracy: list[TimeToAccuracy]  # of the same trainings, where they have learning curves
     undecided: Undecided
 
 
@@ -62,12 +64,12 @@ def short_answer(rows: Sequence[Row], machine: str) -> ShortAnswer:
     """Return the short answer that `rows` give, measured on `machine`."""
     whole = [layer_named(row) for row in rows if row["op"] in KINDS]
     kinds = [_kind(group, whole) for group in _kinds(whole)]
-    trained = trainings(row for row in rows if row["op"] == "train")
-    tuned = [one for one in trained if one.protocol == "tuned"]
+    trained = [row for row in rows if row["op"] == "train"]
+    trained = [row for row in trained if row["protocol"] == "tuned"] or trained
     told_rows = [row for row in whole if any((row["op"], Place.of(row)) == (kind.op, kind.place) for kind in kinds)]
     told_of = [row for row in rows if row["model"] != "dense"] or rows  # dense in fewer bits is there as a rival
     conditions = list(dict.fromkeys(Place.of(row).conditions for row in told_of))
-    return ShortAnswer(machine, conditions, kinds, tuned or trained, undecided(whole, told_rows))
+    return ShortAnswer(machine, conditions, kinds, trainings(trained), time_to_accuracy(trained), undecided(whole, told_rows))
 
 
 def _kinds(whole: Sequence[Row]) -> list[list[list[Row]]]:

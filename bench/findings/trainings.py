@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import NARROW, UNKNOWN, Place, by_fields, speedup_of
+from bench.findings.grouping import NARROW, UNKNOWN, by_fields, by_training, conditions_of, shape_of, speedup_of
 from bench.grids import DISTRIBUTION
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
@@ -35,7 +35,11 @@ class OverSeeds(NamedTuple):
     @classmethod
     def of(cls, rows: Sequence[Row], field: str) -> "OverSeeds":
         """Return what the rows of an arm, one a seed, say of a field."""
-        values = [row[field] for row in rows]
+        return cls.over([row[field] for row in rows])
+
+    @classmethod
+    def over(cls, values: Sequence[float]) -> "OverSeeds":
+        """Return the mean and the range of one value for each seed, at least one."""
         return cls(float(statistics.mean(values)), min(values), max(values))
 
     def __str__(self) -> str:
@@ -70,6 +74,7 @@ class Trainings(NamedTuple):
     """All arms on one data set under one protocol, and what is to be said of them."""
 
     data: str
+    shape: str
     protocol: str
     epochs: int
     batch: int
@@ -80,11 +85,11 @@ class Trainings(NamedTuple):
 
 
 def trainings(rows: Iterable[Row]) -> list[Trainings]:
-    """Return the arms of each data set and protocol, on each device, in each number type and with each number of threads."""
+    """Return the arms of each data set, shape and protocol, under each condition."""
     found = []
-    for _, group in by_fields(rows, "data", "protocol", "device", "dtype", "threads"):
+    for group in by_training(rows):
         first, arms = group[0], [arm_of(of_arm) for _, of_arm in by_fields(group, *ARM)]
-        what = (first["data"], first["protocol"], first["epochs"], first["batch"], Place.of(first).conditions)
+        what = (first["data"], shape_of(group), first["protocol"], first["epochs"], first["batch"], conditions_of(group))
         seeds = len({row["seed"] for row in group})
         found.append(Trainings(*what, seeds, arms, list(_sentences(f"{first['data']}, {first['protocol']}", arms))))
     return found
@@ -94,7 +99,7 @@ def arm_of(rows: Sequence[Row]) -> Arm:
     """Return what the rows of one arm, one a seed, tell."""
     first = rows[0]
     return Arm(
-        name=_name(first),
+        name=name_of(first),
         distribution=first.get("distribution", UNKNOWN),
         seconds=OverSeeds.of(rows, "training_seconds").mean,
         speedup=speedup_over_seeds(rows),
@@ -107,7 +112,8 @@ def arm_of(rows: Sequence[Row]) -> Arm:
     )
 
 
-def _name(row: Row) -> str:
+def name_of(row: Row) -> str:
+    """Return what tables call an arm."""
     name = row["model"] if row["model"] != "sparse" else f"{row['update']} {row['layer']}"
     return name + unusual(row.get("distribution", UNKNOWN))
 

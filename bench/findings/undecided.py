@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.cases import Case, Shape, default_regime
+from bench.cases import Case, default_regime
 from bench.engine.jobs import PROCESSES
 from bench.findings.grouping import Place, by_fields, sparsities_of
 from bench.grids import OF_A_MODEL
 from bench.runs.row import Row
+from bench.shapes import Shape
 
 LONGER = 300  # seconds for a few cases, which a whole run gives to all
 

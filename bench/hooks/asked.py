@@ -29,26 +29,29 @@ def words_asked(config: pytest.Config) -> list[str]:
 def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
     """Tell whether the command line asks for a case of an older run, had it been there to be asked for."""
     asked = config.stash[SELECTION]
-    is_training = row.op == "train"  # which has one shape, regime and skew
+    is_training = row.op == "train"  # which has one regime and skew, and a shape that is its case's
+    is_pruned, (data, _) = row.op == "pruned", grids.NETWORKS.get(row.data, (row.data, ""))
     is_model, own = row.op in grids.OF_A_MODEL, asked.model
     shapes = asked.shapes if not is_model or own is None else (own.shape,)
     chosen = [
         (row.op, asked.ops),
         (row.layer, (*asked.layers, "dense") if asked.layers else None),
         (row.update, asked.updates if row.op in ("train", "update") and row.model == "sparse" else None),
-        (f"{row.shape}b{row.batch}", None if is_training else shapes),
-        (row.sparsity, asked.sparsities if row.model != "dense" else None),
+        (f"{row.shape}b{row.batch}", None if is_training or is_pruned else shapes),
+        (row.sparsity, asked.sparsities if row.model in grids.OF_A_SPARSITY else None),
         (row.device, asked.devices),
         (row.dtype, asked.dtypes),
         (row.threads, asked.threads),
         (row.regime, None if is_training else asked.regimes),
         (row.skew, None if is_training else asked.skews),
-        (row.data, asked.data if is_training else None),
+        (data, asked.data if is_training or is_pruned else None),
         (row.data, (own.reference if own else None,) if is_model else None),
         (row.protocol, asked.protocols if is_training else None),
-        (row.distribution, asked.distributions if is_training and row.model != "dense" else None),
+        (row.distribution, asked.distributions if is_training and row.model in grids.OF_A_SPARSITY else None),
     ]
     if any(choice is not None and value not in choice for value, choice in chosen) or _is_left_out(asked, name):
+        return False
+    if is_training and (asked.shapes or asked.epochs or asked.interval) and _case_of(name) not in _names(asked):
         return False
     word = config.option.keyword
     if word and not Expression.compile(word).evaluate(lambda part, /, **_: str(part).lower() in name.lower()):
@@ -58,13 +61,17 @@ def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
 
 def _is_left_out(asked: Selection, name: str) -> bool:
     """Tell whether a case is of the full grid, or beside all layers, and not of what is selected."""
-    case = name.rpartition("::")[2]
+    case = _case_of(name)
     return case in _names(asked._replace(is_full=True, layers=None)) and case not in _names(asked)
+
+
+def _case_of(name: str) -> str:
+    return arm_of(name.rpartition("::")[2])
 
 
 @lru_cache(maxsize=2)
 def _names(selection: Selection) -> set[str]:
-    return {f"bench_{op}[{case.id}]" for op in grids.OPS for case in cases(op, selection)}
+    return {arm_of(f"bench_{op}[{case.id}]") for op in grids.OPS for case in cases(op, selection)}
 
 
 def _covers(config: pytest.Config, given: str, name: str) -> bool:

@@ -1,33 +1,28 @@
 """The command line: what is asked, checked before anything runs."""
 
-import math
-import os
-import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import torch
 
 from bench import cases, grids
-from bench.cases import Shape
 from bench.comparisons.gate import TABLE, Limits, read_limits
 from bench.engine.jobs import BUDGET, PRECISION, PROCESSES, Effort
+from bench.hooks import values
 from bench.hooks.own_model import add_model_options, with_model
-from bench.machine.facts import has_bfloat16, quota_cores
-from bench.runs.saved import MAX_PROCESSES
+from bench.machine.facts import has_bfloat16
 from bench.selection import Selection
+from bench.shapes import Shape, for_no_data
 from sparse_models.data import DATA
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
-from sparse_models.loading import FORMS, is_own, load
+from sparse_models.loading import FORMS
 from sparse_models.masks import DISTRIBUTIONS, check_sparsity
-from sparse_models.table import Table, unknown
 from sparse_models.updates import UPDATES
 
 _T = TypeVar("_T")
-OF_LAYERS = ("--shape", "--regime", "--skew")  # an epoch of a training is what it is
+OF_LAYERS = ("--regime", "--skew")  # an epoch of a training is what it is
 
 
 def add_options(group: Any) -> None:
@@ -36,7 +31,7 @@ def add_options(group: Any) -> None:
         "--op": f"operations ({', '.join(grids.OPS)}); default: {', '.join(grids.DEFAULT_OPS)}",
         "--layer": f"layers ({', '.join(LAYERS)}); default: the suite's own, for train {' or '.join(grids.BEST_LAYERS)}",
         "--update": f"update rules ({', '.join(UPDATES)}); default: {', '.join(n for n in UPDATES if UPDATES[n].is_default)}",
-        "--shape": f"sizes and batch, as in 256x256b4096, not for train; default: {', '.join(grids.SHAPES)}, and an MLP",
+        "--shape": f"sizes and batch, as in 256x256b4096; default: {', '.join(grids.SHAPES)}, and an MLP; for train its data's",
         "--sparsity": f"fractions of zeros; default: {','.join(map(str, grids.SPARSITIES))}",
         "--device": "cpu, cuda, or auto for cuda where there is one; default: auto",
         "--dtype": f"number types ({', '.join(grids.DTYPES)}); default: float32, and dense in bfloat16 if the machine has it",
@@ -77,6 +72,8 @@ def add_options(group: Any) -> None:
         f"others by pattern in pyproject.toml, [{TABLE}]",
     )
     group.addoption("--seeds", metavar="N", help=f"trainings of each arm for train; default: {grids.SEEDS}")
+    group.addoption("--epochs", metavar="N", help="epochs of a training; default: what its data set needs")
+    group.addoption("--interval", metavar="N", help=f"steps between mask updates, for train; default: {grids.UPDATE_INTERVAL}")
 
 
 def read_options(config: pytest.Config) -> Selection:
@@ -88,30 +85,35 @@ def read_options(config: pytest.Config) -> Selection:
 
         return _given(config, option, listed)
 
-    device = given("--device", _device)
-    is_full = _given(config, "--grid", _one_of("grid", grids.EXTENTS)) == "full"
+    devices = given("--device", values.device)
+    is_full = _given(config, "--grid", values.one_of("grid", grids.EXTENTS)) == "full"
     selection = Selection(
-        ops=given("--op", _one_of("operation", grids.OPS)) or _default_ops(config, is_full=is_full),
-        layers=given("--layer", _one_of("layer", LAYERS)),
-        updates=given("--update", _one_of("update rule", UPDATES)),
+        ops=given("--op", values.one_of("operation", grids.OPS)) or _default_ops(config, is_full=is_full),
+        layers=given("--layer", values.one_of("layer", LAYERS)),
+        updates=given("--update", values.one_of("update rule", UPDATES)),
         shapes=given("--shape", lambda text: str(Shape.parse(text))),
         sparsities=given("--sparsity", check_sparsity),  # type: ignore[arg-type]  # takes text as well
-        devices=device or (_device("auto"),),
-        dtypes=given("--dtype", _one_of("dtype", grids.DTYPES)),
-        threads=given("--threads", threads) or (threads(None),),
-        regimes=given("--regime", _one_of("regime", grids.REGIMES)),
-        data=given("--data", _data),
-        protocols=given("--protocol", _one_of("protocol", grids.PROTOCOLS)),
-        seeds=_given(config, "--seeds", _replications) or grids.SEEDS,
-        skews=given("--skew", _skew) or (0.0,),
-        distributions=given("--distribution", _one_of("distribution", DISTRIBUTIONS)) or (grids.DISTRIBUTION,),
+        devices=devices or (values.device("auto"),),
+        dtypes=given("--dtype", values.one_of("dtype", grids.DTYPES)),
+        threads=given("--threads", values.threads) or (values.threads(None),),
+        regimes=given("--regime", values.one_of("regime", grids.REGIMES)),
+        data=given("--data", values.data_set),
+        protocols=given("--protocol", values.one_of("protocol", grids.PROTOCOLS)),
+        seeds=_given(config, "--seeds", values.replications) or grids.SEEDS,
+        skews=given("--skew", values.skew) or (0.0,),
+        distributions=given("--distribution", values.one_of("distribution", DISTRIBUTIONS)) or (grids.DISTRIBUTION,),
         is_full=is_full,
+        epochs=_given(config, "--epochs", values.whole),
+        interval=_given(config, "--interval", values.whole),
         rivals=("bfloat16",) if has_bfloat16() else (),
     )
     selection = with_model(config, selection)
     for option in not_for_train(config, selection):
         if selection.ops == ("train",):
             raise pytest.UsageError(f"{option}: expected an operation that takes it, got train alone, which has its own")
+    unfit = for_no_data(selection) if selection.ops == ("train",) else None
+    if unfit is not None:
+        raise pytest.UsageError(unfit)
     left = [op for op in selection.ops if any(cases.cases(op, selection))]
     if config.getoption("--op") is not None and len(left) < len(selection.ops):
         empty = ", ".join(op for op in selection.ops if op not in left)
@@ -142,9 +144,9 @@ def not_for_train(config: pytest.Config, selection: Selection) -> list[str]:
 def read_effort(config: pytest.Config) -> Effort:
     """Return how much the command line asks to measure; raises pytest.UsageError, one sentence, for bad input."""
     return Effort(
-        processes=_given(config, "--processes", _replications) or PROCESSES,
-        precision=_given(config, "--precision", positive) or PRECISION,
-        budget=_given(config, "--budget", positive) or BUDGET,
+        processes=_given(config, "--processes", values.replications) or PROCESSES,
+        precision=_given(config, "--precision", values.positive) or PRECISION,
+        budget=_given(config, "--budget", values.positive) or BUDGET,
         energy=bool(config.getoption("--energy")),
     )
 
@@ -175,71 +177,3 @@ def _given(config: pytest.Config, option: str, convert: Callable[[str], _T]) -> 
         return None if text is None else convert(text)
     except InputError as error:
         raise pytest.UsageError(f"{option}: {error}") from None
-
-
-def _one_of(kind: str, known: Collection[str]) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if text not in known:
-            raise unknown(known, text, kind, known.absent.get(text) if isinstance(known, Table) else None)
-        return text
-
-    return check
-
-
-def _data(text: str) -> str:
-    if text not in DATA and not is_own(text):
-        raise unknown((*DATA, *FORMS), text, "data set", DATA.absent.get(text))
-    if is_own(text):
-        load(text)  # lest it fail in every case
-    return text
-
-
-def _device(text: str) -> str:
-    if text == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if text not in ("cpu", "cuda"):
-        raise InputError(f"expected cpu, cuda or auto, got {text!r}; check the spelling")
-    if text == "cuda" and not torch.cuda.is_available():
-        raise InputError("expected a CUDA device, got none that PyTorch can use on this machine; use --device cpu or auto")
-    return text
-
-
-def whole(text: str, most: int = 999_999) -> int:
-    """Return a whole number from 1 to `most`; raises InputError, one sentence, for anything else."""
-    if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= most:
-        raise InputError(f"expected a whole number from 1 to {most}, got {text!r}; for example 3")
-    return int(text)
-
-
-def _replications(text: str) -> int:
-    return whole(text, MAX_PROCESSES)  # as many as can be read back
-
-
-def _skew(text: str) -> float:
-    return 0.0 if text == "0" else positive(text)
-
-
-def positive(text: str) -> float:
-    """Return a finite number above 0; raises InputError, one sentence, for anything else."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise InputError(f"expected a number above 0, got {text!r}; for example 0.05")
-    return value
-
-
-def threads(text: str | None) -> int:
-    """Return a number of threads; raises InputError for more than there are cores.
-
-    Where none is given it is PyTorch's own, or what a container's quota of CPU time allows if that is fewer: threads beyond it
-    would wait for one another.
-    """
-    if text is None:
-        own, quota = torch.get_num_threads(), quota_cores()
-        return own if quota is None else min(own, max(1, int(quota)))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if whole(text) > cores:
-        raise InputError(f"expected at most {cores} threads, one for each core this process may use, got {text}; ask for fewer")
-    return int(text)

@@ -43,6 +43,7 @@ from bench.runs.reading import parse, run_of
 from bench.runs.remote import RemoteStorage, is_remote
 from bench.runs.saved import arm_of
 from bench.runs.storage import RunStorage
+from bench.shapes import for_no_data
 from bench.tables.comparison import text
 from bench.tables.machines import lines as machines_lines
 from sparse_models.errors import InputError
@@ -71,6 +72,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     for option in not_for_train(config, config.stash[SELECTION]):
         config.stash[NOTES].append(f"{option} is not for train: trainings have their own")
+    unfit = for_no_data(config.stash[SELECTION])
+    if unfit is not None:
+        config.stash[NOTES].append(f"not for train: {unfit}")
     if config.option.benchmark_disable:
         return
     own: Any = config._benchmarksession  # type: ignore[attr-defined]

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.cases import Shape
 from bench.models.loading import Example, load, theirs
+from bench.shapes import Shape
 from sparse_models.errors import InputError
 from sparse_models.sparsification.places import Wanted, candidates, places
 

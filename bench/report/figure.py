@@ -33,13 +33,17 @@ class Figure(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A question of the page: its figures or, where there are none, why not and the command that measures what is missing."""
+    """A question of the page: its figures, and the answer in sentences where it has one.
+
+    Where there are no figures it is told why, with the command that measures what is missing.
+    """
 
     anchor: str
     title: str
     figures: Sequence[Figure]
     missing: str
     command: str = ""
+    sentences: Sequence[str] = ()
 
 
 def named(sections: Sequence[Section]) -> Mapping[str, Figure]:

@@ -1,6 +1,6 @@
 """What a reader wants to know within a minute, as a table: what pays, how much, from where on, and at what cost."""
 
-from bench.findings.figures.learning import UNLEARNABLE
+from bench.findings.grouping import UNLEARNABLE
 from bench.findings.short_answer import Kind, Layer
 from bench.findings.trainings import Arm, Trainings
 from bench.report.content import Content

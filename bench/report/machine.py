@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from bench.cases import Shape
 from bench.report.content import Content
 from bench.runs.plain_text import printable
+from bench.shapes import Shape
 
 DEEPEST, MOST = 5, 200  # levels and lines of facts, which may come from anywhere
 

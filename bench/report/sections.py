@@ -1,9 +1,11 @@
 """What a report tells in, its questions in their order out, each with its figures or with what is missing for them."""
 
+from bench.findings.time_to_accuracy.verdict import sentence
 from bench.grids import PARTS
 from bench.report.content import Content
 from bench.report.figure import Section
-from bench.report.figures.learning import accuracy, learning_curves
+from bench.report.figures.curves import learning_curves, time_to_accuracy
+from bench.report.figures.learning import accuracy
 from bench.report.figures.roofline import roofline
 from bench.report.figures.several import history, machines
 from bench.report.figures.speed_up import speed_up
@@ -24,8 +26,10 @@ def sections_of(content: Content) -> list[Section]:
             "The parts of a step were not measured.", f"{PYTEST} --op step,{','.join(PARTS)},update",
         ),
         Section(
-            "accuracy", "What does it cost in accuracy?", [*accuracy(content), *learning_curves(content)],
+            "accuracy", "What does it cost in accuracy?",
+            [*time_to_accuracy(content), *accuracy(content), *learning_curves(content)],
             "Nothing was trained.", f"{PYTEST} --op train",
+            [text for one in content.answer.time_to_accuracy if (text := sentence(one))],
         ),
         Section(
             "roofline", "What bounds the kernels?", [*roofline(content)],

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from bench.cases import Case, Shape, stored
+from bench.cases import Case
+from bench.grids import stored
 from bench.runs.outcome import Outcome
+from bench.shapes import Shape
 from bench.statistics.intervals import CONFIDENCE, median_interval
 from bench.statistics.verdicts import MARGIN, process_interval
 
-SCHEMA = 9
+SCHEMA = 10
 
 Row = dict[str, Any]
 Facts = dict[str, Any]  # what a benchmark body says of its case, besides times

@@ -63,6 +63,8 @@ class SavedRow(msgspec.Struct, gc=False):
     peak_bytes: Count | None = None
     dense_layout: Text | None = None
     dense_layout_gain: Positive | None = None
+    asked_epochs: Count = 0
+    asked_interval: Count = 0
     epochs: Count | None = None
     test_accuracy: Fraction | None = None
     final_loss: Loss | None = None
@@ -86,6 +88,14 @@ class SavedRow(msgspec.Struct, gc=False):
     dense_epoch_seconds: list[Positive] | None = None
     epoch_accuracies: list[Fraction] | None = None
     dense_epoch_accuracies: list[Fraction] | None = None
+    # Of a network that was pruned, by seed.
+    dense_accuracies: list[Fraction] | None = None
+    pruned_accuracies: list[Fraction] | None = None
+    tuned_accuracies: list[Fraction] | None = None
+    tuning_epochs: Count | None = None
+    epoch_test_accuracies: list[Fraction] | None = None
+    dense_epoch_test_accuracies: list[Fraction] | None = None
+    dense_variant: Text | None = None  # in which a training's dense steps were taken
 
     @property
     def gflops(self) -> float:

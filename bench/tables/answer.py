@@ -6,15 +6,16 @@ from rich.text import Text
 
 from bench.findings.answer import Answer
 from bench.findings.costs import Interference, UpdateCosts
-from bench.findings.grouping import Told
 from bench.findings.precisions import Precisions
 from bench.findings.speedups import SpeedUps, Verdicts
 from bench.findings.step_split import Split, StepSplits
+from bench.findings.time_to_accuracy import verdict
 from bench.statistics.verdicts import MARGIN, WRONG_VERDICTS
-from bench.tables.costs import bandwidth, by_conditions, cells, energy, memory, named, realised, rooflines
+from bench.tables.costs import bandwidth, by_conditions, cells, energy, memory, named, pruned, realised, rooflines
 from bench.tables.grid import Cell, Grid, print_table
 from bench.tables.patterns import advice_table, at_equal_sparsity
-from bench.tables.text import MARKS, Screen, coloured, new_console, print_text, seconds, text_of
+from bench.tables.text import MARKS, Screen, marked, new_console, print_text, seconds, text_of
+from bench.tables.time_to_accuracy import time_to_accuracy_table
 from bench.tables.trainings import trainings_table
 
 
@@ -37,6 +38,7 @@ def lines(answer: Answer, screen: Screen | None = None) -> Iterator[str]:
         *map(_step_splits, answer.step_splits),
         *map(_update_costs, answer.update_costs),
         *map(_interference, answer.interferences),
+        *map(pruned, answer.pruned),
     ):
         print_table(console, *table)
     for trainings in answer.trainings:
@@ -44,17 +46,16 @@ def lines(answer: Answer, screen: Screen | None = None) -> Iterator[str]:
         for sentence in trainings.sentences:
             print_text(console, sentence)
         console.print()
+    for timed in answer.time_to_accuracy:
+        print_table(console, *time_to_accuracy_table(timed))
+        print_text(console, verdict.sentence(timed))
+        console.print()
     for advice in answer.advice:
         print_table(console, *advice_table(advice))
         for sentence in advice.sentences:
             print_text(console, sentence)
         console.print()
     yield from text_of(console)
-
-
-def marked(told: Told) -> Text:
-    """Return a speed-up with its verdict's mark, in its colour."""
-    return coloured(f"{told.speedup} {MARKS[told.verdict]}", told.verdict)
 
 
 def _speed_ups(found: SpeedUps) -> tuple[str, Grid]:

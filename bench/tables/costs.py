@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TypeVar
 
-from bench.findings.costs import Bandwidth, Energy, Memory, Roofline
+from bench.findings.costs import Bandwidth, Energy, Memory, Pruned, Roofline
 from bench.findings.speedups import Fractions
 from bench.tables.grid import Cell, Grid
-from bench.tables.text import size
+from bench.tables.text import marked, size
 
 _T = TypeVar("_T", Fractions, Roofline)
 
@@ -102,4 +102,20 @@ def energy(found: Energy) -> tuple[str, Grid]:
     table = Grid(["operation", "layer", *named(found.sparsities)], keys=2)
     for op, layer, points in found.layers:
         table.add_row(op, layer, *cells({at: f"{fraction:.2f}" for at, fraction in points.items()}, found.sparsities))
+    return title, table
+
+
+def pruned(found: Pruned) -> tuple[str, Grid]:
+    """Return the table of networks that were trained dense and pruned."""
+    title = (
+        f"Pruned by magnitude after training ({found.conditions}): test accuracy, mean of {found.seeds} "
+        f"seed{'s' * (found.seeds != 1)} (lowest highest), dense, pruned, and fine-tuned for {found.tuning_epochs} epochs; "
+        "bytes stored as a fraction of dense's; speed-up of inference over dense at its best [95 % interval]"
+    )
+    headers = ["network", "layer", "sparsity", "dense", "pruned", "fine-tuned", "bytes"]
+    table = Grid([*headers, *(f"batch {batch}" for batch in found.batches)], keys=3)
+    for one in found.networks:
+        accuracies = (str(accuracy) for accuracy in (one.dense, one.pruned, one.tuned))
+        speedups = [marked(one.speedups[batch]) if batch in one.speedups else "" for batch in found.batches]
+        table.add_row(one.name, one.layer, f"{one.sparsity:g}", *accuracies, f"{one.stored:.2f}", *speedups)
     return title, table

@@ -42,7 +42,7 @@ def advice_table(found: Advice) -> tuple[str, Grid]:
     samples = f", {found.test_samples} test samples" if found.test_samples else ""
     over = f"{found.seeds} seed{'s' * (found.seeds != 1)}{samples}"
     title = (
-        f"Patterns trained on {found.data} ({found.conditions}; {over}): of each the "
+        f"Patterns trained on {found.data}, {found.shape} ({found.conditions}; {over}): of each the "
         f"fastest arm not shown to lose over {POINTS} point (= no more, - more, ? undecided; seeds that may tell)"
     )
     table = Grid(["sparsity", "pattern", "arm", "speed-up", "points lost", "seeds", "bytes"], keys=3)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from bench.findings.grouping import NARROW
 from bench.findings.short_answer import Kind, Layer, ShortAnswer
+from bench.findings.time_to_accuracy.verdict import brief as brief_verdict
 from bench.findings.trainings import brief
 from bench.findings.undecided import Undecided
 from bench.statistics.sequential import FEWEST
@@ -63,17 +64,22 @@ def lines(found: ShortAnswer, screen: Screen | None = None) -> Iterator[str]:
             for kind in found.kinds
         ),
         *(_Item(rank, wrapped(text, console.width, INDENT)) for rank, text in _rivals(found)),
-        *(
-            _Item(MORE if number < len(found.trainings) - 1 else TRAINED, wrapped(text, console.width, INDENT))
-            for number, one in enumerate(found.trainings)
-            for text in brief(one)
-        ),
+        *(_Item(rank, wrapped(text, console.width, INDENT)) for rank, text in _trained(found)),
         _Item(None, list(_undecided(found.undecided, console.width))),
     ]
     for item in _fitting(items):
         for line in item.lines:
             print_text(console, line)
     yield from text_of(console)
+
+
+def _trained(found: ShortAnswer) -> Iterator[tuple[int, str]]:
+    """Yield on each data set how soon to leave it out, and what came of training: to dense's accuracy, else at equal epochs."""
+    verdicts = {(one.data, one.shape, one.protocol, one.conditions): brief_verdict(one) for one in found.time_to_accuracy}
+    for number, one in enumerate(found.trainings):
+        verdict = verdicts.get((one.data, one.shape, one.protocol, one.conditions))
+        for text in [verdict] if verdict else brief(one):
+            yield MORE if number < len(found.trainings) - 1 else TRAINED, text
 
 
 def _fitting(items: Sequence[_Item]) -> list[_Item]:

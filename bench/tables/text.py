@@ -11,6 +11,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from bench.findings.grouping import Told
+
 WIDTH = 100  # columns, where no terminal tells its own
 READABLE = 60  # columns: in fewer no table of figures can be read, so that a narrower terminal wraps
 MARKS = {"faster": "+", "slower": "-", "same": "=", "undecided": "?"}  # of verdicts
@@ -75,6 +77,11 @@ def _brackets(text: str) -> Iterator[tuple[str, bool]]:
     for number, character in enumerate(text):
         depth += (character == "[") - (character == "]")
         yield character, depth > 0 or text[number + 1 : number + 2] == "["
+
+
+def marked(told: Told) -> Text:
+    """Return a speed-up with its verdict's mark, in its colour."""
+    return coloured(f"{told.speedup} {MARKS[told.verdict]}", told.verdict)
 
 
 def coloured(text: str, verdict: str) -> Text:

@@ -25,7 +25,7 @@ COLUMNS: dict[str, Callable[[Arm], str]] = {
 def trainings_table(found: Trainings) -> tuple[str, Grid]:
     """Return the table of a data set under a protocol, and its title."""
     title = (
-        f"Trained on {found.data}, protocol {found.protocol}, {found.epochs} epochs of batch {found.batch} "
+        f"Trained on {found.data}, {found.shape}, protocol {found.protocol}, {found.epochs} epochs of batch {found.batch} "
         f"({found.conditions}): mean over {found.seeds} seed{'s' * (found.seeds != 1)} (lowest highest)"
     )
     table = Grid(COLUMNS, keys=2)

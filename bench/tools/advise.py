@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.hooks.options import positive, threads
+from bench.hooks.values import positive, threads
 from bench.hooks.progress import Progress
 from bench.machine.facts import facts
 from bench.models.layers import inspected

@@ -13,8 +13,8 @@ from bench.engine.calibration import call_overhead, jobs_of
 from bench.engine.jobs import PRECISION, PROCESSES, Effort, Job, Spent
 from bench.engine.processes import Means, fork_server_for, measure_all
 from bench.findings.calibration import Calibration, Comparison, judge, resolution_of, so_far
-from bench.hooks.options import positive, threads, whole
 from bench.hooks.progress import Progress
+from bench.hooks.values import positive, threads, whole
 from bench.machine.facts import facts
 from bench.runs.files import as_json, write_whole
 from bench.tables.calibration import lines as calibration_lines

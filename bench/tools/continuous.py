@@ -12,7 +12,7 @@ from bench import grids
 from bench.comparisons.comparison import Comparison, compare
 from bench.comparisons.gate import SHOWN, failures, read_limits
 from bench.engine.two_commits import measure_in_turns
-from bench.hooks.options import positive
+from bench.hooks.values import positive
 from bench.runs.locate import STORAGE
 from bench.runs.reading import parse
 from bench.runs.saved import Run

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 import torch
 
 from bench import grids
-from bench.cases import Case, Shape
-from bench.hooks.options import threads
+from bench.cases import Case
+from bench.hooks.values import threads
+from bench.shapes import Shape
 from bench.tables.tuning import lines
 from bench.works.tuning import tune
 from sparse_models.errors import InputError

@@ -2,7 +2,8 @@
 
 from functools import lru_cache
 
-from bench.cases import Case, is_gpu
+from bench.cases import Case
+from bench.grids import is_gpu
 from bench.works.once_per_run import once_per_run
 from bench.works.problems import Key, as_layout, build, keys, labels_of, problem
 from sparse_models.errors import GateError

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.cases import Case, Shape, stored
-from bench.grids import COLD_REPLAY
+from bench.cases import Case
+from bench.grids import COLD_REPLAY, stored
 from bench.machine.bounds import cache_bytes
+from bench.shapes import Shape
 from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL, Pattern, count_kept, random_score, skewed_score
 from sparse_models.models import MLP, draw, narrow_sizes

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.cases import Case, Shape, is_gpu, stored
-from bench.grids import OF_A_MODEL, REPLAYED
+from bench.cases import Case
+from bench.grids import OF_A_NETWORK, REPLAYED, is_gpu, stored
 from bench.models.loading import Example
+from bench.shapes import Shape
 from bench.works.compiled import COMPILED, can_compile, compiled, compiled_step
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import KNOWN
@@ -24,18 +25,26 @@ from sparse_models.testing import Problem
 LAUNCHED = "launched by the host"  # where others are replayed as a graph
 VECTOR = "matrix-vector"  # of one sample, on a GPU
 
-REFERENCE_OPS = {"beside": "forward", "update": "step"}  # what dense does meanwhile, where it is not the case's own operation
+# What dense does meanwhile, where it is not the case's own operation; of a training, what an epoch consists of.
+REFERENCE_OPS = {"beside": "forward", "update": "step", "train": "training_step"}
 
 
 def dense_case(case: Case) -> Case:
     """Return the case of the dense reference: what dense does beside the case, in the case's regime."""
     op = REFERENCE_OPS.get(case.op, case.op)
-    return case._replace(op=op, model="dense", layer="dense", update="static", sparsity=0.0, skew=0.0, distribution="-")
+    dense = case._replace(op=op, model="dense", layer="dense", update="static", sparsity=0.0, skew=0.0)
+    data = case.data if op in OF_A_NETWORK else "-"
+    return dense._replace(data=data, protocol="-", seed=0, distribution="-", asked_epochs=0, asked_interval=0)
 
 
 def variant_key(reference: Case) -> str:
     """Return by what name a process knows the variant in which a dense reference is fastest."""
     return f"fastest variant {reference}"
+
+
+def training_key(reference: Case) -> str:
+    """Return by what name a process knows whether a training's dense steps are compiled: its batches are always batch-major."""
+    return f"fastest variant of a training {reference}"
 
 
 class Reference(NamedTuple):
@@ -106,21 +115,23 @@ def matrix_vector(model: MLP, parts: list[Problem]) -> Work:
 
 def first_variant(reference: Case) -> str:
     """Return the variant that a reference is run in unless another is found faster."""
-    return EAGER if reference.op in OF_A_MODEL else LAYOUTS[0]
+    return EAGER if reference.op in OF_A_NETWORK else LAYOUTS[0]
 
 
 def works_of(variant: str, reference: Case) -> list[Work]:
     """Return the operation of a dense reference in one of its variants, whatever it is of."""
-    return [whole_model(variant, reference)[0]] if reference.op in OF_A_MODEL else dense_works(variant, reference)[0]
+    return [whole_model(variant, reference)[0]] if reference.op in OF_A_NETWORK else dense_works(variant, reference)[0]
 
 
-def variants(reference: Case) -> Iterator[str]:
-    """Yield the variants beside the first that a reference may be run in."""
-    if reference.op in OF_A_MODEL:  # whose activations lie as its own code has them
-        yield from [COMPILED] * can_compile(reference.device)
+def variants(case: Case) -> Iterator[str]:
+    """Yield the variants beside the first that the reference of a case may be run in."""
+    reference, batch = dense_case(case), Shape.parse(case.shape).batch
+    if reference.op in OF_A_NETWORK:  # whose activations lie as its own code has them
+        # What is looked at before code that is compiled runs takes longer than one sample does in so small a network.
+        is_worth_it = reference.op != "pruned" or batch > 1
+        yield from [COMPILED] * (is_worth_it and can_compile(reference.device))
         return
-    batch = Shape.parse(reference.shape).batch
-    if batch > 1:  # a single sample lies in memory in one way
+    if batch > 1 and case.op != "train":  # a single sample lies in memory in one way
         yield LAYOUTS[1]
     # Single products leave a compiler nothing to fuse, and a host few kernels to launch.
     if reference.op == "training_step":
@@ -150,5 +161,5 @@ def _compiled_model(reference: Case) -> tuple[Work, Example]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's compiler uses what PyTorch says not to use
         work = model_work(reference.op, example, run_as=compiled)
-        gate_compiled(work, example, example_of(reference), learning=reference.op != "model")
+        gate_compiled(work, example, example_of(reference), learning=reference.op == "model_step")
     return work, example

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from bench.cases import Case, is_gpu
-from bench.grids import COLD_REPLAY
+from bench.cases import Case
+from bench.grids import COLD_REPLAY, is_gpu
 from bench.machine.bounds import memory_gb_per_s, read_gb_per_s
 from bench.runs.row import Facts
 from bench.works.once_per_run import once_per_run

@@ -6,10 +6,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bench.cases import Case, stored
+from bench.cases import Case
+from bench.grids import stored
+from bench.models import pruned
 from bench.models.layers import inspected, output_of
 from bench.models.loading import Example, load
 from bench.models.selected import masks_of
+from bench.shapes import Shape
 from bench.works.replays import Work
 from sparse_models.layers import LAYERS
 from sparse_models.linear import parameter_of
@@ -24,7 +27,8 @@ LEARNING_RATE = 1e-6  # so that thousands of steps on one batch leave the weight
 
 def example_of(case: Case) -> Example:
     """Return a copy of the case's network and of its example batch, on its device, in its dtype."""
-    return load(case.data).placed(case.device, getattr(torch, stored(case.dtype)))
+    own = pruned.example_of(case.data, Shape.parse(case.shape).batch) if case.op == "pruned" else load(case.data)
+    return own.placed(case.device, getattr(torch, stored(case.dtype)))
 
 
 def chosen_masks(case: Case, module: nn.Module) -> dict[str, Tensor]:
@@ -50,6 +54,11 @@ def masked(module: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         for name, mask in masks.items():
             parameter_of(module.get_submodule(name)).mul_(mask)
     return module
+
+
+def bytes_of(module: nn.Module) -> int:
+    """Return the bytes of a network's parameters and buffers, each counted once."""
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
 def loss_of(result: Any) -> Tensor:
@@ -95,4 +104,5 @@ def _step(module: nn.Module, batch: tuple[Tensor, ...], run_as: Callable[..., An
 OPERATIONS: dict[str, Callable[[nn.Module, tuple[Tensor, ...], Callable[..., Any]], Work]] = {
     "model": _forward,
     "model_step": _step,
+    "pruned": _forward,
 }

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import register_layer
+from sparse_models.layers._checks import check_number_type
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 
 
@@ -16,7 +17,11 @@ class Csr(CsrBothWays):
     """
 
     def product(self, x: Tensor) -> Tensor:
-        """Return x W^T + b [batch, out], feature-major; under autocast in the weights' dtype, as torch.sparse has no other."""
+        """Return x W^T + b [batch, out], feature-major; under autocast in the weights' dtype, as torch.sparse has no other.
+
+        Raises InputError for weights of a number type that torch.sparse does not multiply.
+        """
+        check_number_type(self, self.values)
         if not torch.is_autocast_enabled(x.device.type):
             return super().product(x)
         with torch.autocast(x.device.type, enabled=False):

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparse_models.layers._base import MultiplyAdds, register_layer
+from sparse_models.layers._checks import check_number_type
 from sparse_models.layers._feature_major.csr_storage import CsrStorage
 
 
@@ -17,7 +18,8 @@ class CsrLinear(CsrStorage):
     layout: ClassVar[str] = "batch-major"
 
     def product(self, x: Tensor) -> Tensor:
-        """Return x W^T + b [batch, out]."""
+        """Return x W^T + b [batch, out]; raises InputError for weights of a number type that torch.sparse does not multiply."""
+        check_number_type(self, self.values)
         shape = (self.out_features, self.in_features)
         matrix = torch.sparse_csr_tensor(self.row_pointers, self.columns, self.values, shape, check_invariants=False)
         return functional.linear(x, matrix, self.bias)

@@ -56,18 +56,21 @@ def away_from_corners(layers: Sequence[SparseLinear], x: Tensor) -> Tensor:
 
 
 @exact_products()
-def gate_loss(layers: Sequence[SparseLinear], loss: Tensor, x: Tensor, labels: Tensor) -> None:
+def gate_loss(
+    layers: Sequence[SparseLinear], loss: Tensor, x: Tensor, labels: Tensor, computed_in: torch.dtype | None = None
+) -> None:
     """Raise GateError unless a loss of the layers, with its graph, is their cross-entropy layer by layer in float64.
 
-    Compared are loss and the gradient of every parameter, each to half the digits of its dtype in norm. `x` must be away from
-    corners: where rounding decides on which side of ReLU's a number lies, gradients differ by a sample's share.
+    Compared are loss and the gradient of every parameter, each to half the digits of its dtype in norm, or to a quarter of
+    those that it was `computed_in`, fewer than those of `x`, for there rounding decides for many samples what ReLU stops.
+    Otherwise `x` must be away from corners: where rounding decides that, gradients differ by a sample's share.
     """
     model = MLP(layers)
     defined, expected = _define(layers, x, labels)
     names = [key for key, _ in model.named_parameters()]
-    _require_close(layers, "loss", loss, defined, defined)
+    _require_close(layers, "loss", loss, defined, defined, computed_in)
     for what, own, its in zip(names, torch.autograd.grad(loss, list(model.parameters())), expected, strict=True):
-        _require_close(layers, what, own, its, its)
+        _require_close(layers, what, own, its, its, computed_in)
 
 
 @exact_products()
@@ -135,11 +138,19 @@ def gate_step(layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> None
             _require_close(layers, f"{name} of {what} after a step with its optimizer", moment, expected, expected)
 
 
-def _require_close(layers: Sequence[SparseLinear], what: str, found: Tensor, expected: Tensor, scale: Tensor) -> None:
+def _require_close(
+    layers: Sequence[SparseLinear],
+    what: str,
+    found: Tensor,
+    expected: Tensor,
+    scale: Tensor,
+    computed_in: torch.dtype | None = None,
+) -> None:
     """Require an error of at most half the digits of the dtype beside a norm, and of what rounding of the result adds."""
     epsilon = torch.finfo(found.dtype).eps
+    relative = math.sqrt(epsilon) if computed_in is None else torch.finfo(computed_in).eps ** 0.25
     error = float((found.detach().double() - expected.detach()).norm())
-    allowed = math.sqrt(epsilon) * float(scale.detach().norm()) + epsilon * float(expected.detach().norm())
+    allowed = relative * float(scale.detach().norm()) + epsilon * float(expected.detach().norm())
     require(type(layers[0]), f"{what} of the chain", holds=error <= allowed)
 
 

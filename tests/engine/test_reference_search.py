@@ -22,7 +22,7 @@ from bench.works import reference
 from bench.works.compiled import COMPILED
 from bench.works.once_per_run import KNOWN
 from bench.works.problems import LAYOUTS
-from bench.works.reference import LAUNCHED, VECTOR, dense_case, variant_key
+from bench.works.reference import LAUNCHED, VECTOR, dense_case, training_key, variant_key
 from bench.works.replays import Works, listed
 from tests.engine.test_jobs import outcome_of
 from tests.engine.test_processes import broken, cases_of, fine
@@ -38,6 +38,7 @@ def jobs_of(*cases: Case) -> list[Job]:
 
 def chosen(jobs: list[Job], *outcomes: Outcome) -> list[str]:
     found = fastest(jobs, {job.name: outcome for job, outcome in zip(jobs, outcomes, strict=True)})
+    found.pop(training_key(jobs[0].case._replace(protocol="-")), None)
     assert all(gain == 1.0 if way == BATCH_MAJOR else gain > CLEARLY for way, gain in found.values())
     return [way for way, _ in found.values()]
 
@@ -85,11 +86,7 @@ def test_the_fastest_of_three_ways_is_chosen_and_one_that_failed_is_none() -> No
 @pytest.mark.usefixtures("_compiling")
 def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() -> None:
     cases = [
-        *(
-            STEP._replace(layer=layer, sparsity=sparsity, skew=sparsity)
-            for layer in ("csr", "tiled")
-            for sparsity in (0.5, 0.9)
-        ),
+        *(STEP._replace(layer=layer, sparsity=at, skew=at) for layer in ("csr", "tiled") for at in (0.5, 0.9)),
         STEP._replace(op="update", update="set"),  # against the same step
         STEP._replace(op="forward"),
         STEP._replace(op="beside"),  # against the same forward pass
@@ -101,7 +98,7 @@ def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() 
         STEP._replace(device="cuda", regime="graph"),
         TRAINING._replace(device="cuda", regime="graph"),
         STEP._replace(device="cuda", op="forward", shape="6x8b1", regime="graph-cold"),
-        TRAINING._replace(op="train", data="digits"),
+        TRAINING._replace(op="train", shape="7x8x4b16", data="digits", model="narrow", asked_epochs=5, distribution="erk"),
     ]
     searched = variant_jobs(jobs_of(*cases))
     found = [(job.case.protocol, job.case.op, job.case.shape, job.case.device, job.case.regime) for job in searched]
@@ -119,8 +116,18 @@ def test_each_reference_is_searched_for_once_and_only_where_there_is_a_choice() 
         (COMPILED, "training_step", "6x8x4b16", "cuda", "graph"),
         (LAUNCHED, "training_step", "6x8x4b16", "cuda", "graph"),
         (VECTOR, "forward", "6x8b1", "cuda", "graph-cold"),
+        (COMPILED, "training_step", "7x8x4b16", "cpu", "warm"),  # a training's batches are always batch-major
     ]
     assert len({job.name for job in searched}) == len(found)
+
+
+@pytest.mark.usefixtures("_compiling")
+@given(st.floats(0.5, 2.0), st.floats(0.5, 2.0))
+def test_trainings_are_compiled_where_that_is_faster_whatever_a_layout_gains(layout: float, compiled: float) -> None:
+    jobs = variant_jobs(jobs_of(TRAINING))
+    found = fastest(jobs, {job.name: outcome_of([gain]) for job, gain in zip(jobs, (layout, compiled), strict=True)})
+    expected = (COMPILED, compiled) if compiled > CLEARLY else (BATCH_MAJOR, 1.0)
+    assert found[training_key(TRAINING_DENSE)] == expected
 
 
 def test_a_way_is_raced_against_the_first_on_the_reference_itself(monkeypatch: pytest.MonkeyPatch) -> None:

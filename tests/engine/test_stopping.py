@@ -4,6 +4,7 @@ import math
 import random
 import statistics
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -69,7 +70,14 @@ NULLS: dict[str, Log] = {
     "Student's t, 2 degrees": students,
     "one in ten off by 3": disturbed,
 }
-CASES = 2000
+CASES = 1000
+
+
+@cache
+def samples(shape: str, ratio: float) -> list[list[float]]:
+    """What is measured of as many cases of a shape whose median is `ratio`."""
+    draw = random.Random(shape)
+    return [measured(draw, NULLS[shape], ratio) for _ in range(CASES)]
 
 
 def no_more_than(wrong: int, of: int) -> bool:
@@ -79,8 +87,7 @@ def no_more_than(wrong: int, of: int) -> bool:
 
 @pytest.mark.parametrize("shape", NULLS)
 def test_of_cases_that_do_not_differ_no_more_than_a_hundredth_is_told_to(shape: str) -> None:
-    draw = random.Random(shape)
-    told = [verdicts({"case": measured(draw, NULLS[shape])})["case"] for _ in range(CASES)]
+    told = [verdicts({"case": sample})["case"] for sample in samples(shape, 1.0)]
     assert no_more_than(sum(verdict in ALARM for verdict in told), CASES)
 
 
@@ -107,19 +114,17 @@ def test_a_run_of_cases_none_of_which_differs_finds_nothing() -> None:
 
 @pytest.mark.parametrize("shape", NULLS)
 def test_what_is_called_the_same_is_seldom_a_tenth_apart(shape: str) -> None:
-    draw = random.Random(shape)
-    told = [verdicts({"case": measured(draw, NULLS[shape], 1 + 2 * MARGIN)})["case"] for _ in range(CASES)]
+    told = [verdicts({"case": sample})["case"] for sample in samples(shape, 1 + 2 * MARGIN)]
     assert rate(told.count("same"), CASES, 0.998).low <= 0.05
 
 
 @pytest.mark.parametrize("shape", NULLS)
 def test_stopping_when_a_case_is_clear_leaves_its_interval_honest(shape: str) -> None:
-    draw = random.Random(shape)
     least = 0.9 if shape.endswith("50:50") else 0.95  # five processes that met one mode of two do not know of the other
     for ratio in (1.0, 1.3, 2.0, 6.0):
         held = 0
-        for _ in range(CASES):
-            interval = process_interval(measured(draw, NULLS[shape], ratio))
+        for sample in samples(shape, ratio):
+            interval = process_interval(sample)
             held += interval.low <= ratio <= interval.high
         assert rate(held, CASES, 0.998).high >= least, ratio
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from bench.findings.answer import answer_of
-from bench.findings.costs import bandwidths, energies, memories, rooflines, update_costs
+from bench.findings.costs import bandwidths, energies, memories, pruned, rooflines, update_costs
 from bench.tables.answer import lines
-from tests.helpers.rows import row
+from tests.helpers.rows import WIDE, row
 
 STEP: dict[str, Any] = {"op": "step", "peak_bytes": 2**20, "dense_peak_bytes": 2**22, "other_layout_cost": 1.25}
 DENSE: dict[str, Any] = STEP | {"model": "dense", "layer": "dense", "sparsity": 0.0}
@@ -60,3 +60,25 @@ def test_joules_are_told_as_a_fraction_of_denses_where_both_are_known() -> None:
     [found] = energies([row(joules=1.0, dense_joules=4.0), row(op="step", joules=1.0), row()])
     assert found.dense == {"forward": 4.0}
     assert found.layers == [("forward", "csr", {0.5: 0.25})]
+
+
+CUT: dict[str, Any] = {"op": "pruned", "data": "digits-mlp", "layer": "tiled", "tuning_epochs": 10, "sparsity": 0.9,
+                       "dense_accuracies": [0.9, 0.8, 1.0], "pruned_accuracies": [0.5, 0.4, 0.3],
+                       "tuned_accuracies": [0.75, 0.7, 0.8]}  # fmt: skip
+
+
+def test_a_pruned_network_is_told_in_one_row_with_each_accuracy_and_the_speed_at_each_batch() -> None:
+    one = {"batch": 1, "speedup": 0.5, "speedup_low": 0.4, "speedup_high": 0.6, "verdict": "slower"}
+    rows = [row(**CUT, batch=64), row(**CUT | one, bytes_stored=200), row(**CUT | {"data": "digits-conv"}, batch=64)]
+    [found] = pruned(rows)
+    assert (found.seeds, found.tuning_epochs, found.batches) == (3, 10, [1, 64])
+    assert [network.name for network in found.networks] == ["digits-mlp", "digits-conv"]
+    assert found.networks[0].tuned == pytest.approx((0.75, 0.7, 0.8))
+    text = list(lines(answer_of(rows), WIDE))
+    assert any("mean of 3 seeds" in line and "fine-tuned for 10 epochs" in line for line in text)
+    [told] = [line.split() for line in text if line.startswith(" digits-mlp")]
+    assert " ".join(told) == (
+        "digits-mlp tiled 0.9 0.900 (0.800 1.000) 0.400 (0.300 0.500) 0.750 (0.700 0.800) 0.25 0.50 [0.40 0.60] - "
+        "1.00 [0.90 1.10] ?"
+    )
+    assert any(line.startswith("Verdicts: 0 faster (+), 1 slower (-)") for line in text)

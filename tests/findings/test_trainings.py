@@ -62,3 +62,13 @@ def test_arms_that_differ_are_counted_and_told_from_the_lowest_to_the_highest(sp
         for seed in range(2)
     ]
     assert told in trainings(rows)[0].sentences[0]
+
+
+def test_trainings_beside_other_dense_networks_stand_in_tables_of_their_own() -> None:
+    narrow = {"model": "narrow", "layer": "dense", "shape": "8x4x8"}
+    small = [trained(**narrow, dense_variant="eager"), trained(shape="8x8x8", dense_variant="eager")]
+    large = [trained(shape="8x9x8", dense_flops_counted=2e10, dense_variant="compiled")]
+    first, second = trainings([*small, *large])
+    assert [(first.shape, len(first.arms)), (second.shape, len(second.arms))] == [("8x8x8", 2), ("8x9x8", 1)]
+    assert first.conditions == "cpu, float32, 2 threads, dense eager"
+    assert second.conditions == "cpu, float32, 2 threads, dense compiled"

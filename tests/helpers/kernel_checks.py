@@ -2,7 +2,6 @@
 
 import ctypes
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -64,10 +63,9 @@ class Watcher:
 
 
 @pytest.fixture
-def watcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Watcher]:
+def watcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
     """Kernels built anew, so that they tell a Watcher of every access; `run` tells it which tensors they are given."""
     watcher = Watcher()
-    monkeypatch.setenv("SPARSE_MODELS_CACHE", str(tmp_path))
     monkeypatch.setattr(_emit, "WATCH", "watched")
     binding.add_symbol("watched", ctypes.cast(watcher.function, ctypes.c_void_p).value)
 

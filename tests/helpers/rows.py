@@ -1,6 +1,7 @@
 """Rows with every field that tables read, for tests to change what they are about."""
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +17,8 @@ def row(**fields: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "schema": 5, "op": "forward", "model": "sparse", "layer": "csr", "update": "static", "shape": "8x8", "batch": 4,
         "sparsity": 0.5, "device": "cpu", "dtype": "float32", "threads": 2, "regime": "warm", "data": "-", "protocol": "-",
-        "seed": 0, "skew": 0.0, "distribution": "-", "gflops": 4e3, "seconds": 1e-3, "speedup": 1.0,
+        "seed": 0, "skew": 0.0, "distribution": "-", "asked_epochs": 0, "asked_interval": 0,
+        "gflops": 4e3, "seconds": 1e-3, "speedup": 1.0,
         "speedup_low": 0.9, "speedup_high": 1.1, "verdict": "undecided",
         "process_speedups": [2.0], "process_numbers": [0], "process_pairs": [6], "realised_fraction": 0.5,
         "pair_seconds": [1.0] * 6, "pair_dense_seconds": [2.0] * 6, "bytes_stored": 300, "dense_bytes_stored": 1200,
@@ -67,3 +69,13 @@ def saved_run(rows: dict[str, SavedRow], **fields: Any) -> Run:
         "hardware": "h",
     }
     return Run(**{**base, "dense_gflops": {"cpu": 100.0}, "cases": joined_over_seeds(rows)} | fields)
+
+
+def learnt(curves: Sequence[tuple[Sequence[float], Sequence[float]]], **fields: Any) -> list[dict[str, Any]]:
+    """The rows of an arm, one a seed, each with its accuracies and seconds, beside a dense of 0.8 and 0.9 in two seconds."""
+    base = {"op": "train", "data": "digits", "protocol": "tuned", "sparsity": 0.8, "update": "static", "layer": "tiled"}
+    base |= {"dense_epoch_accuracies": [0.8, 0.9], "dense_epoch_seconds": [1.0, 1.0]}
+    return [
+        row(**base | fields, seed=seed, epoch_accuracies=list(accuracies), epoch_seconds=list(seconds))
+        for seed, (accuracies, seconds) in enumerate(curves)
+    ]

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from bench import grids
+from bench.bench_train import settings_of
+from bench.cases import cases
 from bench.engine.jobs import Effort
 from bench.hooks.options import add_options, read_effort, read_options
 from bench.machine.facts import has_bfloat16
@@ -51,7 +53,7 @@ def test_nothing_given_is_everything_at_its_default() -> None:
         ops=grids.DEFAULT_OPS, layers=None, updates=None, shapes=None, sparsities=None,
         devices=("cuda",) if torch.cuda.is_available() else ("cpu",), dtypes=None, threads=(torch.get_num_threads(),),
         regimes=None,
-        data=None, protocols=None, seeds=3, rivals=("bfloat16",) if has_bfloat16() else (),
+        data=None, protocols=None, seeds=8, rivals=("bfloat16",) if has_bfloat16() else (),
     )  # fmt: skip
 
 
@@ -96,6 +98,8 @@ SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each a
         ("skew", "-0.5", "expected a number above 0, got '-0.5'; for example 0.05"),
         ("regime", "hot", f"expected a known regime ({', '.join(grids.REGIMES)}), got 'hot'; nothing like it is here"),
         ("precision", "soon", "expected a number above 0, got 'soon'; for example 0.05"),
+        ("epochs", "0", "expected a whole number from 1 to 999999, got '0'; for example 3"),
+        ("interval", "often", "expected a whole number from 1 to 999999, got 'often'; for example 3"),
         ("seeds", "many", "expected a whole number from 1 to 1000, got 'many'; for example 3"),
     ],
 )  # fmt: skip
@@ -105,17 +109,21 @@ def test_bad_input_is_refused_in_one_sentence(option: str, value: str, sentence:
     assert str(error.value) == f"--{option}: {sentence}"
 
 
-@pytest.mark.parametrize(
-    ("name", "install"),
-    [("sparselab", "pip install sparselab=="), ("sparseprop", "pip install --no-build-isolation sparseprop==")],
-)
-def test_without_its_package_a_layer_is_unknown_and_the_error_says_what_to_install(name: str, install: str) -> None:
-    block = f"import sys, pytest; sys.modules[{name!r}] = None; sys.exit(pytest.main(['bench', '--layer', {name!r}]))"
+INSTALLS = {"sparselab": "pip install sparselab==", "sparseprop": "pip install --no-build-isolation sparseprop=="}
+
+
+def test_without_its_package_a_layer_is_unknown_and_the_error_says_what_to_install() -> None:
+    block = (
+        f"import sys, pytest; names = {list(INSTALLS)}; sys.modules.update(dict.fromkeys(names))\n"
+        "sys.exit(str([int(pytest.main(['bench', '--layer', name])) for name in names]))"
+    )
     done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    known = ", ".join(layer for layer in LAYERS if layer != name)
-    start = f"ERROR: --layer: expected a known layer ({known}), got {name!r}; {install}"
-    assert any(line.startswith(start) for line in done.stderr.splitlines()), done.stderr
+    *told, codes = done.stderr.splitlines()
+    assert codes == str([int(pytest.ExitCode.USAGE_ERROR)] * len(INSTALLS)), done.stderr
+    known = ", ".join(layer for layer in LAYERS if layer not in INSTALLS)
+    for name, install in INSTALLS.items():
+        start = f"ERROR: --layer: expected a known layer ({known}), got {name!r}; {install}"
+        assert any(line.startswith(start) for line in told), done.stderr
 
 
 def test_more_threads_than_cores_are_refused() -> None:
@@ -154,9 +162,34 @@ def test_by_default_no_more_threads_run_than_a_quota_of_cpu_time_allows(
     assert read().threads == (told,)
 
 
-@pytest.mark.parametrize("option", ["shape", "regime", "skew"])
+@pytest.mark.parametrize("option", ["regime", "skew"])
 def test_what_trainings_do_not_follow_is_refused_for_them_alone(option: str) -> None:
-    value = {"shape": "8x8b4", "regime": "cold", "skew": "0.5"}[option]
+    value = {"regime": "cold", "skew": "0.5"}[option]
     with pytest.raises(pytest.UsageError, match=f"--{option}: expected an operation that takes it, got train alone"):
         read(op="train", **{option: value})
     assert read(op="train,forward", **{option: value}).ops == ("train", "forward")
+
+
+def test_a_shape_that_fits_no_data_is_refused_for_trainings_alone() -> None:
+    for data, needed in (
+        ({}, "64 and 10 for digits"),
+        ({"data": "teacher,digits"}, "100 and 10 for teacher, 64 and 10 for digits"),
+    ):
+        with pytest.raises(pytest.UsageError) as refused:
+            read(op="train", shape="64x30x10b8,64x9b8,100x20b8", **data)
+        assert str(refused.value) == (
+            f"--shape: expected the first and last sizes of a data set to train on ({needed}), got 64x9b8, 100x20b8; "
+            "change them, or choose --data"
+        )
+    assert read(op="train", shape="64x30x10b8").shapes == ("64x30x10b8",)
+    assert read(op="train,forward", shape="64x9b8").ops == ("train", "forward")
+
+
+def test_trainings_are_as_long_and_their_masks_move_as_often_as_asked() -> None:
+    selection = read(op="train", epochs="7", interval="50")
+    found = list(cases("train", selection))
+    assert {(case.asked_epochs, case.asked_interval) for case in found} == {(7, 50)}
+    assert all(case.id.endswith("-epochs7-interval50") for case in found)
+    assert {(settings_of(case).epochs, settings_of(case).update_interval) for case in found} == {(7, 50)}
+    own = next(cases("train", read(op="train", data="digits")))
+    assert (settings_of(own).epochs, settings_of(own).update_interval) == (10, grids.UPDATE_INTERVAL)

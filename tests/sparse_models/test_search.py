@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparse_models import training
 from sparse_models.data import Data, Split
@@ -48,6 +50,28 @@ def test_search_halves_and_returns_the_best_on_average(monkeypatch: pytest.Monke
     )
     assert (found.learning_rate, found.trainings) == (0.2, 6)
     assert recorder.trained == [(0.1, 0), (0.2, 0), (0.3, 0), (0.4, 0), (0.3, 1), (0.2, 1)]
+
+
+@given(st.integers(1, 9), st.integers(0, 8), st.integers(0, 8))
+def test_no_choice_lies_on_an_edge_but_where_the_reach_ends(count: int, first: int, peak: int) -> None:
+    reach = [10.0**power for power in range(-9, 0)]
+    rates = reach[first : first + count]
+    with pytest.MonkeyPatch.context() as patch:
+        # One peak: the accuracy falls away from it on both sides.
+        recorder = Recorder(patch, {rate: [1 - abs(number - peak) / 10] * 2 for number, rate in enumerate(reach)})
+        nothing = samples(0)
+        model = dense_mlp(draw((1, 1), generator(0)))
+        found = search_learning_rate(
+            lambda seed: model, Data(nothing, nothing, nothing, 4), SETTINGS, rates=rates, seeds=(0, 1), reach=reach
+        )
+    assert found.learning_rate == reach[peak]
+    assert found.trainings == len(recorder.trained)
+    tried = {rate for rate, _ in recorder.trained}
+    assert {reach[max(0, peak - 1)], reach[min(8, peak + 1)]} <= tried
+    beyond = tried - set(rates)
+    assert (
+        sorted(recorder.trained[-2 * len(beyond) :]) == sorted((rate, seed) for rate in beyond for seed in (0, 1)) or not beyond
+    )
 
 
 @pytest.mark.parametrize("update", ["static", *MOVING_RULES])

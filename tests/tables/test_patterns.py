@@ -24,7 +24,7 @@ def trained() -> list[dict[str, Any]]:
 def test_what_is_lost_stands_beside_what_is_saved() -> None:
     text = list(lines(answer_of(trained()), WIDE))
     [title] = [
-        line for line in text if line.startswith("Patterns trained on digits (cpu, float32, 2 threads; 3 seeds, 360 test")
+        line for line in text if line.startswith("Patterns trained on digits, 8x8 (cpu, float32, 2 threads; 3 seeds, 360 test")
     ]
     told = [line.split() for line in text[text.index(title) :]]
     [free] = [line for line in told if line[:4] == ["0.8", "unstructured", "static", "csr"]]

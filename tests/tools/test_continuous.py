@@ -11,8 +11,11 @@ import pytest
 from bench.__main__ import main
 from bench.engine.interleaving import Interleaving
 from bench.engine.two_commits import _Side
+from bench.runs.files import read_whole
 from bench.runs.reading import parse
 from bench.statistics.changes import MIN_PAIRS
+from tests.helpers import in_process
+from tests.helpers.fake_engine import replace_engine
 from tests.helpers.in_process import copied
 from tests.strategies import DEFAULT_LAYERS
 
@@ -35,7 +38,7 @@ def commit(repository: Path, tag: str, **levels: float) -> None:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Commits of the suite: as it is, the same again, csr slower by a quarter, and one that cannot start."""
+    """Commits of the suite: as it is, csr slower by a quarter, and one that cannot start."""
     folder = copied(
         tmp_path_factory.mktemp("repository"), "sparse_models", "bench", "pyproject.toml", "tests/helpers/fake_engine.py"
     )
@@ -43,7 +46,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".gitignore").write_text("__pycache__\n.benchmarks\n")
     git("init", "-q", cwd=folder)
     commit(folder, "first", csr=2.0)
-    commit(folder, "again", csr=2.0)
     commit(folder, "slower", csr=1.6)
     (folder / "conftest.py").write_text("raise RuntimeError('no such suite')\n")
     commit(folder, "broken")
@@ -80,14 +82,21 @@ def test_a_commit_that_is_slower_fails_and_names_the_layer(
     assert git("worktree", "list", cwd=repository).count("\n") == 0
 
 
-def test_identical_commits_pass(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert run(repository, monkeypatch, "first", "again", "--storage", str(tmp_path)) == 0
+def test_identical_commits_pass(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Both are measured in this process: that each commit has one of its own, and its turns, the test above sees."""
+    replace_engine(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    saved: dict[str, bytes] = {}
+    for name in ("base", "head"):
+        Path("levels.json").write_text(json.dumps({"csr": 2.0, name: 1.0}))  # the same, in another noise
+        assert in_process.run(*SMALL, f"--benchmark-storage={name}", "--benchmark-save=run", cwd=tmp_path).returncode == 0
+        saved[name] = read_whole(next(Path(name).glob("*/*_run.json")))
+    monkeypatch.setattr("bench.tools.continuous.measure_in_turns", lambda *_: saved)
+    assert main(["continuous", "first", "again", "--storage", "both", "--", *SMALL]) == 0
     told = capfd.readouterr().out
     assert f"{CASES} cases: {CASES} same" in told
     assert "The gate passes: nothing is slower by 10%." in told
-    assert len(list(tmp_path.glob("*/*.json"))) == 2
+    assert len(list(Path("both").glob("*/*.json"))) == 2
 
 
 def test_ctrl_c_reaches_a_commits_run_once_and_it_shares_the_cores_as_this_process_does(

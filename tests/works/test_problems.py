@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.cases import Case, Shape
+from bench.cases import Case
+from bench.shapes import Shape
 from bench.works import problems
 from sparse_models.masks import UNSTRUCTURED, count_kept, random_mask, random_score, skewed_score
 from sparse_models.models import draw

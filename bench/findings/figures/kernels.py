@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.cases import stored
 from bench.findings.grouping import Place, layer_named
-from bench.grids import DTYPES
+from bench.grids import DTYPES, stored
 from bench.runs.row import Row
 
 ONE_PRODUCT = ("forward", "input_gradient", "weight_gradient")

@@ -7,14 +7,15 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import NARROW, Place, by_fields
+from bench.findings.grouping import NARROW, UNLEARNABLE, by_fields, by_training, conditions_of, shape_of
+from bench.findings.time_to_accuracy.seeds import seed_of
 from bench.findings.trainings import ARM, OverSeeds, speedup_over_seeds, unusual
 from bench.runs.row import Row
+from bench.statistics.censoring import Median, median_of
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import difference_interval
 
 DENSE = "dense"
-UNLEARNABLE = ("random",)  # data whose labels no other sample tells anything about: test accuracy is chance
 
 
 class Epoch(NamedTuple):
@@ -27,11 +28,15 @@ class Epoch(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """The epochs of one arm; `reached` is the first whose mean accuracy is that of dense at its end, None where none is."""
+    """The epochs of one arm; `reached` is the first whose mean accuracy is the target's, None where none is.
+
+    `time_ratio` is its time until then over dense's, seed by seed and each by its own target.
+    """
 
     arm: str
     epochs: list[Epoch]
     reached: Epoch | None
+    time_ratio: Median
 
 
 class End(NamedTuple):
@@ -51,6 +56,7 @@ class Learning(NamedTuple):
     """All arms on one data set under one protocol: how they end, their curves where they were recorded, and dense's levels."""
 
     data: str
+    shape: str
     protocol: str
     epochs: int
     conditions: str
@@ -58,7 +64,7 @@ class Learning(NamedTuple):
     ends: list[End]
     curves: list[Curve]
     test_level: float  # of dense
-    validation_level: float | None
+    target: float | None  # the mean of what arms are to come to on the validation split: bench.findings.time_to_accuracy
 
     @property
     def is_learnable(self) -> bool:
@@ -69,14 +75,14 @@ class Learning(NamedTuple):
 def learning(rows: dict[str, Row]) -> list[Learning]:
     """Return what the trainings among the rows, by the names of their cases, tell."""
     trained = [row | {"case": name} for name, row in rows.items() if row["op"] == "train"]
-    found = [_learning(group) for _, group in by_fields(trained, "data", "protocol", "device", "dtype", "threads")]
+    found = [_learning(group) for group in by_training(trained)]
     return sorted(found, key=lambda one: (one.protocol != "tuned", not one.is_learnable))  # what says most comes first
 
 
 def arm_name(row: Row) -> str:
     """Return what an arm is called in figures."""
-    if row["model"] == "dense":
-        return DENSE
+    if row["model"] not in ("sparse", "narrow"):
+        return str(row["model"])
     what = NARROW if row["model"] == "narrow" else f"{row['update']} {row['layer']}"
     return f"{what} {row['sparsity']:g}{unusual(row['distribution'])}"
 
@@ -87,11 +93,11 @@ def _learning(rows: Sequence[Row]) -> Learning:
     seeds = len({row["seed"] for row in rows})
     of_dense = list({row["seed"]: row for row in rows}.values())
     level = statistics.mean(row["dense_test_accuracy"] for row in of_dense)
-    told = [row for row in of_dense if row.get("dense_epoch_accuracies")]
-    reach = statistics.mean(row["dense_epoch_accuracies"][-1] for row in told) if told else None
-    curves = [curve for arm in arms if reach is not None and (curve := _curve(arm, reach))]
-    what = (first["data"], first["protocol"], first["epochs"], Place.of(first).conditions)
-    return Learning(*what, seeds, [_end(arm) for arm in arms], curves, level, reach)
+    told = [seed for row in of_dense if (seed := seed_of(row))]
+    target = statistics.mean(seed.target for seed in told) if told else None
+    curves = [curve for arm in arms if target is not None and (curve := _curve(arm, target))]
+    what = (first["data"], shape_of(rows), first["protocol"], first["epochs"], conditions_of(rows))
+    return Learning(*what, seeds, [_end(arm) for arm in arms], curves, level, target)
 
 
 def _end(rows: Sequence[Row]) -> End:
@@ -110,9 +116,10 @@ def _end(rows: Sequence[Row]) -> End:
     )
 
 
-def _curve(rows: Sequence[Row], level: float) -> Curve | None:
+def _curve(rows: Sequence[Row], target: float) -> Curve | None:
     """Return the curve of one arm over those seeds that have one of as many epochs as the first."""
-    told = [row for row in rows if row.get("epoch_accuracies") and len(row["epoch_accuracies"]) == len(row["epoch_seconds"])]
+    seeds = [(row, seed) for row in rows if (seed := seed_of(row))]
+    told = [row for row, _ in seeds]
     told = [row for row in told if len(row["epoch_seconds"]) == len(told[0]["epoch_seconds"])]
     if not told:
         return None
@@ -123,6 +130,5 @@ def _curve(rows: Sequence[Row], level: float) -> Curve | None:
         accuracy = OverSeeds(statistics.mean(accuracies), min(accuracies), max(accuracies))
         seconds = statistics.mean(sum(row["epoch_seconds"][:number]) for row in told)
         epochs.append(Epoch(number, accuracy, seconds, told[0]["flops_counted"] * number / count))
-    # Means of counts of samples: what is below 1e-9 is rounding.
-    reached = next((epoch for epoch in epochs if epoch.accuracy.mean >= level - 1e-9), None)
-    return Curve(arm_name(told[0]), epochs, reached)
+    reached = next((epoch for epoch in epochs if epoch.accuracy.mean >= target), None)
+    return Curve(arm_name(told[0]), epochs, reached, median_of([seed.ratios.seconds for _, seed in seeds]))

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bench.cases import Case, Shape
+from bench.cases import Case
 from bench.findings.step_split import add_splits
 from bench.runs.row import Row
 from bench.runs.saved import Run, as_row
+from bench.shapes import Shape
 
 OF_A_TRAINING = (
     *("learning_rate", "training_seconds", "final_loss", "test_accuracy", "dense_final_loss", "dense_test_accuracy"),

@@ -1,10 +1,11 @@
-"""Accuracy against what it took: learning curves where they were recorded, how each arm ends, and the ratios to dense."""
+"""How accurate each arm ends for what it took, and the ratios to dense; what these figures share with those of curves."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.findings.advice import points as in_points
-from bench.findings.figures.learning import DENSE, Curve, End, Learning
+from bench.findings.figures.learning import DENSE, End, Learning
 from bench.report.content import Content
 from bench.report.figure import Data, Figure, Panel, Spec
 from bench.report.figures.theme import (
@@ -21,12 +22,6 @@ from bench.report.figures.theme import (
 from bench.tables.text import seconds as duration
 from bench.tables.text import size
 
-CURVES = (
-    "Accuracy on the validation split after each epoch (of random labels on the training samples), the mean over the "
-    "seeds, its band from the lowest to the highest. The solid line is dense's level at its end; a ring marks the first "
-    "epoch at which an arm's mean is as high. Time is that of the epochs alone; FLOPs are counted ones (2 a multiply-add), "
-    "spread evenly over the epochs."
-)
 ENDS = (
     "Test accuracy at the end of the training, the mean over the seeds and its range, against what it took: further left "
     "is cheaper, higher is better. The solid line is dense's level."
@@ -46,18 +41,9 @@ AXES: Mapping[str, tuple[str, Sequence[tuple[float, str]]]] = {
 ROW = 22  # pixels
 
 
-def learning_curves(content: Content) -> Iterator[Figure]:
-    """Yield the figure of learning curves, where a training has one."""
-    told = [one for one in content.learning if one.curves]
-    names = _names(content)
-    panels = [_curves(one, names, axis) for one in told for axis in ("seconds", "flops", "epochs")]
-    if panels:
-        yield Figure("learning-curves", "Learning curves", CURVES, panels, _curve_data(told))
-
-
 def accuracy(content: Content) -> Iterator[Figure]:
     """Yield the figure of how accurate each arm ends for what it took, and the forest plot of the ratios to dense."""
-    names, links = _names(content), {one.case: one.anchor for one in content.entries}
+    names, links = arms_of(content), {one.case: one.anchor for one in content.entries}
     told = [one for one in content.learning if any(end.arm != DENSE for end in one.ends)]
     panels = [_ends(one, names, axis, links) for one in told if one.is_learnable for axis in ("seconds", "flops", "bytes")]
     if panels:
@@ -67,95 +53,47 @@ def accuracy(content: Content) -> Iterator[Figure]:
         yield Figure("ratios", "Trainings beside dense", FOREST, forest, _end_data(told, links))
 
 
-def _names(content: Content) -> list[str]:
+def arms_of(content: Content) -> list[str]:
+    """Return all arms, each once: what has a colour has it in all figures."""
     return list(dict.fromkeys(end.arm for one in content.learning for end in one.ends))
 
 
-def _title(one: Learning) -> str:
-    return f"{one.data}, {one.protocol}"
+def heading(one: Learning) -> str:
+    """Return what panels of some trainings are called."""
+    return f"{one.data}, {one.shape}, {one.protocol}"
 
 
-def _text(one: Learning) -> str:
+def conditions(one: Learning) -> str:
+    """Return under which conditions they ran, in a sentence."""
     labels = "" if one.is_learnable else " Its labels are random: no other sample tells anything about them."
     return f"{one.conditions}; {one.epochs} epochs, {one.seeds} seed{'s' * (one.seeds != 1)}.{labels}"
 
 
-def _level(level: float) -> Spec:
+def level_line(level: float) -> Spec:
+    """Return the layer of a line at an accuracy."""
     return layer([{"level": level}], {"type": "rule", "color": INK, "strokeWidth": 1.5},
                  y={"field": "level", "type": "quantitative"})  # fmt: skip
 
 
-def _accuracy(values: Sequence[float]) -> Spec:
+def accuracy_axis(values: Sequence[float]) -> Spec:
+    """Return the axis of accuracies that holds all values."""
     low, high = min(values), max(values)
     margin = max(0.01, (high - low) * 0.08)
     return number("accuracy", "accuracy", kind="linear", domain=(max(0, low - margin), min(1, high + margin)),
                   scale={"zero": False}, axis={"tickCount": 5})  # fmt: skip
 
 
-def _taken(axis: str, values: Sequence[Spec]) -> Spec:
-    """Return an axis of what a training took, from nothing on, and put the values in its unit."""
+def taken_axis(axis: str, values: Sequence[Spec], *, is_log: bool = False) -> Spec:
+    """Return an axis of what a training took, from nothing on or logarithmic, and put the values in its unit."""
     most = max(value["taken"] for value in values)
     what, units = AXES[axis]
     unit, name = next((one for one in units if most >= one[0]), units[-1])
     for value in values:
         value["taken"] /= unit
     title = f"{what}, {name}" if name else what
+    if is_log:
+        return number("taken", title, domain=around([value["taken"] for value in values], (math.inf, 0)), axis={"tickCount": 5})
     return number("taken", title, kind="linear", domain=(0, most / unit * 1.06), axis={"tickCount": 5})
-
-
-def _curves(one: Learning, names: Sequence[str], axis: str) -> Panel:
-    assert one.validation_level is not None
-    style = styles(names, [curve.arm for curve in one.curves])
-    colour = {"color": style["color"]}
-    values, rings = list[Spec](), list[Spec]()
-    for curve in one.curves:
-        for epoch in curve.epochs:
-            taken = {"seconds": epoch.seconds, "flops": epoch.flops, "epochs": epoch.number}[axis]
-            mean, low, high = epoch.accuracy
-            words = f"{curve.arm}, epoch {epoch.number}: accuracy {epoch.accuracy}"
-            point = {"name": curve.arm, "taken": taken, "accuracy": mean, "low": low, "high": high, "words": words}
-            values.append(point)
-            if epoch is curve.reached:
-                rings.append(point | {"words": f"{curve.arm} reaches dense's level here, in epoch {epoch.number}"})
-    y = _accuracy([value[bound] for value in values for bound in ("low", "high")] + [one.validation_level])
-    x = _taken(axis, [*values, *rings])
-    layers = [
-        _level(one.validation_level),
-        layer(values, {"type": "area", "opacity": 0.14}, x=x, y={**y, "field": "low"}, y2={"field": "high"}, **colour),
-        layer(values, {"type": "line", "strokeWidth": 2}, x=x, y=y, **colour, strokeDash=style["strokeDash"]),
-        layer(values, {"type": "point", "size": 28, "filled": True, "opacity": 1}, x=x, y=y, **colour, shape=style["shape"]),
-        layer(rings, {"type": "point", "size": 190, "filled": False, "strokeWidth": 2.5, "shape": "circle", "opacity": 1},
-              x=x, y=y, **colour, description=WORDS),
-    ]  # fmt: skip
-    text = " ".join(_when(curve) for curve in one.curves)
-    return Panel(f"{_title(one)}: against {AXES[axis][0]}", f"{_text(one)} {text}", chart(layers))
-
-
-def _when(curve: Curve) -> str:
-    if curve.reached is None:
-        return f"{curve.arm} never reaches dense's level."
-    return f"{curve.arm} reaches dense's level in epoch {curve.reached.number}, after {duration(curve.reached.seconds)}."
-
-
-def _curve_data(told: Sequence[Learning]) -> Data:
-    headers = (
-        "trained on",
-        "arm",
-        "epochs",
-        "accuracy at the end",
-        "dense's level",
-        "reached in epoch",
-        "after",
-        "FLOPs until",
-    )
-    rows = []
-    for one in told:
-        for curve in one.curves:
-            when = curve.reached
-            moment = ("never", "", "") if when is None else (str(when.number), duration(when.seconds), f"{when.flops:.3g}")
-            end = curve.epochs[-1]
-            rows.append((_title(one), curve.arm, str(end.number), str(end.accuracy), f"{one.validation_level:.3f}", *moment))
-    return Data(headers, rows, [""] * len(rows))
 
 
 def _ends(one: Learning, names: Sequence[str], axis: str, links: Mapping[str, str]) -> Panel:
@@ -168,16 +106,16 @@ def _ends(one: Learning, names: Sequence[str], axis: str, links: Mapping[str, st
         words = f"{end.arm}: accuracy {end.accuracy}, {amount}"
         values.append({"name": end.arm, "taken": taken, "accuracy": mean, "low": low, "high": high, "words": words,
                        "link": f"#{links[end.case]}"})  # fmt: skip
-    y = _accuracy([value[bound] for value in values for bound in ("low", "high")] + [one.test_level])
-    x, colour = _taken(axis, values), {"color": style["color"]}
+    y = accuracy_axis([value[bound] for value in values for bound in ("low", "high")] + [one.test_level])
+    x, colour = taken_axis(axis, values), {"color": style["color"]}
     layers = [
-        _level(one.test_level),
+        level_line(one.test_level),
         layer(values, {"type": "rule", "strokeWidth": 2}, x=x, y={**y, "field": "low"}, y2={"field": "high"}, **colour),
         layer(values, {"type": "point", "size": 90, "filled": True, "opacity": 1}, x=x, y=y, **colour, shape=style["shape"],
               href=LINK, description=WORDS),
     ]  # fmt: skip
     text = " ".join(f"{value['words']}." for value in values)
-    return Panel(f"{_title(one)}: against {AXES[axis][0]}", f"{_text(one)} {text}", chart(layers))
+    return Panel(f"{heading(one)}: against {AXES[axis][0]}", f"{conditions(one)} {text}", chart(layers))
 
 
 def _forest(one: Learning, names: Sequence[str], links: Mapping[str, str]) -> Iterator[Panel]:
@@ -185,7 +123,7 @@ def _forest(one: Learning, names: Sequence[str], links: Mapping[str, str]) -> It
     speeds = [_bar(end, end.speedup, f"{end.speedup} times dense's speed", links) for end in ends]
     domain = around([value[bound] for value in speeds for bound in ("low", "high")], (0.8, 1.25))
     x = number("middle", "times dense's speed", domain=domain, axis=RATIO)
-    yield _plot(f"{_title(one)}: speed", one, speeds, names, x, 1)
+    yield _plot(f"{heading(one)}: speed", one, speeds, names, x, 1)
     differences = [
         _bar(end, tuple(100 * bound for bound in end.difference), f"{in_points(end.difference)} points of accuracy", links)
         for end in ends
@@ -196,7 +134,7 @@ def _forest(one: Learning, names: Sequence[str], links: Mapping[str, str]) -> It
         margin = max(0.2, 0.05 * (max(bounds) - min(bounds)))
         domain = (min(bounds) - margin, max(bounds) + margin)
         x = number("middle", "points of accuracy, over dense's", kind="linear", domain=domain, axis={"tickCount": 5})
-        yield _plot(f"{_title(one)}: accuracy", one, differences, names, x, 0)
+        yield _plot(f"{heading(one)}: accuracy", one, differences, names, x, 0)
 
 
 def _bar(end: End, interval: Any, told: str, links: Mapping[str, str]) -> Spec:
@@ -218,7 +156,7 @@ def _plot(title: str, one: Learning, values: Sequence[Spec], names: Sequence[str
               shape=bare["shape"], href=LINK, description=WORDS),
     ]  # fmt: skip
     text = " ".join(f"{value['words']}." for value in values)
-    return Panel(title, f"{_text(one)} {text}", chart(layers, height={"step": ROW}))
+    return Panel(title, f"{conditions(one)} {text}", chart(layers, height={"step": ROW}))
 
 
 def _end_data(told: Sequence[Learning], links: Mapping[str, str]) -> Data:
@@ -237,6 +175,6 @@ def _end_data(told: Sequence[Learning], links: Mapping[str, str]) -> Data:
         for end in one.ends:
             lost = in_points(end.difference) if end.difference else ""
             took = (duration(end.seconds), f"{end.flops:.3g}", size(end.bytes_stored))
-            rows.append((_title(one), end.arm, str(end.accuracy), lost, str(end.speedup), *took))
+            rows.append((heading(one), end.arm, str(end.accuracy), lost, str(end.speedup), *took))
             anchors.append(links[end.case])
     return Data(headers, rows, anchors)

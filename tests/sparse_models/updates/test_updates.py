@@ -30,6 +30,7 @@ from tests.strategies import (
     widest,
 )
 
+optimizers = st.sampled_from(sorted(OPTIMIZERS))
 ANYWHERE = sorted(name for name, update in UPDATES.items() if update.fits(UNSTRUCTURED))
 
 
@@ -147,11 +148,10 @@ def steps(model: MLP, optimizer: torch.optim.Optimizer, seed: int, device: str) 
         training_step(model, x, labels, optimizer)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("layer", "device"), places(SPARSE_LAYERS))
-@given(seeds, st.data())
+@given(optimizers, seeds, st.data())
 def test_weights_and_optimizer_state_follow_their_mask(
-    layer: str, optimizer: str, device: str, seed: int, data: st.DataObject
+    layer: str, device: str, optimizer: str, seed: int, data: st.DataObject
 ) -> None:
     model, chosen = trained(layer, optimizer, seed, device)
     for part in model:
@@ -169,9 +169,8 @@ def test_weights_and_optimizer_state_follow_their_mask(
         assert part.values.grad is None
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("layer", MOVING_LAYERS)
-@given(seeds, st.data())
+@given(optimizers, seeds, st.data())
 def test_weights_outside_the_mask_stay_exactly_0_under_weight_decay_and_momentum(
     layer: str, optimizer: str, seed: int, data: st.DataObject
 ) -> None:

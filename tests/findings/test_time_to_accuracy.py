@@ -1,0 +1,242 @@
+"""What it takes until a training is as accurate as dense: planted curves are told, and no arm is named by its luck."""
+
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.findings.time_to_accuracy.arms import Arm, TimeToAccuracy, time_to_accuracy
+from bench.findings.time_to_accuracy.seeds import MARGIN, MOMENTS, Seed, Taken, seed_of
+from bench.findings.time_to_accuracy.verdict import Verdict, brief, sentence, verdict
+from bench.runs.row import Row
+from bench.statistics.censoring import Bounds, seen
+from sparse_models.updates import UPDATES
+from tests.helpers.rows import learnt, row
+
+NARROW = {"model": "narrow", "layer": "dense", "shape": "8x4x8"}
+accuracies = st.lists(st.integers(0, 400).map(lambda count: count / 400), min_size=1, max_size=8)  # 2 of 400 are the margin
+
+
+@st.composite
+def curves(draw: st.DrawFn) -> tuple[list[float], list[float]]:
+    told = draw(accuracies)
+    return told, draw(st.lists(st.floats(1e-4, 10), min_size=len(told), max_size=len(told)))
+
+
+def trained(own: tuple[list[float], list[float]], dense: tuple[list[float], list[float]], **fields: Any) -> Row:
+    [one] = learnt([own], dense_epoch_accuracies=dense[0], dense_epoch_seconds=dense[1], **fields)
+    return one
+
+
+def told(own: tuple[list[float], list[float]], dense: tuple[list[float], list[float]], **fields: Any) -> Seed:
+    seed = seed_of(trained(own, dense, **fields))
+    assert seed
+    return seed
+
+
+@given(curves(), curves())
+def test_the_first_epoch_within_the_margin_of_denses_best_is_found_or_all_is_a_lower_bound(
+    own: tuple[list[float], list[float]], dense: tuple[list[float], list[float]]
+) -> None:
+    seed = told(own, dense)
+    least = round(max(dense[0]) * 400) - MARGIN * 400  # samples, whole ones
+    for (accuracy, seconds), taken, flops in ((own, seed.own, 2e9), (dense, seed.dense, 1e10)):
+        there = [number for number, value in enumerate(accuracy, 1) if round(value * 400) >= least]
+        epochs = there[0] if there else len(accuracy)
+        assert taken.is_there == bool(there)
+        assert taken.epochs == (epochs, epochs if there else math.inf)
+        assert taken.seconds.low == pytest.approx(sum(seconds[:epochs]))
+        assert taken.flops.low == pytest.approx(flops * epochs / len(accuracy))
+        assert [bound.high for bound in taken] == ([bound.low for bound in taken] if there else [math.inf] * 3)
+    assert seed.dense.is_there
+    assert all(0 <= bound.low <= bound.high and not math.isnan(bound.high) for bound in seed.ratios)
+
+
+@pytest.mark.parametrize(("samples", "margin"), [(200, 1), (400, 2), (1000, 5)])
+def test_an_arm_that_is_behind_by_just_the_margin_is_there_and_one_sample_less_is_not(samples: int, margin: int) -> None:
+    for best in range(margin + 1, samples + 1):
+        for behind, is_there in ((margin, True), (margin + 1, False)):
+            seed = told(([(best - behind) / samples], [1.0]), ([best / samples], [1.0]))
+            assert seed.own.is_there == is_there
+
+
+@given(curves(), curves())
+def test_accuracy_at_equal_time_is_that_of_the_last_epoch_done(
+    own: tuple[list[float], list[float]], dense: tuple[list[float], list[float]]
+) -> None:
+    seed = told(own, dense)
+    for moment, accuracy in ((seed.dense.seconds.low, seed.when_dense_is_there), (sum(dense[1]), seed.when_dense_ends)):
+        done = [value for number, value in enumerate(own[0], 1) if sum(own[1][:number]) <= moment * (1 + 1e-12)]
+        assert accuracy == (done[-1] if done else 0.0)
+
+
+@given(curves(), curves(), st.data())
+def test_test_accuracy_is_read_where_validation_is_best_and_chooses_nothing(
+    own: tuple[list[float], list[float]], dense: tuple[list[float], list[float]], data: st.DataObject
+) -> None:
+    tested = {
+        field: data.draw(st.lists(st.floats(0, 1), min_size=len(curve[0]), max_size=len(curve[0])))
+        for field, curve in (("epoch_test_accuracies", own), ("dense_epoch_test_accuracies", dense))
+    }
+    without, seed = told(own, dense), told(own, dense, **tested)
+    assert without._replace(test_accuracy=0, dense_test_accuracy=0, is_chosen=True) == seed._replace(
+        test_accuracy=0, dense_test_accuracy=0
+    )
+    assert seed.test_accuracy == tested["epoch_test_accuracies"][own[0].index(max(own[0]))]
+    assert seed.dense_test_accuracy == tested["dense_epoch_test_accuracies"][dense[0].index(max(dense[0]))]
+    assert (without.is_chosen, without.test_accuracy, without.dense_test_accuracy) == (False, 0.75, 0.875)
+
+
+@pytest.mark.parametrize("rule", sorted(name for name, rule in UPDATES.items() if rule.resizes))
+def test_flops_until_an_epoch_follow_the_schedule_of_a_rule_that_sparsifies(rule: str) -> None:
+    [one] = learnt([([0.1, 0.1, 0.9, 0.1], [1.0] * 4)], update=rule)
+    seed = seed_of(one)
+    assert seed
+    kept = [1 - UPDATES[rule].sparsity_at(0.8, (number + 0.5) / (4 * MOMENTS)) for number in range(4 * MOMENTS)]
+    assert seed.own.flops.high == pytest.approx(2e9 * sum(kept[: 3 * MOMENTS]) / sum(kept))
+    assert 0.75 * 2e9 < seed.own.flops.high < 2e9  # it is denser early on
+
+
+@pytest.mark.parametrize(
+    "lacking", [{"epoch_accuracies": None}, {"epoch_accuracies": []}, {"epoch_seconds": [1.0]}, {"dense_epoch_seconds": [1.0]}]
+)
+def test_a_training_without_whole_curves_is_left_out(lacking: Row) -> None:
+    [whole, cut] = learnt([([0.9, 0.9], [0.5, 0.5])] * 2)
+    [found] = time_to_accuracy([whole, cut | lacking])
+    assert found.seeds == len(found.arms[0].seeds) == 1
+    assert time_to_accuracy([cut | lacking, row(op="train", data="digits", protocol="tuned")]) == []
+
+
+def test_random_labels_have_no_accuracy_to_come_to() -> None:
+    assert time_to_accuracy(learnt([([0.9, 0.9], [0.5, 0.5])], data="random")) == []
+
+
+def test_arms_stand_beside_the_dense_that_they_were_trained_with_the_soonest_first() -> None:
+    rows = [
+        *learnt([([0.1, 0.9], [0.9, 0.9])] * 3, shape="8x8x8", bytes_stored=300, dense_bytes_stored=None),
+        *learnt([([0.9, 0.9], [0.2, 0.2])] * 3, update="set", shape="8x8x8"),
+        *learnt([([0.1, 0.1], [0.1, 0.1])] * 3, **NARROW),
+        *learnt([([0.9, 0.9], [0.2, 0.2])] * 3, shape="8x9x8", dense_flops_counted=2e10),
+    ]
+    first, second = time_to_accuracy(rows)
+    assert [arm.name for arm in first.arms] == ["set tiled", "static tiled", "narrow"]
+    assert (first.shape, second.shape) == ("8x8x8", "8x9x8")
+    assert [arm.time_ratio.median for arm in first.arms] == [(0.1, 0.1), (0.9, 0.9), (0.1, math.inf)]
+    assert [arm.there for arm in first.arms] == [3, 3, 0]
+
+
+def seed(ratio: Bounds) -> Seed:
+    return Seed(0.9, Taken(*[ratio] * 3), Taken(*[seen(1.0)] * 3), 0.9, 0.9, 0.9, 0.9, 0.9, is_chosen=True)
+
+
+def found(arms: dict[str, list[Bounds]], model: str = "sparse") -> TimeToAccuracy:
+    made = [Arm(name, model, 0.8, 0.5, {number: seed(one) for number, one in enumerate(each)}) for name, each in arms.items()]
+    return TimeToAccuracy("digits", "8x8x8", "tuned", 2, 4, "cpu", 8, True, made)
+
+
+def named(told: TimeToAccuracy) -> Verdict:
+    one = verdict(told)
+    assert one
+    return one
+
+
+ratios = st.lists(st.floats(0.1, 10), min_size=8, max_size=8)
+
+
+@given(st.lists(ratios, min_size=2, max_size=5), ratios)
+def test_the_seeds_that_choose_an_arm_tell_nothing_of_it_and_the_others_do_not_choose(
+    arms: list[list[float]], other: list[float]
+) -> None:
+    def of(values: list[list[float]]) -> Verdict:
+        return named(found({str(number): [*map(seen, each)] for number, each in enumerate(values)}))
+
+    told = of(arms)
+    assert max(arms[int(told.arm.name)][:2]) == min(max(each[:2]) for each in arms)
+    assert (told.choosing, len(told.arm.seeds), told.of) == (2, 6, len(arms))
+    assert set(told.arm.seeds) == {2, 3, 4, 5, 6, 7}
+    changed = of([each[:2] + other[2:] for each in arms])
+    assert changed.arm.name == told.arm.name
+    assert of([[0.01, 0.01, *each[2:]] if str(n) == told.arm.name else each for n, each in enumerate(arms)]).arm == told.arm
+
+
+def test_the_intervals_of_the_arm_that_is_named_hold_though_it_is_the_soonest_of_many() -> None:
+    """Of 60 arms of which none is sooner than dense, one is called so by all of its seeds in a fifth of the runs."""
+    draw, runs = random.Random(0), 200
+    held = lucky = 0
+    for _ in range(runs):
+        arms = {str(arm): [math.exp(draw.gauss(0, 0.2)) for _ in range(8)] for arm in range(60)}
+        interval = named(found({name: [*map(seen, each)] for name, each in arms.items()})).arm.time_ratio.interval
+        assert interval
+        held += interval.low <= 1 <= interval.high
+        lucky += any(max(each) < 1 for each in arms.values())
+    assert held / runs >= 0.95
+    assert lucky / runs > 0.1
+
+
+def test_an_arm_that_never_gets_there_is_not_named_before_one_that_does() -> None:
+    never, late = [Bounds(0.1, math.inf)] * 8, [seen(5.0)] * 8
+    assert named(found({"never": never, "late": late})).arm.name == "late"
+    assert named(found({"late": late, "never": [*never[:7], seen(0.1)]})).arm.name == "late"
+
+
+@pytest.mark.parametrize(
+    ("narrow", "text"),
+    [
+        ([seen(0.5)] * 6, "0.60 [0.60 0.60] of the time of narrow dense at 0.8 (sooner)"),
+        ([seen(0.2)] * 6, "1.50 [1.50 1.50] of the time of narrow dense at 0.8 (later)"),
+        (
+            [Bounds(0.2, math.inf)] * 6,
+            "<1.50 [0.00 1.50] of the time of narrow dense at 0.8 (undecided, there in 0 of 6 seeds)",
+        ),
+        ([Bounds(0.5, math.inf)] * 6, "<0.60 [0.00 0.60] of the time of narrow dense at 0.8 (sooner, there in 0 of 6 seeds)"),
+    ],
+)
+def test_the_arm_is_held_against_narrow_dense_seed_by_seed(narrow: list[Bounds], text: str) -> None:
+    own, rival = found({"static tiled": [seen(0.3)] * 6}), found({"narrow": narrow}, "narrow")
+    both = own._replace(arms=own.arms + rival.arms)
+    assert text in sentence(both)
+    assert text in brief(both)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "text"),
+    [
+        ([seen(1 / 3)] * 6, "in 0.33 [0.33 0.33] of dense's time (at most a third)"),
+        ([seen(0.3)] * 5 + [seen(0.34)], "in 0.30 [0.30 0.34] of dense's time (sooner, a third not shown)"),
+        (
+            [seen(0.3)] * 5 + [Bounds(0.2, math.inf)],
+            "in 0.30 [0.20 never] of dense's time (undecided, there in 5 of 6 seeds)",
+        ),
+        ([Bounds(1.5, math.inf)] * 6, "in >1.50 [1.50 never] of dense's time (later, there in 0 of 6 seeds)"),
+        ([seen(0.3)] * 5, "in 0.30 of dense's time (no interval: it takes 6 seeds)"),
+    ],
+)
+def test_a_third_is_claimed_only_where_the_whole_interval_is_below_it(ratios: list[Bounds], text: str) -> None:
+    told = found({"static tiled": ratios})
+    assert text in sentence(told)
+    assert ("at most a third" in sentence(told)) == ("at most a third" in text)
+
+
+def test_too_few_seeds_to_choose_an_arm_and_tell_how_it_fares_name_none() -> None:
+    told = found({"one": [seen(0.3)] * 7, "other": [seen(0.5)] * 6 + [Bounds(0.6, math.inf)], "third": [seen(2.0)] * 7})
+    assert verdict(told) is None
+    assert brief(told) == ""
+    assert "2 of 3 sparse arms come within 0.005 of dense's best" in sentence(told)
+    assert "0.30 to 2.00 of dense's time; to name one takes 8 seeds" in sentence(told)
+    assert sentence(told._replace(arms=[])) == ""
+
+
+def test_an_arm_that_lacks_a_seed_may_be_named_and_that_is_said() -> None:
+    """Which seeds choose depends on what there is alone: seed 0 does not where an arm lacks it."""
+    other, soonest = [seen(0.5)] * 8, [seen(0.1), *[seen(0.3)] * 7]
+    told = found({"other": other, "soonest": soonest})
+    cut = told._replace(arms=[told.arms[0], told.arms[1].among(range(1, 8))])
+    assert named(cut).arm.name == "soonest"
+    assert set(named(cut).arm.seeds) == {3, 4, 5, 6, 7}
+    assert "It has no figures of 1 seed that others have." in sentence(cut)
+    assert "no interval: it takes 6 seeds" in sentence(cut)
+    assert "no figures" not in sentence(told)
+    assert named(told._replace(arms=[told.arms[0], told.arms[1].among([1])])).arm.name == "other"
