@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.hooks.values import positive, threads
 from bench.hooks.progress import Progress
+from bench.hooks.values import positive, threads
 from bench.machine.facts import facts
 from bench.models.layers import inspected
 from bench.models.loading import FORM
