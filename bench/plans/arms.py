@@ -22,6 +22,7 @@ from sparse_models.sparsification.fast_path import SWITCHES
 from sparse_models.training import optimizer_for
 
 OPS = ("forward", "step")
+WIDTH, INDENT = 100, " " * 4  # of a call as it is written
 # Dense as its user calls it; with each layer of a transformer called, as where one of them is sparse; and in 16 bits.
 PLAIN, CALLED, DENSE, BFLOAT16 = "plain", "called", "dense", "bfloat16"
 
@@ -51,8 +52,23 @@ class Swap(NamedTuple):
 
     def __str__(self) -> str:
         """Return the call as it is written."""
-        names = ", ".join(f'"{name}"' for name in self.names)
-        return f'sparsify(model, "{self.layer}", sparsity={self.sparsity:g}, names=[{names}])'
+        names = list(map(_quoted, self.names))
+        start = f'sparsify(model, "{self.layer}", sparsity={self.sparsity!r}, names=['
+        whole = f"{start}{', '.join(names)}])"
+        if len(whole) <= WIDTH:
+            return whole
+        lines = [INDENT]
+        for name in names:
+            if lines[-1] != INDENT and len(lines[-1]) + len(name) + 1 > WIDTH:
+                lines[-1] = lines[-1].rstrip()
+                lines.append(INDENT)
+            lines[-1] += f"{name}, "
+        return "\n".join([start, *lines[:-1], lines[-1].rstrip(), "])"])
+
+
+def _quoted(name: str) -> str:
+    """Return a text as Python has it, between double quotes where nothing in it needs others."""
+    return f'"{name}"' if repr(name) == f"'{name}'" and '"' not in name else repr(name)
 
 
 class Arm:

@@ -68,7 +68,8 @@ def _pays_from(one: LayerPlan) -> str:
     """Return from which sparsity on the leading kind is faster than dense."""
     if one.break_even is None or one.leading is None:
         return ""
-    return f"{one.leading.kind.layer} {told_break_even(one.break_even, one.measured_at)}"
+    which = "" if one.choice else f"{one.leading.kind.layer} "
+    return f"{which}{told_break_even(one.break_even, one.measured_at)}"
 
 
 def told_break_even(even: Interval, measured: Sequence[float]) -> str:
@@ -86,6 +87,11 @@ def sentences(plan: Plan, left_out: Mapping[str, str]) -> Iterator[str]:
         yield f"No layer is to be exchanged: none of {len(plan.layers)} is shown to be faster (? may be, with more --budget)."
     else:
         yield from _whole(plan, chosen)
+        open_ones = [
+            one.layer.name for one in plan.layers if not one.choice and any(o.verdict == "undecided" for o in one.options)
+        ]
+        if open_ones:
+            yield f"Of {', '.join(open_ones)} nothing is decided, so dense it stays; more --budget may decide it."
         yield (
             "kept: what the weights that stay have of the sum of all absolute weights. What that costs in accuracy is not "
             "measured here: train on, and look. bfloat16: dense in 16 bits, a rival that no call of sparsify makes."

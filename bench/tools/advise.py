@@ -16,7 +16,7 @@ from bench.plans.measuring import BUDGET, Advised, Asked, advise, default_kinds
 from bench.report.markdown import table
 from bench.runs.files import as_json, write_whole
 from bench.tables.plan import lines, pasted, sentences, tables
-from bench.tables.text import screen_of_output
+from bench.tables.text import screen_of_output, wrapped
 from sparse_models.errors import InputError
 from sparse_models.masks import check_sparsity
 
@@ -59,10 +59,11 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
     progress.clear()
     for line in lines(advised.plan, advised.left_out):
         tell(line)
-    for sentence in found.left_dense:
-        tell(f"left dense: {sentence}")
-    if found.never_called:
-        tell(f"left out, as the forward pass never calls them: {', '.join(found.never_called)}")
+    notes = [f"left dense: {sentence}" for sentence in found.left_dense]
+    notes += [f"left out, as the forward pass never calls them: {', '.join(found.never_called)}"] * bool(found.never_called)
+    for note in notes:
+        for line in wrapped(note, screen_of_output().width):
+            tell(line)
     if advised.disturbed:
         tell(
             f"{advised.disturbed} of {advised.plan.processes + advised.disturbed} processes say nothing: others disturbed them"

@@ -168,3 +168,21 @@ def test_the_calls_are_written_as_they_are_made() -> None:
         'sparsify(model, "tiled", sparsity=0.9, names=["a.0", "b"])',
         'sparsify(model, "block16", sparsity=0.5, names=["c"])',
     ]
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=12), strategies.sparsities)
+def test_a_call_is_python_whatever_the_names_and_however_many(names: list[str], sparsity: float) -> None:
+    found: list[tuple[object, ...]] = []
+
+    def sparsify(model: object, layer: str, *, sparsity: float, names: list[str]) -> None:
+        found.append((model, layer, sparsity, names))
+
+    text = str(Swap("tiled", sparsity, names))
+    exec(text, {"sparsify": sparsify, "model": 1})  # noqa: S102  # what a user does with it
+    assert found == [(1, "tiled", sparsity, names)]
+    assert max(map(len, text.splitlines())) <= 100 + 2 + max(len(repr(name)) for name in names)
+
+
+def test_a_long_call_is_broken_between_names() -> None:
+    text = str(Swap("tiled", 0.9, [f"encoder.layers.{number}.linear1" for number in range(12)]))
+    assert max(map(len, text.splitlines())) <= 100

@@ -13,27 +13,27 @@ class Taking(torch.autograd.Function):
     """Does nothing, and takes so many seconds of a clock of its own, there and back."""
 
     @staticmethod
-    def forward(ctx: object, x: Tensor, weight: Tensor, there: float, back: float) -> Tensor:
+    def forward(ctx: object, x: Tensor, weight: Tensor, bias: Tensor, there: float, back: float) -> Tensor:
         global now  # noqa: PLW0603
         now += there
-        ctx.back, ctx.of_weight = back, torch.zeros_like(weight)  # type: ignore[attr-defined]
-        return x.clone()
+        ctx.back = back  # type: ignore[attr-defined]
+        return x + weight + bias
 
     @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         global now  # noqa: PLW0603
         now += ctx.back  # type: ignore[attr-defined]
-        return grad, ctx.of_weight, None, None  # type: ignore[attr-defined]
+        return grad, grad.sum(), grad.sum(), None, None
 
 
 class Slow(nn.Module):
     def __init__(self, there: float, back: float, *, is_frozen: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()), requires_grad=not is_frozen)
+        self.weight, self.bias = (nn.Parameter(torch.zeros(()), requires_grad=not is_frozen) for _ in range(2))
         self.there, self.back = there, back
 
     def forward(self, x: Tensor) -> Tensor:
-        return Taking.apply(x, self.weight, self.there, self.back)  # type: ignore[no-untyped-call, no-any-return]
+        return Taking.apply(x, self.weight, self.bias, self.there, self.back)  # type: ignore[no-untyped-call, no-any-return]
 
 
 @pytest.fixture(autouse=True)
