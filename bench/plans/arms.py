@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.models.layers import inspected
+from bench.models.layers import inspected, output_of
 from bench.models.loading import Example, load
 from bench.models.selected import masks_of
 from bench.plans.stopwatch import Stopwatch
 from bench.works.whole_model_gate import TRIES, gate_model
-from bench.works.whole_models import LEARNING_RATE, loss_of, sparsified
+from bench.works.whole_models import LEARNING_RATE, output_gradient, sparsified
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
 from sparse_models.linear import parameter_of
@@ -82,6 +82,8 @@ class Arm:
         learned = [one for one in self.model.parameters() if one.requires_grad]
         self.optimizer = optimizer_for("adam", learned, LEARNING_RATE) if op == "step" else None
         self._optimizing = 0.0
+        with torch.no_grad():
+            self.gradient = output_gradient(output_of(self.model(*self.batch)))
 
     def __call__(self) -> object:
         """Run the model once: without a graph, or a whole training step."""
@@ -89,7 +91,7 @@ class Arm:
             with torch.no_grad():
                 return self.model(*self.batch)
         self.optimizer.zero_grad()
-        loss_of(self.model(*self.batch)).backward()
+        output_of(self.model(*self.batch)).backward(self.gradient)
         begin = time.perf_counter()
         self.optimizer.step()
         self._optimizing += time.perf_counter() - begin
