@@ -28,13 +28,14 @@ def test_a_training_tells_how_accurate_it_was_after_each_epoch_without_being_ano
     told = bench_train.bench_train(case, Timed(case, time.perf_counter, Patience()))
     data, settings = load_for(case), settings_of(case)
     arm = Arm(case, data, settings)
-    accuracies = []
+    accuracies, on_test = [], []
     for _ in range(settings.epochs):
         arm.epoch()
         accuracies.append(evaluate(arm.model, data.validation).accuracy)
-    assert told["epoch_accuracies"] == accuracies
-    assert len(told["dense_epoch_accuracies"]) == settings.epochs
-    assert told["test_accuracy"] == evaluate(arm.model, data.test).accuracy
+        on_test.append(evaluate(arm.model, data.test).accuracy)
+    assert (told["epoch_accuracies"], told["epoch_test_accuracies"]) == (accuracies, on_test)
+    assert len(told["dense_epoch_accuracies"]) == len(told["dense_epoch_test_accuracies"]) == settings.epochs
+    assert (told["test_accuracy"], told["dense_test_accuracy"]) == (on_test[-1], told["dense_epoch_test_accuracies"][-1])
 
 
 @pytest.mark.parametrize("model", ["sparse", "dense"])

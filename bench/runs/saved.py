@@ -86,6 +86,9 @@ class SavedRow(msgspec.Struct, gc=False):
     dense_epoch_seconds: list[Positive] | None = None
     epoch_accuracies: list[Fraction] | None = None
     dense_epoch_accuracies: list[Fraction] | None = None
+    epoch_test_accuracies: list[Fraction] | None = None
+    dense_epoch_test_accuracies: list[Fraction] | None = None
+    dense_variant: Text | None = None  # in which a training's dense steps were taken
 
     @property
     def gflops(self) -> float:

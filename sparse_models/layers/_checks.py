@@ -32,6 +32,16 @@ def check_weight(layer: "SparseLinear", weight: Tensor, bias: Tensor | None) -> 
         raise InputError(f"{name}: expected weights without NaN, got NaN; look for a training that diverged")
 
 
+def check_number_type(layer: "SparseLinear", values: Tensor) -> None:
+    """Raise InputError unless a layer can multiply by values of this number type: `layer.bfloat16()` converts them unasked."""
+    device = values.device.type
+    if str(values.dtype).removeprefix("torch.") not in layer.dtypes_on(device):
+        able = " or ".join(layer.dtypes_on(device)) or f"weights on {' or '.join(layer.devices)}"
+        raise InputError(
+            f"{type(layer).__name__}: expected {able}, got {values.dtype} on {device}; convert the layer and its input"
+        )
+
+
 def check_mask(layer: "SparseLinear", mask: Tensor, device: torch.device, *, is_made_for: bool = False) -> None:
     """Raise InputError unless a layer can hold a mask [out, in], on the device of its weights.
 

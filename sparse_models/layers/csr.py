@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import MultiplyAdds, register_layer
+from sparse_models.layers._checks import check_number_type
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.layers._feature_major.csr_storage import CsrStorage
 
@@ -20,7 +21,11 @@ class Csr(CsrBothWays):
     """
 
     def product(self, x: Tensor) -> Tensor:
-        """Return x W^T + b [batch, out], feature-major; under autocast in the weights' dtype, as torch.sparse has no other."""
+        """Return x W^T + b [batch, out], feature-major; under autocast in the weights' dtype, as torch.sparse has no other.
+
+        Raises InputError for weights of a number type that torch.sparse does not multiply.
+        """
+        check_number_type(self, self.values)
         if not torch.is_autocast_enabled(x.device.type):
             return super().product(x)
         with torch.autocast(x.device.type, enabled=False):
@@ -60,7 +65,8 @@ class CsrLinear(CsrStorage):
     layout: ClassVar[str] = "batch-major"
 
     def product(self, x: Tensor) -> Tensor:
-        """Return x W^T + b [batch, out]."""
+        """Return x W^T + b [batch, out]; raises InputError for weights of a number type that torch.sparse does not multiply."""
+        check_number_type(self, self.values)
         matrix = torch.sparse_csr_tensor(
             self.row_pointers, self.columns, self.values, (self.out_features, self.in_features), check_invariants=False
         )

@@ -16,6 +16,7 @@ from bench.machine.fingerprint import fingerprint, hardware
 from bench.runs.files import MAX_BYTES
 from bench.runs.locate import read_runs
 from bench.runs.reading import parse, run_of
+from bench.runs.row import SCHEMA
 from bench.runs.saved import Run, interval
 from bench.tables.comparison import markdown, text
 from bench.tables.machines import lines as machines_lines
@@ -148,7 +149,7 @@ def test_what_is_nested_without_end_is_refused_wherever_it_is(opened: str) -> No
     read_or_refused(written(put(WHOLE, ("benchmarks", 0, "stats"), "HERE")).replace(b'"HERE"', closed.encode()))
 
 
-@pytest.mark.parametrize("schema", [0, 10, 99, -5, 10**30, True, False, "5", None, 5.5, [5], {}, DELETE])
+@pytest.mark.parametrize("schema", [0, SCHEMA + 1, 99, -5, 10**30, True, False, "5", None, 5.5, [5], {}, DELETE])
 def test_rows_of_another_schema_are_refused(schema: Any) -> None:
     why = refused(written(put(WHOLE, ("benchmarks", 1, "extra_info", "schema"), schema)))
     assert "schema" in why or "not a run of this suite" in why

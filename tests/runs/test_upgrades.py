@@ -36,6 +36,7 @@ WAITING = {
     7: "never counted",
     8: "never counted",
     9: "never counted",
+    10: "never counted",
 }
 
 
@@ -80,6 +81,8 @@ def test_what_was_not_recorded_is_not_known(schema: int) -> None:
         assert row.skew == 0
         unusual = "erk" if schema >= 8 and row.model != "dense" else "uniform"
         assert row.distribution == (unusual if row.op == "train" else "-")
+        assert (row.epoch_test_accuracies is not None) == (row.op == "train" and schema >= 10)
+        assert (row.dense_variant is not None) == (row.op == "train")
         assert len(case.speedups) == (3 if row.op == "train" else 0 if schema == 1 else len(row.process_numbers))
         assert (row.interval_over == "pairs") == (schema == 1 or row.op == "train")
 
@@ -116,7 +119,7 @@ def test_machines_are_told_apart_by_what_old_files_tell_of_them() -> None:
     assert len({run(schema).machine for schema in SCHEMAS}) == 4
 
 
-@pytest.mark.parametrize("schema", [0, 10, -1, "x", True, None, 2.5, 10**30])
+@pytest.mark.parametrize("schema", [0, SCHEMA + 1, -1, "x", True, None, 2.5, 10**30])
 def test_an_unknown_schema_is_refused_in_a_sentence(schema: Any) -> None:
     for version in (1, 5):
         whole = json.loads(content(version))

@@ -1,5 +1,6 @@
 """What else PyTorch does with a layer: trace, compile, export and pickle it, run it under autocast and in several threads."""
 
+import copy
 import io
 import pickle
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS, SparseLinear
 from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS, mask_for, normal, seeds, sizes, widest
 
@@ -112,6 +114,24 @@ def test_under_autocast_a_layer_takes_what_the_one_before_gives(name: str, dtype
             found.float().sum().backward()
             assert layer.values.grad is not None
             assert layer.values.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", sorted(DEFAULT_LAYERS))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_layer_converted_to_16_bit_computes_in_it_or_says_that_it_cannot(name: str, dtype: torch.dtype) -> None:
+    layer = layer_of(name)
+    x = like(layer, 7)
+    expected, converted = layer(x), copy.deepcopy(layer).to(dtype)
+    if str(dtype).removeprefix("torch.") in layer.dtypes_on("cpu"):
+        found = converted(x.to(dtype))
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.5)
+        found.sum().backward()
+        assert converted.values.grad is not None
+        assert converted.values.grad.dtype == dtype
+    else:
+        with pytest.raises(InputError, match=f"got {dtype} on cpu; convert"):
+            converted(x.to(dtype))
 
 
 @pytest.mark.parametrize("name", sorted(DEFAULT_LAYERS))
