@@ -60,6 +60,7 @@ class Case(NamedTuple):
     regime: str = "warm"
     skew: float = 0.0
     distribution: str = "-"  # of a training's sparsity over its layers
+    zeros: float = 0.0  # share of the inputs that are 0
 
     @property
     def group(self) -> str:
@@ -80,7 +81,8 @@ class Case(NamedTuple):
     def _unusual(self) -> list[str]:
         regime = [] if self.regime == "warm" else [self.regime]
         distribution = [] if self.distribution in ("-", grids.DISTRIBUTION) else [self.distribution]
-        return [*regime, *([f"skew{self.skew:g}"] if self.skew else []), *distribution]
+        numbers = [f"{name}{value:g}" for name, value in (("skew", self.skew), ("zeros", self.zeros)) if value]
+        return [*regime, *numbers, *distribution]
 
 
 def cases(op: str, selection: Selection) -> Iterator[Case]:
@@ -94,9 +96,10 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
                         continue  # it is there as the rival of float32
                     # An epoch of a training is what it is: no part of it is repeated warm, or replayed; its masks are its own.
                     regimes = selection.regimes or (default_regime(case),)
-                    kinds = itertools.product(regimes, selection.skews) if op != "train" else [("warm", 0.0)]
-                    for regime, skew in kinds:
-                        yield case._replace(regime=regime, skew=skew)
+                    zeros = selection.zeros_of(op, skips=LAYERS[case.layer].skips_zeros)
+                    kinds = itertools.product(zeros, regimes, selection.skews) if op != "train" else [(0.0, "warm", 0.0)]
+                    for share, regime, skew in kinds:
+                        yield case._replace(regime=regime, skew=skew, zeros=share)
 
 
 def stored(dtype: str) -> str:

@@ -28,6 +28,9 @@ BEST_LAYERS = ("tiled", "csr")
 SPARSITIES_OF_OTHERS = (0.8, 0.9, 0.99)
 USUAL_SPARSITY = 0.9  # where one is enough: for what does not depend on it, and for the narrow dense model
 
+# Shares of zero inputs at which a layer that skips them is told of: none, as after a ReLU, and as after a threshold.
+ZEROS = (0.0, 0.5, 0.9)
+
 # The seed's experiment. Its hidden layers are 256 and 256 wide; its sparsity is 0.8.
 HIDDEN = (256, 256)
 TRAINING_SPARSITIES = (0.8,)

@@ -109,6 +109,7 @@ def case(
     regime: str,
     skew: float,
     distribution: str,
+    zeros: float,
 ) -> Iterator[Case]:
     """The case at hand, with PyTorch set to its number of threads while it runs; our kernels are as by default.
 
@@ -118,7 +119,7 @@ def case(
     torch.set_num_threads(threads)
     choice.hold({})
     what = (op, model, layer, update, shape, sparsity, device, dtype, threads)
-    yield Case(*what, data, protocol, seed, regime, skew, distribution)
+    yield Case(*what, data, protocol, seed, regime, skew, distribution, zeros)
     torch.set_num_threads(before)
     choice.forget()
 

@@ -22,5 +22,10 @@ class Selection(NamedTuple):
     seeds: int
     skews: tuple[float, ...] = (0.0,)
     distributions: tuple[str, ...] = (grids.DISTRIBUTION,)
+    zeros: tuple[float, ...] | None = None
     is_full: bool = False  # the full grid, where the default one is not enough
     rivals: tuple[str, ...] = ()  # number types in which dense is timed as well, as the machine has instructions for them
+
+    def zeros_of(self, op: str, *, skips: bool) -> tuple[float, ...]:
+        """Return the shares of zero inputs at which an operation is timed of a layer that skips them, or does not."""
+        return (0.0,) if op != "forward" else self.zeros or (grids.ZEROS if skips else (0.0,))

@@ -111,6 +111,12 @@ def test_skews_are_an_axis_of_all_but_trainings() -> None:
         assert list(cases.cases(op, DEFAULT._replace(skews=(0.0, 0.5)))) == expected
 
 
+def test_zeros_are_an_axis_of_the_forward_pass_and_by_default_of_layers_that_skip_them() -> None:
+    found = {(case.layer, case.zeros) for op in OPS for case in cases.cases(op, DEFAULT) if case.zeros}
+    assert found == {("input_skipping", zeros) for zeros in grids.ZEROS if zeros}
+    assert {case.op for op in OPS for case in cases.cases(op, DEFAULT._replace(zeros=(0.25,))) if case.zeros} == {"forward"}
+
+
 def test_every_run_has_its_control_whatever_layer_is_asked_for() -> None:
     found = list(cases.cases("forward", DEFAULT._replace(layers=("csr",), sparsities=(0.5,), shapes=("8x8b4",))))
     assert [(case.model, case.layer) for case in found] == [("dense", "dense"), ("sparse", "csr")]

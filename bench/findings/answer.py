@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.findings.advice import Advice, advice
+from bench.findings.break_even import ByZeros, by_zeros
 from bench.findings.costs import (
     Bandwidth,
     Energy,
@@ -53,6 +54,7 @@ class Answer(NamedTuple):
     interferences: list[Interference]
     trainings: list[Trainings]
     advice: list[Advice]
+    by_zeros: list[ByZeros]
 
 
 def answer_of(rows: Sequence[Row]) -> Answer:
@@ -76,4 +78,5 @@ def answer_of(rows: Sequence[Row]) -> Answer:
         interferences(beside),
         trainings(trained),
         advice(trained),
+        by_zeros(whole),
     )

@@ -41,6 +41,7 @@ def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
         (row.threads, asked.threads),
         (row.regime, None if is_training else asked.regimes),
         (row.skew, None if is_training else asked.skews),
+        (row.zeros, asked.zeros if row.op == "forward" else None),
         (row.data, asked.data if is_training else None),
         (row.protocol, asked.protocols if is_training else None),
         (row.distribution, asked.distributions if is_training and row.model != "dense" else None),

@@ -30,6 +30,7 @@ class InputSkipping(Masked):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", *short_on_cpu())
     layout: ClassVar[str] = "batch-major"
+    skips_zeros: ClassVar[bool] = True
     is_indifferent: ClassVar[bool] = False
     is_default: ClassVar[bool] = False
     absent: ClassVar[Mapping[str, str]] = {"cuda": "there are no kernels of it for a GPU; take tiled there"}
