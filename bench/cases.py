@@ -72,6 +72,7 @@ class Case(NamedTuple):
         """What pytest shows between brackets, the operation being the function's name."""
         arm = {"dense": ["dense"], "narrow": ["narrow"], "sparse": [self.update, self.layer]}[self.model]
         of_a_layer = ["narrow" if self.model == "narrow" else self.layer]
+        of_a_layer = [self.data, *of_a_layer] if self.op == "threshold" else of_a_layer
         what = [self.data, self.protocol, *arm] if self.op == "train" else arm if self.op == "update" else of_a_layer
         seed = [f"seed{self.seed}"] if self.op == "train" else []
         where = [self.device, self.dtype, f"{self.threads}threads", *self._unusual]
@@ -87,7 +88,7 @@ class Case(NamedTuple):
 
 def cases(op: str, selection: Selection) -> Iterator[Case]:
     """Yield the cases of one operation in a fixed order: those that share a dense reference follow one another."""
-    make = {"update": _update_cases, "train": _training_cases}.get(op, _layer_cases)
+    make = {"update": _update_cases, "train": _training_cases, "threshold": _threshold_cases}.get(op, _layer_cases)
     for device in selection.devices:
         for dtype, is_rival in _dtypes(op, selection, device):
             for threads in selection.threads:
@@ -97,8 +98,8 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
                     # An epoch of a training is what it is: no part of it is repeated warm, or replayed; its masks are its own.
                     regimes = selection.regimes or (default_regime(case),)
                     zeros = selection.zeros_of(op, skips=LAYERS[case.layer].skips_zeros)
-                    kinds = itertools.product(zeros, regimes, selection.skews) if op != "train" else [(0.0, "warm", 0.0)]
-                    for share, regime, skew in kinds:
+                    kinds = itertools.product(zeros, regimes, selection.skews)
+                    for share, regime, skew in [(case.zeros, "warm", 0.0)] if op in grids.TRAINED else kinds:
                         yield case._replace(regime=regime, skew=skew, zeros=share)
 
 
@@ -116,7 +117,7 @@ def _dtypes(op: str, selection: Selection, device: str) -> Iterator[tuple[str, b
     if op in grids.WHOLE:
         if is_gpu(device):
             yield from (("bfloat16", False), ("tf32", True))
-        elif _with_references(selection):
+        elif selection.has_references:
             yield from ((dtype, True) for dtype in selection.rivals)
 
 
@@ -139,18 +140,13 @@ def _own_layers(selection: Selection, device: str) -> tuple[str, ...]:
     return tuple(name for name in own if selection.is_full or LAYERS[name].is_default_on(kind))
 
 
-def _with_references(selection: Selection) -> bool:
-    """Tell whether what saves time without a sparse kernel is measured too: where dense is asked for, or no layer by name."""
-    return selection.layers is None or "dense" in selection.layers
-
-
 def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
     layers = selection.layers or _own_layers(selection, device)
     # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
-    narrow = op in grids.WHOLE and _with_references(selection)
+    narrow = op in grids.WHOLE and selection.has_references
     for shapes, sparsities in _grid(op, selection, device):
-        narrow_at = selection.sparsities or (sparsities if selection.is_full else _usual(sparsities))
+        narrow_at = selection.sparsities or (sparsities if selection.is_full else grids.usual(sparsities))
         for shape in shapes:
             for layer in full:
                 yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
@@ -178,19 +174,14 @@ def _sparsities(layer: str, sparsities: tuple[float, ...], selection: Selection,
         return tuple(sparsity for sparsity in selection.sparsities or only or () if only is None or sparsity in only)
     is_whole = selection.is_full or selection.layers is not None
     if LAYERS[layer].is_indifferent and (is_gpu(device) or not is_whole):
-        return _usual(sparsities)
-    return sparsities if is_whole or layer in _best(device) else (*grids.SPARSITIES_OF_OTHERS, *_usual(sparsities))
+        return grids.usual(sparsities)
+    return sparsities if is_whole or layer in _best(device) else (*grids.SPARSITIES_OF_OTHERS, *grids.usual(sparsities))
 
 
 def _with_those_of(layers: tuple[str, ...], sparsities: tuple[float, ...]) -> tuple[float, ...]:
     """Return a grid's sparsities and those of patterns that have only some, in order."""
     only = (LAYERS[layer].pattern.sparsities or () for layer in layers if LAYERS[layer].pattern is not FULL)
     return tuple(sorted({*sparsities, *itertools.chain.from_iterable(only)}))
-
-
-def _usual(sparsities: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the one of a grid's sparsities at which most networks are told of."""
-    return (grids.USUAL_SPARSITY,) if grids.USUAL_SPARSITY in sparsities else (sparsities[len(sparsities) // 2],)
 
 
 def _best(device: str) -> list[str]:
@@ -210,11 +201,24 @@ def _update_cases(op: str, selection: Selection, device: str, dtype: str, thread
 def _training_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
     for data in selection.data or tuple(grids.FEATURES if selection.is_full else grids.DEFAULT_PROTOCOLS):
         shape = str(training_shape(data))
-        for protocol in selection.protocols or _default_protocols(data, selection):
+        for protocol in selection.protocols_of(data):
             for seed in range(selection.seeds):
                 for model, layer, update, sparsity, distribution in _arms(selection, device):
                     where = (shape, sparsity, device, dtype, threads, data, protocol, seed)
                     yield Case(op, model, layer, update, *where, distribution=distribution)
+
+
+def _threshold_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
+    layers = selection.layers or (*_best(device), *(name for name, layer in LAYERS.items() if layer.skips_zeros))
+    data, sparsities = selection.data or grids.THRESHOLD_DATA, selection.sparsities or grids.THRESHOLD_SPARSITIES
+    arms = selection._replace(
+        layers=layers, data=data, sparsities=sparsities, updates=("static",), protocols=("tuned",), seeds=1
+    )
+    for case in _training_cases("train", arms, device, dtype, threads):
+        skips, shape = LAYERS[case.layer].skips_zeros, Shape.parse(case.shape)._replace(batch=1)
+        if case.model == "sparse" and (skips or case.sparsity):
+            for share in selection.zeros or (grids.THRESHOLD_SHARES if skips else (0.0,)):
+                yield case._replace(op=op, shape=str(shape), zeros=share)
 
 
 def training_shape(data: str) -> Shape:
@@ -224,12 +228,6 @@ def training_shape(data: str) -> Shape:
         return Shape((grids.FEATURES[data], *grids.HIDDEN, 10), batch)
     own = load(data)  # the user's
     return Shape((own.train.inputs.shape[1], *grids.HIDDEN, own.classes), batch)
-
-
-def _default_protocols(data: str, selection: Selection) -> tuple[str, ...]:
-    if data == "random":  # random labels leave nothing to tune towards
-        return grids.PROTOCOLS[:1]
-    return grids.PROTOCOLS if selection.is_full or selection.data else (grids.DEFAULT_PROTOCOLS[data],)
 
 
 def _own_updates(selection: Selection) -> tuple[str, ...]:

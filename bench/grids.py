@@ -8,7 +8,8 @@ what it costs in accuracy. Each of its cases is there for a sentence of the answ
 PARTS = ("training_forward", "input_gradient", "weight_gradient", "optimizer")
 WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss at its end, as the training loop takes it
 OF_A_LAYER = (*WHOLE, *PARTS, "beside")  # in turns with one of PyTorch's own operations
-OPS = (*OF_A_LAYER, "update", "train")
+TRAINED = ("train", "threshold")  # of networks on data: their shapes, regimes and zeros are their own
+OPS = (*OF_A_LAYER, "update", *TRAINED)
 DEFAULT_OPS = ("forward", "step", "training_step", "train")
 EXTENTS = ("default", "full")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -30,6 +31,10 @@ USUAL_SPARSITY = 0.9  # where one is enough: for what does not depend on it, and
 
 # Shares of zero inputs at which a layer that skips them is told of: none, as after a ReLU, and as after a threshold.
 ZEROS = (0.0, 0.5, 0.9)
+# Of trained networks: shares of the hidden activations that a threshold sets to 0, sparsities of the weights, and data.
+THRESHOLD_SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
+THRESHOLD_SPARSITIES = (0.0, 0.8)
+THRESHOLD_DATA = ("digits", "mnist5k")
 
 # The seed's experiment. Its hidden layers are 256 and 256 wide; its sparsity is 0.8.
 HIDDEN = (256, 256)
@@ -91,6 +96,11 @@ GPU_DEFAULT_GRIDS: dict[str, Grid] = {
 # So few samples pass through a large layer that its weights are all that is moved, and a model's other layers push them out of
 # the caches before they come to be needed again.
 COLD_BATCH = 32
+
+
+def usual(sparsities: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the one of a grid's sparsities at which most networks are told of."""
+    return (USUAL_SPARSITY,) if USUAL_SPARSITY in sparsities else (sparsities[len(sparsities) // 2],)
 
 
 def epochs_and_batch(data: str) -> tuple[int, int]:

@@ -29,3 +29,14 @@ class Selection(NamedTuple):
     def zeros_of(self, op: str, *, skips: bool) -> tuple[float, ...]:
         """Return the shares of zero inputs at which an operation is timed of a layer that skips them, or does not."""
         return (0.0,) if op != "forward" else self.zeros or (grids.ZEROS if skips else (0.0,))
+
+    def protocols_of(self, data: str) -> tuple[str, ...]:
+        """Return the protocols by which networks are trained on a data set."""
+        if self.protocols or data == "random":  # random labels leave nothing to tune towards
+            return self.protocols or grids.PROTOCOLS[:1]
+        return grids.PROTOCOLS if self.is_full or self.data else (grids.DEFAULT_PROTOCOLS[data],)
+
+    @property
+    def has_references(self) -> bool:
+        """Whether what saves time without a sparse kernel is measured too: where dense is asked for, or no layer by name."""
+        return self.layers is None or "dense" in self.layers

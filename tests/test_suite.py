@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.grids import OF_A_LAYER, OPS, PARTS, WHOLE
+from bench.grids import OF_A_LAYER, OPS, PARTS, THRESHOLD_SHARES, TRAINED, WHOLE, ZEROS
 from bench.runs.row import SCHEMA
 from sparse_models.data import DATA
 from sparse_models.layers import LAYERS, SparseLinear
@@ -26,16 +26,17 @@ NO_ROWS = "--benchmark-disable"
 
 
 def cases_of(layers: dict[str, type[SparseLinear]], *, is_full: bool = False) -> int:
-    """How many cases these layers have in all operations but training, with a narrow dense one of each whole operation."""
+    """How many cases these layers have in all operations but trained ones, with a narrow dense one of each whole operation."""
+    zeros = sum(len(ZEROS) - 1 for layer in layers.values() if layer.skips_zeros)
     updates = sum(is_full or UPDATES[rule].is_default for layer in layers for rule in RULES_OF[layer])
-    return len(OF_A_LAYER) * len(layers) + len(WHOLE) + updates
+    return len(OF_A_LAYER) * len(layers) + len(WHOLE) + updates + zeros
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], Path]:
-    """One small run of every operation but training: its output, its JSON, and the storage it was saved in."""
+    """One small run of every operation but trained ones: its output, its JSON, and the storage it was saved in."""
     folder = tmp_path_factory.mktemp("runs")
-    done = run(*SMALL, "--op", ",".join(op for op in OPS if op != "train"), f"--benchmark-json={folder / 'run.json'}",
+    done = run(*SMALL, "--op", ",".join(op for op in OPS if op not in TRAINED), f"--benchmark-json={folder / 'run.json'}",
                f"--benchmark-storage={folder}", "--benchmark-save=first")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, json.loads((folder / "run.json").read_text()), folder
@@ -112,7 +113,8 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "do sparse networks save compute?" not in done.stdout
     arms = 2 + sum(rule.fits(UNSTRUCTURED) for rule in UPDATES.values())  # dense and narrow dense, under two protocols
-    assert f"{cases_of(OWN_LAYERS, is_full=True) + 2 * arms} passed" in done.stdout
+    thresholds = 1 + len(THRESHOLD_SHARES)  # the weights' zeros alone, and with those of activations
+    assert f"{cases_of(OWN_LAYERS, is_full=True) + 2 * arms + thresholds} passed" in done.stdout
 
 
 @pytest.mark.alone

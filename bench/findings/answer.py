@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from bench.findings.activations.by_zeros import ByZeros, by_zeros
+from bench.findings.activations.thresholds import Thresholds, thresholds
 from bench.findings.advice import Advice, advice
-from bench.findings.break_even import ByZeros, by_zeros
 from bench.findings.costs import (
     Bandwidth,
     Energy,
@@ -55,6 +56,7 @@ class Answer(NamedTuple):
     trainings: list[Trainings]
     advice: list[Advice]
     by_zeros: list[ByZeros]
+    thresholds: list[Thresholds]
 
 
 def answer_of(rows: Sequence[Row]) -> Answer:
@@ -79,4 +81,5 @@ def answer_of(rows: Sequence[Row]) -> Answer:
         trainings(trained),
         advice(trained),
         by_zeros(whole),
+        thresholds([row for row in rows if row["op"] == "threshold"]),
     )

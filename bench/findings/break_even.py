@@ -1,13 +1,10 @@
-"""The rows of one layer at several sparsities in, the sparsity from which on it is at least as fast as dense out.
-
-Likewise of one layer with several shares of zero inputs, the share.
-"""
+"""The rows of one layer at several sparsities in, the sparsity from which on it is at least as fast as dense out."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from bench.findings.grouping import Place, Told, by_fields
+from bench.findings.grouping import by_fields
 from bench.runs.row import Row
 from bench.statistics.intervals import SIGN_VALUES, Interval, median_interval
 
@@ -25,16 +22,6 @@ CURVE = (
     "skew",
     "zeros",
 )  # rows that agree in these are one curve
-
-
-class ByZeros(NamedTuple):
-    """What a layer's forward pass gains by the share of its inputs that are zero, and from which share on it pays."""
-
-    place: Place  # that of no zeros
-    layer: str
-    sparsity: float
-    points: dict[float, Told]
-    break_even: str
 
 
 def break_even(rows: Sequence[Row], along: str = "sparsity") -> Interval:
@@ -78,18 +65,6 @@ def break_evens(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
             at = {"sparsity": even.median, "sparsity_low": even.low, "sparsity_high": even.high}
             measured = {"measured_from": min(r["sparsity"] for r in group), "measured_to": max(r["sparsity"] for r in group)}
             yield {**{field: group[0][field] for field in CURVE}, **at, **measured, "told": told(even, group)}
-
-
-def by_zeros(rows: Iterable[Row]) -> list[ByZeros]:
-    """Return the curves of layers' forward passes along the share of zero inputs, where there are two shares or more."""
-    found = []
-    fields = [field for field in CURVE if field != "zeros"]
-    for _, group in by_fields([row for row in rows if row["model"] == "sparse"], *fields, "sparsity"):
-        if len(group) > 1:
-            first, points = group[0], {row["zeros"]: Told.of(row) for row in sorted(group, key=lambda row: row["zeros"])}
-            even = told(break_even(group, "zeros"), group, "zeros")
-            found.append(ByZeros(Place.of(first)._replace(zeros=0.0), first["layer"], first["sparsity"], points, even))
-    return found
 
 
 def told(even: Interval, rows: Sequence[Row], along: str = "sparsity") -> str:

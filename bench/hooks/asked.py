@@ -29,7 +29,7 @@ def words_asked(config: pytest.Config) -> list[str]:
 def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
     """Tell whether the command line asks for a case of an older run, had it been there to be asked for."""
     asked = config.stash[SELECTION]
-    is_training = row.op == "train"  # which has one shape, regime and skew
+    is_training = row.op in grids.TRAINED  # which have one shape, regime and skew
     chosen = [
         (row.op, asked.ops),
         (row.layer, (*asked.layers, "dense") if asked.layers else None),
@@ -41,7 +41,7 @@ def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
         (row.threads, asked.threads),
         (row.regime, None if is_training else asked.regimes),
         (row.skew, None if is_training else asked.skews),
-        (row.zeros, asked.zeros if row.op == "forward" else None),
+        (row.zeros, asked.zeros if row.op in ("forward", "threshold") else None),
         (row.data, asked.data if is_training else None),
         (row.protocol, asked.protocols if is_training else None),
         (row.distribution, asked.distributions if is_training and row.model != "dense" else None),

@@ -1,21 +1,21 @@
 """What was found in a run in, the answer in the terminal out, each table with how to read it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.text import Text
 
 from bench.findings.answer import Answer
-from bench.findings.break_even import ByZeros
 from bench.findings.costs import Interference, UpdateCosts
-from bench.findings.grouping import Told
 from bench.findings.precisions import Precisions
 from bench.findings.speedups import SpeedUps, Verdicts
 from bench.findings.step_split import Split, StepSplits
 from bench.statistics.verdicts import MARGIN, WRONG_VERDICTS
+from bench.tables.activations.by_zeros import by_place, by_zeros
+from bench.tables.activations.thresholds import thresholds
 from bench.tables.costs import bandwidth, by_conditions, cells, energy, memory, named, realised, rooflines
 from bench.tables.grid import Cell, Grid, print_table
 from bench.tables.patterns import advice_table, at_equal_sparsity
-from bench.tables.text import MARKS, Screen, coloured, new_console, print_text, seconds, text_of
+from bench.tables.text import MARKS, Screen, marked, new_console, print_text, seconds, text_of
 from bench.tables.trainings import trainings_table
 
 
@@ -38,7 +38,8 @@ def lines(answer: Answer, screen: Screen | None = None) -> Iterator[str]:
         *map(_step_splits, answer.step_splits),
         *map(_update_costs, answer.update_costs),
         *map(_interference, answer.interferences),
-        *map(_by_zeros, _by_place(answer.by_zeros)),
+        *map(by_zeros, by_place(answer.by_zeros)),
+        *map(thresholds, answer.thresholds),
     ):
         print_table(console, *table)
     for trainings in answer.trainings:
@@ -52,11 +53,6 @@ def lines(answer: Answer, screen: Screen | None = None) -> Iterator[str]:
             print_text(console, sentence)
         console.print()
     yield from text_of(console)
-
-
-def marked(told: Told) -> Text:
-    """Return a speed-up with its verdict's mark, in its colour."""
-    return coloured(f"{told.speedup} {MARKS[told.verdict]}", told.verdict)
 
 
 def _speed_ups(found: SpeedUps) -> tuple[str, Grid]:
@@ -141,21 +137,4 @@ def _interference(found: Interference) -> tuple[str, Grid]:
     table = Grid(["layer", *named(found.sparsities)])
     for layer, points in found.layers.items():
         table.add_row(layer, *cells({at: marked(told) for at, told in points.items()}, found.sparsities))
-    return title, table
-
-
-def _by_place(curves: Sequence[ByZeros]) -> list[list[ByZeros]]:
-    return [[curve for curve in curves if curve.place == place] for place in dict.fromkeys(curve.place for curve in curves)]
-
-
-def _by_zeros(curves: Sequence[ByZeros]) -> tuple[str, Grid]:
-    title = (
-        f"Forward speed-up over dense by the share of zero inputs, {curves[0].place}: median of the processes [95 % interval], "
-        "and from which share on the layer is at least as fast"
-    )
-    shares = sorted({share for curve in curves for share in curve.points})
-    table = Grid(["layer", "sparsity", *named(shares), "break-even"], keys=2)
-    for curve in curves:
-        told = cells({share: marked(told) for share, told in curve.points.items()}, shares)
-        table.add_row(curve.layer, f"{curve.sparsity:g}", *told, curve.break_even)
     return title, table

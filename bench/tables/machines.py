@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from bench.comparisons.machines import BreakEvens, Cell, Machines, Side
-from bench.tables.answer import marked
 from bench.tables.grid import Grid, print_table
-from bench.tables.text import MARKS, Screen, new_console, print_text, text_of
+from bench.tables.text import MARKS, Screen, marked, new_console, print_text, text_of
 
 SIDE_BY_SIDE = 6  # columns; of more, the lowest and the highest are told
 ANSWERS = ("agree", "differ", "undecided")

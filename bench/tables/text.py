@@ -11,6 +11,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from bench.findings.grouping import Told
+
 WIDTH = 100  # columns, where no terminal tells its own
 READABLE = 60  # columns: in fewer no table of figures can be read, so that a narrower terminal wraps
 MARKS = {"faster": "+", "slower": "-", "same": "=", "undecided": "?"}  # of verdicts
@@ -80,6 +82,11 @@ def _brackets(text: str) -> Iterator[tuple[str, bool]]:
 def coloured(text: str, verdict: str) -> Text:
     """Return a text in the colour of a verdict."""
     return Text(text, style=COLOURS.get(verdict, ""))
+
+
+def marked(told: Told) -> Text:
+    """Return a speed-up with its verdict's mark, in its colour."""
+    return coloured(f"{told.speedup} {MARKS[told.verdict]}", told.verdict)
 
 
 def size(value: float) -> str:

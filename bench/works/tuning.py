@@ -19,7 +19,7 @@ def has_variants(case: Case) -> bool:
 
 def as_tuned(case: Case) -> Case:
     """Return a case of only what decides which variants it needs, so that cases that need the same are one."""
-    op = {"train": "training_step", "beside": "forward"}.get(case.op, case.op)
+    op = {"train": "training_step", "beside": "forward", "threshold": "forward"}.get(case.op, case.op)
     return case._replace(op=op, update="static", data="-", protocol="-", seed=0, regime="warm", distribution="-")
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.findings.break_even import ABOVE, BELOW, break_even, break_evens, by_zeros, crossing, told
+from bench.findings.activations.by_zeros import by_zeros
+from bench.findings.break_even import ABOVE, BELOW, break_even, break_evens, crossing, told
 from bench.runs.row import Row
 from tests.helpers.rows import levels, row
 from tests.strategies import seeds
