@@ -33,6 +33,7 @@ class Case(NamedTuple):
     distribution: str = "-"  # of a training's sparsity over its layers, or the file of a model's masks
     asked_epochs: int = 0  # of a training, where others are asked for than its data set has
     asked_interval: int = 0  # of a training: steps from one mask update to the next, likewise
+    zeros: float = 0.0  # share of the inputs that are 0
 
     @property
     def group(self) -> str:
@@ -45,6 +46,7 @@ class Case(NamedTuple):
         """What pytest shows between brackets, the operation being the function's name."""
         arm = [self.update, self.layer] if self.model == "sparse" else [self.model]
         of_a_layer = ["narrow" if self.model == "narrow" else self.layer]
+        of_a_layer = [self.data, *of_a_layer] if self.op == "threshold" else of_a_layer
         what = [self.data, self.protocol, *arm] if self.op == "train" else arm if self.op == "update" else of_a_layer
         what = [*what, self.data] if self.op in grids.OF_A_NETWORK else what
         seed = [f"seed{self.seed}"] if self.op == "train" else []
@@ -55,7 +57,7 @@ class Case(NamedTuple):
     def _unusual(self) -> list[str]:
         regime = [] if self.regime == "warm" else [self.regime]
         distribution = [] if self.distribution in ("-", grids.DISTRIBUTION) else [self.distribution]
-        asked = {"skew": self.skew, "epochs": self.asked_epochs, "interval": self.asked_interval}
+        asked = {"skew": self.skew, "zeros": self.zeros, "epochs": self.asked_epochs, "interval": self.asked_interval}
         return [*regime, *distribution, *(f"{name}{value:g}" for name, value in asked.items() if value)]
 
 
@@ -68,7 +70,8 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
             yield from cases(op, selection._replace(shapes=(shape,), sparsities=sparsities, model=unmasked))
         return
     of_networks = {**dict.fromkeys(grids.OF_A_MODEL, _model_cases), "pruned": _pruned_cases}
-    make = {"update": _update_cases, "train": _training_cases, **of_networks}.get(op, _layer_cases)
+    of_data = {"update": _update_cases, "train": _training_cases, "threshold": _threshold_cases}
+    make = {**of_networks, **of_data}.get(op, _layer_cases)
     for device in selection.devices:
         for dtype, is_rival in _dtypes(op, selection, device):
             for threads in selection.threads:
@@ -78,9 +81,10 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
                     # An epoch of a training is what it is: no part of it is repeated warm, or replayed; its masks are its own.
                     regimes = selection.regimes or (default_regime(case),)
                     skews = (0.0,) if op in grids.OF_A_NETWORK else selection.skews  # whose masks are its own, too
-                    kinds = itertools.product(regimes, skews) if op != "train" else [("warm", 0.0)]
-                    for regime, skew in kinds:
-                        yield case._replace(regime=regime, skew=skew)
+                    zeros = selection.zeros_of(op, skips=LAYERS[case.layer].skips_zeros)
+                    kinds = itertools.product(zeros, regimes, skews)
+                    for share, regime, skew in [(case.zeros, "warm", 0.0)] if op in grids.TRAINED else kinds:
+                        yield case._replace(regime=regime, skew=skew, zeros=share)
 
 
 def _dtypes(op: str, selection: Selection, device: str) -> Iterator[tuple[str, bool]]:
@@ -92,7 +96,7 @@ def _dtypes(op: str, selection: Selection, device: str) -> Iterator[tuple[str, b
     if op in grids.WHOLE:
         if is_gpu(device):
             yield from (("bfloat16", False), ("tf32", True))
-        elif _with_references(selection):
+        elif selection.has_references:
             yield from ((dtype, True) for dtype in selection.rivals)
 
 
@@ -112,18 +116,13 @@ def _own_layers(selection: Selection, device: str) -> tuple[str, ...]:
     return tuple(name for name in own if selection.is_full or LAYERS[name].is_default_on(kind))
 
 
-def _with_references(selection: Selection) -> bool:
-    """Tell whether what saves time without a sparse kernel is measured too: where dense is asked for, or no layer by name."""
-    return selection.layers is None or "dense" in selection.layers
-
-
 def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
     layers = selection.layers or _own_layers(selection, device)
     # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
-    narrow = op in grids.WHOLE and _with_references(selection)
+    narrow = op in grids.WHOLE and selection.has_references
     for shapes, sparsities in _grid(op, selection, device):
-        narrow_at = selection.sparsities or (sparsities if selection.is_full else _usual(sparsities))
+        narrow_at = selection.sparsities or (sparsities if selection.is_full else grids.usual(sparsities))
         for shape in shapes:
             for layer in full:
                 yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
@@ -178,19 +177,14 @@ def _sparsities(layer: str, sparsities: tuple[float, ...], selection: Selection,
         return tuple(sparsity for sparsity in selection.sparsities or only or () if only is None or sparsity in only)
     is_whole = selection.is_full or selection.layers is not None
     if LAYERS[layer].is_indifferent and (is_gpu(device) or not is_whole):
-        return _usual(sparsities)
-    return sparsities if is_whole or layer in _best(device) else (*grids.SPARSITIES_OF_OTHERS, *_usual(sparsities))
+        return grids.usual(sparsities)
+    return sparsities if is_whole or layer in _best(device) else (*grids.SPARSITIES_OF_OTHERS, *grids.usual(sparsities))
 
 
 def _with_those_of(layers: tuple[str, ...], sparsities: tuple[float, ...]) -> tuple[float, ...]:
     """Return a grid's sparsities and those of patterns that have only some, in order."""
     only = (LAYERS[layer].pattern.sparsities or () for layer in layers if LAYERS[layer].pattern is not FULL)
     return tuple(sorted({*sparsities, *itertools.chain.from_iterable(only)}))
-
-
-def _usual(sparsities: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the one of a grid's sparsities at which most networks are told of."""
-    return (grids.USUAL_SPARSITY,) if grids.USUAL_SPARSITY in sparsities else (sparsities[len(sparsities) // 2],)
 
 
 def _best(device: str) -> list[str]:
@@ -211,7 +205,7 @@ def _training_cases(op: str, selection: Selection, device: str, dtype: str, thre
     epochs, interval = selection.epochs or 0, selection.interval or 0
     for data in chosen_data(selection):
         for shape in training_shapes(data, selection):
-            for protocol in selection.protocols or _default_protocols(data, selection):
+            for protocol in selection.protocols_of(data):
                 for seed in range(selection.seeds):
                     for model, layer, update, sparsity, distribution in _arms(selection, device, dtype, shape):
                         where = (str(shape), sparsity, device, dtype, threads, data, protocol, seed)
@@ -219,10 +213,17 @@ def _training_cases(op: str, selection: Selection, device: str, dtype: str, thre
                         yield case._replace(asked_epochs=epochs, asked_interval=interval)
 
 
-def _default_protocols(data: str, selection: Selection) -> tuple[str, ...]:
-    if data == "random":  # random labels leave nothing to tune towards
-        return grids.PROTOCOLS[:1]
-    return grids.PROTOCOLS if selection.is_full or selection.data else (grids.DEFAULT_PROTOCOLS[data],)
+def _threshold_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
+    layers = selection.layers or (*_best(device), *(name for name, layer in LAYERS.items() if layer.skips_zeros))
+    data, sparsities = selection.data or grids.THRESHOLD_DATA, selection.sparsities or grids.THRESHOLD_SPARSITIES
+    arms = selection._replace(
+        layers=layers, data=data, sparsities=sparsities, updates=("static",), protocols=("tuned",), seeds=1, shapes=None
+    )
+    for case in _training_cases("train", arms, device, dtype, threads):
+        skips, shape = LAYERS[case.layer].skips_zeros, Shape.parse(case.shape)._replace(batch=1)
+        if case.model == "sparse" and (skips or case.sparsity):
+            for share in selection.zeros or (grids.THRESHOLD_SHARES if skips else (0.0,)):
+                yield case._replace(op=op, shape=str(shape), zeros=share)
 
 
 def _own_updates(selection: Selection) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ WHOLE = ("forward", "backward", "step", "training_step")  # the last with a loss
 OF_A_LAYER = (*WHOLE, *PARTS, "beside")  # in turns with one of PyTorch's own operations
 OF_A_MODEL = ("model", "model_step")  # the whole of a network of the user's: a forward pass, and a training step
 OF_A_NETWORK = (*OF_A_MODEL, "pruned")  # and of one of the suite's own
-OPS = (*OF_A_LAYER, *OF_A_NETWORK, "update", "train")
+TRAINED = ("train", "threshold")  # of networks on data: their regimes and zeros are their own
+OPS = (*OF_A_LAYER, *OF_A_NETWORK, "update", *TRAINED)
 DEFAULT_OPS = ("forward", "step", "training_step", "pruned", "train")
 DEFAULT_OPS_OF_A_MODEL = ("forward", "step", *OF_A_MODEL)
 EXTENTS = ("default", "full")
@@ -30,6 +31,13 @@ SHAPES = ("384x1536b128", "512x2048b1")
 BEST_LAYERS = ("tiled", "csr")
 SPARSITIES_OF_OTHERS = (0.8, 0.9, 0.99)
 USUAL_SPARSITY = 0.9  # where one is enough: for what does not depend on it, and for the narrow dense model
+
+# Shares of zero inputs at which a layer that skips them is told of: none, as after a ReLU, and as after a threshold.
+ZEROS = (0.0, 0.5, 0.9)
+# Of trained networks: shares of the hidden activations that a threshold sets to 0, sparsities of the weights, and data.
+THRESHOLD_SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
+THRESHOLD_SPARSITIES = (0.0, 0.8)
+THRESHOLD_DATA = ("digits", "mnist5k")
 
 # The seed's experiment. Its hidden layers are 256 and 256 wide; its sparsity is 0.8.
 HIDDEN = (256, 256)
@@ -113,6 +121,11 @@ def stored(dtype: str) -> str:
 def is_gpu(device: str) -> bool:
     """Tell whether a device, as "cuda" or "cuda:1", is a GPU."""
     return device.partition(":")[0] == "cuda"
+
+
+def usual(sparsities: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the one of a grid's sparsities at which most networks are told of."""
+    return (USUAL_SPARSITY,) if USUAL_SPARSITY in sparsities else (sparsities[len(sparsities) // 2],)
 
 
 def epochs_and_batch(data: str) -> tuple[int, int]:

@@ -117,6 +117,7 @@ def case(
     distribution: str,
     asked_epochs: int,
     asked_interval: int,
+    zeros: float,
 ) -> Iterator[Case]:
     """The case at hand, with PyTorch set to its number of threads while it runs; our kernels are as by default.
 
@@ -126,7 +127,7 @@ def case(
     torch.set_num_threads(threads)
     choice.hold({})
     what = (op, model, layer, update, shape, sparsity, device, dtype, threads)
-    yield Case(*what, data, protocol, seed, regime, skew, distribution, asked_epochs, asked_interval)
+    yield Case(*what, data, protocol, seed, regime, skew, distribution, asked_epochs, asked_interval, zeros)
     torch.set_num_threads(before)
     choice.forget()
 

@@ -33,8 +33,24 @@ class Selection(NamedTuple):
     seeds: int
     skews: tuple[float, ...] = (0.0,)
     distributions: tuple[str, ...] = (grids.DISTRIBUTION,)
+    zeros: tuple[float, ...] | None = None
     is_full: bool = False  # the full grid, where the default one is not enough
     epochs: int | None = None  # of trainings
     interval: int | None = None  # of trainings: steps from one mask update to the next
     rivals: tuple[str, ...] = ()  # number types in which dense is timed as well, as the machine has instructions for them
     model: OwnModel | None = None  # whose layers have the shapes that are measured, and whose whole is too
+
+    def zeros_of(self, op: str, *, skips: bool) -> tuple[float, ...]:
+        """Return the shares of zero inputs at which an operation is timed of a layer that skips them, or does not."""
+        return (0.0,) if op != "forward" else self.zeros or (grids.ZEROS if skips else (0.0,))
+
+    def protocols_of(self, data: str) -> tuple[str, ...]:
+        """Return the protocols by which networks are trained on a data set."""
+        if self.protocols or data == "random":  # random labels leave nothing to tune towards
+            return self.protocols or grids.PROTOCOLS[:1]
+        return grids.PROTOCOLS if self.is_full or self.data else (grids.DEFAULT_PROTOCOLS[data],)
+
+    @property
+    def has_references(self) -> bool:
+        """Whether what saves time without a sparse kernel is measured too: where dense is asked for, or no layer by name."""
+        return self.layers is None or "dense" in self.layers

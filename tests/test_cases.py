@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from bench import cases, grids
 from bench.cases import Case
-from bench.grids import DEFAULT_OPS, OPS
+from bench.grids import DEFAULT_OPS, OPS, TRAINED
 from bench.selection import OwnModel, Selection
 from bench.shapes import Shape
 from sparse_models.errors import InputError
@@ -96,15 +96,21 @@ def test_regimes_are_an_axis_of_all_but_trainings() -> None:
     both = DEFAULT._replace(regimes=("warm", "cold"))
     for op in OPS:
         warm = list(cases.cases(op, DEFAULT))
-        expected = warm if op == "train" else [case._replace(regime=regime) for case in warm for regime in ("warm", "cold")]
+        expected = warm if op in TRAINED else [case._replace(regime=regime) for case in warm for regime in ("warm", "cold")]
         assert list(cases.cases(op, both)) == expected
 
 
 def test_skews_are_an_axis_of_all_but_trainings() -> None:
     for op in OPS:
         plain = list(cases.cases(op, DEFAULT))
-        expected = plain if op in ("train", "pruned") else [case._replace(skew=skew) for case in plain for skew in (0.0, 0.5)]
+        expected = plain if op in (*TRAINED, "pruned") else [case._replace(skew=skew) for case in plain for skew in (0.0, 0.5)]
         assert list(cases.cases(op, DEFAULT._replace(skews=(0.0, 0.5)))) == expected
+
+
+def test_zeros_are_an_axis_of_the_forward_pass_and_by_default_of_layers_that_skip_them() -> None:
+    found = {(case.layer, case.zeros) for case in grid() if case.zeros and case.op not in TRAINED}
+    assert found == {("input_skipping", zeros) for zeros in grids.ZEROS if zeros}
+    assert {case.op for case in grid(DEFAULT._replace(zeros=(0.25,))) if case.zeros} == {"forward", "threshold"}
 
 
 def test_every_run_has_its_control_whatever_layer_is_asked_for() -> None:
@@ -131,7 +137,7 @@ def test_a_cpu_is_warm_and_a_gpu_replays_with_cold_weights_where_a_model_has_the
     assert {case.regime for case in grid(DEFAULT._replace(regimes=None))} == {"warm"}
     for case in grid(ON_GPU):
         few = case.op == "forward" and Shape.parse(case.shape).batch <= grids.COLD_BATCH
-        assert case.regime == ("warm" if case.op == "train" else "graph-cold" if few else "graph"), case
+        assert case.regime == ("warm" if case.op in TRAINED else "graph-cold" if few else "graph"), case
     assert {case.regime for case in grid(ON_GPU._replace(ops=("step",), regimes=("warm", "graph")))} == {"warm", "graph"}
 
 

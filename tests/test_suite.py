@@ -13,7 +13,18 @@ import pytest
 import torch
 
 from bench import grids
-from bench.grids import NETWORKS, OF_A_LAYER, OF_A_NETWORK, OPS, PARTS, PRUNED_BATCHES, WHOLE
+from bench.grids import (
+    NETWORKS,
+    OF_A_LAYER,
+    OF_A_NETWORK,
+    OPS,
+    PARTS,
+    PRUNED_BATCHES,
+    THRESHOLD_SHARES,
+    TRAINED,
+    WHOLE,
+    ZEROS,
+)
 from bench.machine.facts import has_bfloat16
 from bench.runs.row import SCHEMA
 from bench.works.compiled import can_compile
@@ -29,16 +40,17 @@ NO_ROWS = "--benchmark-disable"
 
 
 def cases_of(layers: dict[str, type[SparseLinear]], *, is_full: bool = False) -> int:
-    """How many cases these layers have in all operations but training, with a narrow dense one of each whole operation."""
+    """How many cases these layers have in all operations but trained ones, with a narrow dense one of each whole operation."""
+    zeros = sum(len(ZEROS) - 1 for layer in layers.values() if layer.skips_zeros)
     updates = sum(is_full or UPDATES[rule].is_default for layer in layers for rule in RULES_OF[layer])
-    return len(OF_A_LAYER) * len(layers) + len(WHOLE) + updates
+    return len(OF_A_LAYER) * len(layers) + len(WHOLE) + updates + zeros
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], Path]:
     """One small run of every operation of a layer: its output, its JSON, and the storage it was saved in."""
     folder = tmp_path_factory.mktemp("runs")
-    ops = ",".join(op for op in OPS if op not in ("train", *OF_A_NETWORK))
+    ops = ",".join(op for op in OPS if op not in (*TRAINED, *OF_A_NETWORK))
     done = run(*SMALL, "--op", ops, f"--benchmark-json={folder / 'run.json'}",
                f"--benchmark-storage={folder}", "--benchmark-save=first")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -118,7 +130,8 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
     full = 2 + can_compile("cpu") + has_bfloat16()  # dense, eager, compiled, under autocast
     arms = full + 1 + sum(rule.fits(UNSTRUCTURED) for rule in UPDATES.values())  # with narrow dense, under two protocols
     pruned = len(PRUNED_BATCHES) * sum(data == "digits" for data, _ in NETWORKS.values())
-    assert f"{cases_of(OWN_LAYERS, is_full=True) + 2 * arms + pruned} passed" in done.stdout
+    thresholds = 1 + len(THRESHOLD_SHARES)  # the weights' zeros alone, and with those of activations
+    assert f"{cases_of(OWN_LAYERS, is_full=True) + 2 * arms + pruned + thresholds} passed" in done.stdout
 
 
 @pytest.mark.alone

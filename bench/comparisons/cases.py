@@ -13,7 +13,18 @@ VERDICTS = ("slower", "faster", "same", "undecided", "new", "gone", "changed def
 # Two cases that agree in these are one case, whatever it is called.
 DEFINITION = (
     *("op", "model", "layer", "update", "shape", "batch", "sparsity", "device", "dtype", "threads", "data", "protocol"),
-    *("regime", "skew", "distribution", "flops_counted", "dense_flops_counted", "parameters", "nnz", "epochs", "waiting"),
+    *(
+        "regime",
+        "skew",
+        "distribution",
+        "zeros",
+        "flops_counted",
+        "dense_flops_counted",
+        "parameters",
+        "nnz",
+        "epochs",
+        "waiting",
+    ),
 )
 
 

@@ -18,7 +18,7 @@ from bench.statistics.intervals import Interval
 
 CASE = (
     *("op", "layer", "model", "update", "shape", "batch", "sparsity", "device", "dtype"),
-    *("data", "protocol", "regime", "skew", "distribution"),
+    *("data", "protocol", "regime", "skew", "distribution", "zeros"),
 )
 
 
@@ -152,7 +152,7 @@ def _cell(case: Measured, run: Run) -> Cell:
 def _break_evens(columns: Sequence[Side]) -> list[BreakEvens]:
     curves: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     told_apart = ["threads"] if has_several_threads(columns) else []
-    fields = ("op", "layer", "shape", "batch", "device", "dtype", "regime", "skew", *told_apart)
+    fields = ("op", "layer", "shape", "batch", "device", "dtype", "regime", "skew", "zeros", *told_apart)
     for side in columns:
         for record in break_evens([msgspec.structs.asdict(case.row) for case in side.run.cases.values()]):
             key = tuple(str(record[field]) for field in fields)

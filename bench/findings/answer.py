@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from bench.findings.activations.by_zeros import ByZeros, by_zeros
+from bench.findings.activations.thresholds import Thresholds, thresholds
 from bench.findings.advice import Advice, advice
 from bench.findings.costs import (
     Bandwidth,
@@ -58,6 +60,8 @@ class Answer(NamedTuple):
     time_to_accuracy: list[TimeToAccuracy]
     pruned: list[Pruned]
     advice: list[Advice]
+    by_zeros: list[ByZeros]
+    thresholds: list[Thresholds]
 
 
 def answer_of(rows: Sequence[Row]) -> Answer:
@@ -84,4 +88,6 @@ def answer_of(rows: Sequence[Row]) -> Answer:
         time_to_accuracy(trained),
         pruned(cut),
         advice(trained),
+        by_zeros(whole),
+        thresholds([row for row in rows if row["op"] == "threshold"]),
     )

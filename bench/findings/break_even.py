@@ -20,17 +20,18 @@ CURVE = (
     "threads",
     "regime",
     "skew",
+    "zeros",
 )  # rows that agree in these are one curve
 
 
-def break_even(rows: Sequence[Row]) -> Interval:
-    """Return the break-even sparsity of `rows`, one for each sparsity, BELOW and ABOVE standing for out of their range.
+def break_even(rows: Sequence[Row], along: str = "sparsity") -> Interval:
+    """Return the break-even sparsity, or other share, of `rows`, one for each, BELOW and ABOVE standing for out of their range.
 
     Each process has a curve of its own and thereby a break-even of its own; the interval is over those of the processes that
     measured all the rows. With fewer than SIGN_VALUES of them it is where the bounds of the rows' intervals cross 1.
     """
-    rows = sorted(rows, key=lambda row: row["sparsity"])
-    sparsities = [row["sparsity"] for row in rows]
+    rows = sorted(rows, key=lambda row: row[along])
+    sparsities = [row[along] for row in rows]
     by_process = [dict(zip(row["process_numbers"], row["process_speedups"], strict=True)) for row in rows]
     common = sorted(set.intersection(*(set(curve) for curve in by_process)))
     if len(common) >= SIGN_VALUES:
@@ -66,14 +67,14 @@ def break_evens(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
             yield {**{field: group[0][field] for field in CURVE}, **at, **measured, "told": told(even, group)}
 
 
-def told(even: Interval, rows: Sequence[Row]) -> str:
+def told(even: Interval, rows: Sequence[Row], along: str = "sparsity") -> str:
     """Return a break-even in words: 0.84 [0.81 0.85], [<0.5 0.84], "none in range", or "below 0.5"."""
-    sparsities = [row["sparsity"] for row in rows]
+    sparsities = [row[along] for row in rows]
     first, last = min(sparsities), max(sparsities)
     if even.low > last:
         return "none in range"
-    if even.high < first:
-        return f"below {first:g}"
+    if even.high <= first:
+        return f"below {first:g}" if first else "from 0 on"
 
     def bound(value: float) -> str:
         return f"<{first:g}" if value < first else f">{last:g}" if value > last else f"{value:.2f}"

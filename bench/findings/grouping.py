@@ -35,6 +35,7 @@ class Place(NamedTuple):
     threads: int
     regime: str
     skew: float
+    zeros: float
 
     @classmethod
     def of(cls, row: Row) -> "Place":
@@ -46,7 +47,8 @@ class Place(NamedTuple):
         """How it was measured, in words."""
         regime = REGIMES.get(self.regime, f", {self.regime}")  # a run of a newer version may have another
         skew = f", rows skewed by {self.skew:g}" if self.skew else ""
-        return f"{self.device}, {self.dtype}, {self.threads} thread{'s' * (self.threads != 1)}{regime}{skew}"
+        zeros = f", {self.zeros:g} of the inputs zero" if self.zeros else ""
+        return f"{self.device}, {self.dtype}, {self.threads} thread{'s' * (self.threads != 1)}{regime}{skew}{zeros}"
 
     @property
     def size(self) -> str:

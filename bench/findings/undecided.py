@@ -54,6 +54,7 @@ def command(rows: Sequence[Row]) -> list[str]:
         "threads": str(row["threads"]),
         **({} if row["regime"] == default_regime(case) else {"regime": row["regime"]}),
         **({"skew": f"{row['skew']:g}"} if row["skew"] else {}),
+        **({"zeros": f"{row['zeros']:g}"} if row["zeros"] else {}),
         **({"processes": str(2 * measured)} if measured >= PROCESSES else {}),
         "budget": str(LONGER),
     }

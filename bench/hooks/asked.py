@@ -29,7 +29,7 @@ def words_asked(config: pytest.Config) -> list[str]:
 def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
     """Tell whether the command line asks for a case of an older run, had it been there to be asked for."""
     asked = config.stash[SELECTION]
-    is_training = row.op == "train"  # which has one regime and skew, and a shape that is its case's
+    is_training = row.op in grids.TRAINED  # which have one regime and skew, and a shape that is their case's
     is_pruned, (data, _) = row.op == "pruned", grids.NETWORKS.get(row.data, (row.data, ""))
     is_model, own = row.op in grids.OF_A_MODEL, asked.model
     shapes = asked.shapes if not is_model or own is None else (own.shape,)
@@ -44,6 +44,7 @@ def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
         (row.threads, asked.threads),
         (row.regime, None if is_training else asked.regimes),
         (row.skew, None if is_training else asked.skews),
+        (row.zeros, asked.zeros if row.op in ("forward", "threshold") else None),
         (data, asked.data if is_training or is_pruned else None),
         (row.data, (own.reference if own else None,) if is_model else None),
         (row.protocol, asked.protocols if is_training else None),

@@ -39,6 +39,7 @@ def add_options(group: Any) -> None:
         "--regime": f"regimes ({', '.join(grids.REGIMES)}): warm caches, cold ones, busy cores, a CUDA graph replayed, "
         "with cold weights; default: warm, on a GPU graph, or graph-cold for the forward pass of few samples",
         "--skew": "variation of the rows' non-zeros, as 0.25 (pruned layers have about that); default: 0, masks at random",
+        "--zeros": "share of the inputs that are 0, as ReLU leaves 0.5 to 0.95 of them, for forward; default: 0",
         "--distribution": f"of sparsity over layers, for train ({', '.join(DISTRIBUTIONS)}); default: {grids.DISTRIBUTION}",
         "--data": f"data sets for train ({', '.join((*DATA, *FORMS))}); default: {', '.join(grids.DEFAULT_PROTOCOLS)}",
         "--protocol": f"protocols for train ({', '.join(grids.PROTOCOLS)}); default: what says most of each data set",
@@ -102,6 +103,7 @@ def read_options(config: pytest.Config) -> Selection:
         seeds=_given(config, "--seeds", values.replications) or grids.SEEDS,
         skews=given("--skew", values.skew) or (0.0,),
         distributions=given("--distribution", values.one_of("distribution", DISTRIBUTIONS)) or (grids.DISTRIBUTION,),
+        zeros=given("--zeros", check_sparsity),  # type: ignore[arg-type]
         is_full=is_full,
         epochs=_given(config, "--epochs", values.whole),
         interval=_given(config, "--interval", values.whole),

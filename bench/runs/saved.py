@@ -40,6 +40,7 @@ class SavedRow(msgspec.Struct, gc=False):
     regime: Text
     skew: Annotated[float, Meta(ge=0, le=1e6)]
     distribution: Text
+    zeros: Fraction
     speedup: Positive
     speedup_low: Positive
     speedup_high: Positive

@@ -16,6 +16,7 @@ Schema 8: trainings whose sparsity is not the same in every layer.
 Schema 9: trainings have learning curves: the accuracy on the validation split after each epoch, and the epoch's seconds.
 Schema 10: trainings have the accuracy on the test split after each epoch too, and say in which variant dense took its steps;
 their seeds vary the split of training and validation samples, and digits and mnist5k are standardised.
+Schema 11: inputs of which a share is zero.
 """
 
 import statistics
@@ -108,7 +109,23 @@ def _9_to_10(row: Row) -> None:
         row["dense_variant"] = "eager"
 
 
-STEPS: tuple[Callable[[Row], None], ...] = (_1_to_2, _2_to_3, _3_to_4, _4_to_5, _5_to_6, _6_to_7, _7_to_8, _8_to_9, _9_to_10)
+def _10_to_11(row: Row) -> None:
+    """No input was zero, but by chance."""
+    row["zeros"] = 0.0
+
+
+STEPS: tuple[Callable[[Row], None], ...] = (
+    _1_to_2,
+    _2_to_3,
+    _3_to_4,
+    _4_to_5,
+    _5_to_6,
+    _6_to_7,
+    _7_to_8,
+    _8_to_9,
+    _9_to_10,
+    _10_to_11,
+)
 
 
 def facts_of(machine_info: Mapping[str, Any]) -> Row:

@@ -11,6 +11,8 @@ from bench.findings.speedups import SpeedUps, Verdicts
 from bench.findings.step_split import Split, StepSplits
 from bench.findings.time_to_accuracy import verdict
 from bench.statistics.verdicts import MARGIN, WRONG_VERDICTS
+from bench.tables.activations.by_zeros import by_place, by_zeros
+from bench.tables.activations.thresholds import thresholds
 from bench.tables.costs import bandwidth, by_conditions, cells, energy, memory, named, pruned, realised, rooflines
 from bench.tables.grid import Cell, Grid, print_table
 from bench.tables.patterns import advice_table, at_equal_sparsity
@@ -39,6 +41,8 @@ def lines(answer: Answer, screen: Screen | None = None) -> Iterator[str]:
         *map(_update_costs, answer.update_costs),
         *map(_interference, answer.interferences),
         *map(pruned, answer.pruned),
+        *map(by_zeros, by_place(answer.by_zeros)),
+        *map(thresholds, answer.thresholds),
     ):
         print_table(console, *table)
     for trainings in answer.trainings:

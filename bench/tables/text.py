@@ -79,14 +79,14 @@ def _brackets(text: str) -> Iterator[tuple[str, bool]]:
         yield character, depth > 0 or text[number + 1 : number + 2] == "["
 
 
-def marked(told: Told) -> Text:
-    """Return a speed-up with its verdict's mark, in its colour."""
-    return coloured(f"{told.speedup} {MARKS[told.verdict]}", told.verdict)
-
-
 def coloured(text: str, verdict: str) -> Text:
     """Return a text in the colour of a verdict."""
     return Text(text, style=COLOURS.get(verdict, ""))
+
+
+def marked(told: Told) -> Text:
+    """Return a speed-up with its verdict's mark, in its colour."""
+    return coloured(f"{told.speedup} {MARKS[told.verdict]}", told.verdict)
 
 
 def size(value: float) -> str:

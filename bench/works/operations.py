@@ -1,5 +1,6 @@
 """From a model to what is timed of it: each operation as a function without arguments."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,8 @@ from bench.works.problems import as_layout, labels_of
 from sparse_models.models import MLP
 from sparse_models.testing import Problem
 from sparse_models.training import FusedStep, optimizer_for
+
+TURNS = 16  # inputs with zeros that a forward pass takes in turns
 
 
 def operation(op: str, model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:
@@ -36,7 +39,21 @@ def _forward(model: MLP, parts: list[Problem], layout: str) -> Callable[[], obje
         with torch.no_grad():
             return network(x)  # type: ignore[no-any-return]  # Module.__call__ is untyped
 
-    return forward
+    if bool(x.all()):
+        return forward
+    turns = itertools.cycle(_moved(x, layout))
+
+    def forward_of_another() -> Tensor:
+        with torch.no_grad():
+            return network(next(turns))  # type: ignore[no-any-return]
+
+    return forward_of_another
+
+
+def _moved(x: Tensor, layout: str) -> list[Tensor]:
+    """Return inputs [batch, in] with zeros elsewhere in each: what one call skips, and caches may not hold, another reads."""
+    step = -(-x.shape[1] // TURNS)
+    return [as_layout(x.roll(places, 1), layout).detach() for places in range(0, x.shape[1], step)]
 
 
 def _training_forward(model: MLP, parts: list[Problem], layout: str) -> Callable[[], object]:

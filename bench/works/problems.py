@@ -57,6 +57,7 @@ class Key(NamedTuple):
     # Where the pattern chooses the masks of a network together: its sizes, and which of its layers this is.
     network: tuple[int, ...] = ()
     place: int = 0
+    zeros: float = 0.0  # share of the inputs that are 0
 
 
 def keys(case: Case, layer: str, most_rows: int | None = None) -> list[Key]:
@@ -67,7 +68,7 @@ def keys(case: Case, layer: str, most_rows: int | None = None) -> list[Key]:
     sparsity, skew = (0.0, 0.0) if pattern is FULL else (case.sparsity, case.skew)
     network = () if pattern.of_network is None or len(shape.sizes) == 2 else shape.sizes
     return [
-        Key(*sizes, batch, sparsity, skew, case.device, stored(case.dtype), network, place if network else 0)
+        Key(*sizes, batch, sparsity, skew, case.device, stored(case.dtype), network, place if network else 0, case.zeros)
         for place, sizes in enumerate(pairwise(shape.sizes))
     ]
 
@@ -79,7 +80,7 @@ def problem(pattern: Pattern, key: Key) -> Problem:
     """
     sizes, kind = (key.inputs, key.outputs), (key.device, key.dtype)
     weight, bias = _weights(*sizes, *kind)
-    x, output_grad = _activations(*sizes, key.batch, *kind)
+    x, output_grad = _activations(*sizes, key.batch, *kind, key.zeros)
     mask = _masks(pattern, key.network or sizes, key.sparsity, key.skew, key.device)[key.place]
     return Problem(weight, mask, bias, x, output_grad)
 
@@ -91,10 +92,14 @@ def _weights(inputs: int, outputs: int, device: str, dtype: str) -> tuple[Tensor
 
 
 @lru_cache(maxsize=8)  # likewise, and those of its gate's smaller batches
-def _activations(inputs: int, outputs: int, batch: int, device: str, dtype: str) -> tuple[Tensor, Tensor]:
+def _activations(inputs: int, outputs: int, batch: int, device: str, dtype: str, zeros: float) -> tuple[Tensor, Tensor]:
     generator, number_type = torch.Generator(device).manual_seed(3), getattr(torch, dtype)
     x = torch.randn(batch, inputs, generator=generator, device=device).to(number_type)
-    return x, torch.randn(batch, outputs, generator=generator, device=device).to(number_type)
+    output_grad = torch.randn(batch, outputs, generator=generator, device=device).to(number_type)
+    if zeros:  # in each sample as many, at random places
+        places = torch.rand(batch, inputs, generator=generator, device=device).argsort(1)[:, : round(zeros * inputs)]
+        x = x.scatter(1, places, 0.0)
+    return x, output_grad
 
 
 @lru_cache(maxsize=32)  # as many sparsities; a mask is small beside what it masks

@@ -23,7 +23,7 @@ def as_tuned(case: Case) -> Case:
     """Return a case of only what decides which variants it needs, so that cases that need the same are one."""
     if case.op in OF_A_MODEL:  # whose masks its data and its distribution are
         return case._replace(regime="warm")
-    op = {"train": "training_step", "beside": "forward"}.get(case.op, case.op)
+    op = {"train": "training_step", "beside": "forward", "threshold": "forward"}.get(case.op, case.op)
     return case._replace(op=op, update="static", data="-", protocol="-", seed=0, regime="warm", distribution="-")
 
 

@@ -39,13 +39,13 @@ class SparseLinear(Convertible):
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
     # The strides of [batch, features] activations that the layer prefers: "batch-major", "feature-major" or "any".
     layout: ClassVar[str] = "any"
+    skips_zeros: ClassVar[bool] = False  # whether inputs that are zero save it time
     # Whether it takes the same time at every sparsity.
     is_indifferent: ClassVar[bool] = False
     # Whether the layer is another library's, and is run only when asked for by name.
     optional: ClassVar[bool] = False
     # Whether the default grid has it; else it is timed when asked for by name, and in the full grid.
     is_default: ClassVar[bool] = True
-
     # Whether on a CPU kernels multiply it of which the machine decides which variant is fastest.
     has_variants: ClassVar[bool] = False
     # What is missing for a device that the layer would run on, with what to install.

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.findings.activations.by_zeros import by_zeros
 from bench.findings.break_even import ABOVE, BELOW, break_even, break_evens, crossing, told
 from bench.runs.row import Row
 from tests.helpers.rows import levels, row
@@ -113,3 +114,16 @@ def test_rows_skewed_otherwise_are_another_curve() -> None:
     both = [one | {"skew": skew} for skew, level in ((0.0, 0.5), (0.25, 2.0)) for one in levels([level] * len(AT))]
     assert [(record["skew"], record["told"]) for record in break_evens(both)] == [(0.0, "none in range"), (0.25, "below 0.5")]
     assert not list(break_evens([row(skew=0.0), row(skew=0.25)]))  # of one sparsity there is no curve
+
+
+def test_a_layer_breaks_even_at_a_share_of_zero_inputs_of_its_own() -> None:
+    rows = [
+        row(zeros=zeros, speedup=speedup, speedup_low=speedup, speedup_high=speedup, sparsity=sparsity)
+        for sparsity, speedups in ((0.0, (0.5, 1.0, 5.0)), (0.8, (1.5, 2.0, 9.0)), (0.9, (0.1, 0.2, 0.5)))
+        for zeros, speedup in zip((0.0, 0.5, 0.9), speedups, strict=True)
+    ]
+    told = {curve.sparsity: curve.break_even for curve in by_zeros(rows)}
+    assert told == {0.0: "0.50 [0.50 0.50]", 0.8: "from 0 on", 0.9: "none in range"}
+    assert [list(curve.points) for curve in by_zeros(rows)] == [[0.0, 0.5, 0.9]] * 3
+    assert not by_zeros(rows[::3])  # of one share there is no curve
+    assert not list(break_evens(rows[:3]))  # nor of one sparsity

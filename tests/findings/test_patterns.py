@@ -69,6 +69,7 @@ def test_a_saved_run_is_told_of_where_layers_of_it_are_gone() -> None:
     [path, *_] = sorted(ROOT.glob(".benchmarks/znver5*/0004*.json"))
     saved = json.loads(path.read_text())
     rows = rows_of(saved["rows"], saved["process_figures"], [one["extra_info"] for one in saved["benchmarks"]])
+    rows = [one | {"zeros": 0.0} for one in rows]
     gone = [one | {"layer": "gone"} if one["layer"] == "csr" else one for one in rows]
     gone += [
         one | {"layer": "gone", "speedup": one["speedup"] / 2}

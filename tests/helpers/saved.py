@@ -44,7 +44,7 @@ def row(**changed: Any) -> dict[str, Any]:
     whole = {
         "schema": SCHEMA, "op": "forward", "model": "sparse", "layer": "csr", "update": "static", "shape": "8x8", "batch": 4,
         "sparsity": 0.5, "device": "cpu", "dtype": "float32", "threads": 2, "data": "-", "protocol": "-", "seed": 0,
-        "regime": "warm", "skew": 0.0, "distribution": "-",
+        "regime": "warm", "skew": 0.0, "distribution": "-", "zeros": 0.0,
         "speedup": 2.0, "speedup_low": 1.5, "speedup_high": 2.5, "seconds": 1e-3,
         "dense_seconds": 2e-3, "interval_over": "processes", "verdict": "undecided", "process_numbers": [0, 1, 2],
         "process_speedups": [1.5, 2.0, 2.5], "process_seconds": [1e-3] * 3, "process_dense_seconds": [1.5e-3, 2e-3, 2.5e-3],

@@ -1,4 +1,4 @@
-"""Regimes and skews, as a user asks for them."""
+"""Regimes, skews and shares of zero inputs, as a user asks for them."""
 
 import json
 from pathlib import Path
@@ -23,3 +23,15 @@ def test_skewed_masks_are_cases_of_their_own(tmp_path: Path) -> None:
     records = json.loads((tmp_path / "run.json").read_text())["benchmarks"]
     assert sorted(record["extra_info"]["skew"] for record in records) == [0, 0, 0.5, 0.5]
     assert len({record["fullname"] for record in records}) == 4
+
+
+def test_shares_of_zero_inputs_are_cases_of_the_forward_pass_alone(tmp_path: Path) -> None:
+    arguments = [*SMALL[2:], "--shape", "64x64b1", "--op", "forward,backward", "--layer", "input_skipping", "--zeros", "0,0.75"]
+    done = run(*arguments, f"--benchmark-json={tmp_path / 'run.json'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
+    asked = [(row["op"], row["zeros"]) for row in rows if row["layer"] == "input_skipping"]
+    assert sorted(asked) == [("backward", 0), ("forward", 0), ("forward", 0.75)]
+    executed = {row["zeros"]: row["flops_executed"] for row in rows if row["layer"] != "dense" and row["op"] == "forward"}
+    assert executed[0.75] == executed[0] / 4
+    assert "Forward speed-up over dense by the share of zero inputs, 64x64 batch 1" in done.stdout

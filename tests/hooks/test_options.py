@@ -65,6 +65,7 @@ def test_lists_are_separated_by_commas_and_doubles_said_once() -> None:
     assert selection.ops == ("train", "forward")
     assert selection.threads == (1,)
     assert read(skew="0,.25").skews == (0.0, 0.25)
+    assert read(zeros="0,.9").zeros == (0.0, 0.9)
 
 
 SHAPE = "expected a shape like 256x128b64 (input, output and batch sizes, each at least 1)"

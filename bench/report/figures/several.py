@@ -54,10 +54,11 @@ def _work(told: Mapping[str, str]) -> str:
 def _arm(told: Mapping[str, str]) -> str:
     """Return what a line of a panel is of."""
     skew = f"skew {told['skew']}" if told.get("skew", "0.0") != "0.0" else ""
+    zeros = f"zeros {told['zeros']}" if told.get("zeros", "0.0") != "0.0" else ""
     moved = told.get("update", "static") if told["op"] in ("train", "update") else ""
     what = [NARROW] if told.get("model") == "narrow" else [moved, told["layer"]]
     return " ".join(
-        filter(None, [*what, f"{float(told['sparsity']):g}" if "sparsity" in told else "", told.get("regime"), skew])
+        filter(None, [*what, f"{float(told['sparsity']):g}" if "sparsity" in told else "", told.get("regime"), skew, zeros])
     )
 
 

@@ -28,12 +28,17 @@ class Packed(Protocol):
     @property
     def bytes_read(self) -> int: ...  # noqa: D102
     def work(self, batch: int) -> int: ...  # noqa: D102
-    def refill(self, values: Tensor) -> None: ...  # noqa: D102
     def taken(self, x: Tensor) -> Tensor: ...  # noqa: D102
     def room(self, batch: int) -> Tensor: ...  # noqa: D102
     def given(self, result: Tensor) -> Tensor: ...  # noqa: D102
     def function(self, batch: int, *, has_bias: bool) -> int: ...  # noqa: D102
     def arguments(self, x: Tensor, result: Tensor, bias: Tensor | None, team: int) -> list[Tensor | int]: ...  # noqa: D102
+
+
+class Refillable(Packed, Protocol):
+    """A packed copy that takes other values in the place of its own."""
+
+    def refill(self, values: Tensor) -> None: ...  # noqa: D102
     def _replace(self, *, values: Tensor) -> Any: ...
 
 
@@ -42,7 +47,7 @@ def largest_batch() -> int:
     return LARGEST_BATCH if bitmap.is_possible(torch.float32) else 1
 
 
-Pack = Callable[[Structure, Tensor], Packed]
+Pack = Callable[[Structure, Tensor], Refillable]
 
 
 def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) -> Pack | None:
@@ -88,11 +93,12 @@ def _team_for(packed: Packed, x: Tensor, bias: Tensor | None) -> int:
 class Ready:
     """A product with all that is known before it: to look that up again takes 10 us, as long as a product."""
 
-    def __init__(self, packed: Packed, values: Tensor, bias: Tensor | None, x: Tensor) -> None:
-        """Hold it for a layer's own values and bias, and for x [batch, in] like this one."""
+    def __init__(self, packed: Packed, values: Tensor, bias: Tensor | None, x: Tensor, team: int | None = None) -> None:
+        """Hold it for a layer's own values and bias, and for x [batch, in] like this one; a team not given is measured."""
         self.values, self.bias, self.version, self.places = values, bias, values._version, _places(values, bias)  # noqa: SLF001
         self.shape, self.dtype, self.threads = x.shape, x.dtype, threads()
-        self.team, self.function = _team_for(packed, x, bias), packed.function(len(x), has_bias=bias is not None)
+        self.team = team or _team_for(packed, x, bias)
+        self.function = packed.function(len(x), has_bias=bias is not None)
         taken, result = packed.taken(x), packed.room(len(x))
         self.takes_it, self.gives_it = taken.data_ptr() == x.data_ptr(), packed.given(result) is result
         self.room = result.shape, result.dtype
@@ -129,7 +135,7 @@ class Frozen:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self.held: dict[Pack, tuple[Packed, Source]] = {}
+        self.held: dict[Pack, tuple[Refillable, Source]] = {}
         self.ready: dict[int, Ready] = {}
 
     def outdate(self) -> None:

@@ -1,0 +1,1 @@
+"""What zeros among activations are worth."""

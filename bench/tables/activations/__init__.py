@@ -1,0 +1,1 @@
+"""What is told of zeros among activations."""
