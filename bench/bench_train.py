@@ -12,12 +12,12 @@ from bench.engine.pairing import Plan, Racer
 from bench.grids import stored
 from bench.runs.row import Facts
 from bench.shapes import Shape
-from bench.works.dense_training import DenseTraining, pass_dense_gate, trained_as, variant_of
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import find_once, once_per_run
 from bench.works.problems import layout_of
-from bench.works.thresholds import Thresholded, one_by_one, thresholds_for, zeros_of
-from bench.works.training_flops import training_flops
+from bench.works.trained.dense_training import DenseTraining, pass_dense_gate, trained_as, variant_of
+from bench.works.trained.thresholds import Thresholded, one_by_one, thresholds_for, zeros_of
+from bench.works.trained.training_flops import training_flops
 from sparse_models.costs import counted_flops, counted_training_flops, executed_flops, size
 from sparse_models.data import Data, Split, reshuffled
 from sparse_models.errors import DivergedError

@@ -159,7 +159,7 @@ def test_by_default_no_more_threads_run_than_a_quota_of_cpu_time_allows(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, told: int
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr("bench.hooks.options.quota_cores", lambda: quota)
+    monkeypatch.setattr("bench.hooks.values.quota_cores", lambda: quota)
     assert read().threads == (told,)
 
 

@@ -1,5 +1,7 @@
 """Fairness: the arms of a comparison differ in nothing but what is compared."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -94,13 +96,13 @@ def test_at_equal_mask_sparse_layers_follow_one_another(layer: str, update: str,
 @pytest.mark.parametrize("layer", FLOAT64_LAYERS)
 def test_every_arm_sees_the_same_batches_in_the_same_order(layer: str, update: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data, seen = samples(1), []
-    step = FusedStep.__call__
+    step = FusedStep.watching
 
-    def spy(self: FusedStep, inputs: torch.Tensor, labels: torch.Tensor, **how: bool) -> torch.Tensor:
+    def spy(self: FusedStep, layers: Any, inputs: torch.Tensor, labels: torch.Tensor, **how: bool) -> Any:
         seen.append((inputs, labels))
-        return step(self, inputs, labels, **how)
+        return step(self, layers, inputs, labels, **how)
 
-    monkeypatch.setattr(FusedStep, "__call__", spy)
+    monkeypatch.setattr(FusedStep, "watching", spy)
     losses(dense_mlp(draw(SIZES, generator(0))), data)
     reference, seen = seen, []
     rule = update if UPDATES[update].fits(LAYERS[layer].pattern) else "static"

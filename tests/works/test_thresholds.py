@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.works.thresholds import Thresholded, one_by_one, thresholds_for, zeros_of
+from bench.works.trained.thresholds import Thresholded, one_by_one, thresholds_for, zeros_of
 from sparse_models.models import MLP, convert, dense_mlp, draw
 from tests.strategies import generator, normal, seeds, sizes
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench.works.training_flops import training_flops
+from bench.works.trained.training_flops import training_flops
 from sparse_models.masks import UNSTRUCTURED, count_kept
 from sparse_models.models import draw, sparse_mlp
 from sparse_models.mutation import updates_due

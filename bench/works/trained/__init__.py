@@ -1,0 +1,1 @@
+"""Networks that are trained on data: how dense ones take their steps, what a training costs, thresholds of activations."""
