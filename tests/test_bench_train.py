@@ -3,13 +3,15 @@ import time
 import pytest
 
 from bench import bench_train  # whose function of that name would be taken for a benchmark here
-from bench.bench_train import Arm, load_for, settings_of
+from bench.bench_train import Arm
 from bench.cases import Case
 from bench.engine.pairing import Patience
 from bench.engine.timed import Timed
+from bench.works.trained.experiment import load_for, settings_of
 from sparse_models.errors import DivergedError
 from sparse_models.kernels.cpu._compile import KERNELS
-from sparse_models.training import Search, evaluate
+from sparse_models.search import Search
+from sparse_models.training import evaluate
 from tests.helpers.kernel_checks import forget_kernels
 
 

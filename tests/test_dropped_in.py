@@ -60,7 +60,7 @@ def test_files_dropped_in_are_gated_timed_trained_and_tabulated_and_a_wrong_one_
 
 
 def test_files_dropped_in_are_tested(checkout: Path) -> None:
-    chosen = "gate and float32 and (bool_masked or wrong) or dropped_in"
+    chosen = "test_layer_passes_the_gate and not (odd or 16_bit) and (bool_masked or wrong) or dropped_in"
     tested = run_anew(
         "tests/sparse_models/layers/test_layers.py",
         "tests/sparse_models/updates/test_updates.py",

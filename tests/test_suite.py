@@ -13,18 +13,7 @@ import pytest
 import torch
 
 from bench import grids
-from bench.grids import (
-    NETWORKS,
-    OF_A_LAYER,
-    OF_A_NETWORK,
-    OPS,
-    PARTS,
-    PRUNED_BATCHES,
-    THRESHOLD_SHARES,
-    TRAINED,
-    WHOLE,
-    ZEROS,
-)
+from bench.grids import NETWORKS, OF_A_LAYER, OF_A_NETWORK, OPS, PARTS, TRAINED, WHOLE, ZEROS
 from bench.machine.facts import has_bfloat16
 from bench.runs.row import SCHEMA
 from bench.works.compiled import can_compile
@@ -129,8 +118,8 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
     assert "do sparse networks save compute?" not in done.stdout
     full = 2 + can_compile("cpu") + has_bfloat16()  # dense, eager, compiled, under autocast
     arms = full + 1 + sum(rule.fits(UNSTRUCTURED) for rule in UPDATES.values())  # with narrow dense, under two protocols
-    pruned = len(PRUNED_BATCHES) * sum(data == "digits" for data, _ in NETWORKS.values())
-    thresholds = 1 + len(THRESHOLD_SHARES)  # the weights' zeros alone, and with those of activations
+    pruned = len(grids.PRUNED_BATCHES) * sum(data == "digits" for data, _ in NETWORKS.values())
+    thresholds = 1 + len(grids.THRESHOLD_SHARES)  # the weights' zeros alone, and with those of activations
     assert f"{cases_of(OWN_LAYERS, is_full=True) + 2 * arms + pruned + thresholds} passed" in done.stdout
 
 

@@ -17,8 +17,8 @@ from bench.tables.costs import bandwidth, by_conditions, cells, energy, memory, 
 from bench.tables.grid import Cell, Grid, print_table
 from bench.tables.patterns import advice_table, at_equal_sparsity
 from bench.tables.text import MARKS, Screen, marked, new_console, print_text, seconds, text_of
-from bench.tables.time_to_accuracy import time_to_accuracy_table
-from bench.tables.trainings import trainings_table
+from bench.tables.trained.time_to_accuracy import time_to_accuracy_table
+from bench.tables.trained.trainings import trainings_table
 
 
 def lines(answer: Answer, screen: Screen | None = None) -> Iterator[str]:

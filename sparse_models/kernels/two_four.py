@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparse_models.asynchronous import is_captured
+from sparse_models.kernels.asynchronous import is_captured
 
 DTYPES = ("float16", "bfloat16")  # of those that torch hands to cuSPARSELt, those in which a layer has gradients
 WEIGHT_MULTIPLE, BATCH_MULTIPLE = 16, 8  # of rows and columns of the sparse factor, and of samples

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch._C import _is_tracing  # torch.jit.is_tracing without a look at TorchScript, which takes as long again
 from torch.compiler import is_compiling
 
-from sparse_models.asynchronous import is_captured, refill
 from sparse_models.errors import InputError
+from sparse_models.kernels.asynchronous import is_captured, refill
 from sparse_models.kernels.link import Link
 from sparse_models.layers._checks import check_mask, check_weight
 from sparse_models.linear import Convertible

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparse_models.asynchronous import is_asynchronous, is_captured
 from sparse_models.errors import InputError
+from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
 
 if TYPE_CHECKING:
     from sparse_models.layers._base import SparseLinear

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from sparse_models.asynchronous import is_asynchronous, is_captured
 from sparse_models.errors import InputError
+from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
 from sparse_models.masks.patterns import UNSTRUCTURED, Pattern
 from sparse_models.masks.top_k import count_kept, highest_places, refuse_nan, top_k_mask
 from sparse_models.masks.units import Group, divides, highest_in_groups, in_groups, summed, units_of, weights_of

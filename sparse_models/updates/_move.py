@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_models.asynchronous import is_captured
 from sparse_models.errors import InputError
+from sparse_models.kernels.asynchronous import is_captured
 from sparse_models.kernels.cpu._team import threads
 from sparse_models.kernels.cpu.chain._factors import Factors, Gradient, dense_of
 from sparse_models.kernels.cpu.moves._table import Storage

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from sparse_models.asynchronous import is_captured
 from sparse_models.errors import InputError
+from sparse_models.kernels.asynchronous import is_captured
 from sparse_models.masks import FAN_IN, Pattern, count_kept, top_k_mask
 from sparse_models.masks.regrow import prune_and_regrow
 from sparse_models.masks.units import ROW, highest_in_groups

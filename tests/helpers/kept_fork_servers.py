@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -17,13 +18,13 @@ class Kept(ForkServer):
             self._stop()
 
 
-_known: dict[frozenset[tuple[str, str]], Kept] = {}
+_known: dict[tuple[str, frozenset[tuple[str, str]]], Kept] = {}
 
 
 def kept(environment: Mapping[str, str]) -> Kept:
-    """Return the fork_server whose processes have this very environment."""
+    """Return the fork_server whose processes have this very environment and working directory."""
     whole = os.environ | dict(environment)
-    key = frozenset(item for item in whole.items() if item[0] != "PYTEST_CURRENT_TEST")
+    key = str(Path.cwd()), frozenset(item for item in whole.items() if item[0] != "PYTEST_CURRENT_TEST")
     if key not in _known:
         _known[key] = Kept(environment)
     return _known[key]

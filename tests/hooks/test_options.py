@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from bench import grids
-from bench.bench_train import settings_of
 from bench.cases import cases
 from bench.engine.jobs import Effort
 from bench.hooks.options import add_options, read_effort, read_options
 from bench.machine.facts import has_bfloat16
 from bench.selection import Selection
+from bench.works.trained.experiment import settings_of
 from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
 from sparse_models.loading import FORMS

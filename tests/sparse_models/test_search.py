@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sparse_models import training
 from sparse_models.data import Data, Split
 from sparse_models.models import dense_mlp, draw, sparse_mlp
-from sparse_models.training import Settings, search_learning_rate
+from sparse_models.search import search_learning_rate
+from sparse_models.training import Settings
 from sparse_models.updates import UPDATES
 from tests.sparse_models.test_training import SETTINGS, SIZES, samples
 from tests.strategies import MOVING_RULES, generator

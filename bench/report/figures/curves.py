@@ -12,7 +12,7 @@ from bench.report.figures.learning import AXES, ROW, accuracy_axis, arms_of, con
 from bench.report.figures.theme import INK, LINK, RATIO, RULE, WORDS, around, chart, layer, number, styles
 from bench.statistics.intervals import SIGN_VALUES
 from bench.tables.text import seconds as duration
-from bench.tables.time_to_accuracy import COLUMNS
+from bench.tables.trained.time_to_accuracy import COLUMNS
 
 CURVES = (
     "Accuracy on the validation split after each epoch (of random labels on the training samples), the mean over the seeds, "

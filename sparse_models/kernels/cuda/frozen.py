@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_models.asynchronous import is_asynchronous, is_captured
+from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
 from sparse_models.kernels.cuda import small_batch
 from sparse_models.kernels.cuda.small_batch import Form, Packed
 from sparse_models.kernels.source import Source

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_models.asynchronous import is_asynchronous
 from sparse_models.errors import InputError
+from sparse_models.kernels.asynchronous import is_asynchronous
 from sparse_models.layers._base import SparseLinear
 from sparse_models.masks.units import units_of
 

@@ -72,5 +72,5 @@ def _waits(func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> str:
 
 def pretend_gpu(monkeypatch: pytest.MonkeyPatch, *, captured: bool) -> None:
     """Let tensors pass for those of a GPU, on which a CUDA graph is or is not being captured."""
-    monkeypatch.setattr("sparse_models.asynchronous.IN_QUEUES", {"cpu", "cuda"})
+    monkeypatch.setattr("sparse_models.kernels.asynchronous.IN_QUEUES", {"cpu", "cuda"})
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: captured)

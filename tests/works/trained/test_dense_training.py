@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.bench_train import model_of
 from bench.cases import Case
 from bench.works.compiled import COMPILED
 from bench.works.once_per_run import KNOWN
 from bench.works.reference import dense_case, training_key
 from bench.works.trained import dense_training
 from bench.works.trained.dense_training import DenseTraining, pass_dense_gate, variant_of
+from bench.works.trained.experiment import model_of
 from sparse_models.data import Split
 from sparse_models.errors import GateError
 from sparse_models.models import convert, dense_mlp, draw

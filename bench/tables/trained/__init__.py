@@ -1,0 +1,1 @@
+"""Tables of networks that were trained on data."""
