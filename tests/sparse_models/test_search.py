@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_models import training
+from sparse_models import search
 from sparse_models.data import Data, Split
 from sparse_models.models import dense_mlp, draw, sparse_mlp
 from sparse_models.search import search_learning_rate
-from sparse_models.training import Settings
+from sparse_models.training import Quality, Settings
 from sparse_models.updates import UPDATES
 from tests.sparse_models.test_training import SETTINGS, SIZES, samples
 from tests.strategies import MOVING_RULES, generator
@@ -30,13 +30,13 @@ class Recorder:
             self.trained_on.append(data)
             yield torch.zeros(1)
 
-        def fake_evaluate(model: int, data: Split) -> training.Quality:
+        def fake_evaluate(model: int, data: Split) -> Quality:
             self.judged_on.append(data)
             rate, seed = self.trained[-1]
-            return training.Quality(0.0, accuracy[rate][seed])
+            return Quality(0.0, accuracy[rate][seed])
 
-        monkeypatch.setattr(training, "train", fake_train)
-        monkeypatch.setattr(training, "evaluate", fake_evaluate)
+        monkeypatch.setattr(search, "train", fake_train)
+        monkeypatch.setattr(search, "evaluate", fake_evaluate)
 
 
 def test_search_halves_and_returns_the_best_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
