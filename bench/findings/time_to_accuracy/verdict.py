@@ -89,8 +89,12 @@ def brief(found: TimeToAccuracy) -> str:
     told = verdict(found)
     if told is None:
         return ""
-    what = f"to dense's accuracy on {found.data} ({found.protocol})"
-    return f"{what}: {named(told.arm)}{_figures(told)}; accuracy {_accuracy(told)}"
+    arm, ratio = told.arm, told.over_narrow
+    text = f"to dense's accuracy on {found.data}: {named(arm)} in {arm.time_ratio} of dense's time"
+    text += f" ({_how_soon(arm.time_ratio)})"
+    text += "" if arm.stored is None else f", bytes {arm.stored:.2f}"
+    text += f", {ratio} of {NARROW}'s time ({_how_soon(ratio, None)})" if ratio else ""
+    return f"{text}; accuracy {_accuracy(told)}"
 
 
 def named(arm: Arm) -> str:
