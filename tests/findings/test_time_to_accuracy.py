@@ -199,7 +199,7 @@ def test_the_arm_is_held_against_narrow_dense_seed_by_seed(narrow: list[Bounds],
     both = own._replace(arms=own.arms + rival.arms)
     assert text in sentence(both)
     ratio, _, verdict_on_it = text.partition(" of the time of narrow dense at 0.8 ")
-    assert f"{ratio} of narrow dense's time {verdict_on_it.partition(', there')[0].rstrip(')')})" in brief(both)
+    assert f"{ratio} of narrow's {verdict_on_it.partition(', there')[0].rstrip(')')})" in brief(both)
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def test_the_epoch_that_validation_chose_is_told_where_the_rows_tell_of_it() -> 
 def test_the_last_lines_tell_what_it_takes_to_come_to_denses_accuracy() -> None:
     text = list(short.lines(short_answer(trained(8), "zen"), WIDE))
     assert text[1] == (
-        "to dense's accuracy on digits: static tiled at 0.8 in 0.12 [0.11 0.14] of dense's time (at most a third), bytes 0.50, "
-        "<2.45 [0.00 2.70] of narrow dense's time (undecided); accuracy 0.750 (dense 0.875, narrow dense 0.750)"
+        "to dense's accuracy on digits: static tiled at 0.8 in 0.12 [0.11 0.14] of dense's time (at most a third), "
+        "<2.45 [0.00 2.70] of narrow's (undecided), bytes 0.50; accuracy 0.750 (dense 0.875, narrow 0.750)"
     )
     assert len(list(short.lines(short_answer(trained(8), "zen"), Screen()))) <= 6
 

@@ -92,9 +92,9 @@ def brief(found: TimeToAccuracy) -> str:
     arm, ratio = told.arm, told.over_narrow
     text = f"to dense's accuracy on {found.data}: {named(arm)} in {arm.time_ratio} of dense's time"
     text += f" ({_how_soon(arm.time_ratio)})"
+    text += f", {ratio} of narrow's ({_how_soon(ratio, None)})" if ratio else ""
     text += "" if arm.stored is None else f", bytes {arm.stored:.2f}"
-    text += f", {ratio} of {NARROW}'s time ({_how_soon(ratio, None)})" if ratio else ""
-    return f"{text}; accuracy {_accuracy(told)}"
+    return f"{text}; accuracy {_accuracy(told, 'narrow')}"
 
 
 def named(arm: Arm) -> str:
@@ -126,13 +126,13 @@ def _how_soon(ratio: Median, goal: float | None = GOAL) -> str:
     return "later" if ratio.interval.low > 1 else "undecided"
 
 
-def _accuracy(told: Verdict) -> str:
+def _accuracy(told: Verdict, narrow_name: str = NARROW) -> str:
     """Return the median test accuracies of the arm, of dense and of narrow dense."""
     own, narrow = told.arm, told.narrow
     figures = [own.median(lambda seed: seed.test_accuracy), own.median(lambda seed: seed.dense_test_accuracy)]
     figures += [narrow.median(lambda seed: seed.test_accuracy)] if narrow else []
     first, *others = (figure.median.told("{:.3f}".format) for figure in figures)
-    return f"{first} ({', '.join(f'{name} {other}' for name, other in zip(('dense', NARROW), others, strict=False))})"
+    return f"{first} ({', '.join(f'{name} {other}' for name, other in zip(('dense', narrow_name), others, strict=False))})"
 
 
 def _range(found: TimeToAccuracy) -> str:
