@@ -6,6 +6,7 @@ from bench.report.content import Content
 from bench.report.figure import Section
 from bench.report.figures.curves import learning_curves, time_to_accuracy
 from bench.report.figures.learning import accuracy
+from bench.report.figures.pruned import pruned
 from bench.report.figures.roofline import roofline
 from bench.report.figures.several import history, machines
 from bench.report.figures.speed_up import speed_up
@@ -27,8 +28,8 @@ def sections_of(content: Content) -> list[Section]:
         ),
         Section(
             "accuracy", "What does it cost in accuracy?",
-            [*time_to_accuracy(content), *accuracy(content), *learning_curves(content)],
-            "Nothing was trained.", f"{PYTEST} --op train",
+            [*time_to_accuracy(content), *accuracy(content), *learning_curves(content), *pruned(content)],
+            "Nothing was trained.", f"{PYTEST} --op train,pruned",
             [text for one in content.answer.time_to_accuracy if (text := sentence(one))],
         ),
         Section(

@@ -199,3 +199,15 @@ def test_the_data_of_a_committed_run_is_that_of_its_file() -> None:
     saved = json.loads(path.read_text())
     assert {entry.case for entry in told.entries} == {benchmark["fullname"] for benchmark in saved["benchmarks"]}
     assert [entry.speedup.median for entry in told.entries] == saved["rows"]["speedup"]
+
+
+def test_pruned_networks_are_drawn_by_batch_and_told_in_the_tables_figures() -> None:
+    [file] = (ROOT / ".benchmarks").glob("znver5*/0007*")
+    told = content_of(read_runs([str(file)])[0], {})
+    [figure] = [figure for section in sections_of(told) for figure in section.figures if figure.name == "pruned"]
+    [found] = told.answer.pruned
+    assert [panel.title for panel in figure.panels] == ["Inference of 1 sample", "Inference of 64 samples"]
+    assert [row[:3] for row in figure.data.rows] == [(one.name, one.layer, f"{one.sparsity:g}") for one in found.networks]
+    for panel, batch in zip(figure.panels, found.batches, strict=True):
+        for one in found.networks:
+            assert f"{one.sparsity:g}: {one.speedups[batch].speedup} times dense's speed" in panel.text
