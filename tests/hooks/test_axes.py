@@ -2,8 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from tests.helpers.in_process import SMALL, run
+from bench.cases import Case, cases
+from bench.hooks.asked import was_asked
+from bench.hooks.state import DESELECTED, SELECTION
+from tests.helpers.in_process import ROOT, SMALL, run
+from tests.test_cases import DEFAULT
 
 
 def test_cold_caches_are_a_regime_and_a_cpu_has_no_graphs(tmp_path: Path) -> None:
@@ -35,3 +41,19 @@ def test_shares_of_zero_inputs_are_cases_of_the_forward_pass_alone(tmp_path: Pat
     executed = {row["zeros"]: row["flops_executed"] for row in rows if row["layer"] != "dense" and row["op"] == "forward"}
     assert executed[0.75] == executed[0] / 4
     assert "Forward speed-up over dense by the share of zero inputs, 64x64 batch 1" in done.stdout
+
+
+def test_a_case_of_an_older_run_is_missed_at_the_shares_that_are_asked_for() -> None:
+    asked = DEFAULT._replace(ops=("forward",), layers=("input_skipping",), shapes=("8x12b1",), zeros=(0.5,), threads=(1,))
+    [case, *_] = [one for one in cases("forward", asked) if one.zeros]
+    config: Any = SimpleNamespace(
+        stash={SELECTION: asked, DESELECTED: set()}, option=SimpleNamespace(keyword=""), args=["bench"], rootpath=ROOT,
+        invocation_params=SimpleNamespace(dir=ROOT),
+    )  # fmt: skip
+
+    def is_missed(of: Case) -> bool:
+        row: Any = SimpleNamespace(**of._asdict() | {"shape": "8x12", "batch": 1})
+        return was_asked(config, f"bench/bench_layer.py::bench_forward[{of.id}]", row)
+
+    assert is_missed(case)
+    assert not is_missed(case._replace(zeros=0.9))

@@ -91,6 +91,8 @@ def test_every_layer_is_timed_in_its_model_and_the_rest_is_left(name: str, op: s
     arms = [Arm(model.called, op, model.names), Arm(model.sparse(Kind("tiled", 0.5)), op, model.names)]
     for arm in arms:
         arm()
+        learned = [one for one in arm.model.parameters() if one.requires_grad]
+        assert {one.grad is not None for one in learned} == {op == "step"}  # a step goes back to what it trains
         lap = arm.lap()
         assert len(lap) == len(model.names) == {"net": 4, "encoder": 4}[name]
         assert min(lap) > 0

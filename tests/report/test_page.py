@@ -207,7 +207,11 @@ def test_pruned_networks_are_drawn_by_batch_and_told_in_the_tables_figures() -> 
     [figure] = [figure for section in sections_of(told) for figure in section.figures if figure.name == "pruned"]
     [found] = told.answer.pruned
     assert [panel.title for panel in figure.panels] == ["Inference of 1 sample", "Inference of 64 samples"]
-    assert [row[:3] for row in figure.data.rows] == [(one.name, one.layer, f"{one.sparsity:g}") for one in found.networks]
+    assert [row[:6] for row in figure.data.rows] == [
+        (one.name, one.layer, f"{one.sparsity:g}", *map(str, (one.dense, one.pruned, one.tuned))) for one in found.networks
+    ]
     for panel, batch in zip(figure.panels, found.batches, strict=True):
         for one in found.networks:
             assert f"{one.sparsity:g}: {one.speedups[batch].speedup} times dense's speed" in panel.text
+        drawn = panel.spec["layer"][-1]["data"]["values"]
+        assert [value["accuracy"] for value in drawn] == [one.tuned.mean for one in found.networks]
