@@ -46,7 +46,6 @@ def load_compiler() -> None:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function, or a module, that is compiled for the shapes of its inputs as it is first called."""
-    load_compiler()  # which warns of itself as it is imported
     # Past its limit of shapes for one piece of code, eight as it comes, dynamo would run it eagerly and say nothing.
     dynamo: Any = importlib.import_module("torch._dynamo.config")  # here, because it takes as long as all of torch
     dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = 256, True

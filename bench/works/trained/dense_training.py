@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.cases import Case
 from bench.shapes import Shape
-from bench.works.compiled import COMPILED, compiled
+from bench.works.compiled import COMPILED, compiled, load_compiler
 from bench.works.once_per_run import KNOWN, find_once
 from bench.works.problems import LAYOUTS
 from bench.works.reference import dense_case, training_key
@@ -41,6 +41,8 @@ class DenseTraining(MLP):
     def __init__(self, model: MLP, batch: int, *, is_compiled: bool, is_cast: bool) -> None:
         """Take the layers of a dense model, to be trained in batches of so many samples."""
         super().__init__(model)
+        if is_compiled:
+            load_compiler()  # which warns of itself as it is imported
         self.batch, self.is_cast = batch, is_cast
         self._compiled: Callable[..., Tensor] | None = compiled(MLP(self).cross_entropy) if is_compiled else None
 
