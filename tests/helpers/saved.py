@@ -3,10 +3,17 @@
 import copy
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+from bench.cases import Case
+from bench.hooks.asked import was_asked
+from bench.hooks.state import DESELECTED, SELECTION
 from bench.runs.row import SCHEMA
 from bench.runs.saved import SavedRow
+from bench.selection import Selection
+from bench.shapes import Shape
+from tests.helpers.in_process import ROOT
 
 STATS = ("min", "max", "mean", "stddev", "rounds", "median", "iqr", "q1", "q3", "ops", "total", "iterations")
 DELETE = object()  # as a value: the field is not there
@@ -141,3 +148,14 @@ def is_read(place: tuple[Any, ...]) -> bool:
         return name in ("fullname", "extra_info")
     fields = ("schema", *SavedRow.__struct_fields__)
     return bool(place[2] == "extra_info" and place[3] in fields)
+
+
+def is_asked_for(asked: Selection, case: Case) -> bool:
+    """Tell whether a command line that makes this selection asks for a case of an older run."""
+    config: Any = SimpleNamespace(
+        stash={SELECTION: asked, DESELECTED: set()}, option=SimpleNamespace(keyword=""), args=["bench"], rootpath=ROOT,
+        invocation_params=SimpleNamespace(dir=ROOT),
+    )  # fmt: skip
+    shape = Shape.parse(case.shape)
+    row: Any = SimpleNamespace(**case._asdict() | {"shape": shape.chain, "batch": shape.batch})
+    return was_asked(config, f"bench/bench_of_{case.op}.py::bench_{case.op}[{case.id}]", row)

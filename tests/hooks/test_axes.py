@@ -2,13 +2,10 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from bench.cases import Case, cases
-from bench.hooks.asked import was_asked
-from bench.hooks.state import DESELECTED, SELECTION
-from tests.helpers.in_process import ROOT, SMALL, run
+from bench.cases import cases
+from tests.helpers.in_process import SMALL, run
+from tests.helpers.saved import is_asked_for
 from tests.test_cases import DEFAULT
 
 
@@ -46,14 +43,5 @@ def test_shares_of_zero_inputs_are_cases_of_the_forward_pass_alone(tmp_path: Pat
 def test_a_case_of_an_older_run_is_missed_at_the_shares_that_are_asked_for() -> None:
     asked = DEFAULT._replace(ops=("forward",), layers=("input_skipping",), shapes=("8x12b1",), zeros=(0.5,), threads=(1,))
     [case, *_] = [one for one in cases("forward", asked) if one.zeros]
-    config: Any = SimpleNamespace(
-        stash={SELECTION: asked, DESELECTED: set()}, option=SimpleNamespace(keyword=""), args=["bench"], rootpath=ROOT,
-        invocation_params=SimpleNamespace(dir=ROOT),
-    )  # fmt: skip
-
-    def is_missed(of: Case) -> bool:
-        row: Any = SimpleNamespace(**of._asdict() | {"shape": "8x12", "batch": 1})
-        return was_asked(config, f"bench/bench_layer.py::bench_forward[{of.id}]", row)
-
-    assert is_missed(case)
-    assert not is_missed(case._replace(zeros=0.9))
+    assert is_asked_for(asked, case)
+    assert not is_asked_for(asked, case._replace(zeros=0.9))

@@ -2,18 +2,16 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bench.cases import Case, cases
+from bench.cases import cases
 from bench.grids import OF_A_MODEL
-from bench.hooks.asked import was_asked
-from bench.hooks.state import DESELECTED, SELECTION
 from bench.selection import OwnModel
 from tests.helpers.in_process import ROOT, Done, run
+from tests.helpers.saved import is_asked_for
 from tests.test_cases import DEFAULT
 
 NET = """
@@ -149,18 +147,9 @@ def test_a_whole_of_an_older_run_is_missed_where_it_is_the_one_that_is_asked_for
     own = OwnModel("nets.py:net", "8x4b5", can_learn=True)
     asked = DEFAULT._replace(ops=OF_A_MODEL, layers=("tiled",), sparsities=(0.5,), shapes=("8x12b5",), threads=(1,), model=own)
     [case] = [one for one in cases("model", asked) if one.layer == "tiled"]
-    config: Any = SimpleNamespace(
-        stash={SELECTION: asked, DESELECTED: set()}, option=SimpleNamespace(keyword=""), args=["bench"], rootpath=ROOT,
-        invocation_params=SimpleNamespace(dir=ROOT),
-    )  # fmt: skip
-
-    def is_missed(of: Case) -> bool:
-        row: Any = SimpleNamespace(**of._asdict() | {"shape": "8x4", "batch": 5})
-        return was_asked(config, f"bench/bench_model.py::bench_model[{of.id}]", row)
-
-    assert is_missed(case)
-    assert not is_missed(case._replace(data="nets.py:another"))
-    assert not is_missed(case._replace(sparsity=0.9))
+    assert is_asked_for(asked, case)
+    assert not is_asked_for(asked, case._replace(data="nets.py:another"))
+    assert not is_asked_for(asked, case._replace(sparsity=0.9))
 
 
 @pytest.mark.parametrize("name", ["own_mlp", "transformer", "convolution"])
