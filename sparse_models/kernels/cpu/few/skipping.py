@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from sparse_models.kernels.cpu.few import bitmap
-from sparse_models.kernels.cpu.few.columns import Columns, pack
+from sparse_models.kernels.cpu.few.columns import Columns, is_possible, pack
 from sparse_models.kernels.cpu.few.frozen import Ready, product
 from sparse_models.kernels.source import Source
 
@@ -40,7 +39,7 @@ class Skipping:
         now = Source.of(kept, values.detach())
         if self.held is None or not self.held[1].has_values_of(now):
             weight = (values * kept).detach()
-            sparse = bitmap.is_possible(values.dtype) and int(weight.count_nonzero()) <= DENSEST * weight.numel()
+            sparse = is_possible(values.dtype) and int(weight.count_nonzero()) <= DENSEST * weight.numel()
             self.held, self.ready = (pack(weight, sparse=sparse), now), {}
         packed = self.held[0]
         if bias is None or (bias.dtype == packed.room(0).dtype and bias.is_contiguous()):  # else the kernel is given a copy
