@@ -167,10 +167,10 @@ def ones(word):
 
 
 @triton.jit
-def inputs_at(x, first, end, batch, inputs, SAMPLES: tl.constexpr, DEPTH: tl.constexpr):
-    """Return x [SAMPLES, DEPTH] from an input on, in float32: 0 from `end` on and of samples that are not there."""
+def inputs_at(x, first, batch, inputs, SAMPLES: tl.constexpr, DEPTH: tl.constexpr):
+    """Return x [SAMPLES, DEPTH] from an input on, in float32: 0 where inputs or samples are not there."""
     sample, column = tl.arange(0, SAMPLES), first + tl.arange(0, DEPTH)
-    there = (sample < batch)[:, None] & (column < end)[None, :]
+    there = (sample < batch)[:, None] & (column < inputs)[None, :]
     return tl.load(x + sample[:, None] * inputs + column[None, :], mask=there, other=0.0).to(tl.float32)
 
 
@@ -179,7 +179,7 @@ def skipping(
     x, values, bits, starts, bias, result, batch, inputs, outputs, words, each,
     SAMPLES: tl.constexpr, DEPTH: tl.constexpr, ROWS: tl.constexpr, SPARSE: tl.constexpr, BIASED: tl.constexpr,
 ):  # fmt: skip
-    """Write ROWS outputs of x [batch, inputs] times columns, summed over one part, `each` of them, of the inputs.
+    """Write ROWS outputs of x [batch, inputs] times columns, summed over one part of the inputs, `each` of them: whole steps.
 
     Columns are [inputs, outputs] or, where `SPARSE`, the values that are there, with a bit for each weight in words of 32
     [inputs, words], and where the values of each word begin. Of a column whose input is zero in all samples nothing is read.
@@ -187,11 +187,10 @@ def skipping(
     """
     row, part = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1)
     begin = part * each
-    end = tl.minimum(begin + each, inputs)
     # Sums of each place of a step, which are added up at the end alone: no lane then waits for another in a step.
     total = tl.full((SAMPLES, DEPTH, ROWS), 0.0, tl.float32)
-    number = inputs_at(x, begin, end, batch, inputs, SAMPLES, DEPTH)
-    for first in range(begin, end, DEPTH):
+    number = inputs_at(x, begin, batch, inputs, SAMPLES, DEPTH)
+    for first in range(begin, tl.minimum(begin + each, inputs), DEPTH):
         is_read = tl.reduce((number != 0.0).to(tl.int32), 0, plus) > 0
         there = is_read[:, None] & (row < outputs)[None, :]
         column = first + tl.arange(0, DEPTH)
@@ -202,7 +201,7 @@ def skipping(
             weight = tl.load(values + at, mask=there & (((its >> bit) & 1) != 0), other=0.0)
         else:
             weight = tl.load(values + column[:, None].to(tl.int64) * outputs + row[None, :], mask=there, other=0.0)
-        after = inputs_at(x, first + DEPTH, end, batch, inputs, SAMPLES, DEPTH)
+        after = inputs_at(x, first + DEPTH, batch, inputs, SAMPLES, DEPTH)
         total += weight.to(tl.float32)[None, :, :] * number[:, :, None]
         number = after
     output = tl.reduce(total, 1, plus)

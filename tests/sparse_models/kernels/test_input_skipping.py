@@ -16,7 +16,7 @@ from torch import Tensor
 from sparse_models.kernels.cpu import _compile
 from sparse_models.kernels.cpu.few.columns import LARGEST_BATCH, Columns, is_possible, pack
 from sparse_models.kernels.cpu.few.frozen import product
-from sparse_models.kernels.cpu.few.skipping import Skipping
+from sparse_models.kernels.cpu.few.skipping import Skipping, is_better_sparse
 from sparse_models.layers.input_skipping import InputSkipping
 from sparse_models.masks import random_mask
 from sparse_models.training import OPTIMIZERS
@@ -86,8 +86,7 @@ def test_the_product_is_what_its_definition_says_and_reads_the_columns_of_inputs
 def test_inputs_that_are_no_finite_numbers_are_multiplied(problem: Drawn, number: float, place: int) -> None:
     x = problem.x.clone()
     x.view(-1)[place % x.numel()] = number
-    found = product(problem.packed, x, problem.bias, 2)
-    expected = defined(problem._replace(x=x))
+    found, expected = product(problem.packed, x, problem.bias, 2), defined(problem._replace(x=x))
     assert torch.equal(found.isnan(), expected.isnan())
     assert torch.equal(found.isinf(), expected.isinf())
 
@@ -115,8 +114,7 @@ def test_the_kernel_touches_what_is_its_own_and_no_two_threads_write_one_place(
     problem = drawn(1, (dtype, sparse), (3, 1111, 301), 0.2, 0.5)
     agrees(product(problem.packed, problem.x, problem.bias, 2), defined(problem), dtype)
     assert watcher.written
-    assert not watcher.outside
-    assert not watcher.contested
+    assert (watcher.outside, watcher.contested) == ([], [])
 
 
 @each_kind
@@ -130,10 +128,8 @@ def test_any_number_of_threads_gives_the_same(dtype: torch.dtype, sparse: bool) 
 
 @pytest.fixture
 def _avx2(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("features of x86")
     own = _compile.machine()
-    if own.vector_bytes < 32:
+    if platform.machine() not in ("x86_64", "AMD64") or own.vector_bytes < 32:
         pytest.skip("a processor without AVX2")
     features = ",".join(one for one in own.features.split(",") if "avx512" not in one and "avx10" not in one)
     monkeypatch.setattr(_compile, "machine", lambda: own._replace(name="haswell", features=features, vector_bytes=32))
@@ -156,9 +152,17 @@ def test_a_processor_with_avx2_has_all_but_sparse_columns_of_float64(dtype: torc
 def test_by_avx2_numbers_that_are_not_finite_reach_no_lane_but_their_own() -> None:
     problem = drawn(0, (torch.float32, True), (2, 60, 100), 0.4, 0.5)
     problem.weight[problem.weight != 0] = torch.inf
-    found, expected = product(problem.packed, problem.x, None, 1), defined(problem._replace(bias=None))
-    assert torch.equal(found.isnan(), expected.isnan())
-    assert torch.equal(found.isinf(), expected.isinf())
+    found = product(problem.packed, problem.x, problem.bias, 1)
+    torch.testing.assert_close(found.double(), defined(problem), equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_columns_are_sparse_where_that_was_measured_to_be_faster(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = (torch.arange(1000).view(20, 50) < 200).to(dtype)
+    assert is_better_sparse(weight) == (is_possible(dtype) and (_compile.vector_bytes(), dtype.itemsize) == (64, 4))
+    monkeypatch.setattr("sparse_models.kernels.cpu.few.skipping.LARGE", 1000)
+    assert is_better_sparse(weight) == is_possible(dtype)
+    assert not is_better_sparse(torch.ones_like(weight))
 
 
 def layer_and_samples(batch: int, kept: float = 0.3, dtype: torch.dtype = torch.float32) -> tuple[InputSkipping, Tensor]:

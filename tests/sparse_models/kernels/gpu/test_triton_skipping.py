@@ -20,7 +20,7 @@ from tests.strategies import generator, normal
 __all__ = ["device"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]  # the interpreter's sums of bfloat16 are right, unlike its dot
 # Batch, inputs, outputs: one step, less than a program's rows, several programs, several steps and samples that are not there.
-SIZES = [(1, 20, 5), (1, 150, 131), (3, 40, 130), (LARGEST_BATCH, 33, 32)]
+SIZES = [(1, 20, 5), (1, 70, 131), (3, 40, 130), (LARGEST_BATCH, 33, 32)]
 each_kind = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 dense_and_sparse = pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 
@@ -114,8 +114,8 @@ def _kernels_of_a_gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def layer_and_samples(device: str, batch: int, kept: float, dtype: torch.dtype) -> tuple[InputSkipping, Tensor]:
-    drawn = draw((batch, 70, 40), dtype, device)
-    mask = random_mask((40, 70), 1 - kept, generator(0)).to(device)
+    drawn = draw((batch, 24, 40), dtype, device)
+    mask = random_mask((40, 24), 1 - kept, generator(0)).to(device)
     return InputSkipping(drawn.weight, mask, drawn.bias).eval(), drawn.x
 
 
@@ -146,7 +146,7 @@ def test_a_layer_follows_its_weights_its_bias_and_its_mask(device: str, batch: i
         assert layer.bias is not None
         layer.bias.add_(1)
         holds(layer, x)
-    move_mask(layer, random_mask((40, 70), 1 - kept, generator(1)).to(device))
+    move_mask(layer, random_mask((40, 24), 1 - kept, generator(1)).to(device))
     holds(layer, x)
     layer.train()(x).sum().backward()
     with torch.no_grad():
@@ -158,8 +158,8 @@ def test_a_layer_follows_its_weights_its_bias_and_its_mask(device: str, batch: i
 
 @pytest.mark.usefixtures("_kernels_of_a_gpu")
 def test_the_layer_passes_the_gate_and_multiplies_many_samples_densely(device: str) -> None:
-    drawn, grad = draw((9, 70, 40), torch.float32, device), normal(5, 9, 40).to(device)
-    gate(InputSkipping, Problem(drawn.weight, random_mask((40, 70), 0.5, generator(0)).to(device), drawn.bias, drawn.x, grad))
+    drawn, grad = draw((9, 24, 40), torch.float32, device), normal(5, 9, 40).to(device)
+    gate(InputSkipping, Problem(drawn.weight, random_mask((40, 24), 0.5, generator(0)).to(device), drawn.bias, drawn.x, grad))
     layer, x = layer_and_samples(device, 9, 0.1, torch.float32)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), layer.to_linear()(x))
@@ -169,11 +169,11 @@ def test_the_layer_passes_the_gate_and_multiplies_many_samples_densely(device: s
 @pytest.mark.usefixtures("_kernels_of_a_gpu")
 def test_work_and_bytes_are_those_of_the_columns_that_were_read(device: str) -> None:
     layer, x = layer_and_samples(device, 1, 1.0, torch.float32)
-    assert layer.multiply_adds.forward == 40 * 70
+    assert layer.multiply_adds.forward == 40 * 24
     with torch.no_grad():
         layer(x)
     read = int((x != 0).sum())
-    assert layer.multiply_adds == (40 * read, 40 * 70, 40 * 70)
+    assert layer.multiply_adds == (40 * read, 40 * 24, 40 * 24)
     assert layer.weight_bytes == 40 * read * 4 + 40 * 4
 
 
