@@ -164,11 +164,11 @@ class Tiled(OwnKernels):
         return super().__getstate__() | {"_frozen": None, "_single": None}  # made anew where needed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tiled":
-        own = type(self).__new__(type(self))
+        own: Tiled = type(self).__new__(type(self))
         memo[id(self)] = own
         own.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
         if self._frozen is not None and not self.own("values").is_inference():
-            own._frozen = self._frozen.copied(self.source, own.source)  # noqa: SLF001
+            own._frozen = self._frozen.copied(self.source, own.source)
         return own
 
     @property
