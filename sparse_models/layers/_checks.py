@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
-from sparse_models.kernels.source import tensors_of
 
 if TYPE_CHECKING:
     from sparse_models.layers._base import SparseLinear
@@ -88,11 +88,16 @@ def check_own(layer: "SparseLinear", *, in_place: bool) -> None:
 
 
 def share_memory(layers: Sequence["SparseLinear"]) -> bool:
-    """Tell whether layers share what a move rewrites, values and index, with one another or any other layer that there is."""
+    """Tell whether layers share what a move rewrites, values and index, with one another or any other layer that there is.
+
+    Of an index of others only the first tensor is looked at: its tensors go together, and to look at all of many layers takes a
+    good part of a small update's time.
+    """
     known = set(map(id, layers))
     own = _places(tensor for layer in layers for tensor in (layer._parameters.get("values"), *layer._buffers.values()))  # noqa: SLF001
-    others = _places(tensors_of(other for other in _living() if id(other) not in known))
-    return len(set(own)) < len(own) or not set(own).isdisjoint(others)
+    others = [layer for layer in _living() if id(layer) not in known]
+    told = [tensor for layer in others for tensor in (*layer._parameters.values(), *islice(layer._buffers.values(), 1))]  # noqa: SLF001
+    return len(set(own)) < len(own) or not set(own).isdisjoint(_places(told))
 
 
 def _has_tied(layer: "SparseLinear", values: nn.Parameter) -> bool:

@@ -145,7 +145,7 @@ class Moves:
 
 def _is_shared(layers: Sequence[SparseLinear]) -> bool:
     """Tell whether other layers, or other processes, read memory of some layers, and know nothing of a move."""
-    return share_memory(layers) or any(layer.values.is_shared() for layer in layers)  # on a CPU, where kernels move masks
+    return share_memory(layers) or any(layer.values.untyped_storage().is_shared() for layer in layers)
 
 
 def _storage_of(layer: SparseLinear, optimizer: torch.optim.Optimizer | None) -> Storage | None:
