@@ -1,9 +1,5 @@
 """The seed's experiment: one MLP trained sparse, narrow and dense, epoch by epoch beside dense at its best."""
 
-from collections.abc import Iterator
-
-import torch
-
 from bench import grids
 from bench.cases import Case
 from bench.engine.pairing import Plan, Racer
@@ -12,11 +8,11 @@ from bench.works.gates import pass_gate
 from bench.works.problems import layout_of
 from bench.works.trained.dense_training import DenseTraining, pass_dense_gate, variant_of
 from bench.works.trained.experiment import NO_SEARCH, load_for, model_of, search, settings_of
+from bench.works.trained.short_training import train_shortly, training_peak_bytes
 from bench.works.trained.training_flops import training_flops
 from sparse_models.costs import counted_training_flops, executed_flops, size
-from sparse_models.data import Data, Split
+from sparse_models.data import Data
 from sparse_models.errors import DivergedError
-from sparse_models.models import MLP
 from sparse_models.search import Search
 from sparse_models.training import Settings, evaluate, train
 from sparse_models.updates import UPDATES
@@ -41,6 +37,10 @@ def bench_train(case: Case, race: Racer) -> Facts:
             arm.look()
 
     race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs, after=look))
+    peaks: Facts = {}
+    if not race.once:  # apart from all timing
+        own_peak, dense_peak = (training_peak_bytes(one, settings) for one in (case, dense_case))
+        peaks = {"training_peak_bytes": own_peak, "dense_training_peak_bytes": dense_peak}
     layers = list(own.model)
     total = size(layers)
     rule, samples = UPDATES[case.update], len(data.train.labels)
@@ -48,6 +48,7 @@ def bench_train(case: Case, race: Racer) -> Facts:
     dense_weights = size(list(dense.model)).weights
     return {
         **total._asdict(),
+        **peaks,
         "shape": "x".join(map(str, (layers[0].in_features, *(layer.out_features for layer in layers)))),
         "epochs": settings.epochs,
         "optimizer": settings.optimizer,
@@ -90,22 +91,14 @@ class Arm:
         self.model = model_of(case)
         self.accuracies: list[float] = []  # on the validation split, after each epoch
         self.test_accuracies: list[float] = []  # for whoever reads a row, at an epoch that the validation split has chosen
-        self._epochs = self._train(self.model, self.data.train, self.settings)
-
-    def _train(self, model: MLP, data: Split, settings: Settings) -> Iterator[torch.Tensor]:
-        return train(model, data, settings, self.case.seed, UPDATES[self.case.update])
+        self._epochs = train(self.model, self.data.train, self.settings, case.seed, UPDATES[case.update])
 
     def warm_up(self) -> None:
         """Train a throwaway model of the same arm for a few steps, so that no epoch has anything to compile or to load.
 
-        They are steps on a whole batch and on the odd last one of an epoch, the first of all and later ones, each with a mask
-        update after it and without. What PyTorch compiles it compiles for the model itself.
+        What PyTorch compiles it compiles for the model itself.
         """
-        whole, odd = divmod(len(self.data.train.labels), self.settings.batch)
-        few = slice(0, min(whole, 1) * self.settings.batch + odd)
-        settings = self.settings._replace(epochs=5, update_interval=3, learning_rate=grids.SEED_LEARNING_RATE)
-        for _ in self._train(model_of(self.case), Split(*(part[few] for part in self.data.train)), settings):
-            pass
+        train_shortly(self.case, model_of(self.case), self.data.train, self.settings)
         if isinstance(self.model, DenseTraining):
             self.model.load(self.data.train)
 

@@ -39,6 +39,8 @@ def test_a_training_tells_how_accurate_it_was_after_each_epoch_without_being_ano
         on_test.append(evaluate(arm.model, data.test).accuracy)
     assert (told["epoch_accuracies"], told["epoch_test_accuracies"]) == (accuracies, on_test)
     assert len(told["dense_epoch_accuracies"]) == len(told["dense_epoch_test_accuracies"]) == settings.epochs
+    assert told["training_peak_bytes"] > told["bytes_stored"]
+    assert told["dense_training_peak_bytes"] > 4 * 4 * (64 * 8 + 8 * 10)  # copies under Adam, bytes
     assert (told["test_accuracy"], told["dense_test_accuracy"]) == (on_test[-1], told["dense_epoch_test_accuracies"][-1])
 
 

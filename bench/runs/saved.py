@@ -97,6 +97,11 @@ class SavedRow(msgspec.Struct, gc=False):
     epoch_test_accuracies: list[Fraction] | None = None
     dense_epoch_test_accuracies: list[Fraction] | None = None
     dense_variant: Text | None = None  # in which a training's dense steps were taken
+    # Of a network whose activations have a threshold.
+    hidden_zeros: list[Fraction] | None = None
+    seeds: Count | None = None
+    training_peak_bytes: Count | None = None
+    dense_training_peak_bytes: Count | None = None
 
     @property
     def gflops(self) -> float:

@@ -11,12 +11,12 @@ from torch._C._autograd import DeviceType
 from torch.autograd.profiler import profile  # torch.profiler's own adds an import of 2 s and a parse of every event
 
 
-def peak_bytes(work: Callable[[], object], device: str) -> int | None:
+def peak_bytes(work: Callable[[], object], device: str, prepare: Callable[[], object] | None = None) -> int | None:
     """Return the most bytes that torch held above what it held before, while `work` ran; None where a device does not tell.
 
     `work` runs twice, untimed, and the second run is counted: in the first, libraries take the workspaces that they keep, and
     on the CPU only what was allocated under the profiler is known when it is freed, such as the gradients of the step before.
-    What the first run leaves behind was held before, and is not counted.
+    What the first run leaves behind was held before, and is not counted; nor is what `prepare` makes, called before each.
 
     Counted are the bytes that torch's allocator was asked for (on CUDA in its blocks of 512 bytes). Not seen is what passes by
     that allocator: the buffers of a BLAS, oneDNN or a sparse library, and numpy's and Python's memory; nor, on the CPU, what
@@ -25,11 +25,15 @@ def peak_bytes(work: Callable[[], object], device: str) -> int | None:
     kind = torch.device(device).type
     if kind == "cpu":
         with _uncollected():
-            _changes(work)
+            for call in filter(
+                None, (prepare, work, prepare)
+            ):  # under the profiler, too: what they make may be freed by what is counted
+                _changes(call)
             return max(accumulate(_changes(work), initial=0))
     if kind == "cuda":
         with _uncollected():
-            work()
+            for call in filter(None, (prepare, work, prepare)):
+                call()
             torch.cuda.synchronize(device)
             before = torch.cuda.memory_allocated(device)
             torch.cuda.reset_peak_memory_stats(device)

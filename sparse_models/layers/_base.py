@@ -11,7 +11,7 @@ from torch.compiler import is_compiling
 from sparse_models.errors import InputError
 from sparse_models.kernels.asynchronous import is_captured, refill
 from sparse_models.kernels.link import Link
-from sparse_models.layers._checks import check_mask, check_weight
+from sparse_models.layers._checks import LIVING, check_mask, check_own, check_weight
 from sparse_models.linear import Convertible
 from sparse_models.masks import UNSTRUCTURED, Pattern
 from sparse_models.table import Table
@@ -40,10 +40,8 @@ class SparseLinear(Convertible):
     # The strides of [batch, features] activations that the layer prefers: "batch-major", "feature-major" or "any".
     layout: ClassVar[str] = "any"
     skips_zeros: ClassVar[bool] = False  # whether inputs that are zero save it time
-    # Whether it takes the same time at every sparsity.
-    is_indifferent: ClassVar[bool] = False
-    # Whether the layer is another library's, and is run only when asked for by name.
-    optional: ClassVar[bool] = False
+    is_indifferent: ClassVar[bool] = False  # whether it takes the same time at every sparsity
+    optional: ClassVar[bool] = False  # whether it is another library's, and is run only when asked for by name
     # Whether the default grid has it; else it is timed when asked for by name, and in the full grid.
     is_default: ClassVar[bool] = True
     # Whether on a CPU kernels multiply it of which the machine decides which variant is fastest.
@@ -52,6 +50,12 @@ class SparseLinear(Convertible):
     absent: ClassVar[Mapping[str, str]] = {}
 
     _nnz_as_set: int | None = None
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        """Note that there is one more layer, built, copied or loaded, that may come to share memory with others."""
+        layer = super().__new__(cls)
+        LIVING[id(layer)] = layer
+        return layer
 
     def __init__(self, weight: Tensor, mask: Tensor, bias: Tensor | None = None) -> None:
         """Build from weight [out, in], mask [out, in] (True = kept) and bias [out] or None.
@@ -183,22 +187,18 @@ class SparseLinear(Convertible):
 
         `nnz` is how many weights `mask` keeps, where that is known, as by an update rule, so that a GPU is not asked. With
         `in_place`, and always while a CUDA graph is captured, values, structure and moments stay where they are in memory,
-        which takes a mask that keeps as many weights as before; raises InputError for another number.
+        which takes a mask that keeps as many weights as before; raises InputError for another number, and for values that are
+        another layer's too.
         """
         check_mask(self, mask, self.values.device, is_made_for=nnz is not None)
         in_place = in_place or is_captured(mask)
         if in_place:
-            before = self.nnz_as_set
+            now = self.nnz_as_set
             if nnz is None:
-                nnz = before if is_captured(mask) else int(mask.sum())
-            if nnz != before:
-                raise InputError(
-                    f"expected a mask of {before} weights to move to in place, got one of {nnz}; do without in_place"
-                )
-        if "values" not in self._parameters:
-            raise InputError(
-                "expected values as the layer made them, got others in their place (parametrized or pruned); undo it"
-            )
+                nnz = now if is_captured(mask) else int(mask.sum())
+            if nnz != now:
+                raise InputError(f"expected a mask of {now} weights to move to in place, got one of {nnz}; do without in_place")
+        check_own(self, in_place=in_place)
         self._nnz_as_set = nnz
         held = dict(self._buffers)
         values, *moved = self.repack(mask, [self.values.detach(), *moments])

@@ -1,15 +1,21 @@
-"""What a layer refuses to be built from, each in one sentence."""
+"""What a layer refuses, each in one sentence; and which memory is another layer's too."""
 
+import gc
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
 
 if TYPE_CHECKING:
     from sparse_models.layers._base import SparseLinear
+
+LIVING: "WeakValueDictionary[int, SparseLinear]" = WeakValueDictionary()  # all layers that there are
 
 
 def check_weight(layer: "SparseLinear", weight: Tensor, bias: Tensor | None) -> None:
@@ -57,3 +63,54 @@ def check_mask(layer: "SparseLinear", mask: Tensor, device: torch.device, *, is_
     trusted = is_captured(mask) or (is_made_for and is_asynchronous(mask))
     if not trusted and not layer.pattern.accepts(mask):
         raise InputError(f"{name}: expected a mask of pattern {layer.pattern.name!r}, got another; build it by the pattern")
+
+
+def check_own(layer: "SparseLinear", *, in_place: bool) -> None:
+    """Raise InputError unless a layer's values are its own to move: as it made them, and no other layer's parameter.
+
+    To be moved in place, none of its memory may be another layer's: that one would compute by another index than its own.
+    """
+    name, values = type(layer).__name__, layer._parameters.get("values")  # noqa: SLF001  # whatever takes its place
+    if values is None:
+        raise InputError("expected values as the layer made them, got others in their place (parametrized or pruned); undo it")
+    if _has_tied(layer, values):
+        gc.collect()  # of a model that was let go of, layers that refer to one another are there until then
+        if _has_tied(layer, values):
+            raise InputError(
+                f"{name}: expected values that no other layer has, got a parameter of two, of which one mask alone would move; "
+                "use one layer in both places, or give each a copy"
+            )
+    if in_place and share_memory([layer]):
+        raise InputError(
+            f"{name}: expected memory that no other layer has, got some that another has too; do without in_place, or give "
+            "each a copy"
+        )
+
+
+def share_memory(layers: Sequence["SparseLinear"]) -> bool:
+    """Tell whether layers share what a move rewrites, values and index, with one another or any other layer that there is.
+
+    Of an index of others only the first tensor is looked at: its tensors go together, and to look at all of many layers takes a
+    good part of a small update's time.
+    """
+    known = set(map(id, layers))
+    own = _places(tensor for layer in layers for tensor in (layer._parameters.get("values"), *layer._buffers.values()))  # noqa: SLF001
+    others = [layer for layer in _living() if id(layer) not in known]
+    told = [tensor for layer in others for tensor in (*layer._parameters.values(), *islice(layer._buffers.values(), 1))]  # noqa: SLF001
+    return len(set(own)) < len(own) or not set(own).isdisjoint(_places(told))
+
+
+def _has_tied(layer: "SparseLinear", values: nn.Parameter) -> bool:
+    return any(other is not layer and other._parameters.get("values") is values for other in _living())  # noqa: SLF001
+
+
+def _living() -> list["SparseLinear"]:
+    """Return all layers that there are, but for those that are being made."""
+    found = (reference() for reference in LIVING.valuerefs())  # a copy, as another thread may make one more
+    return [layer for layer in found if layer is not None and "_parameters" in vars(layer)]
+
+
+def _places(tensors: Iterable[Tensor | None]) -> list[int]:
+    """Return where in memory tensors begin; what is empty, or stands for others, is nowhere."""
+    plain = (tensor for tensor in tensors if type(tensor) in (Tensor, nn.Parameter))
+    return [place for tensor in plain if tensor is not None and (place := tensor.data_ptr())]

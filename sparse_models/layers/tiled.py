@@ -51,6 +51,7 @@ class Tiled(OwnKernels):
     absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
     _frozen: Frozen | few.Frozen | None = None
     _single: Single | None = None  # of the chain that it is the first of
+    _cut_of: Tensor | None = None  # the columns of which it is held where each piece starts
 
     @classmethod
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
@@ -71,15 +72,24 @@ class Tiled(OwnKernels):
     def index_units(self, units: Tensor) -> None:
         """Store the structure of the kept units [grid], and where rows start in each piece of columns."""
         super().index_units(units)
-        for name in ("row_starts", "column_starts"):
-            self.register_buffer(name, None, persistent=False)
-        if not units.is_cuda:  # whose kernels know no pieces
-            self.row_starts, self.column_starts = (cut(*structure[:3]) for structure in self.structures)
+        self.cut()
+
+    def cut(self) -> None:
+        """Store where rows start in each piece of columns, of the index that is there now, both ways; not on a GPU."""
+        self._cut_of = columns = self.columns
+        for name, structure in zip(("row_starts", "column_starts"), self.structures, strict=True):
+            self.register_buffer(name, cut(*structure[:3]) if columns.is_cpu else None, persistent=False)
+
+    def _refill(self, held: dict[str, Tensor | None], moments: list[Tensor], values: Tensor, moved: list[Tensor]) -> None:
+        super()._refill(held, moments, values, moved)
+        self._cut_of = self.columns
 
     @property
     def structures(self) -> tuple[Structure, Structure]:
         """The structure of the weight [out, in] and that of its transpose."""
         own = cast("dict[str, Tensor]", self._buffers)
+        if self._cut_of is not own["columns"] and self._cut_of is not None and own["columns"].is_cpu:
+            self.cut()  # an index was put in the place of its own, as by `torch.func.functional_call`
         return (
             Structure(own["row_pointers"], own["columns"], self.in_features, own.get("row_starts")),
             Structure(own["column_pointers"], own["rows"], self.out_features, own.get("column_starts")),
@@ -164,11 +174,11 @@ class Tiled(OwnKernels):
         return super().__getstate__() | {"_frozen": None, "_single": None}  # made anew where needed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tiled":
-        own = type(self).__new__(type(self))
+        own: Tiled = type(self).__new__(type(self))
         memo[id(self)] = own
         own.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
         if self._frozen is not None and not self.own("values").is_inference():
-            own._frozen = self._frozen.copied(self.source, own.source)  # noqa: SLF001
+            own._frozen = self._frozen.copied(self.source, own.source)
         return own
 
     @property

@@ -15,6 +15,7 @@ from sparse_models.kernels.cpu.moves._table import Storage
 from sparse_models.kernels.cpu.moves.held import HeldLayers
 from sparse_models.kernels.cpu.moves.numbers import drawn_keys
 from sparse_models.layers import SparseLinear
+from sparse_models.layers._checks import share_memory
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.masks.regrow import prune_and_regrow
 from sparse_models.masks.top_k import count_kept, refuse_nan
@@ -93,6 +94,8 @@ class Moves:
     ) -> bool:
         """Do what `update_masks` does, in the memory that there is; or nothing at all, and return False, where no kernel can.
 
+        None can where others, who know nothing of the move, share that memory.
+
         Raises InputError for NaN before anything is changed.
         """
         by_gradient = update.grow_score is gradient_magnitude
@@ -105,7 +108,7 @@ class Moves:
         if not by_gradient and generator is not None and generator.device.type != "cpu":
             return False
         held = self._found(layers, optimizer, by_gradient=by_gradient)
-        if held is None:
+        if held is None or _is_shared(layers):
             return False
         sources = [gradients[layer] if by_gradient and gradients is not None else drawn_keys(generator) for layer in layers]
         for work, source in zip(held.works, sources, strict=True):
@@ -138,6 +141,11 @@ class Moves:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_held": None}  # found again where needed
+
+
+def _is_shared(layers: Sequence[SparseLinear]) -> bool:
+    """Tell whether other layers, or other processes, read memory of some layers, and know nothing of a move."""
+    return share_memory(layers) or any(layer.values.untyped_storage().is_shared() for layer in layers)
 
 
 def _storage_of(layer: SparseLinear, optimizer: torch.optim.Optimizer | None) -> Storage | None:
@@ -174,7 +182,7 @@ def update_masks(
     asked for. While it is captured, and with `in_place`, layers and optimizer state keep their memory, so that a captured
     training step stays valid; a graph of autograd from before then refuses its backward pass. With `moves` they keep it, too,
     where kernels of a CPU do the whole update, in a small part of the time: a `state_dict` from before then changes as it does
-    by an optimizer's step.
+    by an optimizer's step. Where another layer shares that memory, each moves to its own.
     """
     layers = list(layers)
     if moves is not None and moves.take(layers, update, drop_fraction, optimizer, gradients, generator):

@@ -66,6 +66,7 @@ def test_cases_of_too_few_processes_are_counted_and_those_that_were_not_saved_ar
         ({"bytes_stored": 300}, {"bytes_stored": 0}, ["a: bytes_stored was 300 and is 0"]),
         ({"bytes_stored": 300}, {"bytes_stored": 301}, []),
         ({"peak_bytes": None}, {"peak_bytes": 300}, []),
+        ({"training_peak_bytes": 400}, {"training_peak_bytes": 300}, ["a: training_peak_bytes was 400 and is 300"]),
         ({"test_accuracy": 0.9}, {"test_accuracy": 0.905}, []),
         ({"test_accuracy": 0.8}, {"test_accuracy": 0.9}, ["a: test_accuracy was 0.800 and is 0.900"]),
     ],

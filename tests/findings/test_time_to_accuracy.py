@@ -133,7 +133,9 @@ def seed(ratio: Bounds) -> Seed:
 
 
 def found(arms: dict[str, list[Bounds]], model: str = "sparse") -> TimeToAccuracy:
-    made = [Arm(name, model, 0.8, 0.5, {number: seed(one) for number, one in enumerate(each)}) for name, each in arms.items()]
+    made = [
+        Arm(name, model, 0.8, 0.5, None, {number: seed(one) for number, one in enumerate(each)}) for name, each in arms.items()
+    ]
     return TimeToAccuracy("digits", "8x8x8", "tuned", 2, 4, "cpu", 8, True, made)
 
 

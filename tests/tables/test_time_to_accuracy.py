@@ -43,7 +43,7 @@ def test_each_arm_has_a_line_with_what_it_took_the_soonest_first() -> None:
     assert [line.split()[0] for line in text[4:8]] == ["static", "dense", "narrow", "set"]
     assert cells(text, "static tiled") == [
         "0.8", "8", "of", "8", "0.12", "[0.10", "0.14]", "1.00", "[1.00", "1.00]", "0.20", "[0.20", "0.20]", "0.50",
-        "235", "ms", "2", "s", "2", "2", "0.900", "0.900", "0.900", "0.750", "-12.5", "[-12.5", "-12.5]",
+        "-", "235", "ms", "2", "s", "2", "2", "0.900", "0.900", "0.900", "0.750", "-12.5", "[-12.5", "-12.5]",
     ]  # fmt: skip
     assert cells(text, "narrow")[:7] == ["0.8", "0", "of", "8", ">0.05", "[0.05", "never]"]
     assert cells(text, "set tiled")[-7:-3] == ["0.600", "0.600", "0.900", "0.750"]
@@ -62,6 +62,18 @@ def test_the_epoch_that_validation_chose_is_told_where_the_rows_tell_of_it() -> 
     text = told(rows)
     assert "test accuracy at the epoch that the validation split chose" in text[0]
     assert cells(text, "static tiled")[-4:] == ["0.700", "-5.0", "[-5.0", "-5.0]"]
+
+
+def test_the_peak_of_memory_is_told_over_denses_where_the_rows_tell_of_it() -> None:
+    rows = [
+        one | ({"training_peak_bytes": 300, "dense_training_peak_bytes": 1200} if one["update"] != "set" else {})
+        for one in trained(8)
+    ]
+    text = told(rows)
+    assert cells(text, "static tiled")[13:16] == ["0.50", "0.25", "235"]
+    assert cells(text, "set tiled")[13:15] == ["0.50", "-"]
+    assert "0.50 of its bytes, 0.25 of its peak of memory, and " in "\n".join(text)
+    assert "peak of memory" not in "\n".join(told(trained(8)))
 
 
 def test_the_last_lines_tell_what_it_takes_to_come_to_denses_accuracy() -> None:

@@ -97,6 +97,20 @@ def test_replacing_a_block_held_from_before_makes_room_for_the_new_one(device: s
 
 
 @devices
+def test_what_is_prepared_is_not_counted_and_makes_room_where_it_is_let_go_of(device: str) -> None:
+    held: list[torch.Tensor] = []
+
+    def prepare() -> None:
+        held[:] = [block(device), block(device)]
+
+    def work() -> None:
+        held.clear()
+        _ = [block(device) for _ in range(5)]
+
+    assert peak_bytes(work, device, prepare) == 3 * MIB
+
+
+@devices
 def test_the_graph_and_the_gradients_of_an_mlp_are_seen(device: str) -> None:
     x = torch.rand(512, 128, device=device)
 

@@ -6,6 +6,9 @@ from typing import NamedTuple
 from bench.findings.grouping import Place, Told, by_fields
 from bench.runs.row import Row
 
+# What a run must tell of such a case, and a damaged file may not.
+TOLD = ("hidden_zeros", "seeds", "test_accuracy", "test_samples", "dense_test_accuracy")
+
 
 class Thresholded(NamedTuple):
     """One arm at one share of small activations set to 0; accuracies are means over the seeds."""
@@ -34,7 +37,7 @@ def thresholds(rows: Sequence[Row]) -> list[Thresholds]:
     """Return what the rows of the operation `threshold` tell, by data set and network."""
     found = []
     fields = [field for field in Place._fields if field != "zeros"]
-    for _, group in by_fields(rows, "data", *fields):
+    for _, group in by_fields([row for row in rows if row.keys() >= set(TOLD)], "data", *fields):
         first = group[0]
         arms = [
             Thresholded(

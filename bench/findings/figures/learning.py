@@ -48,6 +48,7 @@ class End(NamedTuple):
     seconds: float
     flops: float
     bytes_stored: int
+    peak_bytes: int | None  # while it trains
     speedup: Interval
     difference: Interval | None  # of its test accuracy and dense's; None where there is but one seed
 
@@ -111,6 +112,7 @@ def _end(rows: Sequence[Row]) -> End:
         OverSeeds.of(rows, "training_seconds").mean,
         first["flops_counted"],
         first["bytes_stored"],
+        first.get("training_peak_bytes"),
         speedup_over_seeds(rows),
         difference_interval(differences) if len(rows) > 1 else None,
     )

@@ -11,12 +11,13 @@ from bench.statistics.censoring import Bounds, Median, median_of, seen
 
 
 class Arm(NamedTuple):
-    """One arm: what it stores at its end, in bytes over dense's, and what each of its seeds tells beside dense of that seed."""
+    """One arm: what it stores at its end and holds at most while it trains, in bytes over dense's, and what each seed tells."""
 
     name: str
     model: str
     sparsity: float
     stored: float | None
+    peak: float | None
     seeds: Mapping[int, Seed]
 
     @property
@@ -83,8 +84,10 @@ def _arm(rows: Sequence[Row], dense_bytes: int | None) -> Arm:
     first = rows[0]
     dense = first.get("dense_bytes_stored") or dense_bytes
     stored = first["bytes_stored"] / dense if dense else None
+    peaks = [first.get(field) for field in ("training_peak_bytes", "dense_training_peak_bytes")]
+    peak = peaks[0] / peaks[1] if peaks[0] is not None and peaks[1] else None
     seeds = {row["seed"]: seed for row in rows if (seed := seed_of(row))}
-    return Arm(name_of(first), first["model"], first["sparsity"], stored, seeds)
+    return Arm(name_of(first), first["model"], first["sparsity"], stored, peak, seeds)
 
 
 def _soonest(arm: Arm) -> tuple[float, float]:

@@ -106,6 +106,7 @@ def _figures(told: Verdict) -> str:
     arm, ratio = told.arm, told.over_narrow
     text = f" in {arm.time_ratio} of dense's time ({_how_soon(arm.time_ratio)}{_there(arm)}), {arm.flops_ratio} of its FLOPs"
     text += "" if arm.stored is None else f", {arm.stored:.2f} of its bytes"
+    text += "" if arm.peak is None else f", {arm.peak:.2f} of its peak of memory"
     if told.narrow and ratio:
         text += f", and {ratio} of the time of {named(told.narrow)} ({_how_soon(ratio, None)}{_there(told.narrow)})"
     return text

@@ -101,7 +101,9 @@ def _ends(one: Learning, names: Sequence[str], axis: str, links: Mapping[str, st
     values: list[Spec] = []
     for end in one.ends:
         taken = {"seconds": end.seconds, "flops": end.flops, "bytes": end.bytes_stored}[axis]
-        amount = {"seconds": duration(end.seconds), "flops": f"{end.flops:.3g} FLOPs", "bytes": size(end.bytes_stored)}[axis]
+        held = "" if end.peak_bytes is None else f", at most {size(end.peak_bytes)} while it trains"
+        stored = f"{size(end.bytes_stored)}{held}"
+        amount = {"seconds": duration(end.seconds), "flops": f"{end.flops:.3g} FLOPs", "bytes": stored}[axis]
         mean, low, high = end.accuracy
         words = f"{end.arm}: accuracy {end.accuracy}, {amount}"
         values.append({"name": end.arm, "taken": taken, "accuracy": mean, "low": low, "high": high, "words": words,
@@ -169,12 +171,14 @@ def _end_data(told: Sequence[Learning], links: Mapping[str, str]) -> Data:
         "training",
         "counted FLOPs",
         "stored",
+        "peak of memory",
     )
     rows, anchors = [], []
     for one in told:
         for end in one.ends:
             lost = in_points(end.difference) if end.difference else ""
-            took = (duration(end.seconds), f"{end.flops:.3g}", size(end.bytes_stored))
+            peak = "-" if end.peak_bytes is None else size(end.peak_bytes)
+            took = (duration(end.seconds), f"{end.flops:.3g}", size(end.bytes_stored), peak)
             rows.append((heading(one), end.arm, str(end.accuracy), lost, str(end.speedup), *took))
             anchors.append(links[end.case])
     return Data(headers, rows, anchors)

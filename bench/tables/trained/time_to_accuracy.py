@@ -17,6 +17,7 @@ COLUMNS: dict[str, Callable[[Arm], str]] = {
     "epochs": lambda arm: str(arm.median(lambda seed: seed.ratios.epochs)),
     "FLOPs": lambda arm: str(arm.flops_ratio),
     "bytes": lambda arm: "" if arm.stored is None else f"{arm.stored:.2f}",
+    "peak": lambda arm: "-" if arm.peak is None else f"{arm.peak:.2f}",
     "took": lambda arm: arm.median(lambda seed: seed.own.seconds).median.told(seconds),
     "dense": lambda arm: arm.median(lambda seed: seed.dense.seconds).median.told(seconds),
     "in epochs": lambda arm: arm.median(lambda seed: seed.own.epochs).median.told("{:g}".format),

@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import nn
+from torch.func import functional_call
 
 from sparse_models.errors import InputError
 from sparse_models.registry import LAYERS
@@ -67,6 +69,22 @@ def test_state_of_another_number_of_non_zeros_can_be_loaded(layer: str, data: st
     loaded.load_state_dict(saved.state_dict())
     assert torch.equal(loaded.to_dense(), saved.to_dense())
     torch.testing.assert_close(loaded(problem.x), saved(problem.x))
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+def test_a_call_with_the_state_of_another_layer_computes_by_its_index(layer: str) -> None:
+    shape, dtype = (512, 784), widest(layer)  # so large that kernels go through it by panels of columns
+    own, other = (
+        LAYERS[layer](normal(seed, *shape, dtype=dtype), mask_for(layer, shape, 0.75, seed), normal(seed + 2, 512, dtype=dtype))
+        for seed in (0, 1)
+    )
+    x, grad, found = normal(4, 128, 784, dtype=dtype), normal(5, 128, 512, dtype=dtype), list[torch.Tensor]()
+    for layer_called, state in ((other, other), (own, other), (own, own)):
+        inputs = x.clone().requires_grad_()
+        output = functional_call(layer_called, state.state_dict(), (inputs,)) if state is not layer_called else state(inputs)
+        found += [output.detach(), torch.autograd.grad(output, inputs, grad)[0]]
+    torch.testing.assert_close(found[2:4], found[:2])
+    torch.testing.assert_close(found[4:], [nn.functional.linear(x, own.to_dense(), own.bias), grad @ own.to_dense()])
 
 
 @pytest.mark.parametrize("layer", ["csr", "csr_linear"])
