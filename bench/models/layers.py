@@ -144,6 +144,10 @@ def inspect(reference: str, example: Example) -> Inspected:
             f"expected {reference} to return a module that calls an nn.Linear or an nn.Conv2d, got one without{never}; "
             "name another"
         )
+    without: dict[str, list[str]] = {}
+    for name, one in others:
+        if calls[one]:
+            without.setdefault(type(one).__name__, []).append(name)
     stays = {layer.name for layer in called if not layer.can_be_sparse}
     samples = example.samples
     sizes = (own.batch[0].numel() // samples, max(1, output.numel() // samples))
@@ -153,9 +157,8 @@ def inspect(reference: str, example: Example) -> Inspected:
         [at[0].name for module, at in found.items() if not calls[module]],
         [one for one in left_out if stays & set(one.partition(":")[0].split(", "))]
         + [
-            f"{name}: expected nn.Linear or nn.Conv2d, got nn.{type(one).__name__}, of which there is no sparse form"
-            for name, one in others
-            if calls[one]
+            f"{', '.join(names)}: expected nn.Linear or nn.Conv2d, got nn.{kind}, of which there is no sparse form"
+            for kind, names in without.items()
         ],
         output.is_floating_point() and output.requires_grad,
     )

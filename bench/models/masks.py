@@ -1,6 +1,7 @@
 """A file of masks in, the masks of a network's linear layers out, by name: bool, checked against its weights."""
 
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,7 +88,7 @@ def reading_of(path: Path) -> tuple[str, str]:
     lines = [
         "masks = {",
         f'    name.removesuffix("{WEIGHT}"): {reader.mask}',
-        f"    for name, mask in {reader.loaded.format(repr(str(path)))}.items()",
+        f"    for name, mask in {reader.loaded.format(json.dumps(str(path), ensure_ascii=False))}.items()",
         "}",
     ]
     return reader.imports, "\n".join(lines)

@@ -24,8 +24,9 @@ from sparse_models.kernels import choice
 from sparse_models.kernels.contention import DISTURBED, Usage
 
 ROUND_SECONDS, SETTLE_SECONDS, MOST_SETTLING = 1e-3, 5e-4, 3
-# Undisturbed rounds of each arm that are waited for, up to so many times as long; and those without which nothing is said.
-LEAST_ROUNDS, LONGER, LEAST_COUNTED = 5, 4, 3
+# Undisturbed rounds of each arm that are waited for, up to so many times as long; those without which nothing is said, and how
+# many of a large model's are tried for them.
+LEAST_ROUNDS, LONGER, LEAST_COUNTED, MOST_TRIED = 5, 4, 3, 6
 RACING_SECONDS = 0.3
 PLANNED = "planned"  # the arm of a model as a plan makes it
 
@@ -118,8 +119,9 @@ def _rounds(built: Mapping[str, Arm], seconds: float) -> dict[str, Passes]:
     clean: dict[str, list[Passes]] = {name: [] for name in built}
     before, start, order = Usage.now(), time.perf_counter(), list(built)
     while True:
-        spent, least = time.perf_counter() - start, min(map(len, clean.values()))
-        if spent > seconds and (least >= LEAST_ROUNDS or spent > LONGER * seconds):
+        spent, least, rounds = time.perf_counter() - start, min(map(len, clean.values())), len(found[order[0]])
+        is_enough = least >= LEAST_COUNTED or rounds >= MOST_TRIED
+        if spent > seconds and (least >= LEAST_ROUNDS or (spent > LONGER * seconds and is_enough)):
             break
         random.SystemRandom().shuffle(order)
         for name in order:

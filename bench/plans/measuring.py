@@ -27,7 +27,7 @@ BUDGET = 55.0  # with the start of the command, under a minute
 # Of them half choose and half tell; as many decide however small an effect is, and of the whole so many again.
 PROCESSES, WHOLE_PROCESSES, EVEN_PROCESSES = 18, 12, 6
 CHOOSING_SHARE, WHOLE_SHARE = 0.55, 0.8  # of the time left once all is built, when a part ends
-RIVAL_SHARE = 0.5  # of the time left, the most that one is waited for: code may take long to compile
+RIVAL_SHARE = 0.35  # of the time left, the most that one is waited for: code may take long to compile
 SECONDS = 0.4  # in the rounds of a process
 OTHER_SPARSITIES = (0.5, 0.8, 0.95)  # beside the one asked for, between which the break-even is looked for
 
@@ -143,7 +143,8 @@ class Run:
             if (number > 1 and not self.has_time(CHOOSING_SHARE)) or chosen(self.measured).is_decided:
                 break
             self.tell("choosing", number, PROCESSES)
-            self.passes += self._measure([kind for kind in kinds if may_pay(kind, self.measured)], self.rivals)
+            rivals = self.rivals if len(self.passes) % 2 else []  # in every other process, which tells and does not choose
+            self.passes += self._measure([kind for kind in kinds if may_pay(kind, self.measured)], rivals)
 
     def race(self) -> None:
         """Race the whole model as it was chosen, and dense in other ways, against the model as it is."""

@@ -164,8 +164,8 @@ def _rivals(measured: Measured, plans: Sequence[LayerPlan]) -> list[list[LayerRi
     told, against = dict[str, list[float]](), dict[str, list[float]]()
     for number, one in enumerate(plans):
         for name in measured.rivals:
-            told[f"{number} {name}"] = _speedups(measured.passes, name, number)
-            if one.choice:  # by the processes that had no part in choosing it
+            told[f"{number} {name}"] = _speedups(measured.telling, name, number)
+            if one.choice:
                 own = str(one.choice.kind)
                 against[f"{number} {name}"] = _speedups([p for p in measured.telling if own in p], name, number, own)
     verdict, beats = verdicts(told), verdicts(against)
