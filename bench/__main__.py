@@ -5,7 +5,7 @@ import io
 import sys
 
 from bench.tools import advise, calibrate, compare, continuous, history, report, tune
-from sparse_models.errors import InputError
+from sparse_models.errors import AbsentError, InputError
 
 TOOLS = {
     "compare": compare,
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(arguments[end:])}")
     try:
         return int(asked.run(asked, tell))
-    except InputError as error:
+    except (InputError, AbsentError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: interrupted\n")

@@ -182,7 +182,7 @@ def main() -> None:
             with contextlib.suppress(Exception):  # it is met again, and told, in the first of the module's cases
                 importlib.import_module(module)
         kinds = {(case.op, case.device) for case in (Case(*values) for _, _, values in asked["cases"])}
-        if kinds & COMPILING and can_compile("cpu"):
+        if (asked.get("compiles") or kinds & COMPILING) and can_compile("cpu"):
             load_compiler()
         process = os.fork() if FORKS else 0
         if process == 0:

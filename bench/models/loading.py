@@ -22,6 +22,7 @@ from torch.nn.utils import prune
 
 from sparse_models.errors import InputError
 from sparse_models.linear import mask_of, pruned_mask
+from sparse_models.sparsification.places import DENSE
 from sparse_models.table import unknown
 
 FORM = "package.module:function"
@@ -31,7 +32,7 @@ SEED = 0  # of PyTorch's generators as the function is called, so that every pro
 class Example(NamedTuple):
     """A module, and the tensors that `module(*batch)` takes; the first dimension of the first is the samples.
 
-    Of linear layers that `torch.nn.utils.prune` pruned, `masks` has the masks by name, and the module is dense with zeros.
+    Of layers that `torch.nn.utils.prune` pruned, `masks` has the masks by name, and the module is dense with zeros.
     """
 
     module: nn.Module
@@ -96,7 +97,7 @@ def theirs(what: str) -> Iterator[None]:
 def _traceback(error: BaseException) -> str:
     """Return the traceback of an error without frames of ours, of the import system, and of torch where it calls a module."""
     told = traceback.TracebackException.from_exception(error)
-    passed = ("<frozen importlib", __file__, importlib.__file__, str(inspect.getsourcefile(nn.Module)))
+    passed = ("<frozen importlib", str(Path(__file__).parent), importlib.__file__, str(inspect.getsourcefile(nn.Module)))
     told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(passed)]
     return "".join(told.format()).rstrip()
 
@@ -173,8 +174,8 @@ def _checked(reference: str, made: Any) -> Example:
 
 
 def _without_pruning(module: nn.Module) -> dict[str, Tensor]:
-    """Make linear layers that `torch.nn.utils.prune` pruned dense ones with zeros, and return their masks by name."""
-    pruned = {name: one for name, one in module.named_modules() if isinstance(one, nn.Linear) and pruned_mask(one) is not None}
+    """Make layers that `torch.nn.utils.prune` pruned dense ones with zeros, and return their masks by name."""
+    pruned = {name: one for name, one in module.named_modules() if isinstance(one, DENSE) and pruned_mask(one) is not None}
     masks = {name: mask_of(one, None) for name, one in pruned.items()}
     for one in pruned.values():
         prune.remove(one, "weight")

@@ -1,9 +1,10 @@
 """A file of masks in, the masks of a network's linear layers out, by name: bool, checked against its weights."""
 
 import importlib
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +39,13 @@ def read_masks(path: Path, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
-    read = READERS.get(path.suffix)
-    if read is None:
+    reader = READERS.get(path.suffix)
+    if reader is None:
         raise InputError(f"expected a file of masks ({', '.join(READERS)}), got {path}; write it by numpy.savez")
     if not path.is_file():
         raise InputError(f"expected a file at {path}, got none; check the path")
     try:
-        return read(path)
+        return reader.read(path)
     except (AbsentError, InputError):
         raise
     except Exception as error:  # each reader raises errors of its own for what it cannot read
@@ -66,4 +67,28 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     return package.load_file(path)  # type: ignore[no-any-return]
 
 
-READERS = {".npz": _npz, ".safetensors": _safetensors}
+class Reader(NamedTuple):
+    """How the arrays of a file are read, and how that is written in Python: imports, the whole, and a mask of it."""
+
+    read: Callable[[Path], dict[str, Tensor]]
+    imports: str
+    loaded: str
+    mask: str
+
+
+READERS = {
+    ".npz": Reader(_npz, "import numpy\nimport torch", "numpy.load({})", "torch.from_numpy(mask)"),
+    ".safetensors": Reader(_safetensors, "from safetensors.torch import load_file", "load_file({})", "mask"),
+}
+
+
+def reading_of(path: Path) -> tuple[str, str]:
+    """Return the lines of Python that read a file of masks: imports, and `masks` by the names of layers."""
+    reader = READERS[path.suffix]
+    lines = [
+        "masks = {",
+        f'    name.removesuffix("{WEIGHT}"): {reader.mask}',
+        f"    for name, mask in {reader.loaded.format(json.dumps(str(path), ensure_ascii=False))}.items()",
+        "}",
+    ]
+    return reader.imports, "\n".join(lines)

@@ -1,18 +1,18 @@
 """A model in, its arms out: the model as it is, and copies in which every linear layer is another; each can be called."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bench.models.layers import inspected, output_of
+from bench.models.layers import Linear, inspected, output_of
 from bench.models.loading import Example, load
-from bench.models.selected import masks_of
+from bench.models.selected import NONE, masks_of
 from bench.plans.stopwatch import Stopwatch
 from bench.works.whole_model_gate import TRIES, gate_model
-from bench.works.whole_models import LEARNING_RATE, output_gradient, sparsified
+from bench.works.whole_models import LEARNING_RATE, as_it_is, output_gradient, sparsified
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
 from sparse_models.linear import parameter_of
@@ -23,8 +23,8 @@ from sparse_models.training import optimizer_for
 
 OPS = ("forward", "step")
 WIDTH, INDENT = 100, " " * 4  # of a call as it is written
-# Dense as its user calls it; with each layer of a transformer called, as where one of them is sparse; and in 16 bits.
-PLAIN, CALLED, DENSE, BFLOAT16 = "plain", "called", "dense", "bfloat16"
+# Dense as its user calls it; with each layer of a transformer called, as where one of them is sparse; the same, watched.
+PLAIN, CALLED, DENSE = "plain", "called", "dense"
 
 
 class Kind(NamedTuple):
@@ -44,17 +44,20 @@ class Swap(NamedTuple):
     layer: str
     sparsity: float
     names: Sequence[str]
+    file: str = NONE  # of masks
 
-    def carry_out(self, example: Example) -> None:
-        """Exchange the layers in place; what `torch.nn.utils.prune` pruned has its masks."""
-        masks = {name: mask for name, mask in example.masks.items() if name in self.names}
-        sparsify(example.module, self.layer, sparsity=self.sparsity, names=list(self.names), masks=masks)
+    def carry_out(self, module: nn.Module, given: Mapping[str, Tensor]) -> None:
+        """Exchange the layers of a module in place; what `given` has masks of, a file's or those of `prune`, has those."""
+        masks = {name: mask for name, mask in given.items() if name in self.names}
+        sparsify(module, self.layer, sparsity=self.sparsity, names=list(self.names), masks=masks)
 
     def __str__(self) -> str:
-        """Return the call as it is written."""
+        """Return the call as it is written, where `masks` are the file's."""
         names = list(map(_quoted, self.names))
-        start = f'sparsify(model, "{self.layer}", sparsity={self.sparsity!r}, names=['
-        whole = f"{start}{', '.join(names)}])"
+        has_file = self.file != NONE
+        which = "masks={name: masks[name] for name in [" if has_file else f"sparsity={self.sparsity!r}, names=["
+        start, end = f'sparsify(model, "{self.layer}", {which}', "]})" if has_file else "])"
+        whole = f"{start}{', '.join(names)}{end}"
         if len(whole) <= WIDTH:
             return whole
         lines = [INDENT]
@@ -63,7 +66,7 @@ class Swap(NamedTuple):
                 lines[-1] = lines[-1].rstrip()
                 lines.append(INDENT)
             lines[-1] += f"{name}, "
-        return "\n".join([start, *lines[:-1], lines[-1].rstrip(), "])"])
+        return "\n".join([start, *lines[:-1], lines[-1].rstrip(), end])
 
 
 def _quoted(name: str) -> str:
@@ -74,9 +77,12 @@ def _quoted(name: str) -> str:
 class Arm:
     """A model that is called on its batch, and whose layers are watched where they are named."""
 
-    def __init__(self, example: Example, op: str, watched: Sequence[str] = ()) -> None:
-        """Take an example for inference or, where `op` is step, for training."""
+    def __init__(
+        self, example: Example, op: str, watched: Sequence[str] = (), run_as: Callable[[nn.Module], Any] = as_it_is
+    ) -> None:
+        """Take an example for inference or, where `op` is step, for training; `run_as` may compile it."""
         self.model, self.batch = example.module.train(op == "step"), example.batch
+        self._run = run_as(self.model)
         self.layers = [self.model.get_submodule(name) for name in watched]
         self.watch = Stopwatch(self.layers)
         learned = [one for one in self.model.parameters() if one.requires_grad]
@@ -89,9 +95,9 @@ class Arm:
         """Run the model once: without a graph, or a whole training step."""
         if self.optimizer is None:
             with torch.no_grad():
-                return self.model(*self.batch)
+                return self._run(*self.batch)
         self.optimizer.zero_grad()
-        output_of(self.model(*self.batch)).backward(self.gradient)
+        output_of(self._run(*self.batch)).backward(self.gradient)
         begin = time.perf_counter()
         self.optimizer.step()
         self._optimizing += time.perf_counter() - begin
@@ -113,24 +119,31 @@ def bytes_of(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
+def exchangeable(target: str, file: str = NONE) -> list[Linear]:
+    """Return the layers of a network that can be sparse: all or, of a file of masks, those that have one."""
+    layers, given = inspected(target).exchangeable, masks_of(target, file, convolutions=True)
+    return [layer for layer in layers if file == NONE or layer.name in given]
+
+
 class Model:
     """A network of the user's, and its arms."""
 
-    def __init__(self, target: str) -> None:
-        """Load it by the name of the function that makes it."""
-        self.target, self.example = target, load(target)
-        self.names = [layer.name for layer in inspected(target).sparse]
+    def __init__(self, target: str, file: str = NONE) -> None:
+        """Load it by the name of the function that makes it; of a file of masks, only layers that have one can be sparse."""
+        self.target, self.example, self.given = target, load(target), masks_of(target, file, convolutions=True)
+        self.names = [layer.name for layer in exchangeable(target, file)]
         self._masks: dict[tuple[str, float, bool], dict[str, Tensor]] = {}
 
     def masks(self, kind: Kind, *, is_given: bool = True) -> Mapping[str, Tensor]:
-        """Return the masks [out, in] of the layers for a kind: of the largest weights, or those that `prune` left."""
+        """Return the masks [of the weight's shape] of the layers for a kind: of the largest weights, or those given."""
         pattern = LAYERS[kind.layer].pattern
         key = (pattern.name, kind.sparsity, is_given)
         if key not in self._masks:
             weights = [parameter_of(self.example.module.get_submodule(name)) for name in self.names]
-            scores = [CRITERIA["magnitude"].score(weight, None) for weight in weights]
+            scores = [CRITERIA["magnitude"].score(weight.flatten(1), None) for weight in weights]
             found = choose(scores, [pattern] * len(scores), [kind.sparsity] * len(scores))
-            given = masks_of(self.target) if is_given else {}
+            found = [mask.view(weight.shape) for mask, weight in zip(found, weights, strict=True)]
+            given = self.given if is_given else {}
             self._masks[key] = dict(zip(self.names, found, strict=True)) | given
         return self._masks[key]
 

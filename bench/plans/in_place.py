@@ -4,32 +4,31 @@ Each arm is called until the caches hold its own data, and then timed: in turn, 
 does to all of them.
 """
 
-import contextlib
 import math
 import os
 import random
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
-
 from bench.engine.pairing import Patience, race, warm_up
 from bench.engine.rounds import time_round
 from bench.engine.worker import failure_of, limit_threads
-from bench.machine.facts import has_bfloat16
-from bench.models.loading import load
-from bench.plans.arms import BFLOAT16, CALLED, DENSE, PLAIN, Arm, Kind, Model, Swap, bytes_of
+from bench.plans.arms import CALLED, DENSE, PLAIN, Arm, Kind, Model, Swap, bytes_of
+from bench.plans.rivals import RIVALS
 from bench.works.tuning import until_undisturbed
 from sparse_models.errors import GateError, InputError
 from sparse_models.kernels import choice
 from sparse_models.kernels.contention import DISTURBED, Usage
 
 ROUND_SECONDS, SETTLE_SECONDS, MOST_SETTLING = 1e-3, 5e-4, 3
-# Undisturbed rounds of each arm that are waited for, up to so many times as long; and those without which nothing is said.
-LEAST_ROUNDS, LONGER, LEAST_COUNTED = 5, 4, 3
+# Undisturbed rounds of each arm that are waited for, up to so many times as long; those without which nothing is said, and how
+# many of a large model's are tried for them.
+LEAST_ROUNDS, LONGER, LEAST_COUNTED, MOST_TRIED = 5, 4, 3, 6
 RACING_SECONDS = 0.3
+PLANNED = "planned"  # the arm of a model as a plan makes it
 
 
 class Passes(NamedTuple):
@@ -44,10 +43,10 @@ class Passes(NamedTuple):
         return self.whole - sum(self.layers)
 
 
-def prepare(target: str, op: str, kinds: Sequence[Sequence[Any]], threads: int) -> Iterator[dict[str, Any]]:
+def prepare(source: Sequence[str], op: str, kinds: Sequence[Sequence[Any]], threads: int) -> Iterator[dict[str, Any]]:
     """Say which kinds the layers of a model can be made, what each keeps and stores, and the variants of our own kernels."""
     limit_threads(threads)
-    model = Model(target)
+    model = Model(*source)
     stored, kept, left_out = {DENSE: bytes_of(model.example.module)}, dict[str, list[float]](), dict[str, str]()
     for kind in [Kind(*one) for one in kinds]:
         why = _why_not(model, kind, op)
@@ -70,27 +69,46 @@ def _why_not(model: Model, kind: Kind, op: str) -> str | None:
     return None
 
 
-def measure(
-    target: str, op: str, kinds: Sequence[Sequence[Any]], threads: int, seconds: float, choices: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """Say the seconds of a pass and of each layer that can be sparse, for dense and for each kind.
+def check_rival(source: Sequence[str], op: str, name: str, threads: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """Say why dense cannot be run in another way, or nothing; a process that takes longer than `seconds` is ended."""
+    limit_threads(threads)
+    why = None
+    signal.setitimer(signal.ITIMER_REAL, seconds)  # a compiler takes as long as it likes
+    try:
+        RIVALS[name].check(Model(*source), op)
+    except (GateError, InputError) as error:
+        why = str(error)
+    except Exception as error:
+        why = failure_of(error)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    yield {"why": why}
 
-    Of kinds at another sparsity than the first, the masks that a pruned model has are none. Nothing is said where the machine
-    was disturbed all along.
+
+def measure(
+    source: Sequence[str],
+    op: str,
+    kinds: Sequence[Sequence[Any]],
+    rivals: Sequence[str],
+    threads: int,
+    seconds: float,
+    choices: Mapping[str, Any],
+    is_given: bool,  # noqa: FBT001  # it comes as one of a list
+) -> Iterator[dict[str, Any]]:
+    """Say the seconds of a pass and of each layer that can be sparse, for dense, for its rivals and for each kind.
+
+    Masks that are given count where it `is_given`. Nothing is said where the machine was disturbed all along. Each `source`
+    here is a model's name and a file of masks.
     """
     limit_threads(threads)
     choice.hold(choices)
-    model = Model(target)
+    model = Model(*source)
     built = {PLAIN: Arm(model.example.copied, op), DENSE: Arm(model.called, op, model.names)}
     if model.has_fast_path:
         built[CALLED] = Arm(model.called, op)
-    if has_bfloat16():
-        with contextlib.suppress(Exception):  # a rival alone, and not every model can be of 16 bits
-            short = Arm(model.called.placed("cpu", torch.bfloat16), op, model.names)
-            short()
-            built[BFLOAT16] = short
+    built |= {name: RIVALS[name].in_place(model, op) for name in rivals}
     for kind in [Kind(*one) for one in kinds]:
-        built[str(kind)] = Arm(model.sparse(kind, is_given=kind.sparsity == kinds[0][1]), op, model.names)
+        built[str(kind)] = Arm(model.sparse(kind, is_given=is_given), op, model.names)
     yield {"passes": _rounds(built, seconds)}
 
 
@@ -101,8 +119,9 @@ def _rounds(built: Mapping[str, Arm], seconds: float) -> dict[str, Passes]:
     clean: dict[str, list[Passes]] = {name: [] for name in built}
     before, start, order = Usage.now(), time.perf_counter(), list(built)
     while True:
-        spent, least = time.perf_counter() - start, min(map(len, clean.values()))
-        if spent > seconds and (least >= LEAST_ROUNDS or spent > LONGER * seconds):
+        spent, least, rounds = time.perf_counter() - start, min(map(len, clean.values())), len(found[order[0]])
+        is_enough = least >= LEAST_COUNTED or rounds >= MOST_TRIED
+        if spent > seconds and (least >= LEAST_ROUNDS or (spent > LONGER * seconds and is_enough)):
             break
         random.SystemRandom().shuffle(order)
         for name in order:
@@ -136,17 +155,29 @@ def _middle(passes: Sequence[Passes]) -> Passes:
 
 
 def race_whole(
-    target: str, op: str, swaps: Sequence[Sequence[Any]], threads: int, choices: Mapping[str, Any]
+    source: Sequence[str],
+    op: str,
+    swaps: Sequence[Sequence[Any]],
+    rivals: Sequence[str],
+    threads: int,
+    choices: Mapping[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """Say the pairs of the model as a plan makes it against the model as it is, and the bytes that it stores."""
+    """Say the pairs of the model as a plan makes it, and of its rivals, against the model as it is; the bytes of the plan's."""
     limit_threads(threads)
     choice.hold(choices)
-    example = load(target).copied
-    for swap in swaps:
-        Swap(*swap).carry_out(example)
-    own, dense = Arm(example, op), Arm(load(target).copied, op)
-    pairs = race(own, dense, "cpu", warm_up(own, dense, "cpu"), patience=Patience(RACING_SECONDS))
-    yield {"race": pairs, "stored": bytes_of(example.module)}
+    model, stored, own = Model(*source), None, dict[str, Arm]()
+    if swaps:
+        example = model.example.copied
+        for swap in swaps:
+            Swap(*swap).carry_out(example.module, model.given)
+        own[PLANNED], stored = Arm(example, op), bytes_of(example.module)
+    own |= {name: RIVALS[name].whole(model, op) for name in rivals}
+    dense = Arm(model.example.copied, op)
+    races = {
+        name: race(arm, dense, "cpu", warm_up(arm, dense, "cpu"), patience=Patience(RACING_SECONDS))
+        for name, arm in own.items()
+    }
+    yield {"races": races, "stored": stored}
 
 
 def serve(function: str, arguments: Sequence[Any]) -> Iterator[dict[str, Any]]:
@@ -162,6 +193,7 @@ def serve(function: str, arguments: Sequence[Any]) -> Iterator[dict[str, Any]]:
 
 FUNCTIONS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "prepare": prepare,
+    "check_rival": check_rival,
     "measure": measure,
     "race_whole": race_whole,
 }

@@ -11,31 +11,41 @@ from typing import Any, NamedTuple
 from bench.engine.forkserver import ForkServer
 from bench.engine.processes import fork_server_of
 from bench.models.layers import inspected
+from bench.models.selected import NONE
 from bench.plans import in_place
-from bench.plans.arms import Kind
+from bench.plans.arms import Kind, exchangeable
 from bench.plans.in_place import Passes
 from bench.plans.plan import Measured, Plan, chosen, may_pay, plan_of
+from bench.plans.rivals import RIVALS
 from bench.runs.outcome import Race
+from bench.works.compiled import COMPILED
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.masks import FULL
 
-BUDGET = 60.0
+BUDGET = 55.0  # with the start of the command, under a minute
 # Of them half choose and half tell; as many decide however small an effect is, and of the whole so many again.
 PROCESSES, WHOLE_PROCESSES, EVEN_PROCESSES = 18, 12, 6
 CHOOSING_SHARE, WHOLE_SHARE = 0.55, 0.8  # of the time left once all is built, when a part ends
+RIVAL_SHARE = 0.35  # of the time left, the most that one is waited for: code may take long to compile
 SECONDS = 0.4  # in the rounds of a process
 OTHER_SPARSITIES = (0.5, 0.8, 0.95)  # beside the one asked for, between which the break-even is looked for
 
 
 class Asked(NamedTuple):
-    """What is asked for: the model's name, the operation, the kinds of layers, threads, and seconds for all of it."""
+    """What is asked for: the model's name, the operation, kinds of layers, threads, seconds for all of it, and masks."""
 
     target: str
     op: str
     kinds: Sequence[Kind]
     threads: int
     budget: float = BUDGET
+    mask: str = NONE  # a file of masks
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """What a model is loaded by."""
+        return self.target, self.mask
 
 
 def default_kinds(sparsity: float, layers: Sequence[str] | None = None) -> list[Kind]:
@@ -66,17 +76,21 @@ class Run:
         self.start = self.built = time.monotonic()
         self.disturbed = 0  # processes that had nothing to say
         self.last = 0.0  # seconds that the last process took
-        self.layers = inspected(asked.target).sparse
+        self.layers = exchangeable(*asked.source)
         self.ready: Mapping[str, Any] = {}
         self.passes: list[Mapping[str, Passes]] = []
-        self.races: list[Race] = []
+        self.rivals: list[str] = []  # that there are
+        self.left_out: dict[str, str] = {}  # why, by kind or rival
+        self.races: list[Mapping[str, Race]] = []
         self.evens: list[Mapping[str, Passes]] = []
         self.swapped_bytes: int | None = None
+        self.compiles = False  # from when on processes are forked from one that has the compiler
 
     def call(self, function: str, *arguments: Any) -> dict[str, Any]:
         """Return what a fresh process says of a function of `in_place`; raises InputError where it could not."""
         began, what = time.monotonic(), dict[str, Any]()
-        for said in _with_end(self.fork_server.run({"cases": [], "call": [in_place.__name__, "serve", [function, arguments]]})):
+        asked = {"cases": [], "call": [in_place.__name__, "serve", [function, arguments]], "compiles": self.compiles}
+        for said in _with_end(self.fork_server.run(asked)):
             what |= said
         self.last = time.monotonic() - began
         if "failure" in what:
@@ -94,33 +108,57 @@ class Run:
         self.show(f"{part}: process {number + 1} of up to {of}; at most {left:.0f} s left")
 
     def prepare(self) -> None:
-        """Find out which layers there are and which kinds they can be."""
+        """Find out which kinds the layers can be, and in which other ways dense can be run."""
         self.show("building the model with each kind of layer")
         asked = self.asked
-        self.ready = self.call("prepare", asked.target, asked.op, asked.kinds, asked.threads)
+        self.ready = self.call("prepare", asked.source, asked.op, asked.kinds, asked.threads)
+        self.left_out |= self.ready["left_out"]
+        for name, rival in RIVALS.items():
+            self.show(f"dense {rival.told}")
+            why = self._why_not(name)
+            if why is None:
+                self.rivals.append(name)
+            else:
+                self.left_out[name] = why
         self.built = time.monotonic()
+
+    def _why_not(self, rival: str) -> str | None:
+        """Return why dense cannot be run in another way, which is found out in a process of its own; None where it can."""
+        self.compiles |= rival == COMPILED
+        left = self.start + self.asked.budget - time.monotonic()
+        seconds = max(1.0, RIVAL_SHARE * left)
+        try:
+            why: str | None = self.call("check_rival", self.asked.source, self.asked.op, rival, self.asked.threads, seconds)[
+                "why"
+            ]
+        except InputError as error:
+            is_late = self.last >= seconds
+            return f"expected it ready within {seconds:.0f} s, got no end by then; raise --budget" if is_late else str(error)
+        return why
 
     def choose(self) -> None:
         """Measure all kinds until each layer's choice is decided."""
-        kinds = [kind for kind in self.asked.kinds if str(kind) not in self.ready["left_out"]]
+        kinds = self.measured.kinds
         for number in range(PROCESSES if kinds else 0):
             if (number > 1 and not self.has_time(CHOOSING_SHARE)) or chosen(self.measured).is_decided:
                 break
             self.tell("choosing", number, PROCESSES)
-            self.passes += self._measure([kind for kind in kinds if may_pay(kind, self.measured)])
+            rivals = self.rivals if len(self.passes) % 2 else []  # in every other process, which tells and does not choose
+            self.passes += self._measure([kind for kind in kinds if may_pay(kind, self.measured)], rivals)
 
     def race(self) -> None:
-        """Race the whole model as it was chosen against the model as it is."""
+        """Race the whole model as it was chosen, and dense in other ways, against the model as it is."""
         swaps = chosen(self.measured).swaps
-        for number in range(WHOLE_PROCESSES if swaps else 0):
+        for number in range(WHOLE_PROCESSES if swaps or self.rivals else 0):
             if number and not self.has_time(WHOLE_SHARE):
                 break
             self.tell("the whole model", number, WHOLE_PROCESSES)
             asked = self.asked
-            said = self.call("race_whole", asked.target, asked.op, swaps, asked.threads, self.ready["choices"])
-            pairs = Race(*said["race"])
-            self.disturbed += not pairs.undisturbed
-            self.races += [pairs] if pairs.undisturbed else []
+            said = self.call("race_whole", asked.source, asked.op, swaps, self.rivals, asked.threads, self.ready["choices"])
+            races = {name: Race(*pairs) for name, pairs in said["races"].items()}
+            races = {name: pairs for name, pairs in races.items() if pairs.undisturbed}
+            self.disturbed += not races
+            self.races += [races] if races else []
             self.swapped_bytes = said["stored"]
 
     def find_break_evens(self) -> None:
@@ -134,11 +172,11 @@ class Run:
             if not self.has_time(1.0):
                 break
             self.tell("break-evens", number, EVEN_PROCESSES)
-            self.evens += self._measure(kinds)
+            self.evens += self._measure(kinds, [], is_given=False)
 
-    def _measure(self, kinds: Sequence[Kind]) -> list[Mapping[str, Passes]]:
+    def _measure(self, kinds: Sequence[Kind], rivals: Sequence[str], *, is_given: bool = True) -> list[Mapping[str, Passes]]:
         asked, ready = self.asked, self.ready
-        said = self.call("measure", asked.target, asked.op, kinds, asked.threads, SECONDS, ready["choices"])
+        said = self.call("measure", asked.source, asked.op, kinds, rivals, asked.threads, SECONDS, ready["choices"], is_given)
         passes = {name: Passes(*one) for name, one in said["passes"].items()}
         self.disturbed += not passes
         return [passes] if passes else []
@@ -147,9 +185,18 @@ class Run:
     def measured(self) -> Measured:
         """What is known so far."""
         ready = self.ready
-        kinds = [kind for kind in self.asked.kinds if str(kind) not in ready["left_out"]]
+        kinds = [kind for kind in self.asked.kinds if str(kind) not in self.left_out]
         return Measured(
-            self.layers, kinds, self.passes, self.races, self.evens, ready["stored"], ready["kept"], self.swapped_bytes
+            self.layers,
+            kinds,
+            self.rivals,
+            self.passes,
+            self.races,
+            self.evens,
+            ready["stored"],
+            ready["kept"],
+            self.swapped_bytes,
+            self.asked.mask,
         )
 
 
@@ -161,7 +208,7 @@ def _with_end(fresh: Generator[dict[str, Any], None, str | None]) -> Iterator[di
 
 
 class Advised(NamedTuple):
-    """A plan, the kinds that there could be none of and why, how much was disturbed, the time, and whether Ctrl-C came."""
+    """A plan, the kinds and rivals there could be none of and why, how much was disturbed, the time, whether Ctrl-C came."""
 
     plan: Plan
     left_out: Mapping[str, str]
@@ -177,7 +224,7 @@ def advise(asked: Asked, show: Callable[[str], None]) -> Advised:
         run = Run(asked, fork_server, show)
         if not run.layers:
             left = "; ".join(inspected(asked.target).left_dense)
-            raise InputError(f"expected a model with linear layers that can be exchanged, got none ({left}); name another")
+            raise InputError(f"expected a model with layers that can be exchanged, got none ({left}); name another")
         run.prepare()
         try:
             run.choose()
@@ -185,4 +232,4 @@ def advise(asked: Asked, show: Callable[[str], None]) -> Advised:
             run.find_break_evens()
         except KeyboardInterrupt:
             is_interrupted = True
-    return Advised(plan_of(run.measured), run.ready["left_out"], run.disturbed, time.monotonic() - run.start, is_interrupted)
+    return Advised(plan_of(run.measured), run.left_out, run.disturbed, time.monotonic() - run.start, is_interrupted)

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from bench.findings.break_even import crossing
 from bench.models.layers import Linear
-from bench.plans.arms import BFLOAT16, CALLED, DENSE, PLAIN, Kind, Swap
+from bench.models.selected import NONE
+from bench.plans.arms import CALLED, DENSE, PLAIN, Kind, Swap
 from bench.plans.in_place import Passes
-from bench.runs.outcome import Race
+from bench.plans.whole import Raced, Races, RivalRaced, interval, planned_of, rivals_of
 from bench.statistics.intervals import Interval, median_interval
-from bench.statistics.verdicts import is_clear, process_interval, verdicts
+from bench.statistics.verdicts import is_clear, verdicts
 
 AGREES = 0.1  # by which predicted and measured gain may differ
 # Kinds that are as fast as the fastest but for this factor are alike: of them the one is taken that keeps most of the weights.
@@ -31,12 +32,14 @@ class Measured(NamedTuple):
 
     layers: Sequence[Linear]
     kinds: Sequence[Kind]
+    rivals: Sequence[str]  # dense in other ways
     passes: Sequence[Mapping[str, Passes]]  # of each process, by arm
-    races: Sequence[Race] = ()  # of the model as it is to be against the model as it is
+    races: Races = ()  # of the model as it is to be, and of its rivals, against the model as it is
     evens: Sequence[Mapping[str, Passes]] = ()  # with kinds at other sparsities
     stored: Mapping[str, int] = MappingProxyType({})  # bytes, by arm
     kept: Mapping[str, Sequence[float]] = MappingProxyType({})  # of all absolute weights, by kind and layer
     swapped_bytes: int | None = None
+    file: str = NONE  # of masks
 
     @property
     def choosing(self) -> Sequence[Mapping[str, Passes]]:
@@ -61,12 +64,21 @@ class Option(NamedTuple):
     is_clear: bool
 
 
+class LayerRival(NamedTuple):
+    """A layer that stays dense, in another way: its speed-up over dense as it is, and the verdicts on that."""
+
+    name: str
+    speedup: Interval
+    verdict: str
+    against_choice: str | None  # "faster" where it beats the layer's choice
+
+
 class LayerPlan(NamedTuple):
     """What is to become of a layer; without a choice it stays dense."""
 
     layer: Linear
     dense_seconds: float
-    bfloat16: float | None  # the speed-up of dense in 16 bits, which is told and never chosen
+    rivals: Sequence[LayerRival]  # which are told and never chosen
     options: Sequence[Option]  # the fastest first, as the choosing processes say
     leading: Option | None  # that is the choice, or would be if its verdict were "faster"
     choice: Option | None
@@ -79,6 +91,7 @@ class Chosen(NamedTuple):
 
     layers: Sequence[LayerPlan]
     is_decided: bool
+    file: str = NONE
 
     @property
     def swaps(self) -> list[Swap]:
@@ -87,17 +100,7 @@ class Chosen(NamedTuple):
         for one in self.layers:
             if one.choice:
                 by_kind.setdefault(one.choice.kind, []).append(one.layer.name)
-        return [Swap(*kind, names) for kind, names in by_kind.items()]
-
-
-class Raced(NamedTuple):
-    """The whole model as planned against the model as it is, over fresh processes."""
-
-    speedup: Interval
-    verdict: str
-    dense_seconds: float
-    seconds: float
-    processes: int
+        return [Swap(*kind, names, self.file) for kind, names in by_kind.items()]
 
 
 class Plan(NamedTuple):
@@ -107,6 +110,7 @@ class Plan(NamedTuple):
     calls: Sequence[Swap]  # none where the whole is not faster
     predicted: Interval | None  # the speed-up of the whole
     raced: Raced | None  # None where it was not measured
+    rivals: Sequence[RivalRaced]  # the whole model, dense in other ways
     dense_bytes: int  # of parameters and buffers
     bytes: int | None
     processes: int  # in all
@@ -125,7 +129,7 @@ def chosen(measured: Measured) -> Chosen:
     names = {(number, kind): f"{number} {kind}" for number in range(len(measured.layers)) for kind in measured.kinds}
     told = {name: _speedups(measured.telling, str(kind), number) for (number, kind), name in names.items()}
     verdict = verdicts(told)
-    plans = []
+    plans: list[LayerPlan] = []
     for number, layer in enumerate(measured.layers):
         options = [
             _option(measured, number, kind, told[name], verdict[name])
@@ -136,14 +140,13 @@ def chosen(measured: Measured) -> Chosen:
         faster = [one for one in options if one.verdict == "faster"]
         choice = _leading(faster)
         seconds = statistics.median(one[DENSE].layers[number] for one in measured.passes)
-        short = _speedups(measured.passes, BFLOAT16, number)
         leading = choice or _leading(options)
         arms = _arms_of(measured.evens, leading.kind.layer) if leading else {}
         plans.append(
             LayerPlan(
                 layer,
                 seconds,
-                statistics.median(short) if short else None,
+                [],
                 options,
                 leading,
                 choice,
@@ -152,7 +155,28 @@ def chosen(measured: Measured) -> Chosen:
             )
         )
     enough = len(measured.telling) >= LEAST_TELLING
-    return Chosen(plans, enough and all(one.leading is None or one.leading.is_clear for one in plans))
+    plans = [one._replace(rivals=rivals) for one, rivals in zip(plans, _rivals(measured, plans), strict=True)]
+    return Chosen(plans, enough and all(one.leading is None or one.leading.is_clear for one in plans), measured.file)
+
+
+def _rivals(measured: Measured, plans: Sequence[LayerPlan]) -> list[list[LayerRival]]:
+    """Return for each layer what dense in other ways gains over dense, and whether that is more than its choice does."""
+    told, against = dict[str, list[float]](), dict[str, list[float]]()
+    for number, one in enumerate(plans):
+        for name in measured.rivals:
+            told[f"{number} {name}"] = _speedups(measured.telling, name, number)
+            if one.choice:
+                own = str(one.choice.kind)
+                against[f"{number} {name}"] = _speedups([p for p in measured.telling if own in p], name, number, own)
+    verdict, beats = verdicts(told), verdicts(against)
+    return [
+        [
+            LayerRival(name, interval(told[key]), verdict[key], beats.get(key))
+            for name in measured.rivals
+            if told[key := f"{number} {name}"]
+        ]
+        for number in range(len(plans))
+    ]
 
 
 def _leading(options: Sequence[Option]) -> Option | None:
@@ -169,21 +193,16 @@ def may_pay(kind: Kind, measured: Measured) -> bool:
     )
 
 
-def _speedups(passes: Sequence[Mapping[str, Passes]], arm: str, number: int) -> list[float]:
-    return [one[DENSE].layers[number] / one[arm].layers[number] for one in passes if arm in one]
+def _speedups(passes: Sequence[Mapping[str, Passes]], arm: str, number: int, over: str = DENSE) -> list[float]:
+    return [one[over].layers[number] / one[arm].layers[number] for one in passes if arm in one]
 
 
 def _option(measured: Measured, number: int, kind: Kind, told: Sequence[float], verdict: str) -> Option:
     seconds = statistics.median(one[str(kind)].layers[number] for one in measured.passes if str(kind) in one)
     chosen_by = statistics.median(_speedups(measured.choosing, str(kind), number))
     return Option(
-        kind, seconds, _interval(told), verdict, measured.kept[str(kind)][number], chosen_by, len(told) > 1 and is_clear(told)
+        kind, seconds, interval(told), verdict, measured.kept[str(kind)][number], chosen_by, len(told) > 1 and is_clear(told)
     )
-
-
-def _interval(values: Sequence[float]) -> Interval:
-    """Return the interval over processes; of one alone, nothing bounds it."""
-    return process_interval(values) if len(values) > 1 else Interval(values[0], 0.0, math.inf)
 
 
 def _arms_of(evens: Sequence[Mapping[str, Passes]], layer: str) -> dict[float, str]:
@@ -220,16 +239,9 @@ def plan_of(measured: Measured) -> Plan:
     found = chosen(measured)
     choices = {number: one.choice.kind for number, one in enumerate(found.layers) if one.choice}
     promised = [predicted(one, choices, len(found.layers)) for one in measured.telling] if choices else []
-    raced = _raced(measured.races) if choices else None
+    raced = planned_of(measured.races) if choices else None
     calls = found.swaps if raced is None or raced.verdict == "faster" else []
     processes = len(measured.passes) + len(measured.races) + len(measured.evens)
-    gain = _interval(promised) if promised else None
-    return Plan(found.layers, calls, gain, raced, measured.stored.get(DENSE, 0), measured.swapped_bytes, processes)
-
-
-def _raced(races: Sequence[Race]) -> Raced | None:
-    if not races:
-        return None
-    speedups = [race.speedup for race in races]
-    dense, own = (statistics.median(race.median(arm) for race in races) for arm in ("dense_seconds", "seconds"))
-    return Raced(_interval(speedups), verdicts({"whole": speedups})["whole"], dense, own, len(races))
+    gain = interval(promised) if promised else None
+    rivals = rivals_of(measured.races, measured.rivals)
+    return Plan(found.layers, calls, gain, raced, rivals, measured.stored.get(DENSE, 0), measured.swapped_bytes, processes)

@@ -2,9 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from bench.models.masks import reading_of
+from bench.models.selected import NONE
 from bench.plans.arms import Swap
-from bench.plans.plan import AGREES, LayerPlan, Option, Plan
+from bench.plans.plan import AGREES, LayerPlan, LayerRival, Option, Plan
+from bench.plans.rivals import RIVALS
+from bench.plans.whole import RivalRaced
 from bench.statistics.intervals import Interval
 from bench.tables.grid import Cell, Grid, print_table
 from bench.tables.text import MARKS, Screen, coloured, new_console, print_text, seconds, size, text_of
@@ -26,22 +31,30 @@ def lines(plan: Plan, left_out: Mapping[str, str], screen: Screen | None = None)
 
 def pasted(calls: Sequence[Swap]) -> str:
     """Return the lines of Python that make a plan."""
-    return "\n".join(["from sparse_models import sparsify", "", *map(str, calls)])
+    own = "from sparse_models import sparsify"
+    files = {call.file for call in calls} - {NONE}  # one at most
+    readings = [reading_of(Path(file)) for file in files]
+    lines = [line for imports, masks in readings for line in (imports, own, "", masks)] or [own]
+    return "\n".join([*lines, "", *map(str, calls)])
 
 
 def tables(plan: Plan) -> list[tuple[str, Grid]]:
     """Return the tables with their titles: what is to become of each layer, and how fast each kind of layer is."""
+    if not plan.layers:
+        return []
     chosen = Grid(["layer", "weight", "samples", "dense", "choice", "speed-up", "kept", "pays from"])
     for one in plan.layers:
         choice = one.choice
         what = [choice.kind.layer, _told(choice), f"{choice.kept:.0%}"] if choice else ["dense", "", ""]
         chosen.add_row(*_where(one), seconds(one.dense_seconds), *what, _pays_from(one))
     kinds = list(dict.fromkeys(option.kind for one in plan.layers for option in one.options))
-    tried = Grid(["layer", "bfloat16", *map(str, kinds)])
+    rivals = list(dict.fromkeys(rival.name for one in plan.layers for rival in one.rivals))
+    tried = Grid(["layer", *(f"dense {name}" for name in rivals), *map(str, kinds)])
     for one in plan.layers:
-        cells = {option.kind: _marked(option) for option in one.options}
-        short = "" if one.bfloat16 is None else f"{one.bfloat16:.2f}"
-        tried.add_row(one.layer.name, short, *(cells.get(kind, "") for kind in kinds))
+        cells = {rival.name: _marked(rival) for rival in one.rivals} | {
+            str(option.kind): _marked(option) for option in one.options
+        }
+        tried.add_row(one.layer.name, *(cells.get(str(column), "") for column in (*rivals, *kinds)))
     return [
         (
             "Each layer where it stands in the model: seconds dense in one pass, and the choice as fast as so many times dense",
@@ -53,14 +66,15 @@ def tables(plan: Plan) -> list[tuple[str, Grid]]:
 
 def _where(one: LayerPlan) -> list[Cell]:
     rows = "+".join(map(str, dict.fromkeys(one.layer.rows)))
-    return [one.layer.name, f"{one.layer.outputs}x{one.layer.inputs}", rows]
+    weight = (one.layer.outputs, one.layer.inputs // math.prod(one.layer.kernel), *one.layer.kernel)
+    return [one.layer.name, "x".join(map(str, weight)), rows]
 
 
 def _told(option: Option) -> Cell:
     return coloured(f"{option.speedup} {MARKS[option.verdict]}", option.verdict)
 
 
-def _marked(option: Option) -> Cell:
+def _marked(option: Option | LayerRival) -> Cell:
     return coloured(f"{option.speedup.median:.2f} {MARKS[option.verdict]}", option.verdict)
 
 
@@ -94,10 +108,31 @@ def sentences(plan: Plan, left_out: Mapping[str, str]) -> Iterator[str]:
             yield f"Of {', '.join(open_ones)} nothing is decided, so dense it stays; more --budget may decide it."
         yield (
             "kept: what the weights that stay have of the sum of all absolute weights. What that costs in accuracy is not "
-            "measured here: train on, and look. bfloat16: dense in 16 bits, a rival that no call of sparsify makes."
+            "measured here: train on, and look."
         )
+    for rival in plan.rivals:
+        yield _of_rival(plan, rival)
     for kind, why in left_out.items():
         yield f"{kind} is left out: {why}"
+
+
+def _of_rival(plan: Plan, rival: RivalRaced) -> str:
+    """Return what is to be said of the whole, dense in another way: its gain, and whether it beats the plan, or choices."""
+    raced, against = rival.raced, rival.against_plan
+    told = f"Dense {RIVALS[rival.name].told}, the whole is {raced.speedup} {MARKS[raced.verdict]} times as fast as yours"
+    told += f" ({seconds(raced.seconds)})"
+    if against and plan.calls:
+        told += {
+            "faster": f", and {against} times as fast as the plan: it beats the plan.",
+            "slower": f"; the plan is {against.inverse} times as fast as that.",
+            "same": ", and as fast as the plan.",
+        }.get(rival.verdict or "", f", and {against} times as fast as the plan: which is faster is not decided.")
+    else:
+        told += "."
+    better = [
+        one.layer.name for one in plan.layers for own in one.rivals if own.name == rival.name and own.against_choice == "faster"
+    ]
+    return told + f" It beats the choices for {', '.join(better)}." * bool(better)
 
 
 def _whole(plan: Plan, chosen: int) -> Iterator[str]:

@@ -11,7 +11,8 @@ from bench.hooks.values import positive, threads
 from bench.machine.facts import facts
 from bench.models.layers import inspected
 from bench.models.loading import FORM
-from bench.plans.arms import OPS
+from bench.models.selected import NONE, masks_of, sparsity_of
+from bench.plans.arms import OPS, exchangeable
 from bench.plans.measuring import BUDGET, Advised, Asked, advise, default_kinds
 from bench.report.markdown import table
 from bench.runs.files import as_json, write_whole
@@ -29,7 +30,8 @@ def add_arguments(tool: argparse.ArgumentParser) -> None:
     """Add the tool's options."""
     what = f"a function of yours, {FORM} or path/to/file.py:function, that returns a module and an example batch"
     tool.add_argument("--model", required=True, metavar=FORM.upper(), help=what)
-    tool.add_argument("--sparsity", default=SPARSITY, metavar="FRACTION", help=f"of zeros in a layer; default: {SPARSITY:g}")
+    tool.add_argument("--sparsity", metavar="FRACTION", help=f"of zeros in a layer; default: {SPARSITY:g}")
+    tool.add_argument("--mask", metavar="FILE", help="masks of your own, by the names of layers: .npz or .safetensors")
     tool.add_argument("--op", default=OPS[0], choices=OPS, help=f"inference or a training step; default: {OPS[0]}")
     tool.add_argument("--layer", metavar="LIST", help="kinds of layers to try; default: those of the default grid")
     tool.add_argument("--threads", metavar="N", help="CPU threads; default: PyTorch's own")
@@ -47,11 +49,14 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
                 f"--out: expected a path that ends in {' or '.join(WRITTEN)}, in a folder that exists, got {path}; change it"
             )
     layers = asked.layer.split(",") if asked.layer else None
-    kinds = default_kinds(check_sparsity(asked.sparsity), layers)
-    wanted = Asked(asked.model, asked.op, kinds, threads(asked.threads), positive(str(asked.budget)))
+    mask = NONE if asked.mask is None else asked.mask
+    kinds = default_kinds(_sparsity(asked), layers)
+    wanted = Asked(asked.model, asked.op, kinds, threads(asked.threads), positive(str(asked.budget)), mask)
     found = inspected(wanted.target)
     where = f"{wanted.op}, {found.shape}, cpu, {wanted.threads} thread{'s' * (wanted.threads != 1)}"
-    many = f"{len(found.sparse)} linear layers at sparsity {kinds[0].sparsity:g}"
+    there = exchangeable(*wanted.source)
+    which = f"layer{'s' * (len(there) != 1)}{f' with masks in {mask},' * (mask != NONE)}"
+    many = f"{len(there)} {which} at sparsity {kinds[0].sparsity:g}"
     tell(f"{wanted.target} ({where}):")
     tell(f"{many}, at most {wanted.budget:g} s (--budget)")
     progress = Progress(_write, screen_of_output().width if sys.stdout.isatty() else None)
@@ -61,6 +66,8 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
         tell(line)
     notes = [f"left dense: {sentence}" for sentence in found.left_dense]
     notes += [f"left out, as the forward pass never calls them: {', '.join(found.never_called)}"] * bool(found.never_called)
+    without = [one.name for one in found.exchangeable if wanted.mask != NONE and one not in there]
+    notes += [f"left dense, as {wanted.mask} has no mask of it: {', '.join(without)}"] * bool(without)
     for note in notes:
         for line in wrapped(note, screen_of_output().width):
             tell(line)
@@ -76,6 +83,16 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
     return 130 if advised.is_interrupted else int(not advised.plan.layers)
 
 
+def _sparsity(asked: argparse.Namespace) -> float:
+    """Return the sparsity that is asked for, or that of the masks."""
+    if asked.mask is None:
+        return check_sparsity(SPARSITY if asked.sparsity is None else asked.sparsity)
+    held = sparsity_of(*masks_of(asked.model, asked.mask, convolutions=True).values())
+    if asked.sparsity is not None:
+        raise InputError(f"--sparsity: expected none beside masks, whose own is {held:g}; leave it out")
+    return held
+
+
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
@@ -86,11 +103,12 @@ def record(asked: Asked, advised: Advised) -> dict[str, Any]:
     plan = advised.plan
     return {
         "kind": "plan",
-        "schema": 1,
+        "schema": 2,
         "machine": facts(["cpu"]),
         "model": asked.target,
         "op": asked.op,
         "threads": asked.threads,
+        "mask": asked.mask,
         "sparsity": asked.kinds[0].sparsity,
         "seconds": advised.seconds,
         "layers": [_plain(one) for one in plan.layers],
@@ -99,6 +117,7 @@ def record(asked: Asked, advised: Advised) -> dict[str, Any]:
         "disturbed_processes": advised.disturbed,
         "predicted": _plain(plan.predicted),
         "measured": _plain(plan.raced),
+        "rivals": _plain(plan.rivals),
         "dense_bytes": plan.dense_bytes,
         "bytes": plan.bytes,
         "calls": [str(call) for call in plan.calls],

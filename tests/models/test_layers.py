@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from bench.models import selected
 from bench.models.layers import inspect, told
 from bench.models.loading import Example
 from sparse_models.errors import InputError
@@ -26,7 +27,7 @@ def test_every_linear_layer_is_found_once_with_the_rows_of_each_call(net: nn.Mod
     places = [name for name, module in net.named_modules(remove_duplicate=False) if isinstance(module, nn.Linear)]
     example = Example(net, (normal(0, *leading, WIDTH),))
     if not linears:
-        with pytest.raises(InputError, match=r"a module that calls an nn.Linear, got one without; "):
+        with pytest.raises(InputError, match=r"a module that calls an nn.Linear or an nn.Conv2d, got one without; "):
             inspect("a:net", example)
         return
     found = inspect("a:net", example)
@@ -94,6 +95,7 @@ def test_a_forward_pass_that_raises_is_told_with_the_users_traceback() -> None:
         inspect("a:net", Example(Odd(wrong), (torch.ones(4, 3), torch.ones(3))))
     assert "in wrong" in str(raised.value)
     assert "_call_impl" not in str(raised.value)
+    assert "in inspect" not in str(raised.value)
 
 
 def test_a_transformer_calls_its_layers_though_inference_has_a_fast_path() -> None:
@@ -103,3 +105,42 @@ def test_a_transformer_calls_its_layers_though_inference_has_a_fast_path() -> No
     assert [one.name for one in found.layers] == [f"layers.{at}.linear{number}" for at in (0, 1) for number in (1, 2)]
     assert list(found.by_shape) == ["8x12b15", "12x8b15"]
     assert found.never_called == ["layers.0.self_attn.out_proj", "layers.1.self_attn.out_proj"]
+
+
+class Mixed(nn.Module):
+    """Layers of most kinds there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.once = nn.Conv2d(2, 3, (3, 2), stride=2, padding=1)
+        self.grouped = nn.Conv2d(3, 3, 1, groups=3)
+        self.long = nn.Conv1d(3, 4, 1)
+        self.last, self.unused = nn.Linear(4, 2), nn.LSTM(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.long(self.grouped(self.once(x)).flatten(2)).mean(2))  # type: ignore[no-any-return]
+
+
+@given(st.integers(1, 3), st.integers(2, 6), st.integers(2, 6))
+def test_a_convolution_is_a_layer_of_as_many_rows_as_its_output_has_places(batch: int, height: int, width: int) -> None:
+    net, x = Mixed(), torch.ones(batch, 2, height, width)
+    found = inspect("a:net", Example(net, (x,)))
+    layer, _ = found.exchangeable
+    assert (layer.name, layer.inputs, layer.outputs, layer.kernel) == ("once", 2 * 3 * 2, 3, (3, 2))
+    assert layer.rows == (net.once(x)[:, 0].numel(),)
+    assert [one.name for one in found.layers] == [one.name for one in found.sparse] == ["last"]
+
+
+def test_why_a_layer_stays_dense_is_a_sentence_each() -> None:
+    found = inspect("a:net", Example(Mixed(), (torch.ones(1, 2, 4, 4),)))
+    grouped, long = found.left_dense
+    assert grouped.startswith("grouped: expected a convolution of one group")
+    assert long == "long: expected nn.Linear or nn.Conv2d, got nn.Conv1d, of which there is no sparse form"
+    assert any("as convolutions are timed by `python -m bench advise` alone: once" in line for line in told("a:net", found))
+
+
+def test_convolutions_alone_are_for_advise(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = Example(nn.Sequential(nn.Conv2d(1, 2, 1)), (torch.ones(1, 1, 2, 2),))
+    monkeypatch.setattr(selected, "inspected", lambda reference: inspect(reference, example))
+    with pytest.raises(InputError, match="got convolutions alone; python -m bench advise times those"):
+        selected.own_model("a:net")

@@ -37,10 +37,21 @@ def pruned():
     prune.l1_unstructured(model[0], "weight", amount=0.3)
     return model, batch
 
+def convolutional():
+    first, last = nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.Conv2d(4, 3, 1)
+    net = nn.Sequential(first, nn.BatchNorm2d(4), nn.ReLU(), last, nn.Flatten(), nn.Linear(12, 5))
+    return net, torch.randn(2, 2, 4, 4)
+
+def pruned_convolutional():
+    model, batch = convolutional()
+    prune.random_unstructured(model[0], "weight", amount=0.4)
+    return model, batch
+
 def encoder():
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
     return nn.TransformerEncoder(layer, 2), torch.randn(2, 3, 8)
 """
+NETS = ["net", "pruned", "encoder", "convolutional", "pruned_convolutional"]
 KINDS = st.sampled_from([name for name, layer in LAYERS.items() if layer.pattern.is_free and layer.is_default_on("cpu")])
 
 
@@ -54,18 +65,20 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@given(KINDS, strategies.sparsities, st.sampled_from(["net", "pruned", "encoder"]), st.data())
+@given(KINDS, strategies.sparsities, st.sampled_from(NETS), st.data())
 def test_what_is_timed_is_what_the_call_makes(layer: str, sparsity: float, name: str, data: st.DataObject) -> None:
     model, kind = Model(f"nets.py:{name}"), Kind(layer, sparsity)
-    if name == "pruned" and LAYERS[layer].pattern.unit != (1, 1):
+    if name.startswith("pruned") and LAYERS[layer].pattern.unit != (1, 1):
         return  # which no blocks hold
     names = data.draw(st.lists(st.sampled_from(model.names), min_size=1, unique=True))
     made, timed = model.example.copied, model.sparse(kind)
-    Swap(layer, sparsity, names).carry_out(made)
+    Swap(layer, sparsity, names).carry_out(made.module, model.given)
     found, expected = sparse_layers(made.module), sparse_layers(timed.module)
-    assert sorted(expected) == sorted(model.names)
-    assert sorted(found) == sorted(names)
-    for one in names:
+    of_convolutions = {name for name, one in model.example.module.named_modules() if isinstance(one, nn.Conv2d)}
+    inner = {name: f"{name}.linear" if name in of_convolutions else name for name in model.names}
+    assert sorted(expected) == sorted(inner.values())
+    assert sorted(found) == sorted(inner[one] for one in names)
+    for one in found:
         assert torch.equal(found[one].mask, expected[one].mask)
         assert torch.equal(found[one].values, expected[one].values)
 
@@ -85,7 +98,7 @@ def test_what_prune_left_is_kept_and_a_layer_without_a_mask_is_pruned() -> None:
 
 
 @pytest.mark.parametrize("op", ["forward", "step"])
-@pytest.mark.parametrize("name", ["net", "encoder"])
+@pytest.mark.parametrize("name", ["net", "encoder", "convolutional"])
 def test_every_layer_is_timed_in_its_model_and_the_rest_is_left(name: str, op: str) -> None:
     model = Model(f"nets.py:{name}")
     arms = [Arm(model.called, op, model.names), Arm(model.sparse(Kind("tiled", 0.5)), op, model.names)]
@@ -94,7 +107,7 @@ def test_every_layer_is_timed_in_its_model_and_the_rest_is_left(name: str, op: s
         learned = [one for one in arm.model.parameters() if one.requires_grad]
         assert {one.grad is not None for one in learned} == {op == "step"}  # a step goes back to what it trains
         lap = arm.lap()
-        assert len(lap) == len(model.names) == {"net": 4, "encoder": 4}[name]
+        assert len(lap) == len(model.names) == {"net": 4, "encoder": 4, "convolutional": 3}[name]
         assert min(lap) > 0
         assert arm.lap() == [0.0] * len(lap)
 
@@ -124,6 +137,11 @@ def test_kept_is_the_share_of_the_absolute_weights(sparsity: float) -> None:
 
 def test_bytes_are_those_of_parameters_and_buffers() -> None:
     assert bytes_of(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))) == 4 * (3 * 2 + 2 + 4 * 2) + 8
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_passes_its_gate(name: str) -> None:
+    Model(f"nets.py:{name}").pass_gate(Kind("tiled", 0.5), learning=True)
 
 
 def test_a_kind_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from bench.models.layers import Linear
 from bench.plans.arms import CALLED, DENSE, PLAIN, Kind, Swap
 from bench.plans.in_place import Passes
 from bench.plans.plan import ALIKE, Measured, chosen, may_pay, plan_of, predicted
+from bench.plans.rivals import RIVALS
 from bench.runs.outcome import Race
 from bench.tables.plan import lines, pasted
 from bench.tables.text import Screen
@@ -46,11 +47,16 @@ def passes(speeds: Sequence[Sequence[float]], noise: random.Random | None = None
 
 
 def measured(
-    speeds: Sequence[Sequence[float]], processes: Sequence[Mapping[str, Passes]], races: Sequence[Race] = ()
+    speeds: Sequence[Sequence[float]], processes: Sequence[Mapping[str, Passes]], races: Sequence[Mapping[str, Race]] = ()
 ) -> Measured:
     layers = [Linear((f"net.{number}",), 8, 16, (4,), True, True) for number in range(len(speeds))]
     kept = {name: [share] * len(speeds) for name, share in KEPT.items()}
-    return Measured(layers, KINDS, processes, races, stored={DENSE: 4096}, kept=kept)
+    return Measured(layers, KINDS, list(RIVALS), processes, races, stored={DENSE: 4096}, kept=kept)
+
+
+def raced(**speedups: float) -> Mapping[str, Race]:
+    """What one process says of whole models, each so many times as fast as dense."""
+    return {arm: Race([1e-3] * 4, [speed * 1e-3] * 4) for arm, speed in speedups.items()}
 
 
 @given(speeds())
@@ -133,7 +139,7 @@ def test_a_kind_that_loses_everywhere_is_measured_no_further() -> None:
 @pytest.mark.parametrize(("speed", "calls"), [(2.0, 1), (0.8, 0), (1.0, 0)])
 def test_a_plan_whose_whole_is_not_faster_is_none(speed: float, calls: int) -> None:
     speeds = [[1.2, 4.0, 1.2]]
-    races = [Race([1e-3] * 4, [speed * 1e-3] * 4)] * 12
+    races = [raced(planned=speed)] * 12
     plan = plan_of(measured(speeds, [passes(speeds)] * 18, races))
     text = "\n".join(lines(plan, {}, Screen(100)))
     assert len(plan.calls) == calls
@@ -141,6 +147,46 @@ def test_a_plan_whose_whole_is_not_faster_is_none(speed: float, calls: int) -> N
     assert ("apart, more than 10%" in text) == (not plan.agrees)
     assert ("from sparse_models import sparsify" in text) == bool(calls)
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("rival", "planned", "told"),
+    [
+        (
+            4.0,
+            2.0,
+            "4.00 [4.00 4.00] + times as fast as yours (1 ms), and 2.00 [2.00 2.00] times as fast as the plan: it beats",
+        ),
+        (2.0, 4.0, "2.00 [2.00 2.00] + times as fast as yours (1 ms); the plan is 2.00 [2.00 2.00] times as fast as that."),
+        (2.0, 2.0, "and as fast as the plan"),
+        (4.0, 0.5, "4.00 [4.00 4.00] + times as fast as yours (1 ms)."),  # there is no plan then
+    ],
+)
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_plan_tells_whether_dense_in_another_way_beats_it(name: str, rival: float, planned: float, told: str) -> None:
+    speeds = [[1.2, 3.0, 1.2]]
+    plan = plan_of(measured(speeds, [passes(speeds)] * 18, [raced(**{"planned": planned, name: rival})] * 12))
+    assert [one.name for one in plan.rivals] == [name]
+    assert told in " ".join(" ".join(lines(plan, {}, Screen(100))).split())
+
+
+@given(speeds(), st.data())
+def test_what_a_rival_does_for_a_layer_is_told_beside_its_choice(speeds: list[list[float]], data: st.DataObject) -> None:
+    """And never chosen."""
+    [name, *_] = RIVALS
+    own = data.draw(st.lists(levels, min_size=len(speeds), max_size=len(speeds)))
+    one = passes(speeds)
+    dense = one[DENSE]
+    rival = Passes(dense.whole, [layer / speed for layer, speed in zip(dense.layers, own, strict=True)])
+    with_rival, without = (chosen(measured(speeds, [said] * 18)) for said in ({**one, name: rival}, one))
+    assert [layer.choice for layer in with_rival.layers] == [layer.choice for layer in without.layers]
+    for layer, speed in zip(with_rival.layers, own, strict=True):
+        [found] = layer.rivals
+        assert found.speedup.median == pytest.approx(speed)
+        assert found.verdict == "faster" or speed < 1.06
+        assert (found.against_choice is None) == (layer.choice is None)
+        if layer.choice and abs(speed / layer.choice.speedup.median - 1) > 0.06:
+            assert (found.against_choice == "faster") == (speed > layer.choice.speedup.median)
 
 
 def test_break_evens_are_between_the_sparsities_that_they_were_looked_for_at() -> None:

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from bench import __main__ as tool
 from bench.models import loading
-from bench.plans import in_place, measuring
+from bench.models.selected import NONE
+from bench.plans import in_place, measuring, rivals
 from bench.plans.arms import CALLED, DENSE, PLAIN, Arm
 from bench.plans.in_place import Passes, serve
 from bench.runs.outcome import Race
@@ -25,12 +27,18 @@ from torch import nn
 def net():
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)), torch.randn(4, 8)
 
+def pruned():
+    model, batch = net()
+    nn.utils.prune.random_unstructured(model[2], "weight", amount=0.75)
+    return model, batch
+
 def attention():
     return nn.MultiheadAttention(8, 2), (torch.randn(3, 8),) * 3
 """
 ROUNDS = in_place._rounds
 # How many times as fast as dense each layer is: what is drawn in the place of what is measured.
 SPEEDS = {"tiled": [4.0, 2.0, 0.5], "block16": [1.0, 4.0, 0.5], "csr": [0.5, 0.5, 0.5], "csr_linear": [0.4, 0.4, 0.4]}
+SPEEDS |= {"bfloat16": [2.0, 8.0, 1.0]}
 
 
 class OneProcess:
@@ -51,6 +59,7 @@ def drawn(built: Mapping[str, Arm], _: float) -> dict[str, Passes]:
     for name, arm in built.items():
         arm()
         speeds = SPEEDS.get(name.split()[0], [1.0] * 3)
+        assert name in (PLAIN, CALLED, DENSE) or name.split()[0] in SPEEDS
         own = [1e-3 / speed for speed in speeds] if name not in (PLAIN, CALLED) else []
         found[name] = Passes(1e-4 + (sum(own) or 3e-3), own)
     return found
@@ -71,21 +80,26 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(in_place, "_rounds", drawn)
     monkeypatch.setattr(in_place, "race", raced)
     monkeypatch.setattr(in_place, "warm_up", lambda *_: None)
+    monkeypatch.setattr(rivals, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(rivals, "can_compile", lambda _: False)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
     choice.forget()
 
 
+ADVISE = ("advise", "--model", "nets.py:net")
+
+
 def advised(*asked: str) -> int:
-    return tool.main(["advise", "--model", "nets.py:net", "--sparsity", "0.75", "--threads", "1", *asked])
+    return tool.main([*ADVISE, "--sparsity", "0.75", "--threads", "1", *asked])
 
 
 @pytest.mark.parametrize("op", ["forward", "step"])
 def test_the_call_that_is_told_makes_the_plan_that_is_written(op: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert advised("--op", op, "--out", "plan.json", "--out", "plan.md") == 0
     told, plan = capsys.readouterr().out, json.loads(Path("plan.json").read_text())
-    assert "3 linear layers at sparsity 0.75, at most 60 s" in told
+    assert "3 layers at sparsity 0.75, at most 55 s" in told
     assert max(map(len, told.splitlines())) <= 100
     chosen = {one["layer"]["names"][0]: one["choice"] and one["choice"]["kind"]["layer"] for one in plan["layers"]}
     assert chosen == {"0": "tiled", "2": "block16", "4": None}
@@ -93,6 +107,10 @@ def test_the_call_that_is_told_makes_the_plan_that_is_written(op: str, capsys: p
     assert plan["measured"]["speedup"]["median"] == pytest.approx(1.6)
     assert "21% apart, more than 10%" in told
     assert plan["bytes"] < plan["dense_bytes"]
+    assert [(one["name"], one["raced"]["verdict"]) for one in plan["rivals"]] == [("bfloat16", "faster")]
+    assert "Dense in bfloat16, the whole is 1.60 [1.60 1.60] + times as fast as yours" in told
+    assert "and as fast as the plan. It beats the choices for 2." in " ".join(told.split())
+    assert "compiled is left out: expected torch.compile and a C++ compiler, got none" in " ".join(told.split())
     code = re.search(r"^```python\n(.*?)^```$", Path("plan.md").read_text(), re.MULTILINE | re.DOTALL)
     assert code is not None
     model = loading.load("nets.py:net").copied.module
@@ -100,6 +118,26 @@ def test_the_call_that_is_told_makes_the_plan_that_is_written(op: str, capsys: p
     made = {name: type(layer) for name, layer in sparse_layers(model).items()}
     assert made == {name: LAYERS[layer] for name, layer in chosen.items() if layer}
     assert all(line in told for line in code[1].splitlines())
+
+
+def test_masks_of_ones_own_are_what_is_planned_and_what_the_call_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    masks = {"0": torch.rand(16, 8, generator=generator) < 0.3, "2": torch.rand(16, 16, generator=generator) < 0.2}
+    arrays: dict[str, Any] = {"0": masks["0"].numpy(), "2.weight": masks["2"].float().numpy()}
+    np.savez("m.npz", **arrays)
+    assert tool.main([*ADVISE, "--mask", "m.npz", "--threads", "1", "--layer", "tiled,block4", "--out", "plan.json"]) == 0
+    told, plan = capsys.readouterr().out, json.loads(Path("plan.json").read_text())
+    assert f"2 layers with masks in m.npz, at sparsity {plan['sparsity']:g}" in told
+    assert "left dense, as m.npz has no mask of it: 4" in told
+    assert plan["sparsity"] == pytest.approx(1 - sum(int(one.sum()) for one in masks.values()) / (16 * 8 + 16 * 16), abs=1e-4)
+    assert f"block4 {plan['sparsity']:g} is left out: 0: Block4x4: expected a mask" in " ".join(
+        told.split()
+    )  # which its blocks do not hold
+    assert {one["layer"]["names"][0]: one["choice"]["kind"]["layer"] for one in plan["layers"]} == {"0": "tiled", "2": "tiled"}
+    model = loading.load("nets.py:net").copied.module
+    exec(told.partition("what the function returns:")[2].partition("left dense")[0], {"model": model})  # noqa: S102  # as above
+    found = sparse_layers(model)
+    assert {name: torch.equal(layer.mask, masks[name]) for name, layer in found.items()} == {"0": True, "2": True}
 
 
 def test_ctrl_c_leaves_what_is_known(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +164,7 @@ def test_processes_that_others_disturbed_are_told(monkeypatch: pytest.MonkeyPatc
     assert advised("--layer", "tiled") == 1
     told = capsys.readouterr().out
     assert "Nothing is known" in told
-    assert "2 of 2 processes say nothing: others disturbed them" in told
+    assert "2 of 14 processes say nothing: others disturbed them" in told
 
 
 def test_a_kind_that_the_model_cannot_hold_is_left_out_with_its_reason(
@@ -147,14 +185,35 @@ def test_a_kind_that_the_model_cannot_hold_is_left_out_with_its_reason(
         (["--layer", "two_four"], "expected layers that can be pruned to 0.75 one by one"),
         (["--sparsity", "2"], "expected a sparsity"),
         (["--threads", "0"], "expected"),
+        (["--mask", "none.npz"], "expected a file at none.npz, got none"),
+        (["--mask", "m.npz"], "--sparsity: expected none beside masks, whose own is 0.9375; leave it out"),
+        (["--mask", "wrong.npz"], "wrong.npz, 0: expected a mask of shape [16, 8], as the weight has, got [8, 16]"),
         (["--model", "nets.py:nothing"], "nothing"),
         (["--model", "nets.py:attention"], "attention"),
     ],
 )
 def test_bad_input_is_one_sentence(asked: Sequence[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files: dict[str, dict[str, Any]] = {"m.npz": {"0": np.eye(16, dtype=bool)[:, :8]}, "wrong.npz": {"0": np.ones((8, 16))}}
+    for name, arrays in files.items():
+        np.savez(name, **arrays)
     with pytest.raises(SystemExit, match="2"):
         advised(*asked)
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("is_given", "kept"), [(True, 64), (False, 128)])
+def test_break_evens_are_looked_for_without_the_masks_that_are_given(
+    is_given: bool, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def noted(built: Mapping[str, Arm], _: float) -> dict[str, Passes]:
+        seen.append(sparse_layers(built["tiled 0.5"].model)["2"].nnz)
+        return drawn(built, _)
+
+    monkeypatch.setattr(in_place, "_rounds", noted)
+    list(serve("measure", [("nets.py:pruned", NONE), "forward", [("tiled", 0.5)], [], 1, 0.001, {}, is_given]))
+    assert seen == [kept]
 
 
 def test_what_is_drawn_here_is_timed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,9 +221,11 @@ def test_what_is_drawn_here_is_timed_elsewhere(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(in_place, "_rounds", ROUNDS)
     monkeypatch.setattr(in_place, "DISTURBED", math.inf)
     monkeypatch.setattr(in_place, "LEAST_COUNTED", 1)
-    *_, said = serve("measure", ["nets.py:net", "step", [("tiled", 0.75), ("csr", 0.5)], 1, 0.001, {}])
+    *_, said = serve(
+        "measure", [("nets.py:net", NONE), "step", [("tiled", 0.75), ("csr", 0.5)], ["bfloat16"], 1, 0.001, {}, True]
+    )
     passes = {name: Passes(*one) for name, one in said["passes"].items()}
-    assert {PLAIN, DENSE, "tiled 0.75", "csr 0.5"} <= set(passes)
+    assert set(passes) == {PLAIN, DENSE, "bfloat16", "tiled 0.75", "csr 0.5"}
     assert len(passes[PLAIN].layers) == 0
     for name in passes.keys() - {PLAIN}:
         assert len(passes[name].layers) == 3
