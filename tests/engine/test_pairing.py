@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from bench.engine import pairing
 from bench.engine.pairing import CLEAN_PAIRS, Patience, Plan, plan_for, race, warm_up
+from bench.works.replays import in_turn
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -63,6 +64,29 @@ def test_each_arm_settles_untimed_before_its_clock_starts() -> None:
     assert clock.log == "ddd" + "c" + "cc" + "cc" + "ddd"  # not where it follows itself
     assert pairs.seconds == pytest.approx([1] * 2)
     assert pairs.dense_seconds == pytest.approx([2] * 2)
+
+
+@pytest.mark.parametrize(("settle", "dense_settle"), [(1, 2), (0, 2), (1, 0)])
+def test_arms_that_settle_have_two_rounds_a_turn_and_each_goes_first_as_often(
+    monkeypatch: pytest.MonkeyPatch, settle: int, dense_settle: int
+) -> None:
+    clock = Clock()
+    for module in ("pairing", "rounds"):
+        monkeypatch.setattr(f"bench.engine.{module}.time.perf_counter", clock)
+    plan = Plan(loops=1, dense_loops=1, settle=settle, dense_settle=dense_settle)
+    pairs = race(clock.work("c", 1), clock.work("d", 2), "cpu", plan, clock, Patience(seconds=0.0, precision=0.0))
+    untimed, dense_untimed = "c" * settle, "d" * dense_settle
+    assert clock.log == dense_untimed + "dd" + untimed + "cc" + "cc" + dense_untimed + "dd"
+    assert (pairs.seconds, pairs.dense_seconds) == ([1] * 4, [2] * 4)
+
+
+def test_the_first_rounds_of_both_make_a_pair_and_the_second_rounds_another() -> None:
+    clock = Clock()
+    own = in_turn([clock.work("", seconds) for seconds in (1, 2, 3, 4)])
+    dense = in_turn([clock.work("", seconds) for seconds in (0, 10, 40, 0, 90, 160)])
+    plan = Plan(1, 1, settle=0, dense_settle=1)  # the calls of no time are those by which it settles
+    pairs = race(own, dense, "cpu", plan, clock, Patience(seconds=0.0, precision=0.0))
+    assert (pairs.seconds, pairs.dense_seconds) == ([1, 2, 3, 4], [10, 40, 90, 160])
 
 
 def test_drift_over_the_run_leaves_the_ratio_alone() -> None:
