@@ -9,17 +9,21 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
 
 from bench.cases import Case
-from bench.engine.jobs import Effort, Job, Results
+from bench.engine.jobs import Effort, Job, Results, Spent
 from bench.engine.pairing import Racer
+from bench.engine.preparing import found_out
 from bench.engine.processes import Means, measure_all
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
 from bench.works.compiled import COMPILED
 from bench.works.reference import dense_case, first_variant, training_key, variant_key, variants, works_of
 
-PROCESSES = 5  # three of them outvote two that something else disturbed
+PROCESSES = 5  # three of them outvote two that something else disturbed; where the first three agree, they are enough
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
 SHARE = 1 / 3  # of a run's budget, at most: where PyTorch compiles for the first time, that takes half a minute
 VARIANT_SECONDS = 0.3  # for the plan alone: a variant in a process
@@ -34,6 +38,12 @@ def variant_race(case: Case, race: Racer) -> Facts:
     works = [works_of(variant, reference) for variant in (case.protocol, first_variant(reference))]
     race(works[0], works[1], case.device)
     return {}
+
+
+def prepare(case: Case) -> None:
+    """Compile what is raced, by as many threads as it is raced by: processes of the search then load it from disk."""
+    torch.set_num_threads(case.threads)
+    works_of(case.protocol, case._replace(protocol="-"))
 
 
 def variant_jobs(jobs: Sequence[Job]) -> list[Job]:
@@ -65,7 +75,8 @@ def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, t
 
 def search_effort(effort: Effort) -> Effort:
     """Return the part of a run's effort that goes into the search for the fastest variants."""
-    return Effort(min(PROCESSES, effort.processes), math.inf, SHARE * effort.budget, VISIT_SECONDS)
+    processes = min(PROCESSES, effort.processes)
+    return Effort(processes, math.inf, SHARE * effort.budget, VISIT_SECONDS, side_of=CLEARLY)
 
 
 def expected_seconds(jobs: Sequence[Job], effort: Effort) -> float:
@@ -82,10 +93,16 @@ def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[st
     start = time.monotonic()
     variants, names = variant_jobs(jobs), {job.name for job in jobs}
     has_chosen = means.journal is not None and any(visit.name in names for visit in means.journal.said)
-    search = search_effort(effort)
+    search, known, spent = search_effort(effort), dict[str, Any](), Spent()
     if has_chosen:
         search = search._replace(processes=0)
-    found = measure_all(variants, search, means, label="dense's layouts, ")
+    if means.journal is None or not means.journal.said:  # processes of a broken run have said what they found out
+        compiling = [job for job in variants if job.case.protocol == COMPILED]
+        try:
+            known, spent = found_out([*compiling, *jobs], means, effort.budget)
+        except KeyboardInterrupt:
+            return Results({job.name: Outcome() for job in jobs}, interrupted=True, out_of_time=False, spent=spent)
+    found = measure_all(variants, search, means, known, label="dense's layouts, ")
     for job in variants:
         failure = found.outcomes[job.name].failure
         if failure is not None:
@@ -96,5 +113,5 @@ def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[st
         unknown = sum(not found.outcomes[job.name].races for job in variants)
         tell(f"dense's layouts: the time was over before {unknown} of {len(variants)} were tried; ask for more with --budget")
     left = effort._replace(budget=max(0.0, effort.budget - (time.monotonic() - start)))
-    results = measure_all(jobs, left, means, fastest(variants, found.outcomes))
-    return results._replace(spent=found.spent + results.spent)
+    results = measure_all(jobs, left, means, known | fastest(variants, found.outcomes))
+    return results._replace(spent=spent + found.spent + results.spent)

@@ -133,6 +133,7 @@ def tuned(cases: list[Any]) -> Iterator[dict[str, Any]]:
 def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
     """Time the cases that are asked for, in their order, and say each result as soon as it is there."""
     if "call" in asked:  # something else than cases, by its module and name
+        say(process=os.getpid())
         module, function, arguments = asked["call"]
         for said in body_of(module, function)(*arguments):
             say(**said)

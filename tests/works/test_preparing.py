@@ -1,0 +1,93 @@
+"""What all processes of a run need to know is found before anything is timed, by a process for each core."""
+
+import os
+import time
+from contextlib import closing
+from typing import Any
+
+import pytest
+import torch
+
+from bench.bench_pruned import __name__ as of_networks
+from bench.bench_train import __name__ as of_trainings
+from bench.cases import Case
+from bench.engine import preparing
+from bench.engine.jobs import Effort, Job
+from bench.engine.pairing import Racer
+from bench.engine.preparing import found_out, units_of
+from bench.engine.processes import Means, fork_server_for, measure_all
+from bench.works.once_per_run import KNOWN, find_once
+from tests.engine.test_processes import fine
+
+CASE = Case("forward", "sparse", "csr", "static", "8x8b4", 0.5, "cpu", "float32", 2)
+pytestmark = pytest.mark.alone
+
+
+def prepare(case: Case) -> None:
+    """Find out, in each of two units, something that takes a while; another unit fails."""
+    if case.layer == "masked":
+        raise ZeroDivisionError
+    if case.layer == "csr_linear":
+        time.sleep(60)
+    find_once(f"found {case.layer} {case.sparsity:g}", lambda: [os.getpid(), torch.get_num_threads()])
+    time.sleep(0.2)
+
+
+def told(case: Case, race: Racer) -> dict[str, Any]:
+    return fine(case, race) | {"found": {name: found for name, found in KNOWN.items() if name.startswith("found")}}
+
+
+def job(layer: str, sparsity: float = 0.5, *, function: Any = told) -> Job:
+    return Job(f"{layer} {sparsity:g}", __name__, function.__name__, CASE._replace(layer=layer, sparsity=sparsity))
+
+
+def test_what_is_found_side_by_side_every_process_knows_and_a_failure_takes_no_other_down() -> None:
+    jobs = [job("csr"), job("tiled"), job("tiled", 0.9), job("masked")]
+    shown: list[str] = []
+    with closing(fork_server_for(jobs)) as fork_server:
+        means = Means(fork_server, progress=shown.append)
+        known, spent = found_out(jobs, means, 60.0)
+        assert shown[-1] == "what all processes need to know: 3 of 3"
+        results = measure_all(jobs[:1], Effort(2, 1e9, 60.0), means, known)
+    assert sorted(known) == ["found csr 0.5", "found tiled 0.5", "found tiled 0.9"]
+    assert [threads for _, threads in known.values()] == [1, 1, 1]
+    # What has something in common is found by one process, whatever the number of cores.
+    assert known["found tiled 0.5"][0] == known["found tiled 0.9"][0] != os.getpid()
+    assert spent.building == sum(spent) > 0.4
+    assert results.outcomes["csr 0.5"].facts["found"] == known
+
+
+def test_it_ends_with_its_part_of_the_budget_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "SHARE", 0.1)
+    jobs = [job("csr"), job("csr_linear")]
+    with closing(fork_server_for(jobs)) as fork_server:
+        start = time.monotonic()
+        known, _ = found_out(jobs, Means(fork_server), 1.0)
+        assert time.monotonic() - start < 30
+    [pid, _] = known["found csr 0.5"]
+    deadline = time.monotonic() + 5
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:  # noqa: PTH110  # it is Linux's own
+        time.sleep(0.01)
+    assert not os.path.exists(f"/proc/{pid}")  # noqa: PTH110
+
+
+def test_seeds_sparsities_and_batches_are_found_together_and_arms_apart() -> None:
+    def of(module: str, **fields: Any) -> Job:
+        return Job("", module, "", CASE._replace(**fields))
+
+    jobs = [
+        *(
+            of(of_trainings, op="train", data="digits", update=update, seed=seed)
+            for update in ("set", "rigl")
+            for seed in (0, 1)
+        ),
+        *(of(of_networks, op="pruned", shape=f"8x8b{batch}", sparsity=at) for batch in (1, 64) for at in (0.8, 0.9)),
+        of(of_trainings, op="train", device="cuda"),
+        of("bench.bench_layer"),  # which needs nothing of the kind
+    ]
+    found = [[(case.op, case.update, case.shape, case.sparsity) for _, _, case in unit] for unit in units_of(jobs)]
+    assert found == [
+        [("train", "set", "8x8b4", 0.5)],
+        [("train", "rigl", "8x8b4", 0.5)],
+        [("pruned", "static", shape, at) for shape in ("8x8b1", "8x8b64") for at in (0.8, 0.9)],
+    ]
