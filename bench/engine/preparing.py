@@ -34,7 +34,6 @@ from sparse_models.kernels.contention import CORES
 from sparse_models.kernels.variant import Choice
 
 PREPARE = "prepare"  # the function of a body's module
-SHARE = 1 / 3  # of a run's budget, at most
 DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -79,19 +78,23 @@ def tuned(jobs: Sequence[Job], fork_server: ForkServer) -> Tuned | None:
     return found
 
 
-def found_out(jobs: Sequence[Job], means: Means, budget: float) -> tuple[dict[str, Any], Spent]:
-    """Find out, in at most a third of the budget in seconds, what the jobs need; return it by its names, and the time."""
+def found_out(jobs: Sequence[Job], means: Means, until: float, *, compiled: bool = False) -> tuple[dict[str, Any], Spent]:
+    """Find out, until a reading of time.monotonic, what the jobs need; return it by its names, and the time that it took.
+
+    Where none of it is `compiled` by PyTorch, its compiler is loaded meanwhile, if the jobs will need it.
+    """
     units = units_of(jobs)
     if not units or sys.platform != "linux":  # elsewhere no process is forked from one that has loaded PyTorch
         return {}, Spent()
     start, known, done = time.monotonic(), dict[str, Any](), 0
     call = [__name__, find_all.__name__, [units, dict(means.choices)]]
-    fresh = means.fork_server.run({"cases": [one for unit in units for one in unit], "call": call})
+    asked = {"cases": [one for unit in units for one in unit], "call": call, "meanwhile": not compiled}
+    fresh = means.fork_server.run(asked)
     for said in fresh:
         known |= said.get("known", {})
         done += "known" in said
         means.progress(f"what all processes need to know: {done} of {len(units)}")
-        if time.monotonic() - start > SHARE * budget:
+        if time.monotonic() > until:
             fresh.close()
     return known, Spent(building=time.monotonic() - start)
 

@@ -21,11 +21,12 @@ from bench.engine.processes import Means, measure_all
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
 from bench.works.compiled import COMPILED
+from bench.works.problems import narrowed
 from bench.works.reference import dense_case, first_variant, training_key, variant_key, variants, works_of
 
 PROCESSES = 5  # three of them outvote two that something else disturbed; where the first three agree, they are enough
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
-SHARE = 1 / 3  # of a run's budget, at most: where PyTorch compiles for the first time, that takes half a minute
+SHARE = 1 / 3  # of a run's budget, at most, and as much before it for what all processes need to know
 VARIANT_SECONDS = 0.3  # for the plan alone: a variant in a process
 # By how much a variant must beat the first of the layouts to be taken in its place. Of variants that are alike every run then
 # takes the same one, and no noise decides; the reference is the slower by that much at most.
@@ -53,6 +54,15 @@ def variant_jobs(jobs: Sequence[Job]) -> list[Job]:
         Job(f"dense {variant} {case.op} {case.id}", __name__, variant_race.__name__, case._replace(protocol=variant))
         for case, variant in raced
     ]
+
+
+def compiled_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return a job for each dense step that is raced compiled, and for each narrow one that is timed so where that wins."""
+    found = [job for job in variant_jobs(jobs) if job.case.protocol == COMPILED]
+    raced = {job.case._replace(protocol="-") for job in found}
+    steps = [job.case for job in jobs if job.case.model == "narrow" and job.case.op == "training_step"]
+    narrow = dict.fromkeys(dense_case(narrowed(case)) for case in steps if dense_case(case) in raced)
+    return [*found, *(found[0]._replace(case=case._replace(protocol=COMPILED)) for case in narrow)]
 
 
 def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, tuple[str, float]]:
@@ -97,9 +107,10 @@ def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[st
     if has_chosen:
         search = search._replace(processes=0)
     if means.journal is None or not means.journal.said:  # processes of a broken run have said what they found out
-        compiling = [job for job in variants if job.case.protocol == COMPILED]
         try:
-            known, spent = found_out([*compiling, *jobs], means, effort.budget)
+            known, spent = found_out(jobs, means, start + search.budget)
+            by_compiling, more = found_out(compiled_jobs(jobs), means, start + search.budget, compiled=True)
+            known, spent = known | by_compiling, spent + more
         except KeyboardInterrupt:
             return Results({job.name: Outcome() for job in jobs}, interrupted=True, out_of_time=False, spent=spent)
     found = measure_all(variants, search, means, known, label="dense's layouts, ")

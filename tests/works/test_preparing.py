@@ -4,19 +4,27 @@ import os
 import time
 from contextlib import closing
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from bench.bench_pruned import __name__ as of_networks
-from bench.bench_train import __name__ as of_trainings
+from bench import bench_pruned, bench_train, grids
 from bench.cases import Case
-from bench.engine import preparing
 from bench.engine.jobs import Effort, Job
-from bench.engine.pairing import Racer
+from bench.engine.pairing import Plan, Racer
 from bench.engine.preparing import found_out, units_of
 from bench.engine.processes import Means, fork_server_for, measure_all
+from bench.engine.reference_search import compiled_jobs
+from bench.models.pruned import prune
+from bench.works import once_per_run, reference
+from bench.works.compiled import COMPILED
 from bench.works.once_per_run import KNOWN, find_once
+from bench.works.problems import narrowed
+from bench.works.reference import dense_case
+from bench.works.replays import Works, listed
+from bench.works.trained import experiment
+from sparse_models.search import Search
 from tests.engine.test_processes import fine
 
 CASE = Case("forward", "sparse", "csr", "static", "8x8b4", 0.5, "cpu", "float32", 2)
@@ -46,7 +54,7 @@ def test_what_is_found_side_by_side_every_process_knows_and_a_failure_takes_no_o
     shown: list[str] = []
     with closing(fork_server_for(jobs)) as fork_server:
         means = Means(fork_server, progress=shown.append)
-        known, spent = found_out(jobs, means, 60.0)
+        known, spent = found_out(jobs, means, time.monotonic() + 60.0)
         assert shown[-1] == "what all processes need to know: 3 of 3"
         results = measure_all(jobs[:1], Effort(2, 1e9, 60.0), means, known)
     assert sorted(known) == ["found csr 0.5", "found tiled 0.5", "found tiled 0.9"]
@@ -57,12 +65,11 @@ def test_what_is_found_side_by_side_every_process_knows_and_a_failure_takes_no_o
     assert results.outcomes["csr 0.5"].facts["found"] == known
 
 
-def test_it_ends_with_its_part_of_the_budget_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "SHARE", 0.1)
+def test_it_ends_in_time_and_leaves_no_process() -> None:
     jobs = [job("csr"), job("csr_linear")]
     with closing(fork_server_for(jobs)) as fork_server:
         start = time.monotonic()
-        known, _ = found_out(jobs, Means(fork_server), 1.0)
+        known, _ = found_out(jobs, Means(fork_server), start + 0.1)
         assert time.monotonic() - start < 30
     [pid, _] = known["found csr 0.5"]
     deadline = time.monotonic() + 5
@@ -77,12 +84,12 @@ def test_seeds_sparsities_and_batches_are_found_together_and_arms_apart() -> Non
 
     jobs = [
         *(
-            of(of_trainings, op="train", data="digits", update=update, seed=seed)
+            of(bench_train.__name__, op="train", data="digits", update=update, seed=seed)
             for update in ("set", "rigl")
             for seed in (0, 1)
         ),
-        *(of(of_networks, op="pruned", shape=f"8x8b{batch}", sparsity=at) for batch in (1, 64) for at in (0.8, 0.9)),
-        of(of_trainings, op="train", device="cuda"),
+        *(of(bench_pruned.__name__, op="pruned", shape=f"8x8b{batch}", sparsity=at) for batch in (1, 64) for at in (0.8, 0.9)),
+        of(bench_train.__name__, op="train", device="cuda"),
         of("bench.bench_layer"),  # which needs nothing of the kind
     ]
     found = [[(case.op, case.update, case.shape, case.sparsity) for _, _, case in unit] for unit in units_of(jobs)]
@@ -91,3 +98,50 @@ def test_seeds_sparsities_and_batches_are_found_together_and_arms_apart() -> Non
         [("train", "rigl", "8x8b4", 0.5)],
         [("pruned", "static", shape, at) for shape in ("8x8b1", "8x8b64") for at in (0.8, 0.9)],
     ]
+
+
+def test_what_is_raced_compiled_is_compiled_before_and_narrow_steps_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "can_compile", lambda _: True)
+    step = CASE._replace(op="training_step", shape="6x8x4b16")
+    narrow = step._replace(model="narrow", layer="dense", sparsity=0.9)
+    cases = [step, narrow, narrow._replace(op="step"), narrow._replace(op="train", data="digits")]
+    [first, second] = compiled_jobs([Job("", "", "", case) for case in cases])
+    assert first.case == dense_case(step)._replace(protocol=COMPILED)
+    assert second.case == dense_case(narrowed(narrow))._replace(protocol=COMPILED)
+    assert compiled_jobs([Job("", "", "", narrow._replace(op="step"))]) == []
+
+
+class Race:
+    """Runs both works once, as of an epoch."""
+
+    once = False
+
+    def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
+        for works in (candidate, reference):
+            listed(works)[0]()
+
+
+def test_a_training_asks_for_nothing_that_was_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Mock(return_value=Search(1e-3, 1, 0.0))
+    monkeypatch.setattr(once_per_run, "KNOWN", {})
+    monkeypatch.setattr(experiment, "search_learning_rate", search)
+    training = CASE._replace(op="train", shape="64x8x10b128", data="digits", seed=3, asked_epochs=1, threads=1)
+    sparse = training._replace(protocol="tuned", distribution=grids.DISTRIBUTION)
+    dense = sparse._replace(model="dense", layer="dense", sparsity=0.0)
+    for case in (sparse, dense):
+        bench_train.prepare(case)
+    assert search.call_count == 2
+    bench_train.bench_train(sparse, Race())
+    assert search.call_count == 2
+
+
+def test_a_pruned_network_is_as_it_was_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    pruning = Mock(wraps=prune)
+    monkeypatch.setattr(once_per_run, "KNOWN", {})
+    monkeypatch.setattr(grids, "SEEDS", 1)
+    monkeypatch.setattr(grids, "PRUNED_EPOCHS", 1)
+    monkeypatch.setattr(bench_pruned, "prune", pruning)
+    case = CASE._replace(op="pruned", layer="tiled", shape="64x256x256x10b2", data="digits-mlp", threads=1)
+    bench_pruned.prepare(case)
+    bench_pruned.bench_pruned(case, Race())
+    assert pruning.call_count == 1
