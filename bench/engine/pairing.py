@@ -22,8 +22,8 @@ WARM_UP_SECONDS = 0.01
 # to three times where a call is short. A call of SETTLED_SECONDS refills the caches in a small part of its own time, and does
 # without. What is left is the same for both: of two pairs A B B A each arm follows itself once, if the first has run before.
 SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 5e-4, 1e-2
-# Where an arm settles, it has so many rounds each time that it is its turn: A A B B, B B A A. Four rounds then follow upon what
-# is called untimed before two; for works of some milliseconds, of which one call settles, that was a third of the time.
+# Where both settle, each has so many rounds whenever it is its turn: A A B B, B B A A. Four rounds then follow what is called
+# untimed, not two; for works of some milliseconds, of which one call settles, that was a third of the time.
 ROUNDS_A_TURN = 2
 ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
 
@@ -44,6 +44,7 @@ class Plan(NamedTuple):
     dense_settle: int = 0
     pairs: int | None = None
     after: Callable[[], object] = nothing
+    is_reversed: bool = False  # whether the candidate goes first, and not the reference
 
 
 class Patience(NamedTuple):
@@ -144,7 +145,7 @@ def race(
 ) -> Race:
     """Time `candidate` and `reference` in interleaved pairs, in the order A B B A, and return the pairs.
 
-    Where they settle, each has two rounds in its turn: its first makes a pair with the other's first, its second with the
+    Where both settle, each has two rounds in its turn: its first makes a pair with the other's first, its second with the
     other's second. With a `plan` both must be warm already; without one they are warmed up and planned here. Pairs go on until
     there are as many as the plan says or, where it says none, until `patience` is over. `evict` empties the caches before each
     call; then a round is one call, and none of them settles. Where it `is_alone` no longer, by intention, pairs count that are
@@ -152,9 +153,9 @@ def race(
     """
     plan = warm_up(candidate, reference, device) if plan is None else plan
     if evict is not None:
-        plan = Plan(1, 1, pairs=plan.pairs, after=plan.after)
+        plan = plan._replace(loops=1, dense_loops=1, settle=0, dense_settle=0)
     dense, own = arms = (_Arm(reference, plan.dense_loops, plan.dense_settle), _Arm(candidate, plan.loops, plan.settle))
-    rounds = ROUNDS_A_TURN if (plan.settle or plan.dense_settle) and not plan.pairs else 1
+    rounds = ROUNDS_A_TURN if plan.settle and plan.dense_settle and not plan.pairs else 1
     pairs = Race([], [], waited=(waited := []), dense_waited=(dense_waited := []))
     last = None
     before, start = Usage.now(), time.perf_counter()
@@ -172,7 +173,8 @@ def race(
         return is_disturbed and patience.is_over(pairs.as_if_alone, spent) and before.waited_for_itself(Usage.now())
 
     while not is_over():
-        for arm in arms if len(pairs.seconds) % (2 * rounds) == 0 else reversed(arms):
+        is_turned = len(pairs.seconds) % (2 * rounds) != 0
+        for arm in reversed(arms) if is_turned != plan.is_reversed else arms:
             arm.turn(rounds, device, timer, evict, is_first=arm is not last)
             last = arm
         for one, other in zip(own.took[-rounds:], dense.took[-rounds:], strict=True):

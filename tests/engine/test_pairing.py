@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from bench.engine import pairing
 from bench.engine.pairing import CLEAN_PAIRS, Patience, Plan, plan_for, race, warm_up
-from bench.works.replays import in_turn
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,10 +34,12 @@ class Clock:
         return run
 
 
-def test_pairs_are_interleaved_a_b_b_a() -> None:
+@pytest.mark.parametrize(("is_reversed", "two"), [(False, "dcc" + "ccd"), (True, "ccd" + "dcc")])
+def test_pairs_are_interleaved_a_b_b_a(is_reversed: bool, two: str) -> None:
     clock = Clock()
-    race(clock.work("c", 1), clock.work("d", 2), "cpu", Plan(loops=2, dense_loops=1, pairs=4), clock)
-    assert clock.log == "dcc" + "ccd" + "dcc" + "ccd"
+    plan = Plan(loops=2, dense_loops=1, pairs=4, is_reversed=is_reversed)
+    race(clock.work("c", 1), clock.work("d", 2), "cpu", plan, clock)
+    assert clock.log == two * 2
 
 
 def test_what_is_looked_at_after_each_pair_is_not_timed() -> None:
@@ -64,29 +65,6 @@ def test_each_arm_settles_untimed_before_its_clock_starts() -> None:
     assert clock.log == "ddd" + "c" + "cc" + "cc" + "ddd"  # not where it follows itself
     assert pairs.seconds == pytest.approx([1] * 2)
     assert pairs.dense_seconds == pytest.approx([2] * 2)
-
-
-@pytest.mark.parametrize(("settle", "dense_settle"), [(1, 2), (0, 2), (1, 0)])
-def test_arms_that_settle_have_two_rounds_a_turn_and_each_goes_first_as_often(
-    monkeypatch: pytest.MonkeyPatch, settle: int, dense_settle: int
-) -> None:
-    clock = Clock()
-    for module in ("pairing", "rounds"):
-        monkeypatch.setattr(f"bench.engine.{module}.time.perf_counter", clock)
-    plan = Plan(loops=1, dense_loops=1, settle=settle, dense_settle=dense_settle)
-    pairs = race(clock.work("c", 1), clock.work("d", 2), "cpu", plan, clock, Patience(seconds=0.0, precision=0.0))
-    untimed, dense_untimed = "c" * settle, "d" * dense_settle
-    assert clock.log == dense_untimed + "dd" + untimed + "cc" + "cc" + dense_untimed + "dd"
-    assert (pairs.seconds, pairs.dense_seconds) == ([1] * 4, [2] * 4)
-
-
-def test_the_first_rounds_of_both_make_a_pair_and_the_second_rounds_another() -> None:
-    clock = Clock()
-    own = in_turn([clock.work("", seconds) for seconds in (1, 2, 3, 4)])
-    dense = in_turn([clock.work("", seconds) for seconds in (0, 10, 40, 0, 90, 160)])
-    plan = Plan(1, 1, settle=0, dense_settle=1)  # the calls of no time are those by which it settles
-    pairs = race(own, dense, "cpu", plan, clock, Patience(seconds=0.0, precision=0.0))
-    assert (pairs.seconds, pairs.dense_seconds) == ([1, 2, 3, 4], [10, 40, 90, 160])
 
 
 def test_drift_over_the_run_leaves_the_ratio_alone() -> None:
