@@ -14,8 +14,8 @@ from bench.cases import Case
 from bench.engine.jobs import Effort, Job
 from bench.engine.pairing import Plan, Racer
 from bench.engine.preparing import found_out, units_of
-from bench.engine.processes import Means, fork_server_for, measure_all
-from bench.engine.reference_search import compiled_jobs
+from bench.engine.processes import Means, fork_server_for
+from bench.engine.reference_search import compiled_jobs, measure_against_best
 from bench.models.pruned import prune
 from bench.works import once_per_run, reference
 from bench.works.compiled import COMPILED
@@ -56,13 +56,21 @@ def test_what_is_found_side_by_side_every_process_knows_and_a_failure_takes_no_o
         means = Means(fork_server, progress=shown.append)
         known, spent = found_out(jobs, means, time.monotonic() + 60.0)
         assert shown[-1] == "what all processes need to know: 3 of 3"
-        results = measure_all(jobs[:1], Effort(2, 1e9, 60.0), means, known)
     assert sorted(known) == ["found csr 0.5", "found tiled 0.5", "found tiled 0.9"]
     assert [threads for _, threads in known.values()] == [1, 1, 1]
     # What has something in common is found by one process, whatever the number of cores.
     assert known["found tiled 0.5"][0] == known["found tiled 0.9"][0] != os.getpid()
     assert spent.building == sum(spent) > 0.4
-    assert results.outcomes["csr 0.5"].facts["found"] == known
+
+
+def test_what_is_prepared_for_a_run_all_its_processes_know() -> None:
+    jobs = [job("csr")._replace(case=CASE._replace(shape="8x8b1"))]  # of one sample there are no variants to race
+    with closing(fork_server_for(jobs)) as fork_server:
+        results = measure_against_best(jobs, Effort(2, 1e9, 60.0), print, Means(fork_server))
+    outcome = results.outcomes["csr 0.5"]
+    assert len(outcome.races) == 2
+    assert list(outcome.facts["found"]) == ["found csr 0.5"]
+    assert results.spent.building > 0.2  # in which it was found
 
 
 def test_it_ends_in_time_and_leaves_no_process() -> None:
@@ -104,10 +112,11 @@ def test_what_is_raced_compiled_is_compiled_before_and_narrow_steps_with_it(monk
     monkeypatch.setattr(reference, "can_compile", lambda _: True)
     step = CASE._replace(op="training_step", shape="6x8x4b16")
     narrow = step._replace(model="narrow", layer="dense", sparsity=0.9)
-    cases = [step, narrow, narrow._replace(op="step"), narrow._replace(op="train", data="digits")]
-    [first, second] = compiled_jobs([Job("", "", "", case) for case in cases])
-    assert first.case == dense_case(step)._replace(protocol=COMPILED)
-    assert second.case == dense_case(narrowed(narrow))._replace(protocol=COMPILED)
+    trained = narrow._replace(op="train", shape="7x8x4b16", data="digits")  # which has a way of its own
+    cases = [step, narrow, narrow._replace(op="step"), trained]
+    found = [job.case for job in compiled_jobs([Job("", "", "", case) for case in cases])]
+    expected = [dense_case(step), dense_case(trained), dense_case(narrowed(narrow))]
+    assert found == [case._replace(protocol=COMPILED) for case in expected]
     assert compiled_jobs([Job("", "", "", narrow._replace(op="step"))]) == []
 
 
