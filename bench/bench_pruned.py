@@ -31,7 +31,7 @@ CALLS, ROUNDS = 20, 5  # by which the faster way is found: where there are two t
 def bench_pruned(case: Case, race: Racer) -> Facts:
     """Inference by the pruned network, whichever way is faster: no graph is built."""
     seeds, epochs = (1, 1) if race.once else (grids.SEEDS, grids.PRUNED_EPOCHS)
-    told, packed, failure = pruned(case.data, case.layer, case.sparsity, seeds, epochs)
+    told, packed, failure = pruned(case.data, case.layer, case.sparsity, case.threads, seeds, epochs)
     if failure:
         raise GateError(failure)
     drawn = example_of(case.data, Shape.parse(case.shape).batch).placed(case.device, getattr(torch, stored(case.dtype)))
@@ -62,6 +62,11 @@ def bench_pruned(case: Case, race: Racer) -> Facts:
     return find_once(f"facts {case}", find_facts)  # the same in every process
 
 
+def prepare(case: Case) -> None:
+    """Train, prune and fine-tune the case's network, and gate it."""
+    pruned(case.data, case.layer, case.sparsity, case.threads, grids.SEEDS, grids.PRUNED_EPOCHS)
+
+
 def ways_of(example: Example, layer: str, masks: Masks) -> dict[str, Example]:
     """Return copies of an example whose network is sparse, by the ways in which it can infer."""
     found: dict[str, Example] = {}
@@ -72,14 +77,16 @@ def ways_of(example: Example, layer: str, masks: Masks) -> dict[str, Example]:
 
 
 @once_per_run
-def pruned(name: str, layer: str, sparsity: float, seeds: int, epochs: int) -> tuple[Facts, dict[str, str], str]:
+def pruned(name: str, layer: str, sparsity: float, threads: int, seeds: int, epochs: int) -> tuple[Facts, dict[str, str], str]:
     """Return the accuracies of a pruned network, its packed masks, and why it fails its gate: "" where it does not.
 
-    It must put out, fine-tuned and with the layer's kernels, what it does dense with zeros in their place, in every way.
+    It must put out, fine-tuned and with the layer's kernels, what it does dense with zeros in their place, in every way, and by
+    as many threads as it is timed by.
     """
     found = prune(name, LAYERS[layer].pattern, sparsity, seeds, epochs)
     accuracies = {"dense_accuracies": found.dense, "pruned_accuracies": found.pruned, "tuned_accuracies": found.tuned}
     failure = ""
+    torch.set_num_threads(threads)
     try:
         for batch in grids.PRUNED_BATCHES:
             example = example_of(name, batch, found.module)

@@ -78,6 +78,12 @@ def bench_train(case: Case, race: Racer) -> Facts:
     }
 
 
+def prepare(case: Case) -> None:
+    """Find the learning rate of a case's arm, where it has one of its own."""
+    if case.protocol == "tuned":
+        search(case._replace(seed=0), settings_of(case))
+
+
 class Arm:
     """One arm of the experiment, trained an epoch at a time."""
 

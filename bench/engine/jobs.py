@@ -30,12 +30,15 @@ class Job(NamedTuple):
 
         A training takes one: its replication are its seeds. Any other case takes all processes, or as many as it needs for a
         verdict, as far as it alone decides it, and an interval as narrow as asked, or as a quarter of a large effect: the time
-        is for those that are close.
+        is for those that are close. Where only the side of a factor is asked for, most of the processes decide it.
         """
         if outcome.failure is not None or (self.case.op == "train" and outcome.races):
             return True
         if len(outcome.races) >= effort.processes:
             return True
+        if effort.side_of is not None:
+            above = sum(speedup > effort.side_of for speedup in outcome.speedups)
+            return 2 * max(above, len(outcome.speedups) - above) > effort.processes
         if len(outcome.speedups) < effort.least:
             return False
         interval = process_interval(outcome.speedups)
@@ -55,6 +58,7 @@ class Effort(NamedTuple):
     visit: float = PATIENCE.seconds
     energy: bool = False
     least: int = MIN_PROCESSES  # what a comparison with another run will take
+    side_of: float | None = None  # the factor on whose side the median of all processes is asked for, and nothing else
 
 
 def decidable(

@@ -1,4 +1,4 @@
-"""Works in, pairs out: candidate and dense reference timed in turn (A B B A) within one process."""
+"""Works in, pairs out: candidate and dense reference timed in turn (A B B A, or A A B B B B A A) within one process."""
 
 import math
 import time
@@ -22,6 +22,9 @@ WARM_UP_SECONDS = 0.01
 # to three times where a call is short. A call of SETTLED_SECONDS refills the caches in a small part of its own time, and does
 # without. What is left is the same for both: of two pairs A B B A each arm follows itself once, if the first has run before.
 SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 5e-4, 1e-2
+# Where both settle, each has so many rounds whenever it is its turn: A A B B, B B A A. Four rounds then follow what is called
+# untimed, not two; for works of some milliseconds, of which one call settles, that was a third of the time.
+ROUNDS_A_TURN = 2
 ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
 
 
@@ -41,6 +44,7 @@ class Plan(NamedTuple):
     dense_settle: int = 0
     pairs: int | None = None
     after: Callable[[], object] = nothing
+    is_reversed: bool = False  # whether the candidate goes first, and not the reference
 
 
 class Patience(NamedTuple):
@@ -107,6 +111,27 @@ def plan_for(own: float, dense: float) -> Plan:
     return Plan(loops, dense_loops, settle, dense_settle)
 
 
+class _Arm:
+    """One of the two works, and what its rounds took."""
+
+    def __init__(self, work: Work, loops: int, settle: int) -> None:
+        """Take so many calls a round, and so many untimed ones where the other has run last."""
+        self.work, self.loops, self.settle = work, loops, settle
+        self.queueing = getattr(work, "queueing", 0.0)  # seconds a call, by the least that was seen
+        self.took: list[Took] = []
+
+    def turn(self, rounds: int, device: str, timer: Timer, evict: Work | None, *, is_first: bool) -> None:
+        """Time so many rounds; where they are the first since the other arm's, settle before."""
+        if is_first and self.settle:
+            begin = time.perf_counter()
+            for _ in range(self.settle):
+                self.work()
+            seen = (time.perf_counter() - begin) / self.settle
+            self.queueing = min(self.queueing or seen, seen)
+        for _ in range(rounds):
+            self.took.append(time_round(self.work, self.loops, device, timer, evict, self.queueing))
+
+
 def race(
     candidate: Work,
     reference: Work,
@@ -120,16 +145,17 @@ def race(
 ) -> Race:
     """Time `candidate` and `reference` in interleaved pairs, in the order A B B A, and return the pairs.
 
-    With a `plan` both must be warm already; without one they are warmed up and planned here. Pairs go on until there are as
-    many as the plan says or, where it says none, until `patience` is over. `evict` empties the caches before each call; then
-    a round is one call, and none of them settles. Where it `is_alone` no longer, by intention, pairs count that are disturbed.
+    Where both settle, each has two rounds in its turn: its first makes a pair with the other's first, its second with the
+    other's second. With a `plan` both must be warm already; without one they are warmed up and planned here. Pairs go on until
+    there are as many as the plan says or, where it says none, until `patience` is over. `evict` empties the caches before each
+    call; then a round is one call, and none of them settles. Where it `is_alone` no longer, by intention, pairs count that are
+    disturbed.
     """
     plan = warm_up(candidate, reference, device) if plan is None else plan
     if evict is not None:
-        plan = Plan(1, 1, pairs=plan.pairs, after=plan.after)
-    arms = ((reference, plan.dense_loops, plan.dense_settle), (candidate, plan.loops, plan.settle))
-    queueing = [getattr(work, "queueing", 0.0) for work, _, _ in arms]  # seconds a call, by the least that was seen
-    took: tuple[list[Took], list[Took]] = ([], [])
+        plan = plan._replace(loops=1, dense_loops=1, settle=0, dense_settle=0)
+    dense, own = arms = (_Arm(reference, plan.dense_loops, plan.dense_settle), _Arm(candidate, plan.loops, plan.settle))
+    rounds = ROUNDS_A_TURN if plan.settle and plan.dense_settle and not plan.pairs else 1
     pairs = Race([], [], waited=(waited := []), dense_waited=(dense_waited := []))
     last = None
     before, start = Usage.now(), time.perf_counter()
@@ -138,6 +164,8 @@ def race(
         spent = time.perf_counter() - start
         if plan.pairs:
             return len(pairs.seconds) >= plan.pairs
+        if len(pairs.seconds) % (2 * rounds):
+            return False  # each arm is to go first as often as the other
         if patience.is_over(pairs, spent):
             return True
         # What waits for its own threads has waits in all its rounds, and they count.
@@ -145,24 +173,19 @@ def race(
         return is_disturbed and patience.is_over(pairs.as_if_alone, spent) and before.waited_for_itself(Usage.now())
 
     while not is_over():
-        for arm in (0, 1) if len(pairs.seconds) % 2 == 0 else (1, 0):
-            work, loops, settle = arms[arm]
-            begin = time.perf_counter()
-            for _ in range(repeats := settle if arm != last else 0):
-                work()
-            if repeats:
-                seen = (time.perf_counter() - begin) / repeats
-                queueing[arm] = min(queueing[arm] or seen, seen)
+        is_turned = len(pairs.seconds) % (2 * rounds) != 0
+        for arm in reversed(arms) if is_turned != plan.is_reversed else arms:
+            arm.turn(rounds, device, timer, evict, is_first=arm is not last)
             last = arm
-            took[arm].append(time_round(work, loops, device, timer, evict, queueing[arm]))
-        pairs.dense_seconds.append(took[0][-1].seconds)
-        pairs.seconds.append(took[1][-1].seconds)
-        dense_waited.append(took[0][-1].waited * is_alone)
-        waited.append(took[1][-1].waited * is_alone)
+        for one, other in zip(own.took[-rounds:], dense.took[-rounds:], strict=True):
+            pairs.seconds.append(one.seconds)
+            pairs.dense_seconds.append(other.seconds)
+            waited.append(one.waited * is_alone)
+            dense_waited.append(other.waited * is_alone)
         plan.after()
     timed = sum(pairs.seconds) * plan.loops * calls_of(candidate)
     timed += sum(pairs.dense_seconds) * plan.dense_loops * calls_of(reference)
     if before.waited_for_itself(Usage.now()):
         pairs = pairs.as_if_alone
-    dense_host, host = ([one.host_seconds for one in arm if one.host_seconds is not None] for arm in took)
+    dense_host, host = ([one.host_seconds for one in arm.took if one.host_seconds is not None] for arm in arms)
     return pairs._replace(timed=timed, host_seconds=host, dense_host_seconds=dense_host)

@@ -9,19 +9,24 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
 
 from bench.cases import Case
-from bench.engine.jobs import Effort, Job, Results
+from bench.engine.jobs import Effort, Job, Results, Spent
 from bench.engine.pairing import Racer
+from bench.engine.preparing import found_out
 from bench.engine.processes import Means, measure_all
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
 from bench.works.compiled import COMPILED
+from bench.works.problems import narrowed
 from bench.works.reference import dense_case, first_variant, training_key, variant_key, variants, works_of
 
-PROCESSES = 5  # three of them outvote two that something else disturbed
+PROCESSES = 5  # three of them outvote two that something else disturbed; where the first three agree, they are enough
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
-SHARE = 1 / 3  # of a run's budget, at most: where PyTorch compiles for the first time, that takes half a minute
+SHARE = 1 / 3  # of a run's budget, at most, and as much before it for what all processes need to know
 VARIANT_SECONDS = 0.3  # for the plan alone: a variant in a process
 # By how much a variant must beat the first of the layouts to be taken in its place. Of variants that are alike every run then
 # takes the same one, and no noise decides; the reference is the slower by that much at most.
@@ -36,6 +41,12 @@ def variant_race(case: Case, race: Racer) -> Facts:
     return {}
 
 
+def prepare(case: Case) -> None:
+    """Compile what is raced, by as many threads as it is raced by: processes of the search then load it from disk."""
+    torch.set_num_threads(case.threads)
+    works_of(case.protocol, case._replace(protocol="-"))
+
+
 def variant_jobs(jobs: Sequence[Job]) -> list[Job]:
     """Return a job for each variant, but the first, of each dense reference that the jobs are timed against."""
     raced = dict.fromkeys((dense_case(job.case), variant) for job in jobs for variant in variants(job.case))
@@ -43,6 +54,15 @@ def variant_jobs(jobs: Sequence[Job]) -> list[Job]:
         Job(f"dense {variant} {case.op} {case.id}", __name__, variant_race.__name__, case._replace(protocol=variant))
         for case, variant in raced
     ]
+
+
+def compiled_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return a job for each dense step that is raced compiled, and for each narrow one that is timed so where that wins."""
+    found = [job for job in variant_jobs(jobs) if job.case.protocol == COMPILED]
+    raced = {job.case._replace(protocol="-") for job in found}
+    steps = [job.case for job in jobs if job.case.model == "narrow" and job.case.op == "training_step"]
+    narrow = dict.fromkeys(dense_case(narrowed(case)) for case in steps if dense_case(case) in raced)
+    return [*found, *(found[0]._replace(case=case._replace(protocol=COMPILED)) for case in narrow)]
 
 
 def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, tuple[str, float]]:
@@ -65,7 +85,8 @@ def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, t
 
 def search_effort(effort: Effort) -> Effort:
     """Return the part of a run's effort that goes into the search for the fastest variants."""
-    return Effort(min(PROCESSES, effort.processes), math.inf, SHARE * effort.budget, VISIT_SECONDS)
+    processes = min(PROCESSES, effort.processes)
+    return Effort(processes, math.inf, SHARE * effort.budget, VISIT_SECONDS, side_of=CLEARLY)
 
 
 def expected_seconds(jobs: Sequence[Job], effort: Effort) -> float:
@@ -82,10 +103,17 @@ def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[st
     start = time.monotonic()
     variants, names = variant_jobs(jobs), {job.name for job in jobs}
     has_chosen = means.journal is not None and any(visit.name in names for visit in means.journal.said)
-    search = search_effort(effort)
+    search, known, spent = search_effort(effort), dict[str, Any](), Spent()
     if has_chosen:
         search = search._replace(processes=0)
-    found = measure_all(variants, search, means, label="dense's layouts, ")
+    if means.journal is None or not means.journal.said:  # processes of a broken run have said what they found out
+        try:
+            known, spent = found_out(jobs, means, start + search.budget)
+            by_compiling, more = found_out(compiled_jobs(jobs), means, start + search.budget, compiled=True)
+            known, spent = known | by_compiling, spent + more
+        except KeyboardInterrupt:
+            return Results({job.name: Outcome() for job in jobs}, interrupted=True, out_of_time=False, spent=spent)
+    found = measure_all(variants, search, means, known, label="dense's layouts, ")
     for job in variants:
         failure = found.outcomes[job.name].failure
         if failure is not None:
@@ -96,5 +124,5 @@ def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[st
         unknown = sum(not found.outcomes[job.name].races for job in variants)
         tell(f"dense's layouts: the time was over before {unknown} of {len(variants)} were tried; ask for more with --budget")
     left = effort._replace(budget=max(0.0, effort.budget - (time.monotonic() - start)))
-    results = measure_all(jobs, left, means, fastest(variants, found.outcomes))
-    return results._replace(spent=found.spent + results.spent)
+    results = measure_all(jobs, left, means, known | fastest(variants, found.outcomes))
+    return results._replace(spent=spent + found.spent + results.spent)

@@ -1,6 +1,7 @@
 """The two works of a case in, their pairs out, timed in the case's regime; what a body in a fresh process times with."""
 
 import contextlib
+import random
 import time
 from collections.abc import Iterator
 from functools import cache, lru_cache
@@ -54,20 +55,9 @@ class Timed:
         own_work, dense_work = in_turn(own), in_turn(dense)
         known = None
         if plan is None:
-            # How long a call takes the first process finds out, and what the shortest rounds so far say is passed on. In the
-            # others the calls by which each round settles make it warm, or one call where rounds are so long as to do without.
             # Another clock may be too coarse to plan by.
             known = f"seconds {self.case}" if self.timer is time.perf_counter else None
-            calls = [calls_of(own_work), calls_of(dense_work)]
-            if known in KNOWN:
-                plan = plan_for(*(seconds * count for seconds, count in zip(KNOWN[known], calls, strict=True)))
-            else:
-                plan = warm_up(own_work, dense_work, device)
-            if min(calls) >= FILLING:
-                plan = plan._replace(settle=0, dense_settle=0)
-            elif not plan.settle or not plan.dense_settle:
-                own_work()
-                dense_work()  # which is timed first: see `SETTLED_SECONDS`
+            plan = _planned(own_work, dense_work, device, known)
         if self.case.regime == BUSY:
             plan = plan._replace(loops=plan.loops * BUSY_ROUNDS, dense_loops=plan.dense_loops * BUSY_ROUNDS)
             patience = self.patience._replace(seconds=max(self.patience.seconds, BUSY_SECONDS))
@@ -97,6 +87,27 @@ class Timed:
         if key in KNOWN:
             self.facts[f"{arm}not_captured"] = KNOWN[key]
         return [replay] if replay else works
+
+
+def _planned(own: Work, dense: Work, device: str, known: str | None) -> Plan:
+    """Return the plan of a visit to two works that are warm then; what calls take is `known` by this name, if at all.
+
+    How long a call takes the first process finds out, and what the shortest rounds so far say is passed on. In the others the
+    calls by which each turn settles make it warm, or one call where rounds are so long as to do without. Which work is timed
+    first is drawn, each time anew: its first rounds are slower by a percent or two.
+    """
+    calls = [calls_of(own), calls_of(dense)]
+    if known in KNOWN:
+        plan = plan_for(*(seconds * count for seconds, count in zip(KNOWN[known], calls, strict=True)))
+    else:
+        plan = warm_up(own, dense, device)
+    plan = plan._replace(is_reversed=bool(random.SystemRandom().getrandbits(1)))
+    if min(calls) >= FILLING:
+        return plan._replace(settle=0, dense_settle=0)
+    first = [own] * (not plan.settle) + [dense] * (not plan.dense_settle)
+    for work in reversed(first) if plan.is_reversed else first:
+        work()  # what is timed first is called last: see `SETTLED_SECONDS`
+    return plan
 
 
 @lru_cache(maxsize=8)

@@ -133,6 +133,7 @@ def tuned(cases: list[Any]) -> Iterator[dict[str, Any]]:
 def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
     """Time the cases that are asked for, in their order, and say each result as soon as it is there."""
     if "call" in asked:  # something else than cases, by its module and name
+        say(process=os.getpid())
         module, function, arguments = asked["call"]
         for said in body_of(module, function)(*arguments):
             say(**said)
@@ -182,7 +183,8 @@ def main() -> None:
             with contextlib.suppress(Exception):  # it is met again, and told, in the first of the module's cases
                 importlib.import_module(module)
         kinds = {(case.op, case.device) for case in (Case(*values) for _, _, values in asked["cases"])}
-        if (asked.get("compiles") or kinds & COMPILING) and can_compile("cpu"):
+        is_compiling = bool(asked.get("compiles") or kinds & COMPILING) and can_compile("cpu")
+        if is_compiling and not asked.get("meanwhile"):
             load_compiler()
         process = os.fork() if FORKS else 0
         if process == 0:
@@ -190,6 +192,8 @@ def main() -> None:
             _unused = [bytearray(random.SystemRandom().randrange(most)) for most in (2**16, 2**24)]
             serve(asked, say)
             os._exit(0)  # all is said, and taking PyTorch down in order costs a quarter of a second
+        if is_compiling:  # while the process is at something else, for those forked later
+            load_compiler()
         say(exit=os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 
 

@@ -12,9 +12,9 @@ from bench.engine.forkserver import ForkServer
 from bench.engine.interleaving import REPORT, Interleaving
 from bench.engine.jobs import Effort, Job, Results, plan_text
 from bench.engine.journal import Journal, broken, identity
+from bench.engine.preparing import tuned
 from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
-from bench.engine.tuning import tuned
 from bench.findings.step_split import add_splits
 from bench.hooks.asked import words_asked
 from bench.hooks.progress import Progress

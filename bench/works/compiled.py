@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.cases import Case
+from bench.works.gates import pass_once
 from bench.works.operations import optimizer_of
 from bench.works.problems import build, labels_of, problems
 from sparse_models.models import MLP
@@ -54,17 +55,26 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @lru_cache(maxsize=2)  # compiled code is loaded in a second or two, and cases of one shape follow one another
 def compiled_step(shape: str, device: str, dtype: str, threads: int) -> tuple[Callable[[], object], MLP]:
-    """Return a dense step of the one training loop whose loss is compiled, checked against the definition, and its layers."""
+    """Return a dense step of the one training loop whose loss is compiled, and its layers; raises GateError where it is wrong.
+
+    What is compiled is compiled here, or loaded, and not where it is first timed.
+    """
     parts = problems(Case("training_step", "dense", "dense", "static", shape, 0.0, device, dtype, threads), "dense")
     model = build("dense", parts)
     x, labels, optimizer = parts[0].x, labels_of(parts), optimizer_of(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's compiler uses what PyTorch says not to use
         loss_of = compiled(model.cross_entropy)
-        looked_at = away_from_corners(list(model), x)
-        gate_loss(list(model), loss_of(looked_at, labels), looked_at, labels)
+        pass_once(f"{COMPILED} {shape} {device} {dtype} {threads}", lambda: _check(model, loss_of, x, labels))
+        torch.autograd.grad(loss_of(x, labels), list(model.parameters()))
 
     def step() -> Tensor:
         return training_step(model, x, labels, optimizer, loss_of=loss_of)
 
     return step, model
+
+
+def _check(model: MLP, loss_of: Callable[..., Tensor], x: Tensor, labels: Tensor) -> None:
+    """Raise GateError unless a compiled loss of x [batch, in] and labels [batch] and its gradients are the definition's."""
+    looked_at = away_from_corners(list(model), x)
+    gate_loss(list(model), loss_of(looked_at, labels), looked_at, labels)

@@ -1,10 +1,11 @@
 """A case may only be timed once its layer agrees with the definition of a sparse layer at every size of its shape."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from bench.cases import Case
 from bench.grids import is_gpu
-from bench.works.once_per_run import once_per_run
+from bench.works.once_per_run import find_once, once_per_run
 from bench.works.problems import Key, as_layout, build, keys, labels_of, problem
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
@@ -42,6 +43,21 @@ def _chain_failure(layer: str, keys: list[Key], threads: int, *, fused: bool) ->
     except GateError as error:
         return str(error)
     return None
+
+
+def pass_once(what: str, check: Callable[[], object]) -> None:
+    """Raise GateError unless a gate of something other than layers, which is called once a run by this name, lets it pass."""
+
+    def failure() -> str | None:
+        try:
+            check()
+        except GateError as error:
+            return str(error)
+        return None
+
+    told = find_once(f"gate {what}", failure)
+    if told is not None:
+        raise GateError(told)
 
 
 def pass_gate(case: Case, layer: str, layout: str) -> None:

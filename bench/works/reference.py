@@ -12,7 +12,7 @@ from bench.grids import OF_A_NETWORK, REPLAYED, is_gpu, stored
 from bench.models.loading import Example
 from bench.shapes import Shape
 from bench.works.compiled import COMPILED, can_compile, compiled, compiled_step
-from bench.works.gates import pass_gate
+from bench.works.gates import pass_gate, pass_once
 from bench.works.once_per_run import KNOWN
 from bench.works.operations import operation
 from bench.works.problems import LAYOUTS, build, copies, problems
@@ -161,5 +161,7 @@ def _compiled_model(reference: Case) -> tuple[Work, Example]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's compiler uses what PyTorch says not to use
         work = model_work(reference.op, example, run_as=compiled)
-        gate_compiled(work, example, example_of(reference), learning=reference.op == "model_step")
+        learning = reference.op == "model_step"
+        pass_once(f"{COMPILED} {reference}", lambda: gate_compiled(work, example, example_of(reference), learning=learning))
+        work()  # in the processes that need no gate it is compiled here, or loaded
     return work, example

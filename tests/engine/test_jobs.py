@@ -1,5 +1,8 @@
 """When a case needs no further process, and what the plan of a run tells."""
 
+import itertools
+import statistics
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +44,17 @@ def test_an_interval_as_wide_as_the_effect_is_not_done_however_clear_it_is() -> 
     assert is_clear(wide)
     assert not job(fine).is_done(outcome_of(wide), Effort(12, 0.05, 1.0))
     assert job(fine).is_done(outcome_of(wide), Effort(12, 0.5, 1.0))
+
+
+@given(st.integers(4, 5), st.lists(st.floats(0.5, 2.0), min_size=1, max_size=4))
+def test_where_a_side_is_asked_for_a_case_is_done_once_no_further_process_could_change_it(
+    processes: int, speedups: list[float]
+) -> None:
+    effort = Effort(processes, 1e9, 1.0, side_of=1.02)
+    more = itertools.combinations_with_replacement([0.0, 10.0], processes - len(speedups))
+    sides = {statistics.median([*speedups, *others]) > 1.02 for others in more}
+    expected = len(sides) == 1 or len(speedups) == processes
+    assert job(fine).is_done(outcome_of(speedups), effort) == expected
 
 
 def test_the_plan_tells_cases_processes_and_time() -> None:

@@ -34,10 +34,12 @@ class Clock:
         return run
 
 
-def test_pairs_are_interleaved_a_b_b_a() -> None:
+@pytest.mark.parametrize(("is_reversed", "two"), [(False, "dcc" + "ccd"), (True, "ccd" + "dcc")])
+def test_pairs_are_interleaved_a_b_b_a(is_reversed: bool, two: str) -> None:
     clock = Clock()
-    race(clock.work("c", 1), clock.work("d", 2), "cpu", Plan(loops=2, dense_loops=1, pairs=4), clock)
-    assert clock.log == "dcc" + "ccd" + "dcc" + "ccd"
+    plan = Plan(loops=2, dense_loops=1, pairs=4, is_reversed=is_reversed)
+    race(clock.work("c", 1), clock.work("d", 2), "cpu", plan, clock)
+    assert clock.log == two * 2
 
 
 def test_what_is_looked_at_after_each_pair_is_not_timed() -> None:

@@ -1,11 +1,14 @@
-"""A visit ends when its pairs agree, by the clock, and later where other processes disturbed most of them."""
+"""A visit ends when its pairs agree, by the clock, later where other processes disturbed most of them, after whole turns."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.engine.pairing import CLEAN_PAIRS, LONGER, MAX_PAIRS, MIN_PAIRS, Patience
+from bench.engine.pairing import CLEAN_PAIRS, LONGER, MAX_PAIRS, MIN_PAIRS, Patience, Plan, race
 from bench.runs.outcome import Race
 from bench.statistics.intervals import median_interval
+from bench.works.replays import in_turn
+from tests.engine.test_pairing import Clock
 
 speedups = st.lists(st.floats(0.1, 10), min_size=0, max_size=40)
 
@@ -52,3 +55,34 @@ def test_a_visit_goes_on_for_pairs_that_count_and_not_for_ever() -> None:
     assert spending(*[0.5] * 20, *[0.0] * CLEAN_PAIRS) == 1
     waits = [0.5] * LONGER * MAX_PAIRS
     assert patience.is_over(Race([1.0] * len(waits), [1.0] * len(waits), waited=waits, dense_waited=waits), 0.0)
+
+
+def test_arms_that_settle_have_two_rounds_a_turn_and_each_goes_first_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    for module in ("pairing", "rounds"):
+        monkeypatch.setattr(f"bench.engine.{module}.time.perf_counter", clock)
+    plan = Plan(loops=1, dense_loops=1, settle=1, dense_settle=2)
+    pairs = race(clock.work("c", 1), clock.work("d", 2), "cpu", plan, clock, Patience(seconds=0.0, precision=0.0))
+    assert clock.log == "dd" + "dd" + "c" + "cc" + "cc" + "dd" + "dd"
+    assert (pairs.seconds, pairs.dense_seconds) == ([1] * 4, [2] * 4)
+
+
+@pytest.mark.parametrize(("settle", "log"), [(0, "dc" + "cd"), (1, "d" + "cc" + "cd")])
+def test_where_one_takes_so_long_as_to_do_without_each_has_one_round_a_turn(
+    monkeypatch: pytest.MonkeyPatch, settle: int, log: str
+) -> None:
+    clock = Clock()
+    for module in ("pairing", "rounds"):
+        monkeypatch.setattr(f"bench.engine.{module}.time.perf_counter", clock)
+    plan = Plan(loops=1, dense_loops=1, settle=settle)
+    race(clock.work("c", 1), clock.work("d", 20), "cpu", plan, clock, Patience(seconds=0.0, precision=0.0))
+    assert clock.log == log
+
+
+def test_the_first_rounds_of_both_make_a_pair_and_the_second_rounds_another() -> None:
+    clock = Clock()
+    own = in_turn([clock.work("", seconds) for seconds in (0, 1, 2, 3, 4)])
+    dense = in_turn([clock.work("", seconds) for seconds in (0, 10, 40, 0, 90, 160)])
+    plan = Plan(1, 1, settle=1, dense_settle=1)  # the calls of no time are those by which it settles
+    pairs = race(own, dense, "cpu", plan, clock, Patience(seconds=0.0, precision=0.0))
+    assert (pairs.seconds, pairs.dense_seconds) == ([1, 2, 3, 4], [10, 40, 90, 160])

@@ -164,7 +164,7 @@ BOTH = jobs_of(STEP, STEP._replace(sparsity=0.5))
 
 def test_the_search_comes_first_and_every_process_knows_what_it_found() -> None:
     results, told = measured(BOTH)
-    assert told == [*SEARCHED, *MEASURED]
+    assert told in ([*SEARCHED[:2], *MEASURED], [*SEARCHED, *MEASURED])  # two processes that agree outvote a third
     assert list(results.outcomes) == [job.name for job in BOTH]  # and nothing of the search
     assert {outcome.facts["way"] for outcome in results.outcomes.values()} <= set(LAYOUTS)
     assert sum(results.spent) > 0
@@ -202,13 +202,14 @@ def test_a_run_broken_off_in_its_cases_keeps_the_ways_it_measured_by(tmp_path: P
     assert [outcome.facts["way"] for outcome in results.outcomes.values()] == ["told before", way]
 
 
-def test_a_run_broken_off_in_the_search_goes_on_searching(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("second", "searched"), [(100.0, []), (0.01, SEARCHED[2:])])
+def test_a_run_broken_off_in_the_search_goes_on_where_it_must(tmp_path: Path, second: float, searched: list[str]) -> None:
     [search] = variant_jobs(BOTH)
-    journal = journal_of(tmp_path, BOTH, (0, search, 100.0), (1, search, 100.0))
+    journal = journal_of(tmp_path, BOTH, (0, search, 100.0), (1, search, second))
     results, told = measured(BOTH, journal)
     journal.close(is_saved=True)
-    assert told == [SEARCHED[2], *MEASURED]
-    assert {outcome.facts["way"] for outcome in results.outcomes.values()} == {FEATURE_MAJOR}
+    assert told == [*searched, *MEASURED]
+    assert searched or {outcome.facts["way"] for outcome in results.outcomes.values()} == {FEATURE_MAJOR}
 
 
 def test_ctrl_c_in_the_search_measures_no_case() -> None:

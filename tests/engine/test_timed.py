@@ -69,15 +69,28 @@ def test_dense_is_captured_once_for_all_candidates(raced: list[tuple[Any, Any, P
     assert one is not other
 
 
-def test_dense_runs_last_before_a_race_in_which_nothing_settles(
-    raced: list[tuple[Any, Any, Plan]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(
+    ("own", "dense", "expected"),
+    [(2e-2, 2e-2, ["own", "dense"]), (2e-2, 3e-3, ["own"]), (3e-3, 2e-2, ["dense"]), (3e-3, 3e-3, [])],
+)
+def test_which_work_is_timed_first_is_drawn_and_it_runs_last_of_those_that_do_not_settle(
+    raced: list[tuple[Any, Any, Plan]],
+    monkeypatch: pytest.MonkeyPatch,
+    own: float,
+    dense: float,
+    expected: list[str],
+    first: int,
 ) -> None:
     ran: list[str] = []
     case = CASE._replace(device="cpu", regime="warm")
-    monkeypatch.setattr(timed, "KNOWN", {f"seconds {case}": [2e-2, 2e-2]})
+    monkeypatch.setattr(timed, "KNOWN", {f"seconds {case}": [own, dense]})
+    monkeypatch.setattr("random.SystemRandom.getrandbits", lambda *_: first)
     race = Timed(case, time.perf_counter, Patience())
     race(lambda: ran.append("own"), lambda: ran.append("dense"), "cpu")
-    assert (len(raced), ran) == (1, ["own", "dense"])
+    [(_, _, plan)] = raced
+    assert plan.is_reversed == bool(first)
+    assert ran == expected[:: -1 if first else 1]
 
 
 def test_warm_weights_are_one_copy() -> None:

@@ -116,7 +116,7 @@ def test_networks_layers_and_sparsities_are_those_that_are_asked_for() -> None:
 
 
 def test_a_network_is_pruned_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = pruned("digits-mlp", "tiled", 0.9, 1, 1)
+    first = pruned("digits-mlp", "tiled", 0.9, 1, 1, 1)
     monkeypatch.setattr(bench_pruned, "prune", lambda *_: pytest.fail("expected no second time"))
-    assert pruned("digits-mlp", "tiled", 0.9, 1, 1) == first
+    assert pruned("digits-mlp", "tiled", 0.9, 1, 1, 1) == first
     assert grids.SEEDS >= 3

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from bench.bench_layer import measure
 from bench.cases import Case
 from bench.engine.pairing import Plan
-from bench.works import reference
+from bench.works import once_per_run, reference
 from bench.works.compiled import COMPILED, can_compile, compiled_step
 from bench.works.reference import dense_reference, variant_key
 from bench.works.replays import Works, listed
@@ -100,6 +101,7 @@ def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest
             self.works = (candidate, reference)
 
     race = Race()
+    monkeypatch.setattr(once_per_run, "KNOWN", {})
     monkeypatch.setattr(reference, "KNOWN", {variant_key(CASE): (COMPILED, 1.1)})
     monkeypatch.setattr("torch.compile", compile_)
     compiled_step.cache_clear()
@@ -111,9 +113,24 @@ def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest
 
 
 def test_a_compiled_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(once_per_run, "KNOWN", {})
     monkeypatch.setattr(reference, "KNOWN", {variant_key(CASE): (COMPILED, 1.1)})
     monkeypatch.setattr("torch.compile", lambda function, **_: lambda *given: 1.001 * function(*given))
     compiled_step.cache_clear()
     with pytest.raises(GateError, match="loss of the chain: expected what the definition says"):
         dense_reference(CASE)
     compiled_step.cache_clear()
+
+
+def test_a_compiled_step_is_gated_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[str, Any] = {}
+    monkeypatch.setattr(once_per_run, "KNOWN", known)
+    seen: list[object] = []
+    monkeypatch.setattr("bench.works.compiled.gate_loss", lambda *given: seen.append(given))
+    monkeypatch.setattr("torch.compile", lambda function, **_: function)
+    for _ in range(2):
+        compiled_step.__wrapped__("6x8x4b16", "cpu", "float32", 1)
+    assert (len(seen), list(known.values())) == (1, [None])
+    known[next(iter(known))] = "it was wrong"  # as another process found
+    with pytest.raises(GateError, match="it was wrong"):
+        compiled_step.__wrapped__("6x8x4b16", "cpu", "float32", 1)

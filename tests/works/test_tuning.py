@@ -10,8 +10,8 @@ import torch
 from bench.cases import Case
 from bench.engine.jobs import Effort, Job
 from bench.engine.pairing import Racer
+from bench.engine.preparing import Tuned, tuned
 from bench.engine.processes import Means, fork_server_for, measure_all
-from bench.engine.tuning import Tuned, tuned
 from bench.works.tuning import as_tuned, has_variants
 from sparse_models.kernels import kept_choices
 from sparse_models.kernels.choice import variant_for
