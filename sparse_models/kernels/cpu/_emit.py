@@ -135,9 +135,15 @@ class Emitter(Arithmetic):
     def write_first_numbers(self, vectors: Sequence[Any], address: Any, numbers: Any) -> None:
         """Write so many numbers of vectors, one after the other, from an address."""
         for vector, (at, left) in zip(vectors, self._parts(address, len(vectors), numbers), strict=True):
-            self._watch(at, self.vector, is_write=True, count=left)
-            arguments = [vector, self._pointer(at), ir.Constant(ir.IntType(32), self.width), self.below(left)]
-            self._masked("store", ir.VoidType(), arguments)
+            self.write_first(vector, at, left)
+
+    def write_first(self, vector: Any, address: Any, count: Any) -> None:
+        """Write so many of a vector's numbers, or of its integers, to an address."""
+        self._watch(address, vector.type, is_write=True, count=count)
+        one = vector.type.element
+        width = one.width // 8 if isinstance(one, ir.IntType) else self.width
+        arguments = [vector, self._pointer(address), ir.Constant(ir.IntType(32), width), self.below(count)]
+        self._masked("store", ir.VoidType(), arguments)
 
     def _parts(self, address: Any, count: int, numbers: Any) -> Iterator[tuple[Any, Any]]:
         """Yield where each of so many vectors begins, and how many numbers are left there."""
@@ -149,7 +155,9 @@ class Emitter(Arithmetic):
         return self.builder.icmp_signed("<", self.counting(), self.integer_splat(self.least(count, self.constant(self.lanes))))
 
     def _masked(self, what: str, result: Any, arguments: list[Any]) -> Any:
-        name = f"llvm.masked.{what}.v{self.lanes}f{8 * self.width}.p0"
+        one = (arguments[0] if what == "store" else arguments[-1]).type.element
+        kind = f"i{one.width}" if isinstance(one, ir.IntType) else f"f{8 * self.width}"
+        name = f"llvm.masked.{what}.v{self.lanes}{kind}.p0"
         return self.builder.call(self._declared(name, result, [argument.type for argument in arguments]), arguments)
 
     def either(self, condition: Any, one: Callable[[], list[Any]], other: Callable[[], list[Any]]) -> list[Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu.chain._factors import Factors
-from sparse_models.kernels.cpu.moves import _table, drop, grow, product, rebuild
+from sparse_models.kernels.cpu.moves import _table, drop, grow, pack, rebuild
 from sparse_models.kernels.cpu.moves import numbers as numbers_of_places
 from sparse_models.kernels.cpu.moves.held import HeldLayers
 from sparse_models.kernels.cpu.moves.numbers import define_numbers, numbers
@@ -23,7 +23,7 @@ from tests.strategies import coarse, generator, normal, seeds
 
 MOVED = sorted(name for name, one in LAYERS.items() if issubclass(one, CsrBothWays) and one.pattern is UNSTRUCTURED)
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64")}
-shapes = st.tuples(st.integers(1, 70), st.integers(1, 140))
+shapes = st.tuples(st.integers(1, 100), st.integers(1, 100))
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,7 @@ def _small() -> Iterator[None]:
         patch.setattr(_table, "WORTH_A_TEAM", 100)
         patch.setattr(_table, "CHUNK", 300)
         patch.setattr(grow, "SAMPLE", 64)
+        patch.setattr(rebuild, "PANEL", 1)
         yield
 
 
@@ -109,6 +110,21 @@ def test_in_place_a_layer_becomes_what_it_is_when_built_anew(
     assert {key: tensor.data_ptr() for key, tensor in layer.state_dict().items()} == places
 
 
+@pytest.mark.parametrize("kind", ["random", "factors"])
+def test_a_layer_of_which_nothing_moves_stays_as_it_is_beside_others(kind: str) -> None:
+    shapes_of = (70, 50), (5, 33), (40, 90)
+    together, alone = ([layer_of("tiled", shape, 0.5, torch.float32, 1, tied=False) for shape in shapes_of] for _ in range(2))
+    storages = [one for layer in together if isinstance(layer, CsrBothWays) and (one := layer.rewritten([])) is not None]
+    held = HeldLayers([tensor for one in storages for tensor in one.written], storages, torch.float32)
+    sources = [scores_of(kind, shape, torch.float32, 3, tied=False)[0] for shape in shapes_of]
+    for counts in ((9, 0, 7), (0, 8, 90), (300, 9, 200)):  # of which more are to be noted from one to the next
+        assert held.move(sources, counts)
+        for layer, source, count in zip(alone, sources, counts, strict=True):
+            moved(layer, [], source, count)
+        for layer, other in zip(together, alone, strict=True):
+            assert torch.equal(layer.to_dense(), other.to_dense())
+
+
 @pytest.mark.parametrize("kind", ["random", "gradient", "factors"])
 def test_kernels_touch_nothing_but_their_own(watcher: Watcher, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
@@ -117,7 +133,7 @@ def test_kernels_touch_nothing_but_their_own(watcher: Watcher, kind: str, monkey
     storages = [layer.rewritten(slot) for layer, slot in zip(layers, slots, strict=True) if isinstance(layer, CsrBothWays)]
     owned = [storage for storage in storages if storage is not None]
     held = HeldLayers([tensor for storage in owned for tensor in storage.written], owned, torch.float32)
-    made: list[Tensor] = [held.rows, *(tensor for storage in owned for tensor in storage.written)]
+    made: list[Tensor] = [held.rows, held.parts, held.states, *(tensor for storage in owned for tensor in storage.written)]
     sources = [scores_of(kind, storage.shape, torch.float32, 3, tied=False)[0] for storage in owned]
     for source in sources:
         made += [*source.slopes, *source.inputs, source.table] if isinstance(source, Factors) else []
@@ -132,13 +148,13 @@ def test_kernels_touch_nothing_but_their_own(watcher: Watcher, kind: str, monkey
         monkeypatch.setattr(held, name, partial(noted, name))
 
     def run(function: int, arguments: list[Tensor | int], team: int) -> None:
-        now = [*made, *(one for work in held.works for one in (work.memory, work.candidates, work.states))]
+        now = [*made, *(one for work in held.works for one in (work.memory, work.candidates, work.part_states))]
         now += [one for one in arguments if isinstance(one, Tensor)]
         watcher.may = [(one.data_ptr(), one.data_ptr() + one.numel() * one.element_size()) for one in now]
         watcher.written = {}
         _team.run(function, arguments, team)
 
-    for module in (drop, grow, product, rebuild, numbers_of_places):
+    for module in (drop, grow, pack, rebuild, numbers_of_places):
         monkeypatch.setattr(module, "run", run)
     for _ in range(2):
         held.move(sources, [storage.values.numel() // 4 for storage in owned])

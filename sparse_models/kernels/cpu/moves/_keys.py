@@ -9,8 +9,9 @@ from llvmlite import ir
 from sparse_models.kernels.cpu._arithmetic import INTEGER
 from sparse_models.kernels.cpu._emit import Emitter
 
-BINS = 2**11  # of a histogram: its counts stay in the first cache
-HISTOGRAM_BYTES = 4 * BINS
+BINS = 2**11  # of a histogram: with its copies they stay in the first cache
+COPIES = 4  # of a histogram, for lanes in turn: to add to a count that was just written takes as long as several others
+HISTOGRAM_BYTES = 4 * BINS * COPIES
 
 
 class Array(NamedTuple):
@@ -100,7 +101,8 @@ class Keys:
                 found = keys.vector(group.place)
                 if is_first:
                     for lane in range(emit.lanes):
-                        self._count(histogram, builder.zext(emit.lane(found, lane), INTEGER), shift, size)
+                        copy = emit.add(histogram, lane % COPIES * 4 * BINS)
+                        self._count(copy, builder.zext(emit.lane(found, lane), INTEGER), shift, size)
                 else:
                     high = builder.lshr(found, ir.Constant(found.type, [shift + size] * emit.lanes))
                     near = builder.icmp_signed("==", high, emit.splat(self.cut(prefix), emit.lanes))
@@ -115,10 +117,20 @@ class Keys:
                 is_near = builder.icmp_signed("==", builder.lshr(own, emit.constant(shift + size)), prefix)
                 with nullcontext() if is_first else builder.if_then(is_near):
                     self._count(histogram, own, shift, size)
+            self._add_copies(histogram)
             highest = 2**size // (2 if is_first else 1) - 1  # no key is negative
             digit, left = self._descend(histogram, emit.constant(highest), left)
             prefix = builder.or_(builder.shl(prefix, emit.constant(size)), digit)
         return prefix, left
+
+    def _add_copies(self, histogram: Any) -> None:
+        emit, kind = self.emit, ir.VectorType(ir.IntType(32), self.emit.lanes)
+        with emit.loop(emit.constant(0), emit.constant(4 * BINS), 4 * emit.lanes) as place:
+            first, *others = (emit.add(histogram, place.place, copy * 4 * BINS) for copy in range(COPIES))
+            total = emit.load(kind, first)
+            for other in others:
+                total = emit.builder.add(total, emit.load(kind, other))
+            emit.store(total, first, align=4)
 
     def cut(self, key: Any) -> Any:
         """Return a key of 64 bit as wide as a number."""

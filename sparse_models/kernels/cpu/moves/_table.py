@@ -10,13 +10,18 @@ from torch import Tensor
 from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
 from sparse_models.kernels.cpu.moves._keys import HISTOGRAM_BYTES
 from sparse_models.kernels.cpu.moves.product import BLOCK, padded
+from sparse_models.kernels.structure import PIECE
 
 CHUNK = 2**17  # scores that are looked at together, in whole rows: half a second cache of them
 WORTH_A_TEAM = 2**14  # scores of a layer
 BEHIND = 16  # numbers' room behind others, for what a vector reads
-# Integers: the key that is to be passed, how many candidates there are, whether a score was NaN, whether there were more than
-# there is room for, and whether a weight was NaN.
-STATE = 5
+# Integers of a layer: the key of what was grown last, how many are found of what is grown (fewer where a guess was wrong), and
+# whether a score, or a weight, was NaN.
+LEAST, FOUND, SCORE_NAN, WEIGHT_NAN = range(4)
+STATE = 4
+# Of a part: the key that is to be passed, how many candidates there are, whether a score was NaN, whether there were more than
+# there is room for, where its non-zeros start, and how many of them survive.
+LIMIT, HELD, NAN, IS_FULL, START, ALIVE = range(6)
 MOST_SLOTS = 3
 
 
@@ -72,88 +77,94 @@ class Storage(NamedTuple):
 
 
 COLUMNS = (
-    "rows", "columns", "nnz", "survivors", "grown", "form", "values", "row_pointers", "indices", "column_pointers",
-    "row_indices", "transposition", "row_starts", "column_starts", "alive", "histogram", "state", "keys", "places",
-    "old_indices", "sources", "bits", "following", "old_values", *(f"slot_{place}" for place in range(MOST_SLOTS)),
-    *(f"old_slot_{place}" for place in range(MOST_SLOTS)),
+    "rows", "columns", "nnz", "survivors", "grown", "least", "form", "column_bytes", "parts", "part_count", "values",
+    "row_pointers", "indices", "column_pointers", "row_indices", "transposition", "row_starts", "column_starts", "alive",
+    "histogram", "state", "keys", "places", "old_indices", "old_values", *(f"slot_{place}" for place in range(MOST_SLOTS)),
+    *(f"old_slot_{place}" for place in range(MOST_SLOTS)), *(f"source_{place}" for place in range(4)),
 )  # fmt: skip
+PLACES = {name: place for place, name in enumerate(COLUMNS)}
+# Of a part of a layer's rows, which one thread goes through: which it is, and memory of its own.
 PART = (
-    "first",
-    "count",
-    "scores",
-    "state",
-    "keys",
-    "places",
-    "row",
-    "capacity",
-    "histogram",
-)  # of a layer's rows, whose candidates one thread notes
+    "layer", "number", "first", "count", "scores", "state", "keys", "places", "row", "capacity", "histogram", "marks", "counts",
+    "following",
+)  # fmt: skip
 PARTS = 2  # of a layer, at most
 
 
 class Work:
     """A layer with memory to work in: about what it stores itself, and candidates for what is grown."""
 
-    def __init__(self, storage: Storage, row: Tensor, form: int, scored: torch.dtype, team: int) -> None:
-        """Take memory and a row of the table; `form` is the number of the layer's form, and scores are of a type."""
-        self.storage, self.scored, self.grown = storage, scored, 0
+    def __init__(self, storage: Storage, row: Tensor, state: Tensor, form: int, scored: torch.dtype, team: int) -> None:
+        """Take memory, a row of the table and its state; `form` is the number of the layer's form, and scores are of a type."""
+        self.storage, self.scored, self.grown, self.size = storage, scored, 0, storage.shape[0] * storage.shape[1]
         rows, columns = storage.shape
-        self.parts = min(PARTS, team, rows) if rows * columns >= WORTH_A_TEAM else 1
-        self.bounds = [rows * part // self.parts for part in range(self.parts + 1)]
+        self.parts = min(PARTS, team, -(-rows // PIECE)) if self.size >= WORTH_A_TEAM else 1
+        # Pieces of rows are whole: where their columns go on is noted by one thread.
+        self.bounds = [round(rows * part / self.parts / PIECE) * PIECE for part in range(self.parts)] + [rows]
         self.at_once = max(1, min(-(-rows // self.parts), CHUNK // columns // self.parts))
-        self.size = rows * columns
         nnz, width, slots = storage.values.numel(), storage.values.element_size(), len(storage.slots)
-        self.least = 0  # key of what was grown last, where it is known
         self.most = 0  # weights to be grown for which there is memory
-        self.row, self.known = row, row.numpy()
-        self.part_rows = torch.zeros(self.parts, len(PART), dtype=torch.int64)
-        self.by_part = self.part_rows.numpy()
-        self.states = torch.zeros(self.parts, STATE, dtype=torch.int64)
-        self.state = self.states.numpy()
-        self.fill({"rows": rows, "columns": columns, "nnz": nnz, "form": form, "state": self.states.data_ptr()})
+        self.row, self.known, self.state = row, row.numpy(), state.numpy()
+        self.hold(torch.zeros(self.parts, len(PART), dtype=torch.int64))
+        self.part_states = torch.zeros(self.parts, ALIVE + 1, dtype=torch.int64)
+        self.fill({"rows": rows, "columns": columns, "nnz": nnz, "form": form, "column_bytes": storage.form.column_bytes})
+        self.fill({"state": state.data_ptr(), "part_count": self.parts})
         names = ("row_pointers", "indices", "column_pointers", "row_indices", "transposition", "row_starts", "column_starts")
         for name, tensor in zip((*names, "values"), storage[:-1], strict=True):
             self.fill({name: 0 if tensor is None else tensor.data_ptr()})
         self.fill({f"slot_{place}": slot.data_ptr() for place, slot in enumerate(storage.slots)})
-        sizes = {
-            "alive": nnz, "histogram": HISTOGRAM_BYTES, "old_indices": nnz * storage.columns.element_size(),
-            "sources": columns * 4, "bits": -(-columns // 64) * 8, "following": columns * 4, "old_values": (nnz + 1) * width,
-            **{f"old_slot_{place}": (nnz + 1) * width for place in range(slots)},
-            **{f"row of {part}": BLOCK * padded(columns, scored.itemsize) * scored.itemsize for part in range(self.parts)},
-            **{f"histogram of {part}": HISTOGRAM_BYTES for part in range(self.parts)},
+        aside, whole = (nnz + BEHIND) * width, -(-columns // PIECE) * PIECE
+        of_part = {
+            "row": BLOCK * padded(columns, scored.itemsize) * scored.itemsize, "histogram": HISTOGRAM_BYTES, "marks": whole,
+            "counts": 4 * whole, "following": 4 * whole,
+        }  # fmt: skip
+        sizes: dict[Any, int] = {
+            "alive": nnz + BEHIND, "histogram": HISTOGRAM_BYTES, "old_indices": nnz * storage.columns.element_size(),
+            "old_values": aside, **{f"old_slot_{place}": aside for place in range(slots)},
+            **{(name, part): size for name, size in of_part.items() for part in range(self.parts)},
         }  # fmt: skip
         self.memory, places = _memory(sizes)
         self.fill({name: place for name, place in places.items() if name in COLUMNS})
-        for name in ("row", "histogram"):
-            self.by_part[:, PART.index(name)] = [places[f"{name} of {part}"] for part in range(self.parts)]
-        self.by_part[:, PART.index("state")] = [state.data_ptr() for state in self.states]
+        for part, (start, end) in enumerate(pairwise(self.bounds)):
+            own = {name: places[name, part] for name in of_part} | {"state": self.part_states[part].data_ptr()}
+            own |= {"layer": row.data_ptr(), "number": part, "first": start, "count": end - start}
+            for name, entry in own.items():
+                self.by_part[part, PART.index(name)] = entry
 
     def fill(self, entries: dict[str, int]) -> None:
         """Write entries of the layer's row of the table."""
         for name, entry in entries.items():
-            self.known[COLUMNS.index(name)] = entry
+            self.known[PLACES[name]] = entry
+
+    def source(self, *entries: int) -> None:
+        """Write where scores come from: two keys of random numbers, or factors and memory for them as they are packed."""
+        first = PLACES["source_0"]
+        self.known[first : first + len(entries)] = entries
+
+    def hold(self, parts: Tensor) -> None:
+        """Have the table of the layer's parts in other memory, where those of other layers stand beside."""
+        self.part_rows, self.by_part = parts, parts.numpy()
+        self.fill({"parts": parts.data_ptr()})
 
     def grow(self, grown: int) -> None:
         """Have room for the candidates of so many weights to be grown, as many as are dropped."""
+        if grown != self.grown:
+            self.fill({"survivors": self.storage.values.numel() - grown, "grown": grown})
         self.grown = grown
         if grown > self.most:
-            chunk, self.most = self.at_once * self.storage.shape[1], grown
-            of_part = 2 * grown + chunk + BEHIND
-            first = of_part + 2 * grown * (self.parts - 1)  # which takes the others' in the end
+            self.most = grown
+            of_part = 2 * grown + self.at_once * self.storage.shape[1] + BEHIND
+            rooms = [("", of_part * self.parts), *((part, of_part) for part in range(self.parts))]
             sizes = {
-                (name, part): (of_part if part else first) * size
+                (name, room): count * size
                 for name, size in (("keys", self.scored.itemsize), ("places", 4))
-                for part in range(self.parts)
+                for room, count in rooms
             }
             self.candidates, places = _memory(sizes)
-            self.by_part[:, PART.index("capacity")] = of_part
+            self.by_part[:, PART.index("capacity")] = of_part - BEHIND
             for name in ("keys", "places"):
                 self.by_part[:, PART.index(name)] = [places[name, part] for part in range(self.parts)]
-                self.fill({name: places[name, 0]})
-            self.whole_parts = self.part_rows.clone()
-            for part, (start, end) in enumerate(pairwise(self.bounds)):
-                self.whole_parts[part, :2] = torch.tensor([start, end - start])
-        self.fill({"survivors": self.storage.values.numel() - grown, "grown": grown})
+                self.fill({name: places[name, ""]})
 
 
 def _memory(sizes: dict[Any, int]) -> tuple[Tensor, dict[Any, int]]:

@@ -10,7 +10,7 @@ from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._team import run, threads
 from sparse_models.kernels.cpu._tile import emitter_for
 from sparse_models.kernels.cpu.moves._keys import Keys, put
-from sparse_models.kernels.cpu.moves._table import COLUMNS, Entries, Work
+from sparse_models.kernels.cpu.moves._table import COLUMNS, WEIGHT_NAN, Entries, Work
 
 
 def drop(works: Sequence[Work], rows: Tensor) -> None:
@@ -47,7 +47,7 @@ def _drop(dtype: str) -> int:
             )
             place.carried = [emit.add(ties, tie), builder.or_(bad, nan)]
         ties, bad = place.carried
-        put(emit, bad, own.state, emit.constant(4), 8)
+        put(emit, bad, own.state, emit.constant(WEIGHT_NAN), 8)
         # Of equal ones the first are kept.
         looked_at = builder.select(builder.icmp_signed(">", ties, equal), own.nnz, emit.constant(0))
         with emit.loop(emit.constant(0), looked_at, 1, [equal]) as place:

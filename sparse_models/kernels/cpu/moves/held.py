@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from sparse_models.kernels.cpu._team import threads
-from sparse_models.kernels.cpu.moves._table import BEHIND, COLUMNS, Storage, Work
+from sparse_models.kernels.cpu.moves._table import BEHIND, COLUMNS, FOUND, SCORE_NAN, STATE, WEIGHT_NAN, Storage, Work
 from sparse_models.kernels.cpu.moves.drop import drop
 from sparse_models.kernels.cpu.moves.grow import Source, grow
 from sparse_models.kernels.cpu.moves.rebuild import rebuild
@@ -22,10 +22,14 @@ class HeldLayers:
         self.tensors, self.scored, self.team = Held(tensors), scored, threads()
         self.forms = list(dict.fromkeys(storage.form for storage in storages))
         self.rows = torch.zeros(len(storages), len(COLUMNS), dtype=torch.int64)
+        self.states = torch.zeros(len(storages), STATE, dtype=torch.int64)
         self.works = [
-            Work(storage, row, self.forms.index(storage.form), scored, self.team)
-            for storage, row in zip(storages, self.rows, strict=True)
+            Work(storage, row, state, self.forms.index(storage.form), scored, self.team)
+            for storage, row, state in zip(storages, self.rows, self.states, strict=True)
         ]
+        self.parts = torch.cat([work.part_rows for work in self.works])
+        for work, own in zip(self.works, self.parts.split([work.parts for work in self.works]), strict=True):
+            work.hold(own)
         self.packed = torch.empty(0, dtype=scored)
 
     def move(self, sources: Sequence[Source], grown: Sequence[int]) -> bool:
@@ -38,15 +42,17 @@ class HeldLayers:
             return True
         for work, _, count in moved:
             work.grow(count)
-        works = [work for work, *_ in moved]
-        rows = self.rows if len(works) == len(self.works) else torch.stack([work.row for work in works])
+        works, rows, parts = self.works, self.rows, self.parts
+        if len(moved) < len(works):
+            works = [work for work, *_ in moved]
+            rows, parts = torch.stack([work.row for work in works]), torch.cat([work.part_rows for work in works])
         drop(works, rows)
-        for work, source, _ in moved:
-            grow(work, source, self.room, self.packed_room)
-            bad, found = work.state[0, 2] or work.state[0, 4], work.state[0, 1]
-            if bad or found < work.grown:
+        grow([(work, source) for work, source, _ in moved], (rows, parts), self.room, self.packed_room)
+        for work in works:
+            state = work.state.tolist()
+            if state[SCORE_NAN] or state[WEIGHT_NAN] or state[FOUND] < work.grown:
                 return False
-        rebuild(works, rows, self.forms)
+        rebuild(works, (rows, parts), self.forms)
         increment_version([tensor for work in works for tensor in work.storage.written])
         return True
 

@@ -1,19 +1,13 @@
 """The gradient of every weight, a few rows at a time in a cache: output gradients times inputs, over all samples of a batch.
 
-Columns are packed first, so many vectors of them sample by sample; a few rows' sums over a tile of samples stay in registers.
+Columns have been packed, so many vectors of them sample by sample; a few rows' sums over a tile of samples stay in registers.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
-from sparse_models.kernels.cpu._arithmetic import name_of
-from sparse_models.kernels.cpu._compile import kernel, vector_bytes
+from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.cpu._team import run, threads
-from sparse_models.kernels.cpu._tile import emitter_for
-from sparse_models.kernels.cpu.chain._factors import Factors
 
 BLOCK, ROWS = 32, 4  # rows whose scores are found together, and of them in registers
 ADDRESSES = 2  # of a tile: output gradients [out, samples] and inputs [in, samples]
@@ -28,44 +22,6 @@ def padded(columns: int, itemsize: int) -> int:
     """Return how many columns panels have that hold so many."""
     panel = vectors() * vector_bytes() // itemsize
     return -(-columns // panel) * panel
-
-
-def pack(factors: Factors, room: Tensor) -> tuple[int, int, int, int]:
-    """Pack the inputs of a layer into memory for as many numbers as they are, padded; return what `product_of` is given."""
-    slopes, first = factors.slopes[0], factors.inputs[0]
-    tiles, samples, columns = len(factors.slopes), slopes.shape[1], len(first)
-    run(
-        _pack(name_of(slopes.dtype)),
-        (factors.table, tiles, samples, columns, room),
-        threads() if columns * samples * tiles >= 2**15 else 1,
-    )
-    return factors.table.data_ptr(), tiles, samples, room.data_ptr()
-
-
-@kernel
-def _pack(dtype: str) -> int:
-    """Return the address of the kernel of `pack`: panels of columns [samples, columns of a panel], those of a tile in turn."""
-    emit = emitter_for(dtype, vector_bytes())
-    table, tiles, samples, columns, room = (emit.argument(place) for place in range(5))
-    lanes, count = emit.lanes, vectors()
-    panels = emit.over(columns, count * lanes)
-    with emit.tasks(emit.times(tiles, panels)) as task:
-        tile, panel = emit.divided(task, panels)
-        inputs = emit.index(table, emit.add(emit.times(tile, ADDRESSES), 1), 8)
-        target = emit.add(room, emit.times(emit.times(task, samples), count * emit.vector_bytes))
-        for vector in range(count):
-            own = emit.add(emit.times(panel, count * lanes), vector * lanes)
-            rows = []
-            for lane in range(lanes):  # beyond the last column it is taken again, and never looked at
-                column = emit.least(emit.add(own, lane), emit.add(columns, -1))
-                rows.append(emit.add(inputs, emit.times(emit.times(column, samples), emit.width)))
-            with emit.loop(emit.constant(0), samples, lanes) as sample:
-                offset = emit.times(sample.place, emit.width)
-                square = emit.transposed([emit.load(emit.vector, emit.add(row, offset)) for row in rows])
-                at = emit.add(target, emit.times(sample.place, count * emit.vector_bytes), vector * emit.vector_bytes)
-                for number, column in enumerate(square):
-                    emit.store(column, emit.add(at, number * count * emit.vector_bytes))
-    return emit.compiled()
 
 
 def product_of(emit: Emitter, rows: Sequence[Any], columns: Any, factors: Sequence[Any], scores: Any) -> None:

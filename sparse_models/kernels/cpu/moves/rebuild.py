@@ -1,134 +1,115 @@
 """From the weights that survive and those that are grown to the index both ways, with values and optimizer slots, in place.
 
-A row at a time: the bits of its columns are set, with where each one's numbers stood, and read off in order.
+A row at a time: a byte of each column tells what is there, and a vector of columns is read off at a time.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from llvmlite import ir
 from torch import Tensor
 
-from sparse_models.kernels.cpu._arithmetic import INTEGER, name_of
+from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._team import run, threads
 from sparse_models.kernels.cpu._tile import emitter_for
-from sparse_models.kernels.cpu.moves._keys import places_in, put
-from sparse_models.kernels.cpu.moves._table import COLUMNS, Entries, Form, Work
+from sparse_models.kernels.cpu.chain._phases import Phases
+from sparse_models.kernels.cpu.moves._keys import put
+from sparse_models.kernels.cpu.moves._rows import IS_THERE, WAS_THERE, set_aside, write_columns
+from sparse_models.kernels.cpu.moves._table import ALIVE, COLUMNS, PART, START, Entries, Form, Work
 from sparse_models.kernels.structure import PIECE
 
-WORD = 64  # columns whose bits are looked at together
+PANEL = (
+    8  # pieces of columns whose rows are written together: of as many cache lines for each of two arrays as a first cache has
+)
 
 
-def rebuild(works: Sequence[Work], rows: Tensor, forms: Sequence[Form]) -> None:
-    """Rewrite the layers, each with the candidates that are left of it; rows of the table number `forms`."""
-    function = _rebuild(name_of(works[0].storage.values.dtype), tuple(forms))
-    run(function, (rows, len(works)), min(threads(), len(works)))
+def rebuild(works: Sequence[Work], tables: tuple[Tensor, Tensor], forms: Sequence[Form]) -> None:
+    """Rewrite the layers, each with the candidates that are left of it; rows of their table number `forms`."""
+    function, parts = _rebuild(name_of(works[0].storage.values.dtype), tuple(forms)), tables[1]
+    run(function, (parts, len(parts), PANEL, 0, 0, 0), min(threads(), len(parts)))
 
 
 @kernel
 def _rebuild(dtype: str, forms: Sequence[Form]) -> int:
     """Return the address of the kernel of `rebuild` for layers of some forms."""
     emit = emitter_for(dtype, vector_bytes())
-    rows, layers = emit.argument(0), emit.argument(1)
-    with emit.tasks(layers) as layer:
-        own = Entries(emit, COLUMNS, rows, layer)
-        for number, form in enumerate(forms):
-            with emit.builder.if_then(emit.builder.icmp_signed("==", own.form, emit.constant(number))):
-                _set_aside(emit, own, form)
-                _rewrite(emit, own, form)
-                _transpose(emit, own, form)
+    parts, count = emit.argument(0), emit.argument(1)
+    phases = Phases(emit, 3)
+    for phase in (set_aside, _rewrite, _transpose):
+        with phases.tasks(count) as task:
+            part = Entries(emit, PART, parts, task)
+            own = Entries(emit, COLUMNS, part.layer, emit.constant(0))
+            for number, form in enumerate(forms):
+                with emit.builder.if_then(emit.builder.icmp_signed("==", own.form, emit.constant(number))):
+                    phase(emit, own, part, form)
     return emit.compiled()
 
 
-def _moved(own: Entries, form: Form) -> list[tuple[Any, Any]]:
-    """Return where values and slots are, and where they are set aside."""
-    slots = [(own.of[f"slot_{place}"], own.of[f"old_slot_{place}"]) for place in range(form.slots)]
-    return [(own.values, own.old_values), *slots]
-
-
-def _set_aside(emit: Emitter, own: Entries, form: Form) -> None:
-    """Copy what is rewritten; one place behind the last is 0, from where grown weights come."""
-    with emit.loop(emit.constant(0), own.nnz) as place:
-        put(emit, emit.index(own.indices, place.place, form.column_bytes), own.old_indices, place.place, form.column_bytes)
-    for tensor, aside in _moved(own, form):
-        with emit.loop(emit.constant(0), own.nnz) as place:
-            at = emit.times(place.place, emit.width)
-            emit.store(emit.load(emit.number, emit.add(tensor, at)), emit.add(aside, at))
-        emit.store(ir.Constant(emit.number, 0.0), emit.add(aside, emit.times(own.nnz, emit.width)))
-    _fill(emit, own.sources, own.columns, own.nnz)
-    _fill(emit, own.following, own.columns, emit.constant(0))
-    with emit.loop(emit.constant(0), emit.over(own.columns, WORD)) as word:
-        put(emit, emit.constant(0), own.bits, word.place, 8)
-
-
-def _fill(emit: Emitter, array: Any, count: Any, integer: Any) -> None:
-    with emit.loop(emit.constant(0), count) as place:
-        put(emit, integer, array, place.place, 4)
-
-
-def _set_bit(emit: Emitter, own: Entries, column: Any, bit: Any) -> None:
-    builder, word = emit.builder, emit.builder.lshr(column, emit.constant(6))
-    shifted = builder.shl(bit, builder.and_(column, emit.constant(WORD - 1)))
-    put(emit, builder.or_(emit.index(own.bits, word, 8), shifted), own.bits, word, 8)
-
-
-def _rewrite(emit: Emitter, own: Entries, form: Form) -> None:
-    """Write each row anew: its columns, values, slots, where it ends, and how many non-zeros columns come to."""
-    builder, zero, last = emit.builder, emit.constant(0), emit.over(own.columns, WORD)
-    with emit.loop(zero, own.rows, 1, [zero, zero, zero]) as row:  # old and new places, and grown ones
+def _rewrite(emit: Emitter, own: Entries, part: Entries, form: Form) -> None:
+    """Write each row anew: its columns, values, slots, where it ends, and how many non-zeros columns come to in the part."""
+    builder, zero = emit.builder, emit.constant(0)
+    whole = emit.padded(own.columns, PIECE)
+    for array, width in ((part.marks, 1), (part.counts, 4)):
+        with emit.loop(zero, emit.times(whole, width), 8) as place:
+            emit.store(zero, emit.add(array, place.place), align=4)
+    grown = _grown_before(emit, own, emit.times(part.first, own.columns))
+    with emit.loop(zero, part.number, 1, [grown]) as other:
+        state = Entries(emit, PART, own.parts, other.place).state
+        other.carried = [emit.add(other.carried[0], emit.index(state, emit.constant(ALIVE), 8))]
+    first = emit.index(part.state, emit.constant(START), 8)
+    has_pieces = builder.icmp_signed("!=", own.row_starts, zero)
+    # Old places, new ones, and grown ones.
+    with emit.loop(part.first, emit.add(part.first, part.count), 1, [first, other.carried[0], grown]) as row:
         start, written, grown = row.carried
         end = emit.index(own.row_pointers, emit.add(row.place, 1))
         with emit.loop(start, end) as place:
             column = emit.index(own.old_indices, place.place, form.column_bytes)
-            put(emit, place.place, own.sources, column, 4)
-            _set_bit(emit, own, column, emit.index(own.alive, place.place, 1))
-        grown = _set_grown(emit, own, row.place, grown)
-        has_pieces = builder.icmp_signed("!=", own.row_starts, zero)
-        with emit.loop(zero, last, 1, [written]) as word:
-            bits, before = emit.index(own.bits, word.place, 8), word.carried[0]
-            put(emit, zero, own.bits, word.place, 8)
+            # 1, which is IS_THERE, where it survives.
+            put(emit, emit.add(emit.index(own.alive, place.place, 1), WAS_THERE), part.marks, column, 1)
+        grown = _mark_grown(emit, own, part, row.place, grown)
+        with emit.loop(zero, whole, PIECE, [written, start]) as piece:
             with builder.if_then(has_pieces):
-                lower = builder.ctpop(builder.and_(bits, emit.constant(2**PIECE - 1)))
-                for half, integer in enumerate((before, emit.add(before, lower))):
-                    piece = emit.add(emit.times(word.place, WORD // PIECE), half)
-                    put(emit, integer, own.row_starts, emit.add(emit.times(piece, own.rows), row.place), 4)
-
-            def write(bit: Any, number: Any, first: Any = word.place) -> None:
-                column = emit.add(emit.times(first, WORD), bit)
-                put(emit, column, own.indices, number, form.column_bytes)
-                source = emit.index(own.sources, column)
-                for tensor, aside in _moved(own, form):
-                    old = emit.load(emit.number, emit.add(aside, emit.times(source, emit.width)))
-                    emit.store(old, emit.add(tensor, emit.times(number, emit.width)))
-                put(emit, emit.add(emit.index(own.following, column), 1), own.following, column, 4)
-
-            word.carried = [places_in(emit, bits, before, write)]
-        [after] = word.carried
+                at = emit.times(emit.over(piece.place, PIECE), own.rows)
+                put(emit, piece.carried[0], own.row_starts, emit.add(at, row.place), 4)
+            piece.carried = write_columns(emit, own, part, form, piece.place, piece.carried)
+        written = piece.carried[0]
         with builder.if_then(has_pieces):
-            pieces = emit.over(own.columns, PIECE)
-            put(emit, after, own.row_starts, emit.add(emit.times(pieces, own.rows), row.place), 4)
-        with emit.loop(start, end) as place:
-            put(emit, own.nnz, own.sources, emit.index(own.old_indices, place.place, form.column_bytes), 4)
-        put(emit, after, own.row_pointers, emit.add(row.place, 1), 4)
-        row.carried = [end, after, grown]
+            at = emit.times(emit.over(own.columns, PIECE), own.rows)
+            put(emit, written, own.row_starts, emit.add(at, row.place), 4)
+        put(emit, written, own.row_pointers, emit.add(row.place, 1), 4)
+        row.carried = [end, written, grown]
 
 
-def _set_grown(emit: Emitter, own: Entries, row: Any, grown: Any) -> Any:
-    """Emit the bits of what is grown in a row, and return the place of what is grown next."""
+def _grown_before(emit: Emitter, own: Entries, place: Any) -> Any:
+    """Return how many of what is grown comes before a place, of places in order: by halves."""
+    builder = emit.builder
+    with emit.loop(emit.constant(0), emit.constant(32), 1, [emit.constant(0), own.grown]) as half:
+        low, high = half.carried
+        middle = builder.lshr(emit.add(low, high), emit.constant(1))
+        # Behind the last there is room for one more.
+        is_before = builder.and_(
+            builder.icmp_signed("<", middle, high), builder.icmp_signed("<", emit.index(own.places, middle), place)
+        )
+        half.carried = [builder.select(is_before, emit.add(middle, 1), low), builder.select(is_before, high, middle)]
+    return half.carried[0]
+
+
+def _mark_grown(emit: Emitter, own: Entries, part: Entries, row: Any, grown: Any) -> Any:
+    """Emit the marks of what is grown in a row, and return the place of what is grown next."""
     builder, first = emit.builder, emit.times(row, own.columns)
     beyond = emit.add(first, own.columns)
     before, head, body, after = builder.block, *(emit.function.append_basic_block() for _ in range(3))
     builder.branch(head)
     builder.position_at_end(head)
-    number = builder.phi(INTEGER)
+    number = builder.phi(grown.type)
     # Behind the last there is room for one more, which is not looked at.
     at = emit.index(own.places, number)
     has_more = builder.and_(builder.icmp_signed("<", number, own.grown), builder.icmp_signed("<", at, beyond))
     builder.cbranch(has_more, body, after)
     builder.position_at_end(body)
-    _set_bit(emit, own, builder.sub(at, first), emit.constant(1))
+    column = builder.sub(at, first)
+    put(emit, builder.or_(emit.index(part.marks, column, 1), emit.constant(IS_THERE)), part.marks, column, 1)
     number.add_incoming(grown, before)
     number.add_incoming(emit.add(number, 1), builder.block)
     builder.branch(head)
@@ -136,33 +117,56 @@ def _set_grown(emit: Emitter, own: Entries, row: Any, grown: Any) -> Any:
     return number
 
 
-def _transpose(emit: Emitter, own: Entries, form: Form) -> None:
-    """Write the transpose's index: each column's rows in order, where their values are, and where its pieces start."""
+def _transpose(emit: Emitter, own: Entries, part: Entries, form: Form) -> None:
+    """Write a part of the transpose's index: each column's rows in order, where values are, and where pieces start."""
     builder, zero = emit.builder, emit.constant(0)
-    put(emit, zero, own.column_pointers, zero, 4)
+    is_first = builder.icmp_signed("==", part.number, zero)
+    with builder.if_then(is_first):
+        put(emit, zero, own.column_pointers, zero, 4)
     with emit.loop(zero, own.columns, 1, [zero]) as column:
-        start = column.carried[0]
-        end = emit.add(start, emit.index(own.following, column.place))
-        put(emit, start, own.following, column.place, 4)
-        put(emit, end, own.column_pointers, emit.add(column.place, 1), 4)
+        with emit.loop(zero, own.part_count, 1, [column.carried[0]] * 2) as other:
+            mine, end = other.carried
+            counts = emit.index(
+                emit.add(own.parts, emit.times(other.place, 8 * len(PART))), emit.constant(PART.index("counts")), 8
+            )
+            end = emit.add(end, emit.index(counts, column.place))
+            is_before = builder.icmp_signed("<", other.place, part.number)
+            other.carried = [builder.select(is_before, end, mine), end]
+        mine, end = other.carried
+        put(emit, mine, part.following, column.place, 4)
+        with builder.if_then(is_first):
+            put(emit, end, own.column_pointers, emit.add(column.place, 1), 4)
         column.carried = [end]
-    has_pieces = builder.icmp_signed("!=", own.column_starts, zero)
-    with emit.loop(zero, own.rows, PIECE) as piece:
-        with builder.if_then(has_pieces):
-            number = emit.over(piece.place, PIECE)
-            starts = emit.add(own.column_starts, emit.times(emit.times(number, own.columns), 4))
-            with emit.loop(zero, own.columns) as column:
-                put(emit, emit.index(own.following, column.place), starts, column.place, 4)
-        with emit.loop(piece.place, emit.least(emit.add(piece.place, PIECE), own.rows)) as row:
-            start, end = (emit.index(own.row_pointers, emit.add(row.place, more)) for more in (0, 1))
-            with emit.loop(start, end) as place:
+    # Some columns at a time, where it is known where they start in rows: what is written to of theirs stays in the first cache.
+    knows_pieces, is_cut = (builder.icmp_signed("!=", starts, zero) for starts in (own.row_starts, own.column_starts))
+    pieces, row_bytes = emit.over(own.columns, PIECE), emit.times(own.rows, 4)
+    step, last = builder.select(knows_pieces, emit.argument(2), pieces), emit.add(part.first, part.count)
+    with emit.loop(zero, pieces, step) as panel:
+        beyond = emit.least(emit.add(panel.place, step), pieces)
+        sides = (own.row_pointers, panel.place), (emit.add(own.row_pointers, 4), beyond)
+        bounds = [
+            builder.select(knows_pieces, emit.add(own.row_starts, emit.times(number, row_bytes)), pointers)
+            for pointers, number in sides
+        ]
+        columns = emit.times(panel.place, PIECE), emit.least(emit.times(beyond, PIECE), own.columns)
+        with emit.loop(part.first, last, PIECE) as piece:
+            with builder.if_then(is_cut):
+                _note_starts(emit, own, part, emit.over(piece.place, PIECE), columns)
+            with (
+                emit.loop(piece.place, emit.least(emit.add(piece.place, PIECE), last)) as row,
+                emit.loop(*(emit.index(bound, row.place) for bound in bounds)) as place,
+            ):
                 column_number = emit.index(own.indices, place.place, form.column_bytes)
-                at = emit.index(own.following, column_number)
-                put(emit, emit.add(at, 1), own.following, column_number, 4)
+                at = emit.index(part.following, column_number)
+                put(emit, emit.add(at, 1), part.following, column_number, 4)
                 put(emit, row.place, own.row_indices, at, form.row_bytes)
                 put(emit, place.place, own.transposition, at, 4)
-    with builder.if_then(has_pieces):
-        pieces = emit.over(own.rows, PIECE)
-        starts = emit.add(own.column_starts, emit.times(emit.times(pieces, own.columns), 4))
-        with emit.loop(zero, own.columns) as column:
-            put(emit, emit.index(own.column_pointers, emit.add(column.place, 1)), starts, column.place, 4)
+        with builder.if_then(builder.and_(is_cut, builder.icmp_signed("==", last, own.rows))):
+            _note_starts(emit, own, part, emit.over(own.rows, PIECE), columns)
+
+
+def _note_starts(emit: Emitter, own: Entries, part: Entries, piece: Any, columns: tuple[Any, Any]) -> None:
+    """Emit the writing of where some columns go on from a piece of rows on."""
+    starts = emit.add(own.column_starts, emit.times(emit.times(piece, own.columns), 4))
+    with emit.loop(*columns) as column:
+        put(emit, emit.index(part.following, column.place), starts, column.place, 4)
