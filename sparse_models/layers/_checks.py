@@ -3,6 +3,7 @@
 import gc
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
-from sparse_models.kernels.source import tensors_of
 
 if TYPE_CHECKING:
     from sparse_models.layers._base import SparseLinear
@@ -95,15 +95,18 @@ def check_own(moving: "Moving", *, in_place: bool) -> None:
 def share_memory(moving: "Moving") -> bool:
     """Tell whether what a move rewrites, values, index and what moves along, is in memory that others have too.
 
-    Others are one another, any other layer that there is, and, on a CPU, other processes: on a GPU nobody knows.
+    Others are one another, any other layer that there is, and, on a CPU, other processes: on a GPU nobody knows. Of an index of
+    other layers only the first tensor is looked at: its tensors go together, and to look at all of many layers takes a good part
+    of a small update's time.
     """
     own = [
         _storages((layer._parameters.get("values"), *layer._buffers.values(), *moments))  # noqa: SLF001
         for layer, moments in moving.items()
     ]
     all_own = {place: storage for storages in own for place, storage in storages.items()}
-    others = _storages(tensors_of(other for other in _living() if other not in moving))
-    if len(all_own) < sum(map(len, own)) or not all_own.keys().isdisjoint(others):
+    others = [layer for layer in _living() if layer not in moving]
+    told = [tensor for layer in others for tensor in (*layer._parameters.values(), *islice(layer._buffers.values(), 1))]  # noqa: SLF001
+    if len(all_own) < sum(map(len, own)) or not all_own.keys().isdisjoint(_storages(told)):
         return True
     return any(storage.is_shared() for storage in all_own.values() if storage.device.type == "cpu")
 
