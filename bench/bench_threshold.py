@@ -11,6 +11,7 @@ from bench.works.gates import pass_gate
 from bench.works.once_per_run import find_once, once_per_run
 from bench.works.problems import layout_of
 from bench.works.trained.experiment import NO_SEARCH, load_for, model_of, search, settings_of
+from bench.works.trained.parameters import packed, unpack
 from bench.works.trained.thresholds import Thresholded, one_by_one, thresholds_for, zeros_of
 from sparse_models.costs import counted_flops, executed_flops, size
 from sparse_models.layers import LAYERS
@@ -57,17 +58,29 @@ def bench_threshold(case: Case, race: Racer) -> Facts:
 
 
 def trained(case: Case, seed: int, *, once: bool) -> MLP:
-    """Return the network of a case's arm, trained at the learning rate that suits the arm."""
+    """Return the network of a case's arm, trained once a run at the learning rate that suits the arm.
+
+    Its masks are those that a seed draws, and do not move, so that its parameters tell all of it.
+    """
     _, batch = grids.epochs_and_batch(case.data)
     shape = str(Shape.parse(case.shape)._replace(batch=batch))
     case = case._replace(op="train", shape=shape, seed=seed, zeros=0.0)
+    parameters = _trained_parameters(case, once=once)
+    model = model_of(case)
+    unpack(parameters, model)
+    return model.eval()
+
+
+@once_per_run
+def _trained_parameters(case: Case, *, once: bool) -> list[str]:
+    """Return the parameters of a training's network, which the other shares and the next processes need as well."""
     settings = settings_of(case)
     found = NO_SEARCH if once else Search(*search(case._replace(seed=0), settings))  # type: ignore[arg-type]  # as JSON has it
     settings = settings._replace(learning_rate=found.learning_rate, epochs=1 if once else settings.epochs)
     model = model_of(case)
-    for _ in train(model, load_for(case).train, settings, seed, UPDATES[case.update]):
+    for _ in train(model, load_for(case).train, settings, case.seed, UPDATES[case.update]):
         pass
-    return model.eval()
+    return packed(model)
 
 
 @once_per_run

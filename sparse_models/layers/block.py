@@ -12,6 +12,7 @@ from torch.nn import functional
 from sparse_models.kernels.chain import kernels_for
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.structure import BlockStructure
+from sparse_models.kernels.triton import _loading
 from sparse_models.kernels.triton import blocks as on_gpu
 from sparse_models.layers._base import MultiplyAdds, SparseLinear, register_layer
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
@@ -35,7 +36,7 @@ class Block(OwnKernels):
     @classmethod
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
         """Return the number types that there are kernels for on a device."""
-        return on_gpu.DTYPES if device == "cuda" and device in cls.devices else super().dtypes_on(device)
+        return _loading.DTYPES if device == "cuda" and device in cls.devices else super().dtypes_on(device)
 
     @classmethod
     def layout_for(cls, device: str, batch: int, *, learning: bool) -> str:

@@ -156,3 +156,59 @@ def transposed(x, result, rows, columns, SIDE: tl.constexpr):
     tile = tl.load(x + row[:, None].to(tl.int64) * columns + column[None, :], mask=there)
     back = (column < columns)[:, None] & (row < rows)[None, :]
     tl.store(result + column[:, None].to(tl.int64) * rows + row[None, :], tile.T, mask=back)
+
+
+@triton.jit
+def ones(word):
+    """Return how many bits of each word, an unsigned integer of 32, are set: compilers know it by this form."""
+    pairs = word - ((word >> 1) & 0x55555555)
+    fours = (pairs & 0x33333333) + ((pairs >> 2) & 0x33333333)
+    return ((((fours + (fours >> 4)) & 0x0F0F0F0F) * 0x01010101) >> 24).to(tl.int32)
+
+
+@triton.jit
+def inputs_at(x, first, batch, inputs, SAMPLES: tl.constexpr, DEPTH: tl.constexpr):
+    """Return x [SAMPLES, DEPTH] from an input on, in float32: 0 where inputs or samples are not there."""
+    sample, column = tl.arange(0, SAMPLES), first + tl.arange(0, DEPTH)
+    there = (sample < batch)[:, None] & (column < inputs)[None, :]
+    return tl.load(x + sample[:, None] * inputs + column[None, :], mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def skipping(
+    x, values, bits, starts, bias, result, batch, inputs, outputs, words, each,
+    SAMPLES: tl.constexpr, DEPTH: tl.constexpr, ROWS: tl.constexpr, SPARSE: tl.constexpr, BIASED: tl.constexpr,
+):  # fmt: skip
+    """Write ROWS outputs of x [batch, inputs] times columns, summed over one part of the inputs, `each` of them: whole steps.
+
+    Columns are [inputs, outputs] or, where `SPARSE`, the values that are there, with a bit for each weight in words of 32
+    [inputs, words], and where the values of each word begin. Of a column whose input is zero in all samples nothing is read.
+    The inputs of the next step are loaded a step early, so that no weight waits for them.
+    """
+    row, part = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1)
+    begin = part * each
+    # Sums of each place of a step, which are added up at the end alone: no lane then waits for another in a step.
+    total = tl.full((SAMPLES, DEPTH, ROWS), 0.0, tl.float32)
+    number = inputs_at(x, begin, batch, inputs, SAMPLES, DEPTH)
+    for first in range(begin, tl.minimum(begin + each, inputs), DEPTH):
+        is_read = tl.reduce((number != 0.0).to(tl.int32), 0, plus) > 0
+        there = is_read[:, None] & (row < outputs)[None, :]
+        column = first + tl.arange(0, DEPTH)
+        if SPARSE:
+            word = column[:, None] * words + (row // 32)[None, :]
+            its, bit = tl.load(bits + word, mask=there, other=0).to(tl.uint32), (row % 32).to(tl.uint32)[None, :]
+            at = tl.load(starts + word, mask=there, other=0) + ones(its & ((1 << bit) - 1))
+            weight = tl.load(values + at, mask=there & (((its >> bit) & 1) != 0), other=0.0)
+        else:
+            weight = tl.load(values + column[:, None].to(tl.int64) * outputs + row[None, :], mask=there, other=0.0)
+        after = inputs_at(x, first + DEPTH, batch, inputs, SAMPLES, DEPTH)
+        total += weight.to(tl.float32)[None, :, :] * number[:, :, None]
+        number = after
+    output = tl.reduce(total, 1, plus)
+    if BIASED:
+        added = tl.load(bias + row, mask=(row < outputs) & (part == 0), other=0.0)
+        output += added.to(tl.float32)[None, :]
+    sample = tl.arange(0, SAMPLES)
+    written = (sample < batch)[:, None] & (row < outputs)[None, :]
+    place = (part * batch + sample)[:, None] * outputs + row[None, :]
+    tl.store(result + place, output.to(result.dtype.element_ty), mask=written)

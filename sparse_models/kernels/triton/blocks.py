@@ -1,8 +1,6 @@
 """Block-sparse products on a GPU: CSR of blocks and batch-major activations in, outputs and gradients out, by Triton."""
 
 import importlib
-import importlib.util
-from functools import cache
 from typing import Any
 
 import torch
@@ -11,9 +9,9 @@ from torch.autograd.function import once_differentiable
 
 from sparse_models.kernels.cuda._tiling import multiprocessors
 from sparse_models.kernels.structure import BlockStructure
+from sparse_models.kernels.triton import _loading
 from sparse_models.kernels.triton._plan import EXACT, SIZES, Plan, parts_of, product_plan, sampled_plan
 
-DTYPES = ("float32", "float16", "bfloat16")
 SIDE = 64  # of a tile that is transposed
 
 
@@ -24,14 +22,7 @@ def why_absent(unit: tuple[int, int] = (SIZES[0], SIZES[0])) -> str | None:
         return (
             f"a GPU's tensor cores multiply tiles, so blocks there are of {sizes}, not {unit[0]} x {unit[1]}: use one of these"
         )
-    return _why_no_triton()
-
-
-@cache
-def _why_no_triton() -> str | None:
-    if importlib.util.find_spec("triton") is not None:  # found, not imported
-        return None
-    return "its kernels there need Triton, which CUDA builds of PyTorch for Linux bring: pip install triton"
+    return _loading.why_absent()
 
 
 def linear(x: Tensor, values: Tensor, bias: Tensor | None, rows: BlockStructure, columns: BlockStructure) -> Tensor:
@@ -95,7 +86,7 @@ def product(
     }
     options |= {"WHOLE": whole, "BIASED": bias is not None, "BY_TMA": plan.by_tma, "PRECISION": precision}
     with torch.cuda.device_of(x):
-        _kernels().product[(programs * -(-batch // plan.rows),)](
+        _loading.kernels().product[(programs * -(-batch // plan.rows),)](
             *factors, *structure.arrays, result if bias is None else bias, result, batch, inputs, outputs, programs,
             **options, num_warps=plan.warps, num_stages=plan.stages,
         )  # fmt: skip
@@ -130,7 +121,7 @@ def sampled(structure: BlockStructure, grad: Tensor, x: Tensor, plan: Plan | Non
     }
     options |= {"FEATURE_MAJOR": feature_major, "WHOLE": whole, "PRECISION": precision}
     with torch.cuda.device_of(x):
-        _kernels().sampled[(programs, parts)](
+        _loading.kernels().sampled[(programs, parts)](
             grad, x, structure.pointers, structure.indices, result, batch, inputs, outputs, rows, each, count,
             **options, num_warps=plan.warps, num_stages=plan.stages,
         )  # fmt: skip
@@ -142,7 +133,7 @@ def transposed(x: Tensor) -> Tensor:
     rows, columns = x.shape
     result = x.new_empty(columns, rows)
     with torch.cuda.device_of(x):
-        _kernels().transposed[-(-rows // SIDE), -(-columns // SIDE)](x, result, rows, columns, SIDE=SIDE)
+        _loading.kernels().transposed[-(-rows // SIDE), -(-columns // SIDE)](x, result, rows, columns, SIDE=SIDE)
     return result
 
 
@@ -162,9 +153,3 @@ def _has_tma(x: Tensor, values: Tensor, inputs: int) -> bool:
 def _box(tensor: Tensor, rows: int, columns: int) -> Any:
     """Return what tells the memory accelerator where tiles [rows, columns] of a matrix are; what is outside is 0."""
     return importlib.import_module("triton.tools.tensor_descriptor").TensorDescriptor.from_tensor(tensor, [rows, columns])
-
-
-@cache
-def _kernels() -> Any:
-    """Return the kernels: Triton is imported by the first product, for it is slow, and need not be there."""
-    return importlib.import_module("sparse_models.kernels.triton._kernels")

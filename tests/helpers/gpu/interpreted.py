@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparse_models.kernels.triton import blocks
+from sparse_models.kernels.triton import _loading, blocks, columns
 
 MULTIPROCESSORS = 7  # of the card that is not there
 
@@ -22,15 +22,16 @@ MULTIPROCESSORS = 7  # of the card that is not there
 @pytest.fixture(params=["interpreted", "cuda"])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the device on which tensors of a test are to be; memory that is not initialised is NaN."""
-    if blocks.why_absent():
-        pytest.skip(str(blocks.why_absent()))
+    if _loading.why_absent():
+        pytest.skip(str(_loading.why_absent()))
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device on this machine")
     if request.param == "interpreted":
         if int(version("triton").split(".")[1]) < 7 and version("triton")[0] == "3":
             pytest.skip("before 3.7 Triton's interpreter takes no loop over numbers of NumPy from 2.4 on: pip install triton")
-        monkeypatch.setattr(blocks, "_kernels", interpreted_kernels)
-        monkeypatch.setattr(blocks, "multiprocessors", lambda _: MULTIPROCESSORS)
+        monkeypatch.setattr(_loading, "kernels", interpreted_kernels)
+        for products in (blocks, columns):
+            monkeypatch.setattr(products, "multiprocessors", lambda _: MULTIPROCESSORS)
     torch.use_deterministic_algorithms(mode=True)
     yield "cuda" if request.param == "cuda" else "cpu"
     torch.use_deterministic_algorithms(mode=False)

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import platform
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_models.kernels.cpu import _compile
-from sparse_models.kernels.cpu.few import bitmap
-from sparse_models.kernels.cpu.few.columns import LARGEST_BATCH, Columns, pack
+from sparse_models.kernels.cpu.few.columns import LARGEST_BATCH, Columns, is_possible, pack
 from sparse_models.kernels.cpu.few.frozen import product
+from sparse_models.kernels.cpu.few.skipping import Skipping, is_better_sparse
 from sparse_models.layers.input_skipping import InputSkipping
 from sparse_models.masks import random_mask
 from sparse_models.training import OPTIMIZERS
@@ -25,7 +26,7 @@ from tests.sparse_models.kernels.test_few_samples import DTYPES, agrees
 from tests.strategies import generator, normal, seeds
 
 pytestmark = pytest.mark.usefixtures("poisoned")
-KINDS = [(dtype, sparse) for dtype in DTYPES for sparse in (False, True) if not sparse or bitmap.is_possible(dtype)]
+KINDS = [(dtype, sparse) for dtype in DTYPES for sparse in (False, True) if not sparse or is_possible(dtype)]
 each_kind = pytest.mark.parametrize(("dtype", "sparse"), KINDS, ids=str)
 zeros = st.sampled_from([0.0, 0.5, 0.9, 1.0])
 
@@ -85,8 +86,7 @@ def test_the_product_is_what_its_definition_says_and_reads_the_columns_of_inputs
 def test_inputs_that_are_no_finite_numbers_are_multiplied(problem: Drawn, number: float, place: int) -> None:
     x = problem.x.clone()
     x.view(-1)[place % x.numel()] = number
-    found = product(problem.packed, x, problem.bias, 2)
-    expected = defined(problem._replace(x=x))
+    found, expected = product(problem.packed, x, problem.bias, 2), defined(problem._replace(x=x))
     assert torch.equal(found.isnan(), expected.isnan())
     assert torch.equal(found.isinf(), expected.isinf())
 
@@ -114,8 +114,7 @@ def test_the_kernel_touches_what_is_its_own_and_no_two_threads_write_one_place(
     problem = drawn(1, (dtype, sparse), (3, 1111, 301), 0.2, 0.5)
     agrees(product(problem.packed, problem.x, problem.bias, 2), defined(problem), dtype)
     assert watcher.written
-    assert not watcher.outside
-    assert not watcher.contested
+    assert (watcher.outside, watcher.contested) == ([], [])
 
 
 @each_kind
@@ -127,18 +126,43 @@ def test_any_number_of_threads_gives_the_same(dtype: torch.dtype, sparse: bool) 
         assert torch.equal(product(problem.packed, problem.x, problem.bias, threads), first)
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="features of x86")
-def test_without_avx_512_columns_are_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def _avx2(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     own = _compile.machine()
+    if platform.machine() not in ("x86_64", "AMD64") or own.vector_bytes < 32:
+        pytest.skip("a processor without AVX2")
     features = ",".join(one for one in own.features.split(",") if "avx512" not in one and "avx10" not in one)
-    widest = min(32, own.vector_bytes)
-    monkeypatch.setattr(_compile, "machine", lambda: own._replace(name="haswell", features=features, vector_bytes=widest))
+    monkeypatch.setattr(_compile, "machine", lambda: own._replace(name="haswell", features=features, vector_bytes=32))
     forget_kernels()
-    for dtype, batch in itertools.product(DTYPES, (1, 8)):
-        problem = drawn(0, (dtype, False), (batch, 500, 100), 0.2, 0.5)
+    yield
+    forget_kernels()
+
+
+@pytest.mark.usefixtures("_avx2")
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_processor_with_avx2_has_all_but_sparse_columns_of_float64(dtype: torch.dtype, sparse: bool) -> None:
+    assert is_possible(dtype) == (dtype != torch.float64)
+    for batch, kept in itertools.product((1, 8), (0.2, 0.9) if is_possible(dtype) or not sparse else ()):
+        problem = drawn(0, (dtype, sparse), (batch, 500, 100), kept, 0.5)
         agrees(product(problem.packed, problem.x, problem.bias, 2), defined(problem), dtype)
-        assert not bitmap.is_possible(dtype)
-    forget_kernels()
+
+
+@pytest.mark.usefixtures("_avx2")
+def test_by_avx2_numbers_that_are_not_finite_reach_no_lane_but_their_own() -> None:
+    problem = drawn(0, (torch.float32, True), (2, 60, 100), 0.4, 0.5)
+    problem.weight[problem.weight != 0] = torch.inf
+    found = product(problem.packed, problem.x, problem.bias, 1)
+    torch.testing.assert_close(found.double(), defined(problem), equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_columns_are_sparse_where_that_was_measured_to_be_faster(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = (torch.arange(1000).view(20, 50) < 200).to(dtype)
+    assert is_better_sparse(weight) == (is_possible(dtype) and (_compile.vector_bytes(), dtype.itemsize) == (64, 4))
+    monkeypatch.setattr("sparse_models.kernels.cpu.few.skipping.LARGE", 1000)
+    assert is_better_sparse(weight) == is_possible(dtype)
+    assert not is_better_sparse(torch.ones_like(weight))
 
 
 def layer_and_samples(batch: int, kept: float = 0.3, dtype: torch.dtype = torch.float32) -> tuple[InputSkipping, Tensor]:
@@ -155,7 +179,7 @@ def holds(layer: InputSkipping, x: Tensor) -> None:
     agrees(first, expected, x.dtype)
     assert torch.equal(first, second)
     assert first.data_ptr() != second.data_ptr()
-    assert layer._skipping is not None
+    assert isinstance(layer._skipping, Skipping)
     assert len(x) in layer._skipping.ready
 
 

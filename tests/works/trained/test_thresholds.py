@@ -1,9 +1,19 @@
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import bench_threshold
+from bench.cases import Case
+from bench.works import once_per_run
+from bench.works.trained.parameters import packed, unpack
 from bench.works.trained.thresholds import Thresholded, one_by_one, thresholds_for, zeros_of
 from sparse_models.models import MLP, convert, dense_mlp, draw
+from sparse_models.training import train
 from tests.strategies import generator, normal, seeds, sizes
 
 networks = st.builds(lambda seed, sizes: dense_mlp(convert(draw(sizes, generator(seed)), dtype=torch.float64)),
@@ -41,3 +51,38 @@ def test_samples_take_turns() -> None:
     found = [forward() for _ in range(4)]
     assert torch.allclose(torch.cat(found[:3]), model(x))
     assert torch.equal(found[3], found[0])
+
+
+@given(networks, st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
+def test_parameters_are_passed_on_bit_by_bit(model: MLP, dtype: torch.dtype) -> None:
+    model = model.to(dtype)
+    expected = [one.detach().clone() for one in model.parameters()]
+    texts = json.loads(json.dumps(packed(model)))
+    with torch.no_grad():
+        for one in model.parameters():
+            one.fill_(torch.nan)
+    unpack(texts, model)
+    assert all(map(torch.equal, model.parameters(), expected))
+
+
+def test_a_network_is_trained_once_a_run_whatever_its_share_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainings = list[MLP]()
+
+    def counted(model: MLP, *given: Any) -> Iterator[Any]:
+        trainings.append(model)
+        return train(model, *given)
+
+    monkeypatch.setattr("bench.bench_threshold.train", counted)
+    monkeypatch.setattr(once_per_run, "KNOWN", {})
+    where = ("64x8x8x10b1", 0.8, "cpu", "float32", 1)
+    case = Case("threshold", "sparse", "tiled", "static", *where, "digits", "tuned", distribution="uniform")
+    networks = []
+    for share in (0.5, 0.9):
+        networks.append(bench_threshold.trained(case._replace(zeros=share), 1, once=True))
+        monkeypatch.setattr(once_per_run, "KNOWN", json.loads(json.dumps(once_per_run.KNOWN)))  # to the next process
+    [model] = trainings
+    for network in networks:
+        assert all(map(torch.equal, network.parameters(), model.parameters()))
+        assert all(torch.equal(own.mask, its.mask) for own, its in zip(network, model, strict=True))
+    bench_threshold.trained(case, 2, once=True)
+    assert len(trainings) == 2

@@ -24,6 +24,7 @@ class _Kernel:
         self.emit = Spreading(ir.Module(), "kernel", name_of(wide), vector_bytes() // wide.itemsize)
         self.dtype, self.batch, self.chunks, self.sparse_lines = dtype, batch, chunks, sparse_lines
         self.width = getattr(torch, dtype).itemsize
+        self.word = self.emit.lanes // 8  # bytes of a vector's bits
         registers = 16 if vector_bytes() != 32 else 8  # AVX2 has 16 in all
         self.together = min(chunks, max(1, 1 << (registers // batch).bit_length() - 1))  # vectors with sums of all samples
         emit, integer = self.emit, ir.IntType(32)
@@ -98,17 +99,20 @@ class _Kernel:
 
     def spread(self, column: Any, later: Any, first: int, values: Any, bits: Any, starts: Any) -> list[Any]:
         """Return vectors of a sparse column, from one on."""
-        emit, builder, short = self.emit, self.emit.builder, ir.IntType(16)
-        kind = ir.VectorType(emit.number if self.width == 4 else short, emit.lanes)
-        self.ask_for(emit.add(bits, emit.times(later, 2 * self.chunks)), 1)
+        emit, builder, word = self.emit, self.emit.builder, self.word
+        kind = ir.VectorType(emit.number if self.width == 4 else ir.IntType(16), emit.lanes)
+        self.ask_for(emit.add(bits, emit.times(later, word * self.chunks)), 1)
         self.ask_for(emit.add(values, emit.times(emit.index(starts, later), self.width)), self.sparse_lines)
         at = emit.add(values, emit.times(emit.index(starts, column), self.width))
-        own, vectors = emit.add(bits, emit.times(column, 2 * self.chunks)), []
+        own, vectors = emit.add(bits, emit.times(column, word * self.chunks)), []
         for number in range(first + self.together):
-            mask = emit.load(short, emit.add(own, 2 * number))
+            mask = emit.load(ir.IntType(emit.lanes), emit.add(own, word * number))
             if number >= first:
-                vector = emit.spread(emit.load(kind, at), mask)
-                vectors.append(vector if self.width == 4 else emit.widened(vector, self.dtype))
+                vector = emit.load(kind, at)
+                if word == 2:  # AVX-512, of VBMI2 in 16 bit, which spreads half the bits
+                    vector = emit.spread(vector, mask)
+                vector = vector if self.width == 4 else emit.widened(vector, self.dtype)
+                vectors.append(vector if word == 2 else emit.spread_by_table(vector, mask))
             at = emit.add(at, emit.times(emit.ones(builder.zext(mask, INTEGER)), self.width))
         return vectors
 
@@ -130,7 +134,7 @@ def product(dtype: str, batch: int, chunks: int, *, has_bias: bool, sparse_lines
                 own_columns = emit.times(strip.place, columns)
                 at = (
                     emit.add(values, 0 if sparse_lines else emit.times(own_columns, strip_rows * own.width)),
-                    emit.add(bits, emit.times(own_columns, 2 * chunks)),
+                    emit.add(bits, emit.times(own_columns, own.word * chunks)),
                     emit.add(starts, emit.times(own_columns, 4)),
                 )
                 for first in range(0, chunks, own.together):

@@ -1,11 +1,11 @@
-"""Instructions of AVX-512 that LLVM would not find by itself, beside those that all kernels are made of."""
+"""Instructions of AVX-512 and AVX2 that LLVM would not find by itself, beside those that all kernels are made of."""
 
 from typing import Any
 
 from llvmlite import ir
 
 from sparse_models.kernels.cpu._arithmetic import INTEGER
-from sparse_models.kernels.cpu._emit import Emitter
+from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
 
 
 class Spreading(Emitter):
@@ -26,6 +26,30 @@ class Spreading(Emitter):
         name = f"llvm.x86.avx512.mask.expand.v{lanes}{'i16' if isinstance(kind.element, ir.IntType) else 'f32'}"
         vector = self.builder.asm(ir.FunctionType(kind, [kind]), "", "=v,0", [vector], side_effect=False)
         return self.builder.call(self._declared(name, kind, [kind, kind, mask.type]), [vector, ir.Constant(kind, None), mask])
+
+    def spread_by_table(self, vector: Any, bits: Any) -> Any:
+        """Return a vector's first numbers where the bits of a byte are set, in their order, and zeros elsewhere.
+
+        AVX2 has no instruction for it: eight numbers are permuted to the places that a table has for each byte.
+        """
+        builder, lanes = self.builder, 8
+        entry = self.add(builder.ptrtoint(self._table(), INTEGER), self.times(builder.zext(bits, INTEGER), lanes))
+        codes = builder.load(self._pointer(entry), typ=ir.VectorType(ir.IntType(8), lanes))  # from no memory that is watched
+        codes.align = lanes
+        places = builder.sext(codes, ir.VectorType(ir.IntType(32), lanes))
+        permute = self._declared("llvm.x86.avx2.permps", vector.type, [vector.type, places.type])
+        nothing = builder.icmp_signed("<", places, ir.Constant(places.type, None))
+        return builder.select(nothing, ir.Constant(vector.type, None), builder.call(permute, [vector, places]))
+
+    def _table(self) -> Any:
+        """Return, for each byte and bit of it that is set, how many below it are: which number goes there; elsewhere -1."""
+        name = "places"
+        if name not in self.module.globals:
+            codes = [(byte & (1 << bit) - 1).bit_count() if byte >> bit & 1 else -1 for byte in range(256) for bit in range(8)]
+            table = ir.GlobalVariable(self.module, ir.ArrayType(ir.IntType(8), len(codes)), name)
+            table.initializer, table.global_constant = ir.Constant(table.value_type, codes), True
+            table.linkage, table.align = "internal", CACHE_LINE
+        return self.module.globals[name]
 
     def dot(self, left: Any, right: Any, plus: Any) -> Any:
         """Return a vector of sums plus the products of two vectors of bfloat16, neighbours added up: one of AVX-512."""

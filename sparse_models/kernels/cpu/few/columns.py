@@ -3,7 +3,7 @@
 First the inputs that are not zero are listed, a panel of them at a time; then a strip of rows goes through the columns of that
 list, its sums in registers. What is read of a column in a strip lies side by side, and is asked for a few columns before it is
 needed, as no processor guesses which is next. Columns are dense or, where many weights are 0 as well and the processor has
-AVX-512, a bit for each weight and the values of those that are there, as in `bitmap`.
+AVX-512 or AVX2, a bit for each weight and the values of those that are there, as in `bitmap`.
 
 A weight times a skipped zero is 0 whatever the weight; a dense product gives NaN where that is infinite. Every input but +0 and
 -0 is multiplied, NaN and infinity too, also with the zeros among the weights of a column that is read.
@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparse_models.kernels.cpu._arithmetic import computed, name_of
-from sparse_models.kernels.cpu._compile import vector_bytes
+from sparse_models.kernels.cpu._compile import has, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import threads, threads_for
-from sparse_models.kernels.cpu.few import _column_kernel
+from sparse_models.kernels.cpu.few import _column_kernel, bitmap
 
 LARGEST_BATCH = 8  # samples, whose sums are in registers together
 STRIP = 8  # vectors of a strip of rows, at most: as many sums as hide the time that a multiply-add takes
@@ -30,7 +30,7 @@ class Columns(NamedTuple):
     """A matrix [rows, columns] in strips of rows, those column by column."""
 
     values: Tensor  # [strips, columns, rows of a strip]; or those that are there [nnz], and a vector of zeros after them
-    bits: Tensor | None  # of each vector of `values` which are there [strips, columns, vectors], int16; None where all are
+    bits: Tensor | None  # of each vector of `values` which are there [strips, columns, vectors]; None where all are
     starts: Tensor | None  # where the values of a strip's column begin [strips, columns], int32
     seen: "array[int]"  # how many columns the last product read
     chunks: int  # vectors of a strip
@@ -92,8 +92,13 @@ class Columns(NamedTuple):
         return [x, result, added, self.values, bits, starts, torch.frombuffer(self.seen, dtype=torch.int64), *sizes]
 
 
+def is_possible(dtype: torch.dtype) -> bool:
+    """Tell whether there are sparse columns of a type on this processor."""
+    return bitmap.is_possible(dtype) or (dtype != torch.float64 and vector_bytes() == 32 and has("avx2"))
+
+
 def pack(weight: Tensor, *, sparse: bool) -> Columns:
-    """Return the matrix of a weight [rows, columns] by its columns; `sparse` holds only what is not zero, for AVX-512."""
+    """Return the matrix of a weight [rows, columns] by its columns; `sparse` holds only what is not zero."""
     rows, columns = weight.shape
     lanes = vector_bytes() // computed(weight.dtype).itemsize
     vectors = -(-rows // lanes)
@@ -106,7 +111,11 @@ def pack(weight: Tensor, *, sparse: bool) -> Columns:
         return Columns(values, None, None, seen, chunks, rows, columns)
     kept = values != 0
     powers = torch.tensor([1 << bit for bit in range(lanes)], dtype=torch.int32)
-    bits = (kept.view(strips, columns, chunks, lanes) * powers).sum(3, dtype=torch.int32).to(torch.int16)
+    bits = (
+        (kept.view(strips, columns, chunks, lanes) * powers)
+        .sum(3, dtype=torch.int32)
+        .to(torch.int16 if lanes == 16 else torch.uint8)
+    )
     counts = kept.sum(2, dtype=torch.int32)
     starts = counts.view(-1).cumsum(0, dtype=torch.int32).view_as(counts) - counts
     return Columns(functional.pad(values[kept], (0, lanes)), bits, starts, seen, chunks, rows, columns)

@@ -4,12 +4,23 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from sparse_models.kernels.cpu.few import bitmap
-from sparse_models.kernels.cpu.few.columns import Columns, pack
+from sparse_models.kernels.cpu._compile import vector_bytes
+from sparse_models.kernels.cpu.few.columns import Columns, is_possible, pack
 from sparse_models.kernels.cpu.few.frozen import Ready, product
 from sparse_models.kernels.source import Source
 
-DENSEST = 0.3  # weights that are there, of all, up to which a bitmap of them is faster on a Zen 5 server, as a rule
+# Weights that are there, of all, up to which a bit for each of all is faster than all of them, as a rule, by the bytes of the
+# processor's vectors: of a matrix that caches do not hold, but for float32 by AVX-512 of any. Measured on a Zen 5 server.
+DENSEST = {64: 0.3, 32: 0.2}
+LARGE = 2**23  # weights
+
+
+def is_better_sparse(weight: Tensor) -> bool:
+    """Tell whether columns of a weight [out, in] are to hold only what is not zero."""
+    by_avx512 = vector_bytes() == 64
+    if not is_possible(weight.dtype) or (weight.numel() < LARGE and not (by_avx512 and weight.itemsize == 4)):
+        return False
+    return int(weight.count_nonzero()) <= DENSEST[vector_bytes()] * weight.numel()
 
 
 class _ReadyColumns(Ready):
@@ -40,8 +51,7 @@ class Skipping:
         now = Source.of(kept, values.detach())
         if self.held is None or not self.held[1].has_values_of(now):
             weight = (values * kept).detach()
-            sparse = bitmap.is_possible(values.dtype) and int(weight.count_nonzero()) <= DENSEST * weight.numel()
-            self.held, self.ready = (pack(weight, sparse=sparse), now), {}
+            self.held, self.ready = (pack(weight, sparse=is_better_sparse(weight)), now), {}
         packed = self.held[0]
         if bias is None or (bias.dtype == packed.room(0).dtype and bias.is_contiguous()):  # else the kernel is given a copy
             self.ready[len(x)] = _ReadyColumns(packed, values, bias, x, packed.team)

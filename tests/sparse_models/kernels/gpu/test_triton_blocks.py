@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.structure import BlockStructure
-from sparse_models.kernels.triton import blocks
+from sparse_models.kernels.triton import _loading, blocks
 from sparse_models.kernels.triton._plan import SIZES, Plan, parts_of, product_plan, sampled_plan
 from tests.helpers.gpu.interpreted import device
 from tests.strategies import generator, normal
@@ -230,9 +230,9 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for unit in ((4, 4), (8, 8), (16, 32)):
         assert "so blocks there are of 16 x 16, 32 x 32, 64 x 64, 128 x 128, not" in str(blocks.why_absent(unit))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    blocks._why_no_triton.cache_clear()
+    _loading.why_absent.cache_clear()
     assert "pip install triton" in str(blocks.why_absent((16, 16)))
-    blocks._why_no_triton.cache_clear()
+    _loading.why_absent.cache_clear()
 
 
 def test_importing_the_package_imports_no_triton() -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from sparse_models.kernels.triton import blocks
+from sparse_models.kernels.triton import blocks, columns
 from sparse_models.kernels.triton._plan import EXACT, Plan, product_plan, sampled_plan
 from tests.helpers.gpu.interpreted import compiled_kernels
 
@@ -113,5 +113,24 @@ def test_a_weight_gradient_fits_the_card(card: int, size: int, dtype: torch.dtyp
     constants |= {"WHOLE": True, "PRECISION": precision}
     code = compiled("sampled", card, plan, kinds, constants, tmp_path)
     assert PRODUCTS[card] in code.ptx
+    assert code.shared_bytes <= SHARED[card]
+    assert code.spilled_bytes == 0
+
+
+@pytest.mark.parametrize("card", SHARED)
+@pytest.mark.parametrize("samples", [1, columns.LARGEST_BATCH])
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+def test_a_product_that_skips_zero_inputs_loads_only_where_it_may(
+    card: int, samples: int, sparse: bool, tmp_path: Path
+) -> None:
+    kinds = dict.fromkeys(("x", "values", "bias", "result"), "*bf16") | {"bits": "*i32", "starts": "*i32"}
+    kinds |= dict.fromkeys(("batch", "inputs", "outputs", "words", "each"), "i32")
+    constants = {"SAMPLES": samples, "DEPTH": columns.depth_for(samples), "ROWS": columns.ROWS, "SPARSE": sparse}
+    plan = Plan(columns.ROWS, columns.depth_for(samples), columns.WARPS, 2)
+    code = compiled("skipping", card, plan, kinds, constants | {"BIASED": True}, tmp_path)
+    loads = re.findall(r"(@%p\d+ )?ld\.global", code.ptx)
+    assert loads
+    assert all(loads)  # each stands under a predicate: of a column that is skipped no line is asked for
+    assert ("popc" in code.ptx) == sparse
     assert code.shared_bytes <= SHARED[card]
     assert code.spilled_bytes == 0
