@@ -96,8 +96,8 @@ def share_memory(moving: "Moving") -> bool:
     """Tell whether what a move rewrites, values, index and what moves along, is in memory that others have too.
 
     Others are one another, any other layer that there is, and, on a CPU, other processes: on a GPU nobody knows. Of an index of
-    other layers only the first tensor is looked at: its tensors go together, and to look at all of many layers takes a good part
-    of a small update's time.
+    other layers only the first tensor is looked at: its tensors go together, and to look at all of many layers takes a good
+    part of a small update's time.
     """
     own = [
         _storages((layer._parameters.get("values"), *layer._buffers.values(), *moments))  # noqa: SLF001
