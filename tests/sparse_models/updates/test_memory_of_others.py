@@ -31,6 +31,7 @@ def test_what_other_processes_have_is_not_rewritten(convert: Callable[[MLP], nn.
     update_masks(model, UPDATES["set"], 0.5, generator=generator(0), moves=Moves())
     assert same(given, index)
     assert not same(state_of(model), before)
+    model.double()
     computes_what_it_stores(model)
 
 
