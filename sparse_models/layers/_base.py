@@ -44,10 +44,8 @@ class SparseLinear(Convertible):
     optional: ClassVar[bool] = False  # whether it is another library's, and is run only when asked for by name
     # Whether the default grid has it; else it is timed when asked for by name, and in the full grid.
     is_default: ClassVar[bool] = True
-    # Whether on a CPU kernels multiply it of which the machine decides which variant is fastest.
-    has_variants: ClassVar[bool] = False
-    # What is missing for a device that the layer would run on, with what to install.
-    absent: ClassVar[Mapping[str, str]] = {}
+    has_variants: ClassVar[bool] = False  # whether it has kernels for a CPU of which the machine decides which is fastest
+    absent: ClassVar[Mapping[str, str]] = {}  # what is missing for a device that it would run on, with what to install
 
     _nnz_as_set: int | None = None
 
@@ -181,14 +179,14 @@ class SparseLinear(Convertible):
 
     @torch.no_grad()
     def move(
-        self, mask: Tensor, moments: Sequence[Tensor] = (), *, nnz: int | None = None, in_place: bool = False
+        self, mask: Tensor, moments: Sequence[Tensor] = (), *, nnz: int | None = None, in_place: bool = False, ask: bool = True
     ) -> list[Tensor]:
         """Move to another mask [out, in], and return `moments`, tensors in the shape of `values`, moved likewise.
 
         `nnz` is how many weights `mask` keeps, where that is known, as by an update rule, so that a GPU is not asked. With
         `in_place`, and always while a CUDA graph is captured, values, structure and moments stay where they are in memory,
         which takes a mask that keeps as many weights as before; raises InputError for another number, and for values that are
-        another layer's too.
+        another layer's too, which is not looked at again without `ask`.
         """
         check_mask(self, mask, self.values.device, is_made_for=nnz is not None)
         in_place = in_place or is_captured(mask)
@@ -198,7 +196,8 @@ class SparseLinear(Convertible):
                 nnz = now if is_captured(mask) else int(mask.sum())
             if nnz != now:
                 raise InputError(f"expected a mask of {now} weights to move to in place, got one of {nnz}; do without in_place")
-        check_own(self, in_place=in_place)
+        if ask:
+            check_own({self: moments}, in_place=in_place)
         self._nnz_as_set = nnz
         held = dict(self._buffers)
         values, *moved = self.repack(mask, [self.values.detach(), *moments])

@@ -1,9 +1,10 @@
 """What a layer refuses, each in one sentence; and which memory is another layer's too."""
 
 import gc
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
 import torch
@@ -15,6 +16,8 @@ from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
 if TYPE_CHECKING:
     from sparse_models.layers._base import SparseLinear
 
+# Layers whose masks move together, with the tensors in the shape of their values that move along, as an optimizer's.
+Moving: TypeAlias = "Mapping[SparseLinear, Sequence[Tensor]]"
 LIVING: "WeakValueDictionary[int, SparseLinear]" = WeakValueDictionary()  # all layers that there are
 
 
@@ -65,43 +68,53 @@ def check_mask(layer: "SparseLinear", mask: Tensor, device: torch.device, *, is_
         raise InputError(f"{name}: expected a mask of pattern {layer.pattern.name!r}, got another; build it by the pattern")
 
 
-def check_own(layer: "SparseLinear", *, in_place: bool) -> None:
-    """Raise InputError unless a layer's values are its own to move: as it made them, and no other layer's parameter.
+def check_own(moving: "Moving", *, in_place: bool) -> None:
+    """Raise InputError unless layers' values are their own to move: as they made them, and no other layer's parameter.
 
-    To be moved in place, none of its memory may be another layer's: that one would compute by another index than its own.
+    To be moved in place, and always while a CUDA graph is captured, none of that memory may be another layer's or process's:
+    that one would compute by another index than its own. It is asked once of all that move together, before the first does.
     """
-    name, values = type(layer).__name__, layer._parameters.get("values")  # noqa: SLF001  # whatever takes its place
-    if values is None:
+    held = {layer: layer._parameters.get("values") for layer in moving}  # noqa: SLF001  # whatever takes its place
+    if any(values is None for values in held.values()):
         raise InputError("expected values as the layer made them, got others in their place (parametrized or pruned); undo it")
-    if _has_tied(layer, values):
+    if _tied(held):
         gc.collect()  # of a model that was let go of, layers that refer to one another are there until then
-        if _has_tied(layer, values):
+        for name in _tied(held):
             raise InputError(
                 f"{name}: expected values that no other layer has, got a parameter of two, of which one mask alone would move; "
                 "use one layer in both places, or give each a copy"
             )
-    if in_place and share_memory([layer]):
+    in_place = in_place or any(values is not None and is_captured(values) for values in held.values())
+    if in_place and share_memory(moving):
         raise InputError(
-            f"{name}: expected memory that no other layer has, got some that another has too; do without in_place, or give "
+            "expected memory that no other layer or process has, got some that another has too; do without in_place, or give "
             "each a copy"
         )
 
 
-def share_memory(layers: Sequence["SparseLinear"]) -> bool:
-    """Tell whether layers share what a move rewrites, values and index, with one another or any other layer that there is.
+def share_memory(moving: "Moving") -> bool:
+    """Tell whether what a move rewrites, values, index and what moves along, is in memory that others have too.
 
-    Of an index of others only the first tensor is looked at: its tensors go together, and to look at all of many layers takes a
-    good part of a small update's time.
+    Others are one another, any other layer that there is, and, on a CPU, other processes: on a GPU nobody knows. Of an index of
+    other layers only the first tensor is looked at: its tensors go together, and to look at all of many layers takes a good
+    part of a small update's time.
     """
-    known = set(map(id, layers))
-    own = _places(tensor for layer in layers for tensor in (layer._parameters.get("values"), *layer._buffers.values()))  # noqa: SLF001
-    others = [layer for layer in _living() if id(layer) not in known]
+    own = [
+        _storages((layer._parameters.get("values"), *layer._buffers.values(), *moments))  # noqa: SLF001
+        for layer, moments in moving.items()
+    ]
+    all_own = {place: storage for storages in own for place, storage in storages.items()}
+    others = [layer for layer in _living() if layer not in moving]
     told = [tensor for layer in others for tensor in (*layer._parameters.values(), *islice(layer._buffers.values(), 1))]  # noqa: SLF001
-    return len(set(own)) < len(own) or not set(own).isdisjoint(_places(told))
+    if len(all_own) < sum(map(len, own)) or not all_own.keys().isdisjoint(_storages(told)):
+        return True
+    return any(storage.is_shared() for storage in all_own.values() if storage.device.type == "cpu")
 
 
-def _has_tied(layer: "SparseLinear", values: nn.Parameter) -> bool:
-    return any(other is not layer and other._parameters.get("values") is values for other in _living())  # noqa: SLF001
+def _tied(held: Mapping["SparseLinear", Tensor | None]) -> list[str]:
+    """Return the names of those layers whose values are another layer's parameter too."""
+    owners = Counter(id(other._parameters.get("values")) for other in _living())  # noqa: SLF001
+    return [type(layer).__name__ for layer, values in held.items() if owners[id(values)] > 1]
 
 
 def _living() -> list["SparseLinear"]:
@@ -110,7 +123,8 @@ def _living() -> list["SparseLinear"]:
     return [layer for layer in found if layer is not None and "_parameters" in vars(layer)]
 
 
-def _places(tensors: Iterable[Tensor | None]) -> list[int]:
-    """Return where in memory tensors begin; what is empty, or stands for others, is nowhere."""
+def _storages(tensors: Iterable[Tensor | None]) -> dict[int, torch.UntypedStorage]:
+    """Return the whole memory that each tensor is a part of, by where it begins; what is empty or no plain tensor has none."""
     plain = (tensor for tensor in tensors if type(tensor) in (Tensor, nn.Parameter))
-    return [place for tensor in plain if tensor is not None and (place := tensor.data_ptr())]
+    storages = (tensor.untyped_storage() for tensor in plain if tensor is not None)
+    return {place: storage for storage in storages if (place := storage.data_ptr())}

@@ -85,6 +85,7 @@ class InputSkipping(Masked):
         plain = [values, *([] if bias is None else [bias])]
         return (
             0 < len(x) <= LARGEST_BATCHES.get(kind_of(x), 0)
+            and str(x.dtype).removeprefix("torch.") in self.dtypes_on(kind_of(x))
             and not x.is_neg()
             and all(one.dtype == x.dtype and one.device == x.device and not one.is_neg() for one in plain)
             and values.shape == self.kept.shape

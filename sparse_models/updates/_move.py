@@ -15,7 +15,7 @@ from sparse_models.kernels.cpu.moves._table import Storage
 from sparse_models.kernels.cpu.moves.held import HeldLayers
 from sparse_models.kernels.cpu.moves.numbers import drawn_keys
 from sparse_models.layers import SparseLinear
-from sparse_models.layers._checks import share_memory
+from sparse_models.layers._checks import check_own, share_memory
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.masks.regrow import prune_and_regrow
 from sparse_models.masks.top_k import count_kept, refuse_nan
@@ -65,15 +65,25 @@ def move_mask(
     *,
     nnz: int | None = None,
     in_place: bool = False,
+    ask: bool = True,
 ) -> None:
     """Move `layer` to `mask` [out, in]; weights under both masks keep value and optimizer state, grown ones start at 0.
 
-    `nnz` and `in_place` are those of `SparseLinear.move`.
+    `nnz`, `in_place` and `ask` are those of `SparseLinear.move`.
     """
-    state = {} if optimizer is None else optimizer.state.get(layer.values, {})
-    names = [name for name, value in state.items() if isinstance(value, Tensor) and value.shape == layer.values.shape]
-    moved = layer.move(mask, [state[name] for name in names], nnz=nnz, in_place=in_place)
-    state.update(zip(names, moved, strict=True))
+    slots = _slots(layer, optimizer)
+    moved = layer.move(mask, list(slots.values()), nnz=nnz, in_place=in_place, ask=ask)
+    if optimizer is not None and slots:
+        optimizer.state[layer.values].update(zip(slots, moved, strict=True))
+
+
+def _slots(layer: SparseLinear, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
+    """Return what an optimizer holds of a layer's values, in their shape."""
+    values = layer._parameters.get("values")  # noqa: SLF001  # others are refused by whoever moves them
+    if optimizer is None or values is None:
+        return {}
+    state = optimizer.state.get(values, {})
+    return {name: one for name, one in state.items() if isinstance(one, Tensor) and one.shape == values.shape}
 
 
 class Moves:
@@ -108,7 +118,7 @@ class Moves:
         if not by_gradient and generator is not None and generator.device.type != "cpu":
             return False
         held = self._found(layers, optimizer, by_gradient=by_gradient)
-        if held is None or _is_shared(layers):
+        if held is None or share_memory({layer: work.storage.slots for layer, work in zip(layers, held.works, strict=True)}):
             return False
         sources = [gradients[layer] if by_gradient and gradients is not None else drawn_keys(generator) for layer in layers]
         for work, source in zip(held.works, sources, strict=True):
@@ -143,20 +153,11 @@ class Moves:
         return {"_held": None}  # found again where needed
 
 
-def _is_shared(layers: Sequence[SparseLinear]) -> bool:
-    """Tell whether other layers, or other processes, read memory of some layers, and know nothing of a move."""
-    return share_memory(layers) or any(layer.values.untyped_storage().is_shared() for layer in layers)
-
-
 def _storage_of(layer: SparseLinear, optimizer: torch.optim.Optimizer | None) -> Storage | None:
     """Return what a move rewrites of a layer and of its optimizer state, or None where kernels cannot."""
     if not isinstance(layer, CsrBothWays):
         return None
-    values = layer._parameters.get("values")  # noqa: SLF001
-    if values is None:
-        return None
-    state = {} if optimizer is None else optimizer.state.get(values, {})
-    return layer.rewritten([one for one in state.values() if isinstance(one, Tensor) and one.shape == values.shape])
+    return layer.rewritten(list(_slots(layer, optimizer).values()))
 
 
 @torch.no_grad()
@@ -187,6 +188,7 @@ def update_masks(
     layers = list(layers)
     if moves is not None and moves.take(layers, update, drop_fraction, optimizer, gradients, generator):
         return
+    check_own({layer: list(_slots(layer, optimizer).values()) for layer in layers}, in_place=in_place)
     dense = None if gradients is None else {layer: dense_of(gradient) for layer, gradient in gradients.items()}
     targets: Sequence[float | None] = [None] * len(layers) if sparsities is None else sparsities
     grown: Sequence[int | None] = [None] * len(layers)
@@ -207,7 +209,7 @@ def update_masks(
         )  # fmt: skip
         if not (update.conserves and divides(layer.pattern.unit, mask.shape)):
             nnz = None  # of as many blocks, too, those at the edges hold fewer weights
-        move_mask(layer, mask, optimizer, nnz=nnz, in_place=in_place)
+        move_mask(layer, mask, optimizer, nnz=nnz, in_place=in_place, ask=False)
 
 
 @torch.no_grad()

@@ -93,12 +93,12 @@ class Skipping:
     def __init__(self) -> None:
         """Begin with none."""
         self.held: tuple[Columns, Source] | None = None
-        self.captured: list[Columns] = []  # whose memory CUDA graphs read, whatever the weights are by then
-        self.last: Tensor | None = None  # x of the last product
+        self.captured: list[Columns] = []  # whose memory CUDA graphs read, whatever the weights are by then: never let go of
+        self.last: tuple[Tensor, int | None] | None = None  # x of the last product, and how often it had been changed
 
     def outdate(self) -> None:
         """Have the copy made anew from the next weights: optimizers of one kernel change weights without counting it."""
-        self.held = None
+        self.held = self.last = None
 
     def product(self, kept: Tensor, values: Tensor, x: Tensor, bias: Tensor | None) -> Tensor | None:
         """Return x [batch, in] times the `kept` of the values [out, in] transposed, plus bias [out]: [batch, out].
@@ -113,9 +113,9 @@ class Skipping:
             self.held = held = pack(weight, sparse=int(weight.count_nonzero()) <= DENSEST * weight.numel()), now
             if is_asynchronous(values):  # another stream may be the next to read it
                 torch.cuda.current_stream(values.device).synchronize()
-        if is_captured(values):
+        if is_captured(values) and not (self.captured and self.captured[-1] is held[0]):
             self.captured.append(held[0])
-        self.last = x.detach()
+        self.last = x.detach(), _changes(x)
         return product(held[0], x, bias)
 
     def again(self, parameters: Mapping[str, Tensor | None], x: Tensor) -> None:
@@ -123,10 +123,20 @@ class Skipping:
 
     @property
     def share_read(self) -> float:
-        """The share of the columns that the last product read, which the device is asked for; 1 before the first."""
-        return 1.0 if self.last is None else float((self.last != 0).any(0).double().mean())
+        """The share of the columns that the last product read, which the device is asked for; 1 where that is not known.
+
+        It is before the first, and where that input was written over since, but by the replay of a CUDA graph, which is one.
+        """
+        if self.last is None or _changes(self.last[0]) != self.last[1]:
+            return 1.0
+        return float((self.last[0] != 0).any(0).double().mean())
 
     @property
     def bytes_read(self) -> int | None:
         """The bytes of weights that the last product read, if columns have as many each; None where there is no copy."""
         return None if self.held is None else round(self.held[0].nbytes * self.share_read)
+
+
+def _changes(x: Tensor) -> int | None:
+    """Return how often x was changed in place; None of a tensor of inference_mode, which does not count it."""
+    return None if x.is_inference() else x._version  # noqa: SLF001  # PyTorch has no public name for it

@@ -46,6 +46,13 @@ def data_is_given(model: MLP, other: MLP) -> None:
         layer.values.data = own.values.data
 
 
+def data_overlaps(model: MLP, other: MLP) -> None:
+    for layer, own in zip(other, model, strict=True):
+        layer.set_mask(own.mask)
+        both = torch.cat([own.values.detach(), own.values.detach()[-1:]])
+        own.values.data, layer.values.data = both[:-1], both[1:]  # one apart
+
+
 def index_is_given(model: MLP, other: MLP) -> None:
     other.load_state_dict(model.state_dict())
     for layer, own in zip(other, model, strict=True):
@@ -87,9 +94,18 @@ def pickled(model: MLP) -> MLP:
     return loaded
 
 
+def weights_of(model: MLP) -> list[Tensor]:
+    """What each layer stores that follows its mask, as copies."""
+    return [tensor.clone() for layer in model for tensor in (layer.mask, layer.to_dense())]
+
+
+def biases_of(model: MLP) -> list[Tensor]:
+    return [layer.bias.detach().clone() for layer in model if layer.bias is not None]
+
+
 def state_of(model: MLP) -> list[Tensor]:
     """What each layer stores, as copies."""
-    return [tensor.clone() for layer in model for tensor in (layer.mask, layer.to_dense())]
+    return [*weights_of(model), *biases_of(model)]
 
 
 def places(model: MLP) -> list[int]:
@@ -109,7 +125,10 @@ def computes_what_it_stores(model: MLP) -> None:
         torch.testing.assert_close(*grads)
 
 
-@pytest.mark.parametrize("share", [one_assigns, both_assign, data_is_given, index_is_given, replicas_are_made])
+SHARING = [one_assigns, both_assign, data_is_given, data_overlaps, index_is_given, replicas_are_made]
+
+
+@pytest.mark.parametrize("share", SHARING)
 @pytest.mark.parametrize("layer", MOVED)
 @settings(max_examples=5)
 @given(st.sampled_from(IN_PLACE), seeds)
@@ -136,14 +155,16 @@ def test_a_training_goes_on_beside_one_that_took_its_memory(rule: str) -> None:
     one_assigns(arm.model, other)
     for one in (arm, alone):
         one.update(rule, 0.5, 0)
-    before, at = state_of(other), places(arm.model)
+    before, biases, at = weights_of(other), biases_of(other), places(arm.model)
     for number in range(3):
         for one in (arm, alone):
             one.losses.append(float(one.step(*samples(number))))
             one.update(rule, 0.3, number)
     assert arm.losses == alone.losses
     assert same(state_of(arm.model), state_of(alone.model))
-    assert same(state_of(other), before)
+    assert same(weights_of(other), before)
+    assert same(biases_of(other), biases_of(arm.model))  # no mask moves them: they stay shared, as `assign` means it
+    assert not same(biases_of(other), biases)
     assert places(arm.model) == at  # the first move was out of the memory that was shared, the others are in place
 
 
@@ -215,6 +236,6 @@ def test_memory_of_two_layers_is_not_moved_in_place_where_that_is_asked_for() ->
     model, other = built("tiled", 0), built("tiled", 0)
     one_assigns(model, other)
     layer, before = next(iter(model)), state_of(model)
-    with pytest.raises(InputError, match="expected memory that no other layer has, got some that another has too"):
+    with pytest.raises(InputError, match="expected memory that no other layer or process has, got some that another has too"):
         layer.move(mask_for("tiled", layer.mask.shape, 0.6, 7), in_place=True)
     assert same(state_of(model), before)

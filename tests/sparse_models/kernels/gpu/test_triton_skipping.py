@@ -128,7 +128,7 @@ def holds(layer: InputSkipping, x: Tensor) -> None:
     agrees(found, before[1] @ before[0].t() + layer.bias.detach().double(), x.dtype)
     assert isinstance(layer._skipping, columns.Skipping)
     assert layer._skipping.last is not None
-    assert layer._skipping.last.data_ptr() == x.data_ptr()
+    assert layer._skipping.last[0].data_ptr() == x.data_ptr()
 
 
 @pytest.mark.usefixtures("_kernels_of_a_gpu")
@@ -193,5 +193,41 @@ def test_no_copy_is_made_while_a_graph_is_captured_and_one_that_it_reads_is_kept
     with monkeypatch.context() as captured, torch.no_grad():
         captured.setattr(columns, "is_captured", lambda _: True)
         layer(x)
-    layer._skipping.outdate()
+        layer(x)  # captured again, of the same weights
     assert layer._skipping.captured == [read]
+    layer.train()
+    assert layer._skipping.last is None  # no input is held longer than the copy
+    assert layer._skipping.captured == [read]
+
+
+@pytest.mark.usefixtures("_kernels_of_a_gpu")
+@pytest.mark.parametrize("is_inference", [False, True])
+def test_of_an_input_that_was_written_over_no_share_is_told(device: str, *, is_inference: bool) -> None:
+    layer, x = layer_and_samples(device, 1, 1.0, torch.float32)
+    with torch.inference_mode(is_inference), torch.no_grad():
+        x = x.clone()
+        layer(x)
+    read = int((x != 0).sum())
+    assert layer.multiply_adds.forward == 40 * read
+    if not is_inference:  # whose changes are not counted
+        x.zero_()
+        assert layer.multiply_adds.forward == 40 * 24
+        assert layer.weight_bytes == 40 * 24 * 4 + 40 * 4
+
+
+@pytest.mark.usefixtures("_kernels_of_a_gpu")
+def test_a_number_type_that_no_kernel_of_a_gpu_has_is_multiplied_densely(device: str) -> None:
+    layer, x = layer_and_samples(device, 1, 0.5, torch.float32)
+    layer, x = layer.double(), x.double()
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer.to_linear()(x), rtol=1e-14, atol=1e-14)
+    assert layer._skipping is None
+
+
+def test_without_kernels_for_a_gpu_all_is_multiplied_densely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_skipping, "kind_of", lambda _: "cuda")
+    monkeypatch.setattr(InputSkipping, "devices", ("cpu",))  # as where there is no Triton
+    layer, x = layer_and_samples("cpu", 1, 0.5, torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer.to_linear()(x))
+    assert layer._skipping is None
