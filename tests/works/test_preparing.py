@@ -21,8 +21,8 @@ from bench.engine import reference_search
 from bench.engine.jobs import Effort, Job, Spent
 from bench.engine.pairing import Plan, Racer
 from bench.engine.preparing import found_out, preparations
-from bench.engine.processes import Means, fork_server_for, measure_all
-from bench.engine.reference_search import compiled_jobs, variant_race
+from bench.engine.processes import Means, fork_server_for
+from bench.engine.reference_search import compiled_jobs, measure_against_best, variant_race
 from bench.engine.worker import body_of
 from bench.models.pruned import Pruned, prune
 from bench.works import once_per_run, reference
@@ -76,13 +76,22 @@ def test_what_is_found_side_by_side_every_process_knows_and_a_failure_takes_no_o
     with closing(fork_server_for(jobs)) as fork_server:
         means = Means(fork_server, progress=shown.append)
         known, spent = found_out(jobs, means, time.monotonic() + 60.0, said.append)
-        results = measure_all(jobs[:1], Effort(2, 1e9, 60.0), means, known)
     assert "what all processes need to know: 4 of 4" in shown
     assert said == []
     assert sorted(known) == ["found csr 0.5", "found tiled 0.5", "found tiled 0.9"]
     assert os.getpid() not in known.values()
     assert spent.building == sum(spent) > 0.2
-    assert results.outcomes["csr 0.5"].facts["found"] == known
+
+
+def test_what_is_prepared_for_a_run_all_its_processes_know() -> None:
+    one_sample = [job(layer) for layer in ("csr", "tiled")]  # of which there are no variants to race
+    jobs = [one._replace(case=one.case._replace(shape="8x8b1")) for one in one_sample]
+    with closing(fork_server_for(jobs)) as fork_server:
+        results = measure_against_best(jobs, Effort(2, 1e9, 60.0), print, Means(fork_server))
+    outcome = results.outcomes["csr 0.5"]
+    assert len(outcome.races) == 2
+    assert sorted(outcome.facts["found"]) == ["found csr 0.5", "found tiled 0.5"]
+    assert results.spent.building > 0.2  # in which it was found
 
 
 def test_a_single_thing_is_left_to_the_process_that_needs_it() -> None:
@@ -125,10 +134,11 @@ def test_what_is_raced_compiled_is_compiled_before_and_narrow_steps_with_it(monk
     monkeypatch.setattr(reference, "can_compile", lambda _: True)
     step = CASE._replace(op="training_step", shape="6x8x4b16")
     narrow = step._replace(model="narrow", layer="dense", sparsity=0.9)
-    cases = [step, narrow, narrow._replace(op="step"), narrow._replace(op="train", data="digits")]
-    [first, second] = compiled_jobs([Job("", "", "", case) for case in cases])
-    assert first.case == dense_case(step)._replace(protocol=COMPILED)
-    assert second.case == dense_case(narrowed(narrow))._replace(protocol=COMPILED)
+    trained = narrow._replace(op="train", shape="7x8x4b16", data="digits")  # which has a way of its own
+    cases = [step, narrow, narrow._replace(op="step"), trained]
+    found = [job.case for job in compiled_jobs([Job("", "", "", case) for case in cases])]
+    expected = [dense_case(step), dense_case(trained), dense_case(narrowed(narrow))]
+    assert found == [case._replace(protocol=COMPILED) for case in expected]
     assert compiled_jobs([Job("", "", "", narrow._replace(op="step"))]) == []
 
 
