@@ -1,6 +1,7 @@
 """What is asked of the engine and what it gives back: cases to measure, how thoroughly, what came of them, and the time."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,7 +39,8 @@ class Job(NamedTuple):
         if len(outcome.races) >= effort.processes:
             return True
         if effort.beyond is not None:
-            return 2 * sum(speedup <= effort.beyond for speedup in outcome.speedups) > effort.processes
+            at_best = [*outcome.speedups, *[math.inf] * (effort.processes - len(outcome.speedups))]
+            return statistics.median(at_best) <= effort.beyond
         if len(outcome.speedups) < effort.least:
             return False
         interval = process_interval(outcome.speedups)

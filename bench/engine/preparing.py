@@ -29,7 +29,7 @@ from sparse_models.kernels.contention import CORES
 from sparse_models.kernels.variant import Choice
 
 PREPARE = "prepare"  # the function of a body's module
-AT_ONCE = 8  # processes at most, however many cores there are: one that compiles takes half a gigabyte
+AT_ONCE = 8  # processes at most, however many cores there are: one that compiles takes up to 650 MiB
 
 
 class Tuned(NamedTuple):

@@ -234,6 +234,7 @@ def test_a_pruned_network_is_as_it_was_prepared_by_one_thread(monkeypatch: pytes
     try:
         torch.set_num_threads(2)
         prepare_all([Job("", bench_pruned.__name__, "", case)])
+        assert threads == [1]
         bench_pruned.bench_pruned(case, Race())
     finally:
         torch.set_num_threads(before)
