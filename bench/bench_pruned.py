@@ -17,7 +17,7 @@ from bench.models.loading import Example
 from bench.models.pruned import Masks, example_of, prune, sparse_of
 from bench.runs.row import Facts
 from bench.shapes import Shape
-from bench.works.once_per_run import find_once, once_per_run
+from bench.works.once_per_run import by_one_thread, find_once, once_per_run
 from bench.works.reference import dense_case, fastest_variant, whole_model
 from bench.works.whole_model_gate import gate_model
 from bench.works.whole_models import bytes_of, model_work
@@ -62,6 +62,11 @@ def bench_pruned(case: Case, race: Racer) -> Facts:
     return find_once(f"facts {case}", find_facts)  # the same in every process
 
 
+def to_prepare(case: Case) -> list[Case]:
+    """Return what a case needs to be prepared: its network, pruned, which is the same for all batches."""
+    return [case._replace(shape=str(Shape.parse(case.shape)._replace(batch=1)))]
+
+
 def prepare(case: Case) -> None:
     """Train, prune and fine-tune the case's network, and gate it."""
     pruned(case.data, case.layer, case.sparsity, case.threads, grids.SEEDS, grids.PRUNED_EPOCHS)
@@ -83,7 +88,8 @@ def pruned(name: str, layer: str, sparsity: float, threads: int, seeds: int, epo
     It must put out, fine-tuned and with the layer's kernels, what it does dense with zeros in their place, in every way, and by
     as many threads as it is timed by.
     """
-    found = prune(name, LAYERS[layer].pattern, sparsity, seeds, epochs)
+    with by_one_thread():
+        found = prune(name, LAYERS[layer].pattern, sparsity, seeds, epochs)
     accuracies = {"dense_accuracies": found.dense, "pruned_accuracies": found.pruned, "tuned_accuracies": found.tuned}
     failure = ""
     torch.set_num_threads(threads)

@@ -22,7 +22,7 @@ def bench_train(case: Case, race: Racer) -> Facts:
     """One training of one arm and of dense beside it; a round is an epoch."""
     pass_gate(case, case.layer, layout_of(case, case.layer, "batch-major"))
     data, settings = load_for(case), settings_of(case)
-    dense_case = case._replace(model="dense", layer="dense", update="static", sparsity=0.0, distribution=grids.DISTRIBUTION)
+    dense_case = dense_arm(case)
     if race.once:
         settings = settings._replace(epochs=1)
     for one in (case, dense_case):
@@ -78,10 +78,19 @@ def bench_train(case: Case, race: Racer) -> Facts:
     }
 
 
+def dense_arm(case: Case) -> Case:
+    """Return the case of dense's own training, beside which a case's arm is trained."""
+    return case._replace(model="dense", layer="dense", update="static", sparsity=0.0, distribution=grids.DISTRIBUTION)
+
+
+def to_prepare(case: Case) -> list[Case]:
+    """Return the arms of a case whose learning rates are searched for: its own and dense's."""
+    return [arm._replace(seed=0) for arm in (dense_arm(case), case)] if case.protocol == "tuned" else []
+
+
 def prepare(case: Case) -> None:
-    """Find the learning rate of a case's arm, where it has one of its own."""
-    if case.protocol == "tuned":
-        search(case._replace(seed=0), settings_of(case))
+    """Find the learning rate of an arm."""
+    search(case, settings_of(case))
 
 
 class Arm:

@@ -13,7 +13,7 @@ from sparse_models.updates import Update
 
 
 class Search(NamedTuple):
-    """A search's choice and its cost: the number of trainings and their seconds."""
+    """A search's choice and its cost: the number of trainings and their CPU seconds."""
 
     learning_rate: float
     trainings: int
@@ -37,7 +37,7 @@ def search_learning_rate(
     accuracy, averaged over the seeds so far; the lower loss decides ties, and a rate that diverges comes last. One seed is not
     enough: a rate at the edge of stability may be lucky once.
     """
-    start = time.perf_counter()
+    start = time.process_time()
     trainings = 0
     tried = list(rates)
 
@@ -61,7 +61,7 @@ def search_learning_rate(
         tried.append(beyond)
         scores[beyond] = added(judged(beyond, seed) for seed in seeds)
         best = min(best, beyond, key=scores.__getitem__)
-    return Search(best, trainings, time.perf_counter() - start)
+    return Search(best, trainings, time.process_time() - start)
 
 
 def _beyond(best: float, tried: Sequence[float], reach: Sequence[float]) -> float | None:

@@ -87,6 +87,7 @@ class ForkServer:
     def _kill_forked(self) -> None:
         if self._forked is not None:
             with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._forked, signal.SIGTERM)
                 os.kill(self._forked, signal.SIGKILL)
             self._forked = None
 

@@ -1,6 +1,7 @@
 """What is asked of the engine and what it gives back: cases to measure, how thoroughly, what came of them, and the time."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,15 +31,16 @@ class Job(NamedTuple):
 
         A training takes one: its replication are its seeds. Any other case takes all processes, or as many as it needs for a
         verdict, as far as it alone decides it, and an interval as narrow as asked, or as a quarter of a large effect: the time
-        is for those that are close. Where only the side of a factor is asked for, most of the processes decide it.
+        is for those that are close. Where only what is beyond a factor is asked for, a case is done once the median of all
+        processes cannot be; how far beyond it is takes all of them.
         """
         if outcome.failure is not None or (self.case.op == "train" and outcome.races):
             return True
         if len(outcome.races) >= effort.processes:
             return True
-        if effort.side_of is not None:
-            above = sum(speedup > effort.side_of for speedup in outcome.speedups)
-            return 2 * max(above, len(outcome.speedups) - above) > effort.processes
+        if effort.beyond is not None:
+            at_best = [*outcome.speedups, *[math.inf] * (effort.processes - len(outcome.speedups))]
+            return statistics.median(at_best) <= effort.beyond
         if len(outcome.speedups) < effort.least:
             return False
         interval = process_interval(outcome.speedups)
@@ -58,7 +60,7 @@ class Effort(NamedTuple):
     visit: float = PATIENCE.seconds
     energy: bool = False
     least: int = MIN_PROCESSES  # what a comparison with another run will take
-    side_of: float | None = None  # the factor on whose side the median of all processes is asked for, and nothing else
+    beyond: float | None = None  # the factor that the median of all processes is to be above for the case to matter
 
 
 def decidable(

@@ -1,31 +1,26 @@
 """Jobs in, what all their processes are given out, found before anything is timed: variants of our own kernels, and the rest.
 
 The variants are measured, in one fresh process alone. The rest is no timing: learning rates, networks pruned, code compiled.
-The module of a body may have a function `prepare`, which finds out for a case what is the same in all processes. That is done
-on all cores at once, in a process of one thread for each: what trains so small a network gains little by more. What is not
-found in time, or fails, the first process that needs it finds out and tells.
+The module of a body may have two functions: `to_prepare` returns what a case needs, as cases, and `prepare` finds that out for
+one of these, so that it is the same in whichever process. That is done on all cores at once. What is not found in time, or
+fails, the first process that needs it finds out and tells.
 """
 
 import contextlib
-import ctypes
 import importlib
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import torch
-
 from bench.cases import Case
 from bench.engine.forkserver import ForkServer
 from bench.engine.jobs import Job, Spent
 from bench.engine.processes import Means
-from bench.shapes import Shape
 from bench.works.once_per_run import KNOWN
 from bench.works.tuning import as_tuned, has_variants
 from sparse_models.kernels import choice
@@ -34,7 +29,7 @@ from sparse_models.kernels.contention import CORES
 from sparse_models.kernels.variant import Choice
 
 PREPARE = "prepare"  # the function of a body's module
-DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
+AT_ONCE = 8  # processes at most, however many cores there are: one that compiles takes up to 650 MiB
 
 
 class Tuned(NamedTuple):
@@ -78,61 +73,66 @@ def tuned(jobs: Sequence[Job], fork_server: ForkServer) -> Tuned | None:
     return found
 
 
-def found_out(jobs: Sequence[Job], means: Means, until: float, *, compiled: bool = False) -> tuple[dict[str, Any], Spent]:
+def found_out(
+    jobs: Sequence[Job], means: Means, until: float, tell: Callable[[str], None], *, compiled: bool = False
+) -> tuple[dict[str, Any], Spent]:
     """Find out, until a reading of time.monotonic, what the jobs need; return it by its names, and the time that it took.
 
-    Where none of it is `compiled` by PyTorch, its compiler is loaded meanwhile, if the jobs will need it.
+    Where none of it is `compiled` by PyTorch, its compiler is loaded meanwhile, if the jobs will need it. A single thing the
+    first process that needs it finds as soon.
     """
-    units = units_of(jobs)
-    if not units or sys.platform != "linux":  # elsewhere no process is forked from one that has loaded PyTorch
+    needed = preparations(jobs)
+    if len(needed) < 2 or sys.platform != "linux":  # elsewhere no process is forked from one that has loaded PyTorch
         return {}, Spent()
     start, known, done = time.monotonic(), dict[str, Any](), 0
-    call = [__name__, find_all.__name__, [units, dict(means.choices)]]
-    asked = {"cases": [one for unit in units for one in unit], "call": call, "meanwhile": not compiled}
+    asked = {"cases": needed, "call": [__name__, find_all.__name__, [needed, dict(means.choices)]], "meanwhile": not compiled}
     fresh = means.fork_server.run(asked)
     for said in fresh:
         known |= said.get("known", {})
         done += "known" in said
-        means.progress(f"what all processes need to know: {done} of {len(units)}")
-        if time.monotonic() > until:
+        means.progress(f"what all processes need to know: {done} of {len(needed)}")
+        if time.monotonic() > until and done < len(needed):
             fresh.close()
+    if done < len(needed):
+        why = "the time was over" if time.monotonic() > until else "a process died"
+        tell(
+            f"what all processes need to know: {why} before {len(needed) - done} of {len(needed)} were found; each is found by "
+            "the first process that times with it"
+        )
     return known, Spent(building=time.monotonic() - start)
 
 
-def units_of(jobs: Sequence[Job]) -> list[list[tuple[str, str, Case]]]:
-    """Return the cases to be prepared, those together that have something in common: an arm's seeds, a network's sparsities."""
-    units: dict[tuple[str, Case], dict[Case, tuple[str, str, Case]]] = {}
+def preparations(jobs: Sequence[Job]) -> list[tuple[str, str, Case]]:
+    """Return what the jobs need to be prepared, each once, in the order in which it is needed."""
+    found: dict[tuple[str, str, Case], None] = {}
     for job in jobs:
-        if job.case.device == "cpu" and hasattr(importlib.import_module(job.module), PREPARE):
-            case = job.case._replace(seed=0)
-            sizes = "x".join(map(str, Shape.parse(case.shape).sizes))
-            unit = units.setdefault((job.module, case._replace(shape=sizes, sparsity=0.0)), {})
-            unit[case] = (job.module, job.function, case)
-    return [list(unit.values()) for unit in units.values()]
+        module = importlib.import_module(job.module)
+        if job.case.device == "cpu" and hasattr(module, PREPARE):
+            found |= dict.fromkeys((job.module, PREPARE, case) for case in module.to_prepare(job.case))
+    return list(found)
 
 
-def find_all(units: list[list[Any]], choices: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what is found out for each of the units, as it is found, by a process for each core; and nothing every second."""
+def at_once(count: int) -> int:
+    """Return by how many processes so many things are found."""
+    return min(CORES, AT_ONCE, count)
+
+
+def find_all(needed: list[tuple[str, str, list[Any]]], choices: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what is found out for each that is needed, as it is found, by a process for each core; and nothing every second.
+
+    For what is not found, as where a process died, nothing is yielded.
+    """
     choice.hold(choices)
-    with ProcessPoolExecutor(min(CORES, len(units)), get_context("fork"), _die_with_parent, (os.getpid(),)) as processes:
-        looked_for = {processes.submit(_find, unit) for unit in units}
+    with ProcessPoolExecutor(at_once(len(needed)), get_context("fork")) as processes:
+        looked_for = {processes.submit(_find, *one) for one in needed}
         while looked_for:
             found, looked_for = wait(looked_for, timeout=1.0, return_when=FIRST_COMPLETED)
-            yield from ({"known": {} if one.exception() else one.result()} for one in found)
+            yield from ({"known": one.result()} for one in found if one.exception() is None)
             yield {}  # for whoever listens to see whether there is time left
 
 
-def _die_with_parent(parent: int) -> None:
-    """Have this process killed where the one that forked it is, as at the end of the budget and after Ctrl-C."""
-    ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _find(unit: list[Any]) -> dict[str, Any]:
+def _find(module: str, function: str, values: list[Any]) -> dict[str, Any]:
     before = set(KNOWN)
-    for module, _, values in unit:
-        torch.set_num_threads(1)
-        with contextlib.suppress(Exception):  # it is met again, and told, where the case is timed
-            getattr(importlib.import_module(module), PREPARE)(Case(*values))
+    with contextlib.suppress(Exception):  # it is met again, and told, where the case is timed
+        getattr(importlib.import_module(module), function)(Case(*values))
     return {key: value for key, value in KNOWN.items() if key not in before}

@@ -16,7 +16,7 @@ import torch
 from bench.cases import Case
 from bench.engine.jobs import Effort, Job, Results, Spent
 from bench.engine.pairing import Racer
-from bench.engine.preparing import found_out
+from bench.engine.preparing import at_once, found_out, preparations
 from bench.engine.processes import Means, measure_all
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
@@ -24,10 +24,10 @@ from bench.works.compiled import COMPILED
 from bench.works.problems import narrowed
 from bench.works.reference import dense_case, first_variant, training_key, variant_key, variants, works_of
 
-PROCESSES = 5  # three of them outvote two that something else disturbed; where the first three agree, they are enough
+PROCESSES = 5  # three of them outvote two that something else disturbed; where three find no gain, they are enough
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
 SHARE = 1 / 3  # of a run's budget, at most, and as much before it for what all processes need to know
-VARIANT_SECONDS = 0.3  # for the plan alone: a variant in a process
+VARIANT_SECONDS, PREPARING_SECONDS = 0.3, 5.0  # for the plan alone: a variant in a process; one thing they need to know
 # By how much a variant must beat the first of the layouts to be taken in its place. Of variants that are alike every run then
 # takes the same one, and no noise decides; the reference is the slower by that much at most.
 CLEARLY = 1.02
@@ -39,6 +39,11 @@ def variant_race(case: Case, race: Racer) -> Facts:
     works = [works_of(variant, reference) for variant in (case.protocol, first_variant(reference))]
     race(works[0], works[1], case.device)
     return {}
+
+
+def to_prepare(case: Case) -> list[Case]:
+    """Return what a race needs to be prepared: itself."""
+    return [case]
 
 
 def prepare(case: Case) -> None:
@@ -86,13 +91,15 @@ def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, t
 def search_effort(effort: Effort) -> Effort:
     """Return the part of a run's effort that goes into the search for the fastest variants."""
     processes = min(PROCESSES, effort.processes)
-    return Effort(processes, math.inf, SHARE * effort.budget, VISIT_SECONDS, side_of=CLEARLY)
+    return Effort(processes, math.inf, SHARE * effort.budget, VISIT_SECONDS, beyond=CLEARLY)
 
 
 def expected_seconds(jobs: Sequence[Job], effort: Effort) -> float:
-    """Return about how long the search for the fastest variants takes."""
-    search = search_effort(effort)
-    return min(search.processes * len(variant_jobs(jobs)) * VARIANT_SECONDS, search.budget)
+    """Return about how long all takes that comes before the jobs: what processes need to know, dense's fastest variants."""
+    search, needed = search_effort(effort), len(preparations(jobs))
+    preparing = needed * PREPARING_SECONDS / at_once(needed) if needed > 1 else 0.0
+    searching = search.processes * len(variant_jobs(jobs)) * VARIANT_SECONDS
+    return min(preparing, search.budget) + min(searching, search.budget)
 
 
 def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[str], None], means: Means) -> Results:
@@ -106,13 +113,12 @@ def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[st
     search, known, spent = search_effort(effort), dict[str, Any](), Spent()
     if has_chosen:
         search = search._replace(processes=0)
-    if means.journal is None or not means.journal.said:  # processes of a broken run have said what they found out
-        try:
-            known, spent = found_out(jobs, means, start + search.budget)
-            by_compiling, more = found_out(compiled_jobs(jobs), means, start + search.budget, compiled=True)
-            known, spent = known | by_compiling, spent + more
-        except KeyboardInterrupt:
-            return Results({job.name: Outcome() for job in jobs}, interrupted=True, out_of_time=False, spent=spent)
+    try:  # of a broken run too, whose journal has only what the processes that timed have found: it is the same each time
+        known, spent = found_out(jobs, means, start + search.budget, tell)
+        by_compiling, more = found_out(compiled_jobs(jobs), means, start + search.budget, tell, compiled=True)
+        known, spent = known | by_compiling, spent + more
+    except KeyboardInterrupt:
+        return Results({job.name: Outcome() for job in jobs}, interrupted=True, out_of_time=False, spent=spent)
     found = measure_all(variants, search, means, known, label="dense's layouts, ")
     for job in variants:
         failure = found.outcomes[job.name].failure

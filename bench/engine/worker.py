@@ -6,6 +6,7 @@ started anew. Only the addresses of libraries are those of its siblings; what it
 """
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -38,6 +39,8 @@ from sparse_models.kernels import choice
 
 FORKS = sys.platform == "linux"  # macOS's own libraries do not bear it
 COMPILING = {(op, "cpu") for op in ("training_step", "train", *OF_A_NETWORK)}  # of which dense compiled is a variant
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux's prctl
+ENDING_SECONDS = 0.2  # for a compiler to remove what it has written half, which would be loaded the next time
 MESSAGE = 500  # characters of what a failure says: a compiler tells its own in a thousand lines
 AGAIN_SECONDS = 0.1  # in the rounds of a visit to a case that has had one: it is one of the noisy ones
 
@@ -165,17 +168,34 @@ def serve(asked: dict[str, Any], say: Callable[..., None]) -> None:
             return
 
 
+def ended(process: int) -> int:
+    """Return how a forked process ended, once nothing is left either of what it has started: a compiler would run on."""
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.killpg(process, signal.SIGTERM)
+        time.sleep(ENDING_SECONDS)
+        os.killpg(process, signal.SIGKILL)
+        while True:
+            os.waitpid(-process, 0)
+    return code
+
+
 def main() -> None:
     """Fork a process for each line of stdin, and say with what code it ended; where forks are not safe, serve one line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the process that asks decides
     results = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a layer prints is not a result
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state", UserWarning)
+    if FORKS:
+        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)  # for `ended`
     gc.freeze()  # or collecting garbage would copy to each process what was imported
 
     def say(**what: Any) -> None:
-        results.write(json.dumps(what) + "\n")
-        results.flush()
+        try:
+            results.write(json.dumps(what) + "\n")
+            results.flush()
+        except BrokenPipeError:  # nobody listens any more, so this process waits for nothing that it has started
+            os._exit(1)
 
     for line in sys.stdin:
         asked = json.loads(line)
@@ -190,11 +210,12 @@ def main() -> None:
         if process == 0:
             # As much as a fresh layout of addresses would, on the heap and where large tensors are mapped.
             _unused = [bytearray(random.SystemRandom().randrange(most)) for most in (2**16, 2**24)]
+            os.setpgid(0, 0)  # with whatever it starts, to be killed as a whole
             serve(asked, say)
             os._exit(0)  # all is said, and taking PyTorch down in order costs a quarter of a second
         if is_compiling:  # while the process is at something else, for those forked later
             load_compiler()
-        say(exit=os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+        say(exit=ended(process))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,28 @@
 """What one process found out and the next need not: gates passed, facts of a case, learning rates."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TypeVar
 
+import torch
+
 _T = TypeVar("_T")
 KNOWN: dict[str, Any] = {}
+
+
+@contextlib.contextmanager
+def by_one_thread() -> Iterator[None]:
+    """Hold torch to one thread meanwhile, so that what is found does not depend on where it is.
+
+    Sums by several threads differ from those by one in their last digits, which decides between rates that are almost alike.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def once_per_run(function: Callable[..., _T]) -> Callable[..., _T]:

@@ -1,10 +1,13 @@
 """Processes come from one that stands ready, say only what they are to say, and are gone when nobody listens."""
 
 import json
+import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +15,11 @@ import pytest
 from bench.cases import Case
 from bench.engine.forkserver import _read
 from bench.engine.pairing import PATIENCE, Racer
-from bench.engine.processes import fork_server_for
+from bench.engine.preparing import found_out
+from bench.engine.processes import Means, fork_server_for, fork_server_of
 from bench.works.once_per_run import KNOWN
 from tests.engine.test_processes import fine, job, measured
+from tests.works import test_preparing as preparing
 
 pytestmark = pytest.mark.alone
 
@@ -62,6 +67,53 @@ def test_a_process_that_is_not_listened_to_is_gone_before_the_next_is_asked() ->
             os.kill(lingering, 0)
         _, began, said = fork_server.run(asked | {"cases": [(fine.__module__, "fine", job(fine).case)]})
     assert (began["begin"], said["case"], len(said["race"][0])) == (0, 0, 6)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file in which is told what a process that lingers has started."""
+    monkeypatch.setenv(preparing.STARTED, str(tmp_path / "started"))
+    return tmp_path / "started"
+
+
+def is_running(started: Path) -> bool:
+    return started.exists() and any(Path(f"/proc/{pid}").exists() for pid in started.read_text().split())
+
+
+LINGERING = [preparing.job("csr_linear"), preparing.job("csr_linear", 0.9)]
+
+
+def test_when_its_time_is_over_nothing_runs_any_more_that_it_has_started(started: Path) -> None:
+    said: list[str] = []
+    with closing(fork_server_for(LINGERING)) as fork_server:
+        means = Means(fork_server, progress=lambda _: until(lambda: is_running(started)))
+        known, _ = found_out(LINGERING, means, 0.0, said.append)
+        assert not is_running(started)
+    assert known == {}
+    [line] = said
+    assert line.startswith("what all processes need to know: the time was over before 2 of 2 were found; ")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # to fork where there are threads; this one starts a program alone
+def test_nothing_runs_any_more_after_the_run_is_killed(started: Path) -> None:
+    if (run := os.fork()) == 0:
+        try:
+            found_out(LINGERING, Means(fork_server_of(1)), math.inf, print)
+        finally:
+            os._exit(1)
+    try:
+        until(lambda: is_running(started))
+    finally:
+        os.kill(run, signal.SIGKILL)
+        os.waitpid(run, 0)
+    until(lambda: not is_running(started))
 
 
 def test_how_a_process_ended_is_read_behind_half_a_line_of_its_own() -> None:

@@ -1,12 +1,18 @@
-"""When a case needs no further process, and what the plan of a run tells."""
+"""When a case needs no further process, what the plan of a run tells, and what of its time goes where."""
 
 import itertools
 import statistics
+from contextlib import closing
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.engine.jobs import Effort, Spent, plan_text
+from bench.engine import reference_search
+from bench.engine.jobs import Effort, Job, Results, Spent, plan_text
+from bench.engine.processes import Means, fork_server_for
+from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
 from bench.runs.outcome import Outcome, Race
 from bench.statistics.verdicts import is_clear
 from tests.engine.test_processes import fine, job
@@ -47,14 +53,13 @@ def test_an_interval_as_wide_as_the_effect_is_not_done_however_clear_it_is() -> 
 
 
 @given(st.integers(4, 5), st.lists(st.floats(0.5, 2.0), min_size=1, max_size=4))
-def test_where_a_side_is_asked_for_a_case_is_done_once_no_further_process_could_change_it(
+def test_where_a_case_matters_beyond_a_factor_it_is_done_once_its_median_cannot_be(
     processes: int, speedups: list[float]
 ) -> None:
-    effort = Effort(processes, 1e9, 1.0, side_of=1.02)
+    effort = Effort(processes, 1e9, 1.0, beyond=1.02)
     more = itertools.combinations_with_replacement([0.0, 10.0], processes - len(speedups))
-    sides = {statistics.median([*speedups, *others]) > 1.02 for others in more}
-    expected = len(sides) == 1 or len(speedups) == processes
-    assert job(fine).is_done(outcome_of(speedups), effort) == expected
+    can_be = any(statistics.median([*speedups, *others]) > 1.02 for others in more)
+    assert job(fine).is_done(outcome_of(speedups), effort) == (not can_be or len(speedups) == processes)
 
 
 def test_the_plan_tells_cases_processes_and_time() -> None:
@@ -90,3 +95,48 @@ def test_where_the_time_went_is_told_by_name() -> None:
     assert str(Spent(timed=5.0, warming=2.5, building=1.25, starting=1.0, bookkeeping=0.25)) == (
         "50.0% in timed rounds, 25.0% warming up, 12.5% building and checking, 10.0% starting processes, 2.5% bookkeeping"
     )
+
+
+BOTH = [job(fine, op="step"), job(fine, 50, op="step")]  # of one reference, in two layouts
+
+
+@pytest.mark.parametrize(("processes", "budget"), [(12, 100.0), (2, 10.0)])
+def test_the_search_has_a_part_of_the_budget_and_the_cases_the_rest(
+    monkeypatch: pytest.MonkeyPatch, processes: int, budget: float
+) -> None:
+    asked: list[tuple[list[Job], Effort]] = []
+
+    def spending(jobs: list[Job], effort: Effort, *_: Any, **__: Any) -> Results:
+        asked.append((jobs, effort))
+        now.append(now[-1] + 1.0)
+        return Results({job.name: outcome_of([1.0]) for job in jobs}, False, False, Spent(timed=1.5, building=0.5))
+
+    def finding(_: object, __: object, until: float, ___: object, **____: object) -> tuple[dict[str, Any], Spent]:
+        assert until == reference_search.SHARE * budget
+        now.append(now[-1] + 2.0)
+        return {}, Spent(building=2.0)
+
+    now = [0.0]
+    monkeypatch.setattr(reference_search, "found_out", finding)
+    monkeypatch.setattr("bench.engine.reference_search.time.monotonic", lambda: now[-1])
+    monkeypatch.setattr(reference_search, "measure_all", spending)
+    effort = Effort(processes, 0.05, budget)
+    with closing(fork_server_for(BOTH)) as fork_server:
+        results = measure_against_best(BOTH, effort, lambda _: None, Means(fork_server))
+    [(searched, search), (jobs, left)] = asked
+    assert (searched, jobs) == (variant_jobs(BOTH), BOTH)
+    assert (search.processes, search.budget) == (min(processes, reference_search.PROCESSES), reference_search.SHARE * budget)
+    assert left.budget == budget - 5.0  # of which the search has taken one, and what was found out before it twice two
+    assert left == effort._replace(budget=left.budget)
+    assert sum(results.spent) == 8.0
+
+
+def test_the_plan_knows_both_parts_of_the_time_before_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    effort = Effort(12, 0.05, 30.0)
+    share = reference_search.SHARE * effort.budget
+    searching = expected_seconds(BOTH, effort)
+    assert 0 < searching <= share
+    monkeypatch.setattr(reference_search, "preparations", lambda _: BOTH)
+    assert searching < expected_seconds(BOTH, effort) <= searching + share
+    monkeypatch.setattr(reference_search, "preparations", lambda _: BOTH * 100)
+    assert expected_seconds(BOTH, effort) == searching + share

@@ -1,5 +1,9 @@
 """A visit ends when its pairs agree, by the clock, later where other processes disturbed most of them, after whole turns."""
 
+import math
+import statistics
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +81,30 @@ def test_where_one_takes_so_long_as_to_do_without_each_has_one_round_a_turn(
     plan = Plan(loops=1, dense_loops=1, settle=settle)
     race(clock.work("c", 1), clock.work("d", 20), "cpu", plan, clock, Patience(seconds=0.0, precision=0.0))
     assert clock.log == log
+
+
+@pytest.mark.parametrize("is_reversed", [True, False])
+@pytest.mark.parametrize("dropped", [None, 0, 5])
+def test_drift_is_not_in_the_ratio_where_each_has_two_rounds_a_turn_but_for_that_of_two_rounds_where_a_pair_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, dropped: int | None, *, is_reversed: bool
+) -> None:
+    clock = Clock()
+    for module in ("pairing", "rounds"):
+        monkeypatch.setattr(f"bench.engine.{module}.time.perf_counter", clock)
+
+    def drifting(seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            clock.now += seconds * math.exp(clock.now / 1000)
+
+        return run
+
+    plan = Plan(1, 1, settle=1, dense_settle=1, is_reversed=is_reversed)
+    pairs = race(drifting(1), drifting(1.1), "cpu", plan, clock, Patience(seconds=50.0, precision=0.0))
+    waited = [0.5 * (number == dropped) for number in range(len(pairs.seconds))]
+    speedups = pairs._replace(waited=waited, dense_waited=[0.0] * len(waited)).speedups
+    assert len(speedups) == len(waited) - (dropped is not None) >= 15
+    a_round = 3e-3  # by which it has slowed a round later, with the call before that is untimed: at most
+    assert statistics.median(speedups) == pytest.approx(1.1, rel=(2 if dropped is not None else 0.2) * a_round)
 
 
 def test_the_first_rounds_of_both_make_a_pair_and_the_second_rounds_another() -> None:

@@ -75,6 +75,14 @@ def test_no_choice_lies_on_an_edge_but_where_the_reach_ends(count: int, first: i
     )
 
 
+def test_what_a_search_costs_is_told_in_cpu_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    Recorder(monkeypatch, {0.1: [0.5]})
+    monkeypatch.setattr("sparse_models.search.time.process_time", iter([1.0, 4.5]).__next__)
+    model, nothing = dense_mlp(draw((1, 1), generator(0))), samples(0)
+    found = search_learning_rate(lambda _: model, Data(nothing, nothing, nothing, 4), SETTINGS, rates=(0.1,), seeds=(0,))
+    assert found == (0.1, 1, 3.5)
+
+
 @pytest.mark.parametrize("update", ["static", *MOVING_RULES])
 def test_search_survives_a_rate_that_diverges(update: str) -> None:
     data = Data(samples(1), samples(2), samples(3), 4)

@@ -1,8 +1,14 @@
 """What all processes of a run need to know is found before anything is timed, by a process for each core."""
 
+import math
 import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -11,33 +17,47 @@ import torch
 
 from bench import bench_pruned, bench_train, grids
 from bench.cases import Case
-from bench.engine.jobs import Effort, Job
+from bench.engine import reference_search
+from bench.engine.jobs import Effort, Job, Spent
 from bench.engine.pairing import Plan, Racer
-from bench.engine.preparing import found_out, units_of
+from bench.engine.preparing import found_out, preparations
 from bench.engine.processes import Means, fork_server_for
-from bench.engine.reference_search import compiled_jobs, measure_against_best
-from bench.models.pruned import prune
+from bench.engine.reference_search import compiled_jobs, measure_against_best, variant_race
+from bench.engine.worker import body_of
+from bench.models.pruned import Pruned, prune
 from bench.works import once_per_run, reference
 from bench.works.compiled import COMPILED
 from bench.works.once_per_run import KNOWN, find_once
 from bench.works.problems import narrowed
-from bench.works.reference import dense_case
+from bench.works.reference import dense_case, training_key
 from bench.works.replays import Works, listed
-from bench.works.trained import experiment
+from bench.works.trained import dense_training, experiment
+from sparse_models.models import MLP
 from sparse_models.search import Search
 from tests.engine.test_processes import fine
 
 CASE = Case("forward", "sparse", "csr", "static", "8x8b4", 0.5, "cpu", "float32", 2)
+STARTED = "STARTED"  # the variable that says in which file a process that lingers tells what it has started
 pytestmark = pytest.mark.alone
 
 
+def to_prepare(case: Case) -> list[Case]:
+    return [case._replace(seed=0)]
+
+
 def prepare(case: Case) -> None:
-    """Find out, in each of two units, something that takes a while; another unit fails."""
+    """Find something out that takes a while; fail, die, or linger as a compiler that was started does."""
     if case.layer == "masked":
         raise ZeroDivisionError
+    if case.layer == "fan_in":
+        os.kill(os.getpid(), signal.SIGKILL)
     if case.layer == "csr_linear":
-        time.sleep(60)
-    find_once(f"found {case.layer} {case.sparsity:g}", lambda: [os.getpid(), torch.get_num_threads()])
+        with (
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as compiler,
+            Path(os.environ[STARTED]).open("a") as file,
+        ):
+            print(compiler.pid, file=file, flush=True)
+    find_once(f"found {case.layer} {case.sparsity:g}", os.getpid)
     time.sleep(0.2)
 
 
@@ -45,66 +65,68 @@ def told(case: Case, race: Racer) -> dict[str, Any]:
     return fine(case, race) | {"found": {name: found for name, found in KNOWN.items() if name.startswith("found")}}
 
 
-def job(layer: str, sparsity: float = 0.5, *, function: Any = told) -> Job:
-    return Job(f"{layer} {sparsity:g}", __name__, function.__name__, CASE._replace(layer=layer, sparsity=sparsity))
+def job(layer: str, sparsity: float = 0.5, seed: int = 0) -> Job:
+    return Job(f"{layer} {sparsity:g}", __name__, told.__name__, CASE._replace(layer=layer, sparsity=sparsity, seed=seed))
 
 
 def test_what_is_found_side_by_side_every_process_knows_and_a_failure_takes_no_other_down() -> None:
-    jobs = [job("csr"), job("tiled"), job("tiled", 0.9), job("masked")]
+    jobs = [job("csr"), job("tiled"), job("tiled", 0.9), job("tiled", 0.9, seed=1), job("masked")]
     shown: list[str] = []
+    said: list[str] = []
     with closing(fork_server_for(jobs)) as fork_server:
         means = Means(fork_server, progress=shown.append)
-        known, spent = found_out(jobs, means, time.monotonic() + 60.0)
-        assert shown[-1] == "what all processes need to know: 3 of 3"
+        known, spent = found_out(jobs, means, time.monotonic() + 60.0, said.append)
+    assert "what all processes need to know: 4 of 4" in shown
+    assert said == []
     assert sorted(known) == ["found csr 0.5", "found tiled 0.5", "found tiled 0.9"]
-    assert [threads for _, threads in known.values()] == [1, 1, 1]
-    # What has something in common is found by one process, whatever the number of cores.
-    assert known["found tiled 0.5"][0] == known["found tiled 0.9"][0] != os.getpid()
-    assert spent.building == sum(spent) > 0.4
+    assert os.getpid() not in known.values()
+    assert spent.building == sum(spent) > 0.2
 
 
 def test_what_is_prepared_for_a_run_all_its_processes_know() -> None:
-    jobs = [job("csr")._replace(case=CASE._replace(shape="8x8b1"))]  # of one sample there are no variants to race
+    one_sample = [job(layer) for layer in ("csr", "tiled")]  # of which there are no variants to race
+    jobs = [one._replace(case=one.case._replace(shape="8x8b1")) for one in one_sample]
     with closing(fork_server_for(jobs)) as fork_server:
         results = measure_against_best(jobs, Effort(2, 1e9, 60.0), print, Means(fork_server))
     outcome = results.outcomes["csr 0.5"]
     assert len(outcome.races) == 2
-    assert list(outcome.facts["found"]) == ["found csr 0.5"]
+    assert sorted(outcome.facts["found"]) == ["found csr 0.5", "found tiled 0.5"]
     assert results.spent.building > 0.2  # in which it was found
 
 
-def test_it_ends_in_time_and_leaves_no_process() -> None:
-    jobs = [job("csr"), job("csr_linear")]
+def test_a_single_thing_is_left_to_the_process_that_needs_it() -> None:
+    means = Means(Mock(run=Mock(side_effect=AssertionError)))
+    assert found_out([job("csr"), job("csr", seed=1)], means, math.inf, print) == ({}, Spent())
+
+
+def test_what_is_not_found_because_a_process_died_is_told_and_not_counted() -> None:
+    jobs = [job("csr"), job("fan_in")]
+    shown: list[str] = []
+    said: list[str] = []
     with closing(fork_server_for(jobs)) as fork_server:
-        start = time.monotonic()
-        known, _ = found_out(jobs, Means(fork_server), start + 0.1)
-        assert time.monotonic() - start < 30
-    [pid, _] = known["found csr 0.5"]
-    deadline = time.monotonic() + 5
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:  # noqa: PTH110  # it is Linux's own
-        time.sleep(0.01)
-    assert not os.path.exists(f"/proc/{pid}")  # noqa: PTH110
+        found_out(jobs, Means(fork_server, progress=shown.append), math.inf, said.append)
+    assert "what all processes need to know: 2 of 2" not in shown
+    [line] = said
+    assert line.startswith("what all processes need to know: a process died before ")
 
 
-def test_seeds_sparsities_and_batches_are_found_together_and_arms_apart() -> None:
+def test_each_arm_and_each_pruned_network_is_prepared_once_whatever_the_seed_and_the_batch() -> None:
     def of(module: str, **fields: Any) -> Job:
         return Job("", module, "", CASE._replace(**fields))
 
+    tuned = {"op": "train", "data": "digits", "protocol": "tuned"}
     jobs = [
-        *(
-            of(bench_train.__name__, op="train", data="digits", update=update, seed=seed)
-            for update in ("set", "rigl")
-            for seed in (0, 1)
-        ),
-        *(of(bench_pruned.__name__, op="pruned", shape=f"8x8b{batch}", sparsity=at) for batch in (1, 64) for at in (0.8, 0.9)),
-        of(bench_train.__name__, op="train", device="cuda"),
+        *(of(bench_train.__name__, **tuned, sparsity=at, seed=seed) for at in (0.8, 0.9) for seed in (3, 4)),
+        of(bench_train.__name__, op="train", data="digits", protocol="seed"),  # which has one rate for all
+        *(of(bench_pruned.__name__, op="pruned", shape=f"8x8b{batch}", sparsity=at) for batch in (64, 1) for at in (0.8, 0.9)),
+        of(bench_train.__name__, **tuned, device="cuda"),
         of("bench.bench_layer"),  # which needs nothing of the kind
     ]
-    found = [[(case.op, case.update, case.shape, case.sparsity) for _, _, case in unit] for unit in units_of(jobs)]
+    found = [(case.op, case.layer, case.shape, case.sparsity, case.seed) for _, _, case in preparations(jobs)]
     assert found == [
-        [("train", "set", "8x8b4", 0.5)],
-        [("train", "rigl", "8x8b4", 0.5)],
-        [("pruned", "static", shape, at) for shape in ("8x8b1", "8x8b64") for at in (0.8, 0.9)],
+        ("train", "dense", "8x8b4", 0.0, 0),
+        *(("train", "csr", "8x8b4", at, 0) for at in (0.8, 0.9)),
+        *(("pruned", "csr", "8x8b1", at, 0) for at in (0.8, 0.9)),
     ]
 
 
@@ -120,6 +142,30 @@ def test_what_is_raced_compiled_is_compiled_before_and_narrow_steps_with_it(monk
     assert compiled_jobs([Job("", "", "", narrow._replace(op="step"))]) == []
 
 
+def test_what_is_compiled_before_is_what_is_raced_and_for_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Case, int]] = []
+
+    def works_of(variant: str, dense: Case) -> list[Any]:
+        asked.append((variant, dense, torch.get_num_threads()))
+        return [lambda: None]
+
+    monkeypatch.setattr(reference, "can_compile", lambda _: True)
+    monkeypatch.setattr(reference_search, "works_of", works_of)
+    jobs = compiled_jobs([Job("", "", "", CASE._replace(op="training_step", shape="6x8x4b16", threads=3))])
+    before = torch.get_num_threads()
+    try:
+        prepare_all(jobs)
+        variant_race(jobs[0].case, Race())
+    finally:
+        torch.set_num_threads(before)
+    assert asked[0] == asked[1] == (COMPILED, dense_case(jobs[0].case)._replace(op="training_step"), 3)
+
+
+def prepare_all(jobs: list[Job]) -> None:
+    for module, function, case in preparations(jobs):
+        body_of(module, function)(case)
+
+
 class Race:
     """Runs both works once, as of an epoch."""
 
@@ -130,27 +176,66 @@ class Race:
             listed(works)[0]()
 
 
-def test_a_training_asks_for_nothing_that_was_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["sparse", "narrow", "dense"])
+def test_a_training_asks_for_nothing_that_was_not_prepared(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     search = Mock(return_value=Search(1e-3, 1, 0.0))
     monkeypatch.setattr(once_per_run, "KNOWN", {})
     monkeypatch.setattr(experiment, "search_learning_rate", search)
-    training = CASE._replace(op="train", shape="64x8x10b128", data="digits", seed=3, asked_epochs=1, threads=1)
-    sparse = training._replace(protocol="tuned", distribution=grids.DISTRIBUTION)
-    dense = sparse._replace(model="dense", layer="dense", sparsity=0.0)
-    for case in (sparse, dense):
-        bench_train.prepare(case)
-    assert search.call_count == 2
-    bench_train.bench_train(sparse, Race())
-    assert search.call_count == 2
+    case = TRAINING._replace(model=model, seed=3)
+    if model != "sparse":
+        case = case._replace(layer="dense", sparsity=0.5 * (model == "narrow"))
+    prepare_all([Job("", bench_train.__name__, "", case)])
+    search.side_effect = AssertionError("this rate was not prepared")
+    told = bench_train.bench_train(case, Race())
+    assert (told["learning_rate"], told["dense_learning_rate"]) == (1e-3, 1e-3)
 
 
-def test_a_pruned_network_is_as_it_was_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    pruning = Mock(wraps=prune)
+TRAINING = CASE._replace(
+    op="train", shape="64x8x10b128", data="digits", asked_epochs=1, threads=1, protocol="tuned", distribution=grids.DISTRIBUTION
+)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("fastest", [COMPILED, "batch-major"])
+@pytest.mark.parametrize("model", ["dense", "narrow", "compiled"])
+def test_a_rate_is_searched_for_in_the_same_way_wherever_it_is(
+    monkeypatch: pytest.MonkeyPatch, model: str, fastest: str, threads: int
+) -> None:
+    def searching(build: Callable[[int], MLP], *_: object, **__: object) -> Search:
+        assert type(build(0)) is MLP  # whose steps are eager
+        return Search(1e-3, torch.get_num_threads(), 0.0)
+
+    case = TRAINING._replace(model=model, layer="dense")
+    monkeypatch.setattr(once_per_run, "KNOWN", {})
+    monkeypatch.setattr(dense_training, "KNOWN", {training_key(dense_case(case)): (fastest, 1.1)})
+    monkeypatch.setattr(experiment, "search_learning_rate", searching)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        assert experiment.search(case, experiment.settings_of(case)) == [1e-3, 1, 0.0]
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_pruned_network_is_as_it_was_prepared_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def pruning(*asked: Any) -> Pruned:
+        threads.append(torch.get_num_threads())
+        return prune(*asked)
+
     monkeypatch.setattr(once_per_run, "KNOWN", {})
     monkeypatch.setattr(grids, "SEEDS", 1)
     monkeypatch.setattr(grids, "PRUNED_EPOCHS", 1)
     monkeypatch.setattr(bench_pruned, "prune", pruning)
-    case = CASE._replace(op="pruned", layer="tiled", shape="64x256x256x10b2", data="digits-mlp", threads=1)
-    bench_pruned.prepare(case)
-    bench_pruned.bench_pruned(case, Race())
-    assert pruning.call_count == 1
+    case = CASE._replace(op="pruned", layer="tiled", shape="64x256x256x10b2", data="digits-mlp", threads=2)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        prepare_all([Job("", bench_pruned.__name__, "", case)])
+        assert threads == [1]
+        bench_pruned.bench_pruned(case, Race())
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1]

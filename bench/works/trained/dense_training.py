@@ -61,9 +61,9 @@ class DenseTraining(MLP):
             torch.autograd.grad(self.cross_entropy(*_first(samples, self.batch)), list(self.parameters()))
 
 
-def trained_as(case: Case, model: MLP) -> MLP:
+def trained_as(case: Case, model: MLP, *, is_eager: bool = False) -> MLP:
     """Return the dense model of a case as its steps are to be taken; eager ones are those of the model itself."""
-    is_compiled, is_cast = variant_of(case) == COMPILED, case.model == AUTOCAST
+    is_compiled, is_cast = not is_eager and variant_of(case) == COMPILED, case.model == AUTOCAST
     if not is_compiled and not is_cast:
         return model
     return DenseTraining(model, Shape.parse(case.shape).batch, is_compiled=is_compiled, is_cast=is_cast)

@@ -8,7 +8,7 @@ from bench import grids
 from bench.cases import Case
 from bench.grids import stored
 from bench.shapes import Shape
-from bench.works.once_per_run import once_per_run
+from bench.works.once_per_run import by_one_thread, once_per_run
 from bench.works.trained.dense_training import trained_as
 from sparse_models.costs import size
 from sparse_models.data import Data, reshuffled
@@ -21,8 +21,10 @@ from sparse_models.updates import UPDATES
 NO_SEARCH = Search(grids.SEED_LEARNING_RATE, 0, 0.0)
 
 
-def model_of(case: Case) -> MLP:
+def model_of(case: Case, *, is_eager: bool = False) -> MLP:
     """Return the untrained model of a case's arm; `tuned` scales the sparse layers' weights by 1 / sqrt(density).
+
+    Dense steps are as `trained_as` has them, or eager.
 
     A rule that chooses the first weights by their gradient does so by the first batch of the training samples.
     """
@@ -31,9 +33,9 @@ def model_of(case: Case) -> MLP:
     drawn = convert(draw(shape.sizes, generator), case.device, getattr(torch, stored(case.dtype)))
     if case.model == "narrow":
         alike = sparse_mlp(drawn, "masked", case.sparsity, generator, distribution=case.distribution)
-        return trained_as(case, narrow_mlp(drawn, size(list(alike)).nnz))
+        return trained_as(case, narrow_mlp(drawn, size(list(alike)).nnz), is_eager=is_eager)
     if case.model != "sparse":
-        return trained_as(case, dense_mlp(drawn))
+        return trained_as(case, dense_mlp(drawn), is_eager=is_eager)
     inputs, labels = load_for(case).train
     return sparse_mlp(
         drawn,
@@ -65,12 +67,17 @@ def _split(name: str, device: str, dtype: str, seed: int) -> Data:
 
 
 @once_per_run
+@by_one_thread()
 def search(case: Case, settings: Settings) -> list[float]:
-    """Return the fields of an arm's Search under the tuned protocol: the same search for every arm, once a run."""
+    """Return the fields of an arm's Search under the tuned protocol: the same search for every arm, once a run.
+
+    Wherever and whenever it is made it finds the same: by one thread, and by eager steps, as whether compiled ones are faster
+    may not be known yet.
+    """
     data = load_for(case)
     return list(
         search_learning_rate(
-            lambda seed: model_of(case._replace(seed=seed)),
+            lambda seed: model_of(case._replace(seed=seed), is_eager=True),
             data,
             settings,
             rates=grids.LEARNING_RATES,
