@@ -186,11 +186,17 @@ def main() -> None:
             load_compiler()
         process = os.fork() if FORKS else 0
         if process == 0:
+            if asked.get("is_group"):
+                os.setpgid(0, 0)
             # As much as a fresh layout of addresses would, on the heap and where large tensors are mapped.
             _unused = [bytearray(random.SystemRandom().randrange(most)) for most in (2**16, 2**24)]
             serve(asked, say)
             os._exit(0)  # all is said, and taking PyTorch down in order costs a quarter of a second
-        say(exit=os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if asked.get("is_group"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing that it started is left
+                os.killpg(process, signal.SIGKILL)
+        say(exit=code)
 
 
 if __name__ == "__main__":
