@@ -115,8 +115,7 @@ def inspect(reference: str, example: Example) -> Inspected:
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         first = inputs[0] if inputs else None
         if isinstance(first, Tensor) and first.numel():
-            rows = output.numel() // _shape(module)[0] if module in found else 0
-            calls[module].append((rows, first.requires_grad))
+            calls[module].append((_rows(module, first, output), first.requires_grad))
 
     hooks = [module.register_forward_hook(note) for module in (*found, *(one for _, one in others))]
     with theirs(f"{reference}: the module's forward pass raised"), torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -147,7 +146,9 @@ def inspect(reference: str, example: Example) -> Inspected:
     without: dict[str, list[str]] = {}
     for name, one in others:
         if calls[one]:
-            without.setdefault(type(one).__name__, []).append(name)
+            kind = type(one)
+            called_so = f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn.") else kind.__name__
+            without.setdefault(called_so, []).append(name or "the module itself")
     stays = {layer.name for layer in called if not layer.can_be_sparse}
     samples = example.samples
     sizes = (own.batch[0].numel() // samples, max(1, output.numel() // samples))
@@ -157,11 +158,18 @@ def inspect(reference: str, example: Example) -> Inspected:
         [at[0].name for module, at in found.items() if not calls[module]],
         [one for one in left_out if stays & set(one.partition(":")[0].split(", "))]
         + [
-            f"{', '.join(names)}: expected nn.Linear or nn.Conv2d, got nn.{kind}, of which there is no sparse form"
+            f"{', '.join(names)}: expected nn.Linear or nn.Conv2d, got {kind}, of which there is no sparse form"
             for kind, names in without.items()
         ],
         output.is_floating_point() and output.requires_grad,
     )
+
+
+def _rows(module: nn.Module, first: Tensor, output: Any) -> int:
+    """Return the samples of a linear layer's input, or the places of a convolution's output, where it puts out a tensor."""
+    if isinstance(module, nn.Linear):
+        return first.numel() // _shape(module)[1]
+    return output.numel() // _shape(module)[0] if isinstance(module, nn.Conv2d) and isinstance(output, Tensor) else 0
 
 
 def _shape(module: nn.Module) -> tuple[int, ...]:

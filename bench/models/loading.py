@@ -7,6 +7,7 @@ import copy
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -97,7 +98,12 @@ def theirs(what: str) -> Iterator[None]:
 def _traceback(error: BaseException) -> str:
     """Return the traceback of an error without frames of ours, of the import system, and of torch where it calls a module."""
     told = traceback.TracebackException.from_exception(error)
-    passed = ("<frozen importlib", str(Path(__file__).parent), importlib.__file__, str(inspect.getsourcefile(nn.Module)))
+    passed = (
+        "<frozen importlib",
+        f"{Path(__file__).parent}{os.sep}",
+        importlib.__file__,
+        str(inspect.getsourcefile(nn.Module)),
+    )
     told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(passed)]
     return "".join(told.format()).rstrip()
 

@@ -1,4 +1,4 @@
-"""A file of masks in, the masks of a network's linear layers out, by name: bool, checked against its weights."""
+"""A file of masks in, the masks of a network's layers out, by name: bool, checked against weights; and Python that reads it."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ WEIGHT = ".weight"  # at the end of a parameter's name
 
 
 def read_masks(path: Path, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return by the layers' names the masks [out, in] of a .npz or .safetensors file, bool or of zeros and ones.
+    """Return by the layers' names the masks [of the weight's shape] of a .npz or .safetensors file, bool or of zeros and ones.
 
     An array has the name of a layer, as encoder.0, or of its weight, as encoder.0.weight. Raises InputError for a file that is
     none, for other names, shapes and numbers, and for a layer named twice; AbsentError where safetensors is not installed.
@@ -26,9 +26,10 @@ def read_masks(path: Path, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]
     for key, mask in _arrays(path).items():
         name = key.removesuffix(WEIGHT)
         if name not in layers:
-            raise InputError(f"{path}: {unknown(list(layers), key, 'linear layer that can be sparse')}")
-        if name in found:
-            raise InputError(f"{path}: expected one mask of {name}, got two, {name} and {name}{WEIGHT}; leave one out")
+            raise InputError(f"{path}: {unknown(list(layers), key, 'layer that can be sparse')}")
+        other = next((one for one in found if layers[one] is layers[name]), None)
+        if other is not None:
+            raise InputError(f"{path}: expected one mask of a layer, got two of {other}, the other as {key}; leave one out")
         try:
             found[name] = bool_mask(mask, parameter_of(layers[name]))
         except InputError as error:

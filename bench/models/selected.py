@@ -23,6 +23,10 @@ def own_model(reference: str, mask: str = NONE) -> tuple[OwnModel, Inspected]:
             "times those"
         )
     own, masks = OwnModel(reference, found.shape, found.can_learn), masks_of(reference, mask)
+    if not masks and mask != NONE:
+        raise InputError(
+            f"{mask}: expected a mask of an nn.Linear, got those of convolutions alone; python -m bench advise times those"
+        )
     if not masks:
         return own, found
     by_shape: dict[str, list[float]] = {}
@@ -34,17 +38,22 @@ def own_model(reference: str, mask: str = NONE) -> tuple[OwnModel, Inspected]:
     return own._replace(mask=mask, sparsity=sparsity_of(*masks.values()), sparsities=sparsities), found
 
 
-def masks_of(reference: str, file: str = NONE, *, convolutions: bool = False) -> dict[str, Tensor]:
-    """Return the masks [of the weight's shape] of a network by the names of its layers, linear ones unless more is asked for.
+def given_masks(reference: str, file: str = NONE) -> dict[str, Tensor]:
+    """Return the masks [of the weight's shape] of a network's layers, convolutions too.
 
-    They are those in a file, or those that it was pruned by.
+    They are those in a file, by its own names, or those that it was pruned by, by the first of each layer's names.
     """
-    example, found = load(reference), inspected(reference)
-    layers = found.exchangeable if convolutions else found.sparse
-    first = {name: layer.name for layer in layers for name in layer.names}
-    modules = {name: example.module.get_submodule(name) for name in first}
-    masks = example.masks if file == NONE else read_masks(Path(file), modules)
-    return {first[name]: mask for name, mask in masks.items() if name in first}
+    example = load(reference)
+    first = {name: layer.name for layer in inspected(reference).exchangeable for name in layer.names}
+    if file == NONE:
+        return {first[name]: mask for name, mask in example.masks.items() if name in first}
+    return read_masks(Path(file), {name: example.module.get_submodule(name) for name in first})
+
+
+def masks_of(reference: str, file: str = NONE) -> dict[str, Tensor]:
+    """Return the masks [out, in] of a network's linear layers by the first of their names, from a file or as it was pruned."""
+    first = {name: layer.name for layer in inspected(reference).sparse for name in layer.names}
+    return {first[name]: mask for name, mask in given_masks(reference, file).items() if name in first}
 
 
 def sparsity_of(*masks: Tensor) -> float:

@@ -1,1 +1,1 @@
-"""A model of one's own in, which of its linear layers to make sparse out: timed where they stand, chosen, and timed anew."""
+"""A model of one's own in, which linear layers and convolutions to make sparse out: each timed in it, chosen, timed anew."""

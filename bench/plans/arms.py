@@ -1,4 +1,4 @@
-"""A model in, its arms out: the model as it is, and copies in which every linear layer is another; each can be called."""
+"""A model in, its arms out: as it is, and copies in which each linear layer and convolution is another; all can be called."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from bench.models.layers import Linear, inspected, output_of
 from bench.models.loading import Example, load
-from bench.models.selected import NONE, masks_of
+from bench.models.selected import NONE, given_masks
 from bench.plans.stopwatch import Stopwatch
 from bench.works.whole_model_gate import TRIES, gate_model
 from bench.works.whole_models import LEARNING_RATE, as_it_is, output_gradient, sparsified
-from sparse_models.errors import GateError
+from sparse_models.errors import GateError, InputError
 from sparse_models.layers import LAYERS
 from sparse_models.linear import parameter_of
+from sparse_models.masks import FULL
 from sparse_models.sparsification import sparsify
 from sparse_models.sparsification.choice import CRITERIA, choose
 from sparse_models.sparsification.fast_path import SWITCHES
@@ -114,15 +115,33 @@ def _learned(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-def bytes_of(model: nn.Module) -> int:
-    """Return the bytes of all parameters and buffers."""
-    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+def default_kinds(sparsity: float, layers: Sequence[str] | None = None) -> list[Kind]:
+    """Return the kinds of layers that a model can be pruned to: those asked for, or those of the default grid on a CPU."""
+    free = {
+        name: layer
+        for name, layer in LAYERS.items()
+        if layer.pattern is not FULL
+        and layer.pattern.of_network is None
+        and sparsity in (layer.pattern.sparsities or (sparsity,))
+    }
+    usual = [name for name, layer in free.items() if layer.is_default_on("cpu") and not layer.is_indifferent]
+    for name in layers or ():
+        if name not in free and LAYERS.find(name):
+            raise InputError(
+                f"expected layers that can be pruned to {sparsity:g} one by one, as {', '.join(free)}, got {name!r}; "
+                "leave it out"
+            )
+    return [Kind(name, sparsity) for name in layers or usual]
 
 
 def exchangeable(target: str, file: str = NONE) -> list[Linear]:
-    """Return the layers of a network that can be sparse: all or, of a file of masks, those that have one."""
-    layers, given = inspected(target).exchangeable, masks_of(target, file, convolutions=True)
-    return [layer for layer in layers if file == NONE or layer.name in given]
+    """Return the layers of a network that can be sparse: all or, of a file of masks, those in it, by its names first."""
+    layers = inspected(target).exchangeable
+    if file == NONE:
+        return layers
+    given = given_masks(target, file)
+    named = [(layer, next((name for name in layer.names if name in given), None)) for layer in layers]
+    return [layer._replace(names=tuple(dict.fromkeys((name, *layer.names)))) for layer, name in named if name is not None]
 
 
 class Model:
@@ -130,7 +149,7 @@ class Model:
 
     def __init__(self, target: str, file: str = NONE) -> None:
         """Load it by the name of the function that makes it; of a file of masks, only layers that have one can be sparse."""
-        self.target, self.example, self.given = target, load(target), masks_of(target, file, convolutions=True)
+        self.target, self.example, self.given = target, load(target), given_masks(target, file)
         self.names = [layer.name for layer in exchangeable(target, file)]
         self._masks: dict[tuple[str, float, bool], dict[str, Tensor]] = {}
 

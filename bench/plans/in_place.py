@@ -10,15 +10,18 @@ import random
 import signal
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from bench.engine.pairing import Patience, race, warm_up
 from bench.engine.rounds import time_round
 from bench.engine.worker import failure_of, limit_threads
-from bench.plans.arms import CALLED, DENSE, PLAIN, Arm, Kind, Model, Swap, bytes_of
+from bench.plans.arms import CALLED, DENSE, PLAIN, Arm, Kind, Model, Swap
 from bench.plans.rivals import RIVALS
 from bench.works.tuning import until_undisturbed
+from bench.works.whole_models import bytes_of
 from sparse_models.errors import GateError, InputError
 from sparse_models.kernels import choice
 from sparse_models.kernels.contention import DISTURBED, Usage
@@ -28,6 +31,8 @@ ROUND_SECONDS, SETTLE_SECONDS, MOST_SETTLING = 1e-3, 5e-4, 3
 # many of a large model's are tried for them.
 LEAST_ROUNDS, LONGER, LEAST_COUNTED, MOST_TRIED = 5, 4, 3, 6
 RACING_SECONDS = 0.3
+# A rival that takes so many times as long as the model in each of some calls is not timed: it would take the time of all.
+SLOWEST, CALLS_TO_TELL = 10.0, 3
 PLANNED = "planned"  # the arm of a model as a plan makes it
 
 
@@ -91,14 +96,15 @@ def measure(
     kinds: Sequence[Sequence[Any]],
     rivals: Sequence[str],
     threads: int,
-    seconds: float,
     choices: Mapping[str, Any],
+    patience: float,
+    seconds: float,
     is_given: bool,  # noqa: FBT001  # it comes as one of a list
 ) -> Iterator[dict[str, Any]]:
     """Say the seconds of a pass and of each layer that can be sparse, for dense, for its rivals and for each kind.
 
     Masks that are given count where it `is_given`. Nothing is said where the machine was disturbed all along. Each `source`
-    here is a model's name and a file of masks.
+    here is a model's name and a file of masks. A rival that is not ready after `patience` seconds is left out.
     """
     limit_threads(threads)
     choice.hold(choices)
@@ -106,20 +112,63 @@ def measure(
     built = {PLAIN: Arm(model.example.copied, op), DENSE: Arm(model.called, op, model.names)}
     if model.has_fast_path:
         built[CALLED] = Arm(model.called, op)
-    built |= {name: RIVALS[name].in_place(model, op) for name in rivals}
+    ready, left_out = _ready({name: RIVALS[name].in_place for name in rivals}, model, op, built[PLAIN], patience)
+    built |= ready
     for kind in [Kind(*one) for one in kinds]:
         built[str(kind)] = Arm(model.sparse(kind, is_given=is_given), op, model.names)
-    yield {"passes": _rounds(built, seconds)}
+    yield {"passes": _rounds(built, seconds), "left_out": left_out}
+
+
+def _ready(
+    rivals: Mapping[str, Callable[[Model, str], Arm]], model: Model, op: str, dense: Arm, patience: float
+) -> tuple[dict[str, Arm], dict[str, str]]:
+    """Return the arms of rivals, each called before, and why there is none of others: what fails takes nothing with it."""
+    most = SLOWEST * _seconds_of_a_call(dense)
+    built = {name: _arm_or_why_not(build, model, op, most, patience) for name, build in rivals.items()}
+    ready = {name: one for name, one in built.items() if isinstance(one, Arm)}
+    return ready, {name: one for name, one in built.items() if isinstance(one, str)}
+
+
+def _arm_or_why_not(build: Callable[[Model, str], Arm], model: Model, op: str, most: float, patience: float) -> Arm | str:
+    try:
+        with _bounded(patience), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's compiler uses what PyTorch says not to use
+            arm = build(model, op)
+            seconds = (_seconds_of_a_call(arm) for _ in range(CALLS_TO_TELL))  # one may have been disturbed
+            least = next((one for one in seconds if one <= most), None)
+    except TimeoutError:
+        return f"expected it ready within {patience:.1f} s in each process, got no end by then; raise --budget"
+    except Exception as error:
+        return failure_of(error)
+    if least is None:
+        return f"expected no more than {most:.2g} s a call, {SLOWEST:g} times dense's, got more in each of several; leave it"
+    return arm
+
+
+@contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError where what is done takes longer."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _rounds(built: Mapping[str, Arm], seconds: float) -> dict[str, Passes]:
-    """Return the median passes of arms over those that nothing disturbed; none where some arm has too few."""
+    """Return the median passes of arms over those that nothing disturbed; none where some arm but a rival has too few."""
     calls = {name: _seconds_of_a_call(arm) for name, arm in built.items()}
     found: dict[str, list[Passes]] = {name: [] for name in built}
     clean: dict[str, list[Passes]] = {name: [] for name in built}
-    before, start, order = Usage.now(), time.perf_counter(), list(built)
+    before, start, order, needed = Usage.now(), time.perf_counter(), list(built), built.keys() - RIVALS.keys()
     while True:
-        spent, least, rounds = time.perf_counter() - start, min(map(len, clean.values())), len(found[order[0]])
+        spent, least, rounds = time.perf_counter() - start, min(len(clean[name]) for name in needed), len(found[order[0]])
         is_enough = least >= LEAST_COUNTED or rounds >= MOST_TRIED
         if spent > seconds and (least >= LEAST_ROUNDS or (spent > LONGER * seconds and is_enough)):
             break
@@ -135,11 +184,8 @@ def _rounds(built: Mapping[str, Arm], seconds: float) -> dict[str, Passes]:
             clean[name] += [passes] * (took.waited <= DISTURBED)
     if before.waited_for_itself(Usage.now()):  # and then all count
         clean = found
-    return {name: _middle(passes) for name, passes in clean.items()} if all(map(_are_enough, clean.values())) else {}
-
-
-def _are_enough(passes: Sequence[Passes]) -> bool:
-    return len(passes) >= LEAST_COUNTED
+    counted = {name: _middle(passes) for name, passes in clean.items() if len(passes) >= LEAST_COUNTED}
+    return counted if needed <= counted.keys() else {}
 
 
 def _seconds_of_a_call(arm: Arm) -> float:
@@ -161,6 +207,7 @@ def race_whole(
     rivals: Sequence[str],
     threads: int,
     choices: Mapping[str, Any],
+    patience: float,
 ) -> Iterator[dict[str, Any]]:
     """Say the pairs of the model as a plan makes it, and of its rivals, against the model as it is; the bytes of the plan's."""
     limit_threads(threads)
@@ -171,13 +218,14 @@ def race_whole(
         for swap in swaps:
             Swap(*swap).carry_out(example.module, model.given)
         own[PLANNED], stored = Arm(example, op), bytes_of(example.module)
-    own |= {name: RIVALS[name].whole(model, op) for name in rivals}
     dense = Arm(model.example.copied, op)
+    ready, left_out = _ready({name: RIVALS[name].whole for name in rivals}, model, op, dense, patience)
+    own |= ready
     races = {
         name: race(arm, dense, "cpu", warm_up(arm, dense, "cpu"), patience=Patience(RACING_SECONDS))
         for name, arm in own.items()
     }
-    yield {"races": races, "stored": stored}
+    yield {"races": races, "stored": stored, "left_out": left_out}
 
 
 def serve(function: str, arguments: Sequence[Any]) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from bench.engine.forkserver import ForkServer
 from bench.engine.processes import fork_server_of
 from bench.models.layers import inspected
+from bench.models.loading import load
 from bench.models.selected import NONE
 from bench.plans import in_place
 from bench.plans.arms import Kind, exchangeable
@@ -21,13 +22,13 @@ from bench.runs.outcome import Race
 from bench.works.compiled import COMPILED
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
-from sparse_models.masks import FULL
 
 BUDGET = 55.0  # with the start of the command, under a minute
 # Of them half choose and half tell; as many decide however small an effect is, and of the whole so many again.
 PROCESSES, WHOLE_PROCESSES, EVEN_PROCESSES = 18, 12, 6
 CHOOSING_SHARE, WHOLE_SHARE = 0.55, 0.8  # of the time left once all is built, when a part ends
 RIVAL_SHARE = 0.35  # of the time left, the most that one is waited for: code may take long to compile
+LOADING_SHARE = 0.1  # of all the time, the most that one is waited for in each later process, which finds that code on disk
 SECONDS = 0.4  # in the rounds of a process
 OTHER_SPARSITIES = (0.5, 0.8, 0.95)  # beside the one asked for, between which the break-even is looked for
 
@@ -46,25 +47,6 @@ class Asked(NamedTuple):
     def source(self) -> tuple[str, str]:
         """What a model is loaded by."""
         return self.target, self.mask
-
-
-def default_kinds(sparsity: float, layers: Sequence[str] | None = None) -> list[Kind]:
-    """Return the kinds of layers that a model can be pruned to: those asked for, or those of the default grid on a CPU."""
-    free = {
-        name: layer
-        for name, layer in LAYERS.items()
-        if layer.pattern is not FULL
-        and layer.pattern.of_network is None
-        and sparsity in (layer.pattern.sparsities or (sparsity,))
-    }
-    usual = [name for name, layer in free.items() if layer.is_default_on("cpu") and not layer.is_indifferent]
-    for name in layers or ():
-        if name not in free and LAYERS.find(name):
-            raise InputError(
-                f"expected layers that can be pruned to {sparsity:g} one by one, as {', '.join(free)}, got {name!r}; "
-                "leave it out"
-            )
-    return [Kind(name, sparsity) for name in layers or usual]
 
 
 class Run:
@@ -97,6 +79,20 @@ class Run:
             raise InputError(what["failure"])
         return what
 
+    def timed(self, function: str, what: Sequence[Any], rivals: Sequence[str], *more: Any) -> dict[str, Any]:
+        """Return what a process says that may time rivals; those that fail, or with which it fails, are left out for good."""
+        asked, patience = self.asked, max(1.0, LOADING_SHARE * self.asked.budget)
+        common = asked.source, asked.op, what, rivals, asked.threads, self.ready["choices"], patience
+        try:
+            said = self.call(function, *common, *more)
+        except InputError as error:
+            if not rivals:
+                raise
+            said = {"left_out": dict.fromkeys(rivals, str(error))}
+        self.left_out |= said["left_out"]
+        self.rivals = [name for name in self.rivals if name not in self.left_out]
+        return said
+
     def has_time(self, share: float) -> bool:
         """Tell whether another process like the last ends within a share of the time that was left once all was built."""
         end = self.start + self.asked.budget
@@ -113,6 +109,9 @@ class Run:
         asked = self.asked
         self.ready = self.call("prepare", asked.source, asked.op, asked.kinds, asked.threads)
         self.left_out |= self.ready["left_out"]
+        if not self.measured.kinds:
+            each = "; ".join(f"{kind}: {reason}" for kind, reason in self.left_out.items())
+            raise InputError(f"expected a kind of layer that the model can hold, got none ({each}); name others with --layer")
         for name, rival in RIVALS.items():
             self.show(f"dense {rival.told}")
             why = self._why_not(name)
@@ -149,17 +148,17 @@ class Run:
     def race(self) -> None:
         """Race the whole model as it was chosen, and dense in other ways, against the model as it is."""
         swaps = chosen(self.measured).swaps
-        for number in range(WHOLE_PROCESSES if swaps or self.rivals else 0):
-            if number and not self.has_time(WHOLE_SHARE):
+        for number in range(WHOLE_PROCESSES):
+            if not (swaps or self.rivals) or (number and not self.has_time(WHOLE_SHARE)):
                 break
             self.tell("the whole model", number, WHOLE_PROCESSES)
-            asked = self.asked
-            said = self.call("race_whole", asked.source, asked.op, swaps, self.rivals, asked.threads, self.ready["choices"])
-            races = {name: Race(*pairs) for name, pairs in said["races"].items()}
-            races = {name: pairs for name, pairs in races.items() if pairs.undisturbed}
-            self.disturbed += not races
-            self.races += [races] if races else []
-            self.swapped_bytes = said["stored"]
+            said = self.timed("race_whole", swaps, self.rivals)
+            if said.get("races"):
+                races = {name: Race(*pairs) for name, pairs in said["races"].items()}
+                races = {name: pairs for name, pairs in races.items() if pairs.undisturbed}
+                self.disturbed += not races
+                self.races += [races] if races else []
+                self.swapped_bytes = said["stored"]
 
     def find_break_evens(self) -> None:
         """Measure the kinds that are fastest for some layer at other sparsities as well."""
@@ -175,10 +174,9 @@ class Run:
             self.evens += self._measure(kinds, [], is_given=False)
 
     def _measure(self, kinds: Sequence[Kind], rivals: Sequence[str], *, is_given: bool = True) -> list[Mapping[str, Passes]]:
-        asked, ready = self.asked, self.ready
-        said = self.call("measure", asked.source, asked.op, kinds, rivals, asked.threads, SECONDS, ready["choices"], is_given)
-        passes = {name: Passes(*one) for name, one in said["passes"].items()}
-        self.disturbed += not passes
+        said = self.timed("measure", kinds, rivals, SECONDS, is_given)
+        passes = {name: Passes(*one) for name, one in said.get("passes", {}).items()}
+        self.disturbed += "passes" in said and not passes
         return [passes] if passes else []
 
     @property
@@ -197,6 +195,7 @@ class Run:
             ready["kept"],
             self.swapped_bytes,
             self.asked.mask,
+            bool(load(self.asked.target).masks),
         )
 
 

@@ -40,6 +40,7 @@ class Measured(NamedTuple):
     kept: Mapping[str, Sequence[float]] = MappingProxyType({})  # of all absolute weights, by kind and layer
     swapped_bytes: int | None = None
     file: str = NONE  # of masks
+    is_pruned: bool = False  # by torch.nn.utils.prune, as the user's function returns it
 
     @property
     def choosing(self) -> Sequence[Mapping[str, Passes]]:
@@ -114,6 +115,7 @@ class Plan(NamedTuple):
     dense_bytes: int  # of parameters and buffers
     bytes: int | None
     processes: int  # in all
+    is_pruned: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -143,16 +145,7 @@ def chosen(measured: Measured) -> Chosen:
         leading = choice or _leading(options)
         arms = _arms_of(measured.evens, leading.kind.layer) if leading else {}
         plans.append(
-            LayerPlan(
-                layer,
-                seconds,
-                [],
-                options,
-                leading,
-                choice,
-                _break_even(measured.evens, arms, number),
-                list(arms),
-            )
+            LayerPlan(layer, seconds, [], options, leading, choice, _break_even(measured.evens, arms, number), list(arms))
         )
     enough = len(measured.telling) >= LEAST_TELLING
     plans = [one._replace(rivals=rivals) for one, rivals in zip(plans, _rivals(measured, plans), strict=True)]
@@ -244,4 +237,5 @@ def plan_of(measured: Measured) -> Plan:
     processes = len(measured.passes) + len(measured.races) + len(measured.evens)
     gain = interval(promised) if promised else None
     rivals = rivals_of(measured.races, measured.rivals)
-    return Plan(found.layers, calls, gain, raced, rivals, measured.stored.get(DENSE, 0), measured.swapped_bytes, processes)
+    stored = measured.stored.get(DENSE, 0), measured.swapped_bytes
+    return Plan(found.layers, calls, gain, raced, rivals, *stored, processes, measured.is_pruned)

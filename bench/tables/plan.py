@@ -6,13 +6,18 @@ from pathlib import Path
 
 from bench.models.masks import reading_of
 from bench.models.selected import NONE
-from bench.plans.arms import Swap
 from bench.plans.plan import AGREES, LayerPlan, LayerRival, Option, Plan
 from bench.plans.rivals import RIVALS
 from bench.plans.whole import RivalRaced
 from bench.statistics.intervals import Interval
 from bench.tables.grid import Cell, Grid, print_table
 from bench.tables.text import MARKS, Screen, coloured, new_console, print_text, seconds, size, text_of
+
+# Before masks of a file: what `torch.nn.utils.prune` pruned has others, and stays dense, with zeros, where the file has none.
+IMPORTS_OF_PRUNED = "from torch import nn\nfrom torch.nn.utils import prune"
+PRUNED_UNDONE = """for module in model.modules():
+    if isinstance(module, nn.Linear | nn.Conv2d) and hasattr(module, "weight_mask"):
+        prune.remove(module, "weight")"""
 
 
 def lines(plan: Plan, left_out: Mapping[str, str], screen: Screen | None = None) -> Iterator[str]:
@@ -24,18 +29,19 @@ def lines(plan: Plan, left_out: Mapping[str, str], screen: Screen | None = None)
         print_text(console, sentence)
     if plan.calls:
         print_text(console, "\nTo make it so, where `model` is what the function returns:\n")
-        for line in pasted(plan.calls).splitlines():
+        for line in pasted(plan).splitlines():
             console.print(line, soft_wrap=True)
     yield from text_of(console)
 
 
-def pasted(calls: Sequence[Swap]) -> str:
-    """Return the lines of Python that make a plan."""
-    own = "from sparse_models import sparsify"
-    files = {call.file for call in calls} - {NONE}  # one at most
-    readings = [reading_of(Path(file)) for file in files]
-    lines = [line for imports, masks in readings for line in (imports, own, "", masks)] or [own]
-    return "\n".join([*lines, "", *map(str, calls)])
+def pasted(plan: Plan) -> str:
+    """Return the lines of Python that make a plan, none where nothing is exchanged."""
+    imports, lines = ["from sparse_models import sparsify"], list(map(str, plan.calls))
+    for file in {call.file for call in plan.calls} - {NONE}:  # one at most
+        of_file, masks = reading_of(Path(file))
+        imports = [of_file, *([IMPORTS_OF_PRUNED] if plan.is_pruned else []), *imports]
+        lines = [masks, *([PRUNED_UNDONE] if plan.is_pruned else []), *lines]
+    return "\n".join([*imports, "", *lines]) if lines else ""
 
 
 def tables(plan: Plan) -> list[tuple[str, Grid]]:

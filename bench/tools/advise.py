@@ -11,9 +11,9 @@ from bench.hooks.values import positive, threads
 from bench.machine.facts import facts
 from bench.models.layers import inspected
 from bench.models.loading import FORM
-from bench.models.selected import NONE, masks_of, sparsity_of
-from bench.plans.arms import OPS, exchangeable
-from bench.plans.measuring import BUDGET, Advised, Asked, advise, default_kinds
+from bench.models.selected import NONE, given_masks, sparsity_of
+from bench.plans.arms import OPS, default_kinds, exchangeable
+from bench.plans.measuring import BUDGET, Advised, Asked, advise
 from bench.report.markdown import table
 from bench.runs.files import as_json, write_whole
 from bench.tables.plan import lines, pasted, sentences, tables
@@ -66,7 +66,8 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
         tell(line)
     notes = [f"left dense: {sentence}" for sentence in found.left_dense]
     notes += [f"left out, as the forward pass never calls them: {', '.join(found.never_called)}"] * bool(found.never_called)
-    without = [one.name for one in found.exchangeable if wanted.mask != NONE and one not in there]
+    masked = {one.name for one in there}
+    without = [one.name for one in found.exchangeable if not masked & set(one.names)]
     notes += [f"left dense, as {wanted.mask} has no mask of it: {', '.join(without)}"] * bool(without)
     for note in notes:
         for line in wrapped(note, screen_of_output().width):
@@ -87,7 +88,9 @@ def _sparsity(asked: argparse.Namespace) -> float:
     """Return the sparsity that is asked for, or that of the masks."""
     if asked.mask is None:
         return check_sparsity(SPARSITY if asked.sparsity is None else asked.sparsity)
-    held = sparsity_of(*masks_of(asked.model, asked.mask, convolutions=True).values())
+    if asked.mask == NONE:
+        raise InputError(f"--mask: expected a file of masks, got {NONE}; leave it out, or name a file")
+    held = sparsity_of(*given_masks(asked.model, asked.mask).values())
     if asked.sparsity is not None:
         raise InputError(f"--sparsity: expected none beside masks, whose own is {held:g}; leave it out")
     return held
@@ -103,7 +106,7 @@ def record(asked: Asked, advised: Advised) -> dict[str, Any]:
     plan = advised.plan
     return {
         "kind": "plan",
-        "schema": 2,
+        "schema": 3,
         "machine": facts(["cpu"]),
         "model": asked.target,
         "op": asked.op,
@@ -120,7 +123,7 @@ def record(asked: Asked, advised: Advised) -> dict[str, Any]:
         "rivals": _plain(plan.rivals),
         "dense_bytes": plan.dense_bytes,
         "bytes": plan.bytes,
-        "calls": [str(call) for call in plan.calls],
+        "calls": pasted(plan),
     }
 
 
@@ -137,5 +140,5 @@ def _markdown(asked: Asked, advised: Advised) -> bytes:
     for title, grid in tables(advised.plan):
         parts += [title, table(grid.headers, [[str(cell) for cell in row] for row in grid.rows])]
     parts += sentences(advised.plan, advised.left_out)
-    parts += [f"```python\n{pasted(advised.plan.calls)}\n```"] * bool(advised.plan.calls)
+    parts += [f"```python\n{pasted(advised.plan)}\n```"] * bool(advised.plan.calls)
     return ("\n\n".join(parts) + "\n").encode()

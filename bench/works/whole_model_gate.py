@@ -27,6 +27,7 @@ TRIES, JITTER = 3, 1e-3  # with weights of their own, which differ by so much
 OF_GRADIENTS, MOST = 30, 0.3  # times what outputs may differ by, and the most
 FEW = 0.01  # of whole numbers: which of two classes is the likelier, rounding may decide
 ROUNDINGS = 8  # times what rounding does to the dense one, where that is more: to a network of many layers it does much
+UNDER_MASKS, AS_IT_IS = "that of the dense model under the same masks", "that of the model as it is"  # what is expected
 NOTHING = 1e-3  # of the largest gradient: below it, one is as good as 0, as that of a bias before a normalisation is
 
 
@@ -109,13 +110,20 @@ def gate_compiled(work: Callable[[], object], compiled: Example, eager: Example,
     """Raise GateError unless the compiled work of a network does what its copy does as it is, but for what is random in it."""
     result = work()
     if not learning:
-        _require_alike({OUTPUT: output_of(result)}, {OUTPUT: _output(eager, with_graph=False)})
+        _require_alike({OUTPUT: output_of(result)}, {OUTPUT: _output(eager, with_graph=False)}, than=AS_IT_IS)
         return
     eager.module.train()
     expected, others = (_gradients(eager.copied, {}, seed) for seed in range(2))
     if all(torch.equal(one, others[what]) for what, one in expected.items()):
         held = {_gradient_of(name): one.grad for name, one in compiled.module.named_parameters() if one.grad is not None}
-        _require_alike({what: held.get(what, torch.zeros_like(one)) for what, one in expected.items()}, expected)
+        found = {what: held.get(what, torch.zeros_like(one)) for what, one in expected.items()}
+        _require_alike(found, expected, than=AS_IT_IS)
+
+
+def gate_rounded(rounded: Example, own: Example) -> None:
+    """Raise GateError unless a network in fewer bits puts out what it does as it is, to half the digits of those bits."""
+    found, expected = (_output(one, with_graph=False) for one in (rounded, own))
+    _require_alike({OUTPUT: found}, {OUTPUT: expected.to(found.dtype)}, than=AS_IT_IS)
 
 
 def _output(example: Example, *, with_graph: bool) -> Tensor:
@@ -145,7 +153,10 @@ def _gradient_of(name: str) -> str:
 
 
 def _require_alike(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], rounded: Mapping[str, float] = MappingProxyType({})
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    rounded: Mapping[str, float] = MappingProxyType({}),
+    than: str = UNDER_MASKS,
 ) -> None:
     """Raise GateError unless tensors are near in norm: outputs to half the digits of their dtype, gradients to fewer.
 
@@ -165,6 +176,5 @@ def _require_alike(
             allowed = min(MOST, max(times * half, ROUNDINGS * rounded.get(what, 0.0) / (scale or 1.0)))
         if not error <= allowed * scale:  # written so that NaN fails
             raise GateError(
-                f"{what} is off that of the dense model under the same masks by {error / (scale or 1.0):.2g} of its norm, more "
-                f"than {allowed:.2g}; nothing is timed"
+                f"{what} is off {than} by {error / (scale or 1.0):.2g} of its norm, more than {allowed:.2g}; nothing is timed"
             )

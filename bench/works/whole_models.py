@@ -44,7 +44,7 @@ def chosen_masks(case: Case, module: nn.Module) -> dict[str, Tensor]:
 
 
 def sparsified(module: nn.Module, masks: Mapping[str, Tensor], layer: str) -> nn.Module:
-    """Exchange the linear layers that have a mask, in place, for those of `layer`, a name in LAYERS, and return the module."""
+    """Exchange the layers that have a mask, in place, for those of `layer`, a name in LAYERS, and return the module."""
     return sparsify(module, layer, masks=masks) if masks else module
 
 

@@ -3,9 +3,12 @@
 import json
 import math
 import os
+import select
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -120,3 +123,20 @@ def test_how_a_process_ended_is_read_behind_half_a_line_of_its_own() -> None:
     assert _read('{"case": 3, "facts": {"a"{"exit": -9}\n') == {"exit": -9}
     said = {"case": 3, "failure": 'it said {"exit": 1}'}
     assert _read(json.dumps(said) + "\n") == said
+
+
+def starts_another(held: str) -> Iterator[dict[str, Any]]:
+    with Path(held).open("w") as file:
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=file)
+    yield {}
+    os.kill(os.getpid(), signal.SIGALRM)
+
+
+def test_what_a_process_started_ends_with_it(tmp_path: Path) -> None:
+    os.mkfifo(held := tmp_path / "held")
+    reading = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+    with closing(fork_server_for([job(fine)])) as fork_server:
+        asked = {"cases": [], "call": [__name__, "starts_another", [str(held)]]}
+        assert list(fork_server.run(asked)) == [{}]
+    assert select.select([reading], [], [], 5.0)[0]  # nobody holds it any longer
+    os.close(reading)

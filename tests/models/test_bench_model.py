@@ -71,7 +71,7 @@ def test_masks_bring_their_sparsities(place: Path) -> None:
     assert refused.stderr.strip() == "ERROR: --sparsity: expected none beside masks, whose own is 0.75; leave it out"
     np.savez(place / "m.npz", none=first)
     told = measured(place, "net", *options, "--mask", "m.npz").stderr
-    assert told.startswith("ERROR: --mask: m.npz: expected a known linear layer that can be sparse (0, 2, 3, 4), got 'none'")
+    assert told.startswith("ERROR: --mask: m.npz: expected a known layer that can be sparse (0, 2, 3, 4), got 'none'")
 
 
 def test_what_has_nothing_to_learn_from_has_no_step(place: Path) -> None:

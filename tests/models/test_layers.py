@@ -144,3 +144,56 @@ def test_convolutions_alone_are_for_advise(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(selected, "inspected", lambda reference: inspect(reference, example))
     with pytest.raises(InputError, match="got convolutions alone; python -m bench advise times those"):
         selected.own_model("a:net")
+
+
+class Twice(nn.Linear):
+    """Puts out two tensors."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x), x
+
+
+class TwiceConv2d(nn.Conv2d):
+    """The same, of a convolution."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x), x
+
+
+class WSConv1d(nn.Conv1d):
+    """One of the user's own."""
+
+
+class Tuples(nn.Module):
+    """Calls layers that put out tuples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.conv, self.own, self.last = Twice(4, 5), TwiceConv2d(2, 3, 1), WSConv1d(5, 5, 1), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, _ = self.linear(self.conv(x)[0].mean(1))
+        return self.last(self.own(hidden.transpose(1, 2)).mean(2))  # type: ignore[no-any-return]
+
+
+def test_layers_of_the_users_own_are_told_by_their_names_whatever_they_put_out() -> None:
+    found = inspect("a:net", Example(Tuples(), (torch.ones(6, 2, 3, 4),)))
+    assert [(one.name, one.rows) for one in found.layers] == [("linear", (18,)), ("last", (6,))]
+    assert [one.name for one in found.exchangeable] == ["last"]
+    assert any(one.startswith("own: expected nn.Linear or nn.Conv2d, got WSConv1d, of which") for one in found.left_dense)
+
+
+class Recurrent(nn.LSTM):
+    """A module whose root is itself a layer without a sparse form."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+        return self.last(super().forward(x)[0])
+
+
+def test_a_root_that_stays_dense_is_told_by_a_name() -> None:
+    [told_so] = inspect("a:net", Example(Recurrent(), (torch.ones(3, 2, 4),))).left_dense
+    assert told_so.startswith("the module itself: expected nn.Linear or nn.Conv2d, got Recurrent, of which")

@@ -142,3 +142,9 @@ def test_where_the_users_code_raises_its_own_traceback_is_shown(reference: str, 
     assert [frame.rpartition(", ")[2] for frame in frames][-len(places) :] == places or not places
     assert len(frames) == len(places) or not places
     assert all(str(Path.cwd()) in frame for frame in frames)
+
+
+def test_a_folder_of_the_users_beside_ours_is_not_taken_for_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "__file__", str(tmp_path / "min" / "loading.py"))
+    with pytest.raises(InputError, match="in raising"):
+        load(f"{tmp_path / 'mine.py'}:raising")

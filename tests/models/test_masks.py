@@ -21,6 +21,7 @@ from sparse_models.errors import AbsentError, InputError
 from tests.strategies import masks
 
 LAYERS = {"a.0": nn.Linear(3, 2), "b": nn.Linear(4, 5)}
+LAYERS["again"] = LAYERS["b"]
 
 
 @given(masks((2, 3)), masks((5, 4)), st.sampled_from(["", ".weight"]), st.sampled_from([bool, np.float32, np.uint8]))
@@ -37,11 +38,15 @@ def test_what_was_written_is_read(tmp_path_factory: Any, first: Any, second: Any
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"c": np.ones((2, 3))}, r"expected a known linear layer that can be sparse \(a.0, b\), got 'c'; "),
+        ({"c": np.ones((2, 3))}, r"expected a known layer that can be sparse \(a.0, b, again\), got 'c'; "),
         ({"a.0.bias": np.ones(2)}, "got 'a.0.bias'; "),
         ({"b": np.ones((4, 5))}, r"b: expected a mask of shape \[5, 4\], as the weight has, got \[4, 5\]; "),
         ({"b": np.full((5, 4), 0.5)}, "b: expected a mask of True and False, or of 1 and 0, got other numbers; "),
-        ({"b": np.ones((5, 4)), "b.weight": np.ones((5, 4))}, "expected one mask of b, got two, b and b.weight; "),
+        ({"again": np.ones((5, 4)), "b": np.ones((5, 4))}, "expected one mask of a layer, got two of again, the other as b; "),
+        (
+            {"b": np.ones((5, 4)), "b.weight": np.ones((5, 4))},
+            "expected one mask of a layer, got two of b, the other as b.weight; ",
+        ),
         ({}, "expected masks by the names of layers, got an empty file; "),
         ({"b": np.array(["x"])}, "expected arrays in .*, got none that can be read"),
     ],
@@ -95,6 +100,23 @@ def test_a_selection_has_the_sparsities_of_masks_by_shape(tmp_path: Path, monkey
     assert set(selected.masks_of("a:net", own.mask)) == {"0", "2"}  # by the first of their names
     plain, _ = own_model("a:net")
     assert (plain.mask, plain.sparsity, plain.sparsities) == ("-", None, ())
+
+
+def test_a_file_for_advise_is_read_where_linear_layers_alone_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = Example(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(8, 2)), (torch.ones(3, 1, 2, 2),))
+    monkeypatch.setattr(selected, "load", lambda _: example)
+    monkeypatch.setattr(selected, "inspected", lambda reference: inspect(reference, example))
+    monkeypatch.chdir(tmp_path)
+    arrays: dict[str, Any] = {"0": np.ones((2, 1, 1, 1)), "2": np.eye(2, 8)}
+    np.savez("m.npz", **arrays)
+    assert set(selected.given_masks("a:net", "m.npz")) == {"0", "2"}
+    own, _ = own_model("a:net", "m.npz")
+    assert own.sparsity == 14 / 16
+    np.savez("m.npz", **{"0": arrays["0"]})
+    with pytest.raises(InputError, match=r"m.npz: expected a mask of an nn.Linear, got those of convolutions alone; "):
+        own_model("a:net", "m.npz")
 
 
 @given(st.lists(masks(), min_size=1, max_size=3))

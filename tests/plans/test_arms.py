@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from bench.models import layers, loading
-from bench.plans.arms import Arm, Kind, Model, Swap, bytes_of
-from bench.plans.measuring import default_kinds
+from bench.plans.arms import Arm, Kind, Model, Swap, default_kinds
+from bench.works.whole_models import bytes_of
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
 from sparse_models.sparsification import sparse_layers

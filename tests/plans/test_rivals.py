@@ -1,10 +1,10 @@
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 from torch import nn
 
 from bench.models.selected import NONE
@@ -12,7 +12,6 @@ from bench.plans import in_place, rivals
 from bench.plans.arms import Model
 from bench.plans.rivals import BFLOAT16, RIVALS
 from bench.works.compiled import COMPILED
-from tests import strategies
 
 SOURCE = """
 import torch
@@ -32,6 +31,27 @@ class Indexed(nn.Module):
 
     def forward(self, x):
         return self.last(x.float())
+
+class Ids(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.last = nn.Embedding(1001, 8), nn.Linear(8, 4)
+
+    def forward(self, ids):
+        return self.last(self.table(ids.long()))
+
+def ids():
+    return nn.Sequential(Ids()), torch.arange(500.0, 1000.0)
+
+class Counting(Indexed):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) + 0 * self.calls
+
+def counting():
+    return nn.Sequential(Counting()), torch.randn(4, 8)
 
 def float_inside():
     return nn.Sequential(Indexed()), torch.randn(4, 8)
@@ -76,22 +96,47 @@ def test_a_rival_is_the_model_and_each_of_its_layers_is_timed(name: str, op: str
     assert min(lap) > 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(strategies.seeds)
-def test_a_rival_leaves_the_model_as_it_is(seed: int) -> None:
-    torch.manual_seed(seed)
+@pytest.mark.parametrize("op", ["forward", "step"])
+@pytest.mark.parametrize("is_whole", [True, False])
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_rival_leaves_the_model_as_it_is(name: str, is_whole: bool, op: str) -> None:
     model = Model("nets.py:net")
-    before = {name: one.clone() for name, one in model.example.module.state_dict().items()}
-    RIVALS[BFLOAT16].in_place(model, "step")()
-    assert all(torch.equal(one, before[name]) for name, one in model.example.module.state_dict().items())
+    own, rival = model.example.module.train(op != "step"), RIVALS[name]
+    before = {name: one.clone() for name, one in own.state_dict().items()}
+    (rival.whole if is_whole else rival.in_place)(model, op)()
+    assert own.training == (op != "step")
+    assert all("forward" not in vars(one) for one in own.modules())
+    assert {name: one.dtype for name, one in own.state_dict().items()} == dict.fromkeys(before, torch.float32)
+    assert all(torch.equal(one, before[name]) for name, one in own.state_dict().items())
+    assert all(one.grad is None for one in own.parameters())
 
 
-def test_compiled_code_that_computes_something_else_is_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(module: Any) -> Callable[..., Any]:
-        return (lambda x: -module(x)) if isinstance(module, nn.Module) else module
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_compiled_code_that_computes_something_else_is_no_rival(is_whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(function: Any) -> Callable[..., Any]:
+        return (lambda x: -function(x)) if isinstance(function, nn.Module) == is_whole else function
 
     monkeypatch.setattr(rivals, "compiled", wrong)
-    assert "its output is off that of the dense model" in (why_not(COMPILED) or "")
+    assert "its output is off that of the model as it is by" in (why_not(COMPILED) or "")
+
+
+def test_code_that_is_compiled_at_every_call_is_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+    dynamo: Any = importlib.import_module("torch._dynamo")
+    monkeypatch.setattr(dynamo.config, "disable", False)
+    dynamo.reset()  # or, after eight models of one class, it would compile no more
+    assert "expected code that is compiled once, got a model that is compiled anew" in (
+        why_not(COMPILED, "nets.py:counting") or ""
+    )
+    assert why_not(COMPILED) is None
+
+
+@pytest.mark.parametrize("broken", ["_of_16_bits", "_layers_of_16_bits"])
+def test_both_arms_are_called_before_they_are_timed(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> Callable[[], None]:
+        raise ZeroDivisionError("there")
+
+    monkeypatch.setattr(rivals, broken, fails)
+    assert why_not(BFLOAT16) == "ZeroDivisionError: there"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +145,7 @@ def test_compiled_code_that_computes_something_else_is_no_rival(monkeypatch: pyt
         (BFLOAT16, "nets.py:net", False, "got one without such instructions"),
         (BFLOAT16, "nets.py:short", True, "got one that is in bfloat16 as it comes"),
         (BFLOAT16, "nets.py:float_inside", True, "RuntimeError: "),  # what the model's code raises in 16 bits
+        (BFLOAT16, "nets.py:ids", True, "its output is off that of the model as it is by"),  # whose batch is rounded, too
         (COMPILED, "nets.py:net", False, "expected torch.compile and a C++ compiler, got none"),
     ],
 )

@@ -80,6 +80,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(in_place, "_rounds", drawn)
     monkeypatch.setattr(in_place, "race", raced)
     monkeypatch.setattr(in_place, "warm_up", lambda *_: None)
+    monkeypatch.setattr(in_place, "SLOWEST", math.inf)
     monkeypatch.setattr(rivals, "has_bfloat16", lambda: True)
     monkeypatch.setattr(rivals, "can_compile", lambda _: False)
     before = torch.get_num_threads()
@@ -118,6 +119,7 @@ def test_the_call_that_is_told_makes_the_plan_that_is_written(op: str, capsys: p
     made = {name: type(layer) for name, layer in sparse_layers(model).items()}
     assert made == {name: LAYERS[layer] for name, layer in chosen.items() if layer}
     assert all(line in told for line in code[1].splitlines())
+    assert plan["calls"] + "\n" == code[1]
 
 
 def test_masks_of_ones_own_are_what_is_planned_and_what_the_call_reads(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +137,8 @@ def test_masks_of_ones_own_are_what_is_planned_and_what_the_call_reads(capsys: p
     )  # which its blocks do not hold
     assert {one["layer"]["names"][0]: one["choice"]["kind"]["layer"] for one in plan["layers"]} == {"0": "tiled", "2": "tiled"}
     model = loading.load("nets.py:net").copied.module
-    exec(told.partition("what the function returns:")[2].partition("left dense")[0], {"model": model})  # noqa: S102  # as above
+    exec(plan["calls"], {"model": model})  # noqa: S102  # as above
+    assert all(line in told for line in plan["calls"].splitlines())
     found = sparse_layers(model)
     assert {name: torch.equal(layer.mask, masks[name]) for name, layer in found.items()} == {"0": True, "2": True}
 
@@ -186,6 +189,7 @@ def test_a_kind_that_the_model_cannot_hold_is_left_out_with_its_reason(
         (["--sparsity", "2"], "expected a sparsity"),
         (["--threads", "0"], "expected"),
         (["--mask", "none.npz"], "expected a file at none.npz, got none"),
+        (["--mask", "-"], "--mask: expected a file of masks, got -; leave it out"),
         (["--mask", "m.npz"], "--sparsity: expected none beside masks, whose own is 0.9375; leave it out"),
         (["--mask", "wrong.npz"], "wrong.npz, 0: expected a mask of shape [16, 8], as the weight has, got [8, 16]"),
         (["--model", "nets.py:nothing"], "nothing"),
@@ -212,7 +216,7 @@ def test_break_evens_are_looked_for_without_the_masks_that_are_given(
         return drawn(built, _)
 
     monkeypatch.setattr(in_place, "_rounds", noted)
-    list(serve("measure", [("nets.py:pruned", NONE), "forward", [("tiled", 0.5)], [], 1, 0.001, {}, is_given]))
+    list(serve("measure", [("nets.py:pruned", NONE), "forward", [("tiled", 0.5)], [], 1, {}, 1.0, 0.001, is_given]))
     assert seen == [kept]
 
 
@@ -222,7 +226,7 @@ def test_what_is_drawn_here_is_timed_elsewhere(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(in_place, "DISTURBED", math.inf)
     monkeypatch.setattr(in_place, "LEAST_COUNTED", 1)
     *_, said = serve(
-        "measure", [("nets.py:net", NONE), "step", [("tiled", 0.75), ("csr", 0.5)], ["bfloat16"], 1, 0.001, {}, True]
+        "measure", [("nets.py:net", NONE), "step", [("tiled", 0.75), ("csr", 0.5)], ["bfloat16"], 1, {}, 60.0, 0.001, True]
     )
     passes = {name: Passes(*one) for name, one in said["passes"].items()}
     assert set(passes) == {PLAIN, DENSE, "bfloat16", "tiled 0.75", "csr 0.5"}
