@@ -62,7 +62,8 @@ class Compact(SparseLinear):
         bias: Tensor | None = self.bias
         if bias is not None and len(self.rows) < self.out_features:
             bias = bias.index_select(0, self.rows)
-        return dense_product(x, self.values, bias)
+        # A view is what a graph of autograd then holds on to: the parameter itself is another mask's once that has moved.
+        return dense_product(x, self.values.view_as(self.values), bias)
 
     def spread(self, kept: Tensor) -> Tensor:
         """Return the kept outputs [batch, rows] among all [batch, out]: the others are their bias."""
