@@ -64,9 +64,18 @@ def prepare(source: Sequence[str], op: str, kinds: Sequence[Sequence[Any]], thre
 
 def _why_not(model: Model, kind: Kind, op: str) -> str | None:
     """Return why layers cannot be of a kind; None where they can, the variants of whose kernels are then known."""
-    try:
+
+    def try_out() -> None:
         model.pass_gate(kind, learning=op == "step")
         until_undisturbed(Arm(model.sparse(kind), op))
+
+    return _failure(try_out)
+
+
+def _failure(tried: Callable[[], object]) -> str | None:
+    """Return what a call raises, in a sentence; None where it raises nothing."""
+    try:
+        tried()
     except (GateError, InputError) as error:
         return str(error)
     except Exception as error:
@@ -77,16 +86,9 @@ def _why_not(model: Model, kind: Kind, op: str) -> str | None:
 def check_rival(source: Sequence[str], op: str, name: str, threads: int, seconds: float) -> Iterator[dict[str, Any]]:
     """Say why dense cannot be run in another way, or nothing; a process that takes longer than `seconds` is ended."""
     limit_threads(threads)
-    why = None
     signal.setitimer(signal.ITIMER_REAL, seconds)  # a compiler takes as long as it likes
-    try:
-        RIVALS[name].check(Model(*source), op)
-    except (GateError, InputError) as error:
-        why = str(error)
-    except Exception as error:
-        why = failure_of(error)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    why = _failure(lambda: RIVALS[name].check(Model(*source), op))
+    signal.setitimer(signal.ITIMER_REAL, 0)
     yield {"why": why}
 
 

@@ -23,16 +23,15 @@ def peak_bytes(work: Callable[[], object], device: str, prepare: Callable[[], ob
     threads other than the caller's and autograd's allocate.
     """
     kind = torch.device(device).type
+    before_it_counts = [work] if prepare is None else [prepare, work, prepare]
     if kind == "cpu":
         with _uncollected():
-            for call in filter(
-                None, (prepare, work, prepare)
-            ):  # under the profiler, too: what they make may be freed by what is counted
+            for call in before_it_counts:  # under the profiler, too: what they make may be freed by what is counted
                 _changes(call)
             return max(accumulate(_changes(work), initial=0))
     if kind == "cuda":
         with _uncollected():
-            for call in filter(None, (prepare, work, prepare)):
+            for call in before_it_counts:
                 call()
             torch.cuda.synchronize(device)
             before = torch.cuda.memory_allocated(device)

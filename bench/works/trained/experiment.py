@@ -24,9 +24,8 @@ NO_SEARCH = Search(grids.SEED_LEARNING_RATE, 0, 0.0)
 def model_of(case: Case, *, is_eager: bool = False) -> MLP:
     """Return the untrained model of a case's arm; `tuned` scales the sparse layers' weights by 1 / sqrt(density).
 
-    Dense steps are as `trained_as` has them, or eager.
-
-    A rule that chooses the first weights by their gradient does so by the first batch of the training samples.
+    Dense steps are as `trained_as` has them, or eager. A rule that chooses the first weights by their gradient does so by the
+    first batch of the training samples.
     """
     shape = Shape.parse(case.shape)
     generator = torch.Generator().manual_seed(case.seed)
