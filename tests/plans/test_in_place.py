@@ -16,7 +16,7 @@ from bench.plans.measuring import Asked, Run
 from bench.plans.plan import plan_of
 from bench.plans.rivals import BFLOAT16, RIVALS
 from bench.runs.outcome import Race
-from sparse_models.errors import InputError
+from sparse_models.errors import GateError, InputError
 from sparse_models.kernels import choice
 from sparse_models.kernels.contention import Usage
 
@@ -146,3 +146,15 @@ def test_with_no_kind_that_the_model_can_hold_nothing_is_asked_further(monkeypat
     told = r"expected a kind of layer that the model can hold, got none \(tiled 0.5: too wide\); name others with --layer"
     with pytest.raises(InputError, match=told):
         run.prepare()
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"), [(GateError, "it is off"), (InputError, "it is off"), (ValueError, "ValueError: it is off")]
+)
+def test_why_a_rival_is_none_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch, raised: type[Exception], told: str) -> None:
+    def check(*_: object) -> None:
+        raise raised("it is off")
+
+    monkeypatch.setitem(RIVALS, BFLOAT16, RIVALS[BFLOAT16]._replace(check=check))
+    monkeypatch.setattr(in_place, "Model", lambda *_: None)
+    assert list(in_place.check_rival(SOURCE_NAME, "forward", BFLOAT16, torch.get_num_threads(), 60.0)) == [{"why": told}]

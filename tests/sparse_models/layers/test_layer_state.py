@@ -116,6 +116,17 @@ def test_a_mask_may_move_between_forward_and_backward(layer: str, data: st.DataO
     torch.testing.assert_close(x.grad, y.grad)
 
 
+def test_removed_neurons_may_move_between_forward_and_backward_of_feature_major_input() -> None:
+    weight, bias, x = (normal(seed, *shape, dtype=widest("compact")) for seed, shape in enumerate([(4, 2), (4,), (3, 2)]))
+    x = x.t().contiguous().t().requires_grad_()
+    before, after = (torch.tensor(rows).bool()[:, None].expand(4, 2) for rows in ([0, 1, 1, 1], [1, 1, 1, 0]))
+    layer = LAYERS["compact"](weight, before, bias)
+    output = layer(x)
+    layer.set_mask(after)
+    output.sum().backward()
+    torch.testing.assert_close(x.grad, (weight * before).sum(0).expand(3, 2))
+
+
 @pytest.mark.parametrize("layer", SPARSE_LAYERS)
 def test_moving_the_mask_drops_the_gradient_of_the_old_structure(layer: str) -> None:
     built = LAYERS[layer](normal(0, 4, 5, dtype=widest(layer)), mask_for(layer, (4, 5), 0.5))
