@@ -12,6 +12,19 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse-models"
 
 
+def sources() -> str | None:
+    """Return a hash of all of this package's sources as they are now; None where they are not there to be read."""
+    package, digest = Path(__file__).parent.parent, hashlib.sha256()
+    files = sorted(package.rglob("*.py"))
+    try:
+        for file in files:
+            content = file.read_bytes()
+            digest.update(f"{file.relative_to(package).as_posix()} {len(content)} ".encode() + content)
+    except OSError:
+        return None
+    return digest.hexdigest() if Path(__file__) in files else None
+
+
 # A file that was cut would be run as code: each ends in the hash of what comes before.
 def read_whole(path: Path) -> bytes | None:
     """Return what `write_whole` wrote, None where there is nothing or it was cut."""

@@ -1,4 +1,8 @@
-"""LLVM's text in, the address of a compiled function out; object code is kept between runs."""
+"""LLVM's text in, the address of a compiled function out; object code is kept between runs.
+
+Code is kept by the text that it was compiled from. Beside it is kept of which text a kernel is, by all that the kernel is made
+from, so that one whose code is kept is not written anew.
+"""
 
 import hashlib
 import os
@@ -6,22 +10,67 @@ import platform
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import llvmlite
 from llvmlite import binding
 
 from sparse_models.errors import InputError
-from sparse_models.kernels.kept_code import cache_folder, read_whole, write_whole
+from sparse_models.kernels.cpu._openmp import BARRIER, barrier_address
+from sparse_models.kernels.kept_code import cache_folder, read_whole, sources, write_whole
 
 Kernel = Callable[..., int]
 KERNELS: list[Any] = []  # every kernel, so that tests can have all of them compiled anew
+PACKAGE = __name__.partition(".")[0]
+SOURCES = sources()  # as this process has loaded them; with None no kernel is known without its text
+
+
+class Code(NamedTuple):
+    """What a kernel was compiled to: a hash of its text, by which its object code is kept, and its function's name."""
+
+    digest: str
+    name: str
 
 
 def kernel(build: Kernel) -> Kernel:
-    """Return `build`, which compiles a kernel and returns its address, called once for each set of arguments."""
-    KERNELS.append(cache(build))
-    return KERNELS[-1]  # type: ignore[no-any-return]
+    """Return `build`, which compiles a kernel and returns its address, called once for each set of arguments.
+
+    What it writes may depend on them, on this package's sources, on `machine()`, and on whether there is a barrier: by these it
+    is known the next time. For other arguments than plain ones and functions of this package it is written anew.
+    """
+
+    @cache
+    def address(*arguments: Any, **named: Any) -> int:
+        told = _told((build, arguments, *named.items()))
+        if SOURCES is None or told is None:
+            return build(*arguments, **named)
+        made_from = f"{llvmlite.__version__} {machine()} {barrier_address() > 0} {SOURCES} {told}"
+        note = cache_folder() / f"{hashlib.sha256(made_from.encode()).hexdigest()}.kernel"
+        if (kept := read_whole(note)) is not None:
+            code = Code(*kept.decode().split())
+            if (known := read_whole(_file(code.digest))) is not None:
+                return _loaded(code, binding.parse_assembly(""), known)
+        found = build(*arguments, **named)
+        if sources() == SOURCES:  # or what was loaded later is of others
+            write_whole(note, " ".join(_MADE[found]).encode())
+        return found
+
+    KERNELS.append(address)
+    return address
+
+
+def _told(value: Any) -> str | None:
+    """Return a value as text that tells it from all others; None for what has none."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, tuple):  # its own name with it: forms of one length are not alike
+        parts = [_told(type(value)), *map(_told, value)]
+        return None if None in parts else f"({', '.join(map(str, parts))})"
+    if not isinstance(value, FunctionType | type):
+        return None
+    is_ours = value.__module__.partition(".")[0] in (PACKAGE, "builtins") and "<" not in value.__qualname__
+    return f"{value.__module__}.{value.__qualname__}" if is_ours else None
 
 
 class Machine(NamedTuple):
@@ -75,31 +124,39 @@ def _target() -> binding.TargetMachine:
 
 
 _ENGINES: list[binding.ExecutionEngine] = []  # which own the compiled code
+_MADE: dict[int, Code] = {}  # by its address
 
 
 def compiled(text: str, name: str) -> int:
     """Return the address of function `name` of a module of LLVM's text, compiled for this very machine."""
-    path = cache_folder() / f"{hashlib.sha256(f'{llvmlite.__version__} {machine()} {text}'.encode()).hexdigest()}.o"
-    known = read_whole(path)
+    code = Code(hashlib.sha256(f"{llvmlite.__version__} {machine()} {text}".encode()).hexdigest(), name)
+    known = read_whole(_file(code.digest))
+    if known is not None:
+        return _loaded(code, binding.parse_assembly(""), known)
     module = binding.parse_assembly(text)
+    # The loops come unrolled as far as they should be.
+    options = binding.create_pipeline_tuning_options(speed_level=3)
+    options.loop_unrolling = False
+    builder = binding.create_pass_builder(_target(), options)
+    builder.getModulePassManager().run(module, builder)
+    return _loaded(code, module, None)
+
+
+def _file(digest: str) -> Path:
+    return cache_folder() / f"{digest}.o"
+
+
+def _loaded(code: Code, module: binding.ModuleRef, known: bytes | None) -> int:
+    """Return the address of a function, of object code that is `known`, or that is made of a module now and kept."""
+    if barrier_address():
+        binding.add_symbol(BARRIER, barrier_address())
     engine = binding.create_mcjit_compiler(module, _target())
-    engine.set_object_cache(*_object_cache(path, known))
     if known is None:
-        # The loops come unrolled as far as they should be.
-        options = binding.create_pipeline_tuning_options(speed_level=3)
-        options.loop_unrolling = False
-        builder = binding.create_pass_builder(_target(), options)
-        builder.getModulePassManager().run(module, builder)
+        engine.set_object_cache(lambda _, made: write_whole(_file(code.digest), made))
+    else:
+        engine.add_object_file(binding.ObjectFileRef.from_data(known))
     engine.finalize_object()
     _ENGINES.append(engine)
-    return int(engine.get_function_address(name))
-
-
-def _object_cache(path: Path, known: bytes | None) -> tuple[Callable[..., None], Callable[..., bytes | None]]:
-    def made(_: binding.ModuleRef, code: bytes) -> None:
-        write_whole(path, code)
-
-    def wanted(_: binding.ModuleRef) -> bytes | None:
-        return known
-
-    return made, wanted
+    address = int(engine.get_function_address(code.name))
+    _MADE[address] = code
+    return address

@@ -5,46 +5,22 @@ on 2 cores were 20 times as slow. So the OpenMP runtime that torch has loaded is
 """
 
 import ctypes
-import re
 from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import TICKETS
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    """Return the OpenMP runtime in this process, GNU's, LLVM's or Intel's, which all have GNU's functions; None without."""
-    folder = Path(torch.__file__).parent / "lib"
-    found = [path for path in sorted(folder.iterdir()) if re.match(r"lib(gomp|omp|iomp5)\b", path.name)]
-    for name in [*(str(path) for path in found), None]:
-        try:
-            library = ctypes.CDLL(name)
-            parallel = library.GOMP_parallel
-        except (OSError, AttributeError):
-            continue
-        parallel.argtypes, parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
-        return library
-    return None
+from sparse_models.kernels.cpu._openmp import openmp
 
 
 @cache
 def _runtime() -> Callable[[int, int, int, int], None] | None:
     """Return the function that calls another by each thread of a team; None where there is no runtime."""
-    library = _library()
+    library = openmp()
     return None if library is None else library.GOMP_parallel
-
-
-@cache
-def barrier_address() -> int:
-    """Return the address of the function at which a team's threads wait for one another as at its end; 0 without a runtime."""
-    library = _library()
-    return 0 if library is None else int(ctypes.cast(library.GOMP_barrier, ctypes.c_void_p).value or 0)
 
 
 def threads() -> int:

@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 
 from sparse_models.kernels.cpu._emit import TICKETS, Emitter
-from sparse_models.kernels.cpu._team import barrier_address
-
-BARRIER = "sparse_models_barrier"
+from sparse_models.kernels.cpu._openmp import BARRIER, barrier_address
 
 
 class Phases:
@@ -18,13 +16,11 @@ class Phases:
     def __init__(self, emit: Emitter, place: int) -> None:
         """Begin before the first; from an argument's place on, there is a 0 for each phase."""
         self.emit, self.first, self.number, self.has_team = emit, place, 0, barrier_address() > 0
-        if self.has_team:  # else a thread is always alone
-            binding.add_symbol(BARRIER, barrier_address())
 
     @contextmanager
     def tasks(self, tasks: Any) -> Iterator[Any]:
         """Emit the block under `with` for each task that this thread gets of the next phase."""
-        if self.number and self.has_team:
+        if self.number and self.has_team:  # else a thread is always alone
             known = self.emit.module.globals.get(BARRIER)
             barrier = known or ir.Function(self.emit.module, ir.FunctionType(ir.VoidType(), []), BARRIER)
             self.emit.builder.call(barrier, [])
