@@ -31,7 +31,9 @@ CALLS, ROUNDS = 20, 5  # by which the faster way is found: where there are two t
 def bench_pruned(case: Case, race: Racer) -> Facts:
     """Inference by the pruned network, whichever way is faster: no graph is built."""
     seeds, epochs = (1, 1) if race.once else (grids.SEEDS, grids.PRUNED_EPOCHS)
-    told, packed, failure = pruned(case.data, case.layer, case.sparsity, case.threads, seeds, epochs)
+    found = [pruned(case.data, case.layer, case.sparsity, case.threads, seed, seeds, epochs) for seed in range(seeds)]
+    of_dense, of_pruned, of_tuned = (list(column) for column in zip(*(accuracies for accuracies, _, _ in found), strict=True))
+    _, packed, failure = found[0]
     if failure:
         raise GateError(failure)
     drawn = example_of(case.data, Shape.parse(case.shape).batch).placed(case.device, getattr(torch, stored(case.dtype)))
@@ -47,7 +49,9 @@ def bench_pruned(case: Case, race: Racer) -> Facts:
 
     def find_facts() -> Facts:
         return {
-            **told,
+            "dense_accuracies": of_dense,
+            "pruned_accuracies": of_pruned,
+            "tuned_accuracies": of_tuned,
             **sizes_of(ways[way].module, masks),
             "dense_bytes_stored": bytes_of(dense.module),
             "dense_layout": variant,
@@ -55,21 +59,22 @@ def bench_pruned(case: Case, race: Racer) -> Facts:
             **flops_of(next(iter(ways.values()))),
             "way": way,
             "tuning_epochs": epochs,
-            "test_accuracy": statistics.mean(told["tuned_accuracies"]),
-            "dense_test_accuracy": statistics.mean(told["dense_accuracies"]),
+            "test_accuracy": statistics.mean(of_tuned),
+            "dense_test_accuracy": statistics.mean(of_dense),
         }
 
     return find_once(f"facts {case}", find_facts)  # the same in every process
 
 
 def to_prepare(case: Case) -> list[Case]:
-    """Return what a case needs to be prepared: its network, pruned, which is the same for all batches."""
-    return [case._replace(shape=str(Shape.parse(case.shape)._replace(batch=1)))]
+    """Return what a case needs to be prepared: its network of each seed, pruned, which is the same for all batches."""
+    one = case._replace(shape=str(Shape.parse(case.shape)._replace(batch=1)))
+    return [one._replace(seed=seed) for seed in range(grids.SEEDS)]
 
 
 def prepare(case: Case) -> None:
-    """Train, prune and fine-tune the case's network, and gate it."""
-    pruned(case.data, case.layer, case.sparsity, case.threads, grids.SEEDS, grids.PRUNED_EPOCHS)
+    """Train, prune and fine-tune a seed's network, and gate the first one's."""
+    pruned(case.data, case.layer, case.sparsity, case.threads, case.seed, grids.SEEDS, grids.PRUNED_EPOCHS)
 
 
 def ways_of(example: Example, layer: str, masks: Masks) -> dict[str, Example]:
@@ -82,15 +87,19 @@ def ways_of(example: Example, layer: str, masks: Masks) -> dict[str, Example]:
 
 
 @once_per_run
-def pruned(name: str, layer: str, sparsity: float, threads: int, seeds: int, epochs: int) -> tuple[Facts, dict[str, str], str]:
-    """Return the accuracies of a pruned network, its packed masks, and why it fails its gate: "" where it does not.
+def pruned(
+    name: str, layer: str, sparsity: float, threads: int, seed: int, seeds: int, epochs: int
+) -> tuple[list[float], dict[str, str], str]:
+    """Return the accuracies of a seed's network, dense, pruned and fine-tuned; of the first seed's also what it is timed with.
 
-    It must put out, fine-tuned and with the layer's kernels, what it does dense with zeros in their place, in every way, and by
-    as many threads as it is timed by.
+    That is its packed masks, and why it fails its gate, "" where it does not: it must put out, fine-tuned and with the layer's
+    kernels, what it does dense with zeros in their place, in every way, and by as many threads as it is timed by.
     """
     with by_one_thread():
-        found = prune(name, LAYERS[layer].pattern, sparsity, seeds, epochs)
-    accuracies = {"dense_accuracies": found.dense, "pruned_accuracies": found.pruned, "tuned_accuracies": found.tuned}
+        found = prune(name, LAYERS[layer].pattern, sparsity, seed, seeds, epochs)
+    accuracies = [found.dense, found.pruned, found.tuned]
+    if seed:
+        return accuracies, {}, ""
     failure = ""
     torch.set_num_threads(threads)
     try:

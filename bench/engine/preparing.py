@@ -85,11 +85,12 @@ def found_out(
     if len(needed) < 2 or sys.platform != "linux":  # elsewhere no process is forked from one that has loaded PyTorch
         return {}, Spent()
     start, known, done = time.monotonic(), dict[str, Any](), 0
-    asked = {"cases": needed, "call": [__name__, find_all.__name__, [needed, dict(means.choices)]], "meanwhile": not compiled}
+    call = [__name__, find_all.__name__, [together(needed), dict(means.choices)]]
+    asked = {"cases": needed, "call": call, "meanwhile": not compiled}
     fresh = means.fork_server.run(asked)
     for said in fresh:
         known |= said.get("known", {})
-        done += "known" in said
+        done += said.get("found", 0)
         means.progress(f"what all processes need to know: {done} of {len(needed)}")
         if time.monotonic() > until and done < len(needed):
             fresh.close()
@@ -112,27 +113,40 @@ def preparations(jobs: Sequence[Job]) -> list[tuple[str, str, Case]]:
     return list(found)
 
 
+def together(needed: Sequence[tuple[str, str, Case]]) -> list[list[tuple[str, str, Case]]]:
+    """Return what is needed in groups that one process finds out, one after another: what differs in its sparsity alone.
+
+    A network that is pruned to several sparsities is trained once for all of them.
+    """
+    groups: dict[tuple[str, str, Case], list[tuple[str, str, Case]]] = {}
+    for module, function, case in needed:
+        groups.setdefault((module, function, case._replace(sparsity=0.0)), []).append((module, function, case))
+    return list(groups.values())
+
+
 def at_once(count: int) -> int:
-    """Return by how many processes so many things are found."""
+    """Return by how many processes so many groups are found."""
     return min(CORES, AT_ONCE, count)
 
 
-def find_all(needed: list[tuple[str, str, list[Any]]], choices: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what is found out for each that is needed, as it is found, by a process for each core; and nothing every second.
+def find_all(groups: list[list[tuple[str, str, list[Any]]]], choices: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what is found out for each group, as it is found, by a process for each core; and nothing every second.
 
     For what is not found, as where a process died, nothing is yielded.
     """
     choice.hold(choices)
-    with ProcessPoolExecutor(at_once(len(needed)), get_context("fork")) as processes:
-        looked_for = {processes.submit(_find, *one) for one in needed}
+    with ProcessPoolExecutor(at_once(len(groups)), get_context("fork")) as processes:
+        looked_for = {processes.submit(_find, group): len(group) for group in groups}
         while looked_for:
-            found, looked_for = wait(looked_for, timeout=1.0, return_when=FIRST_COMPLETED)
-            yield from ({"known": one.result()} for one in found if one.exception() is None)
+            over, _ = wait(looked_for, timeout=1.0, return_when=FIRST_COMPLETED)
+            found = {one: looked_for.pop(one) for one in over}
+            yield from ({"known": one.result(), "found": count} for one, count in found.items() if one.exception() is None)
             yield {}  # for whoever listens to see whether there is time left
 
 
-def _find(module: str, function: str, values: list[Any]) -> dict[str, Any]:
+def _find(group: list[tuple[str, str, list[Any]]]) -> dict[str, Any]:
     before = set(KNOWN)
-    with contextlib.suppress(Exception):  # it is met again, and told, where the case is timed
-        getattr(importlib.import_module(module), function)(Case(*values))
+    for module, function, values in group:
+        with contextlib.suppress(Exception):  # it is met again, and told, where the case is timed
+            getattr(importlib.import_module(module), function)(Case(*values))
     return {key: value for key, value in KNOWN.items() if key not in before}

@@ -16,7 +16,7 @@ import torch
 from bench.cases import Case
 from bench.engine.jobs import Effort, Job, Results, Spent
 from bench.engine.pairing import Racer
-from bench.engine.preparing import at_once, found_out, preparations
+from bench.engine.preparing import at_once, found_out, preparations, together
 from bench.engine.processes import Means, measure_all
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
@@ -27,7 +27,7 @@ from bench.works.reference import dense_case, first_variant, training_key, varia
 PROCESSES = 5  # three of them outvote two that something else disturbed; where three find no gain, they are enough
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
 SHARE = 1 / 3  # of a run's budget, at most, and as much before it for what all processes need to know
-VARIANT_SECONDS, PREPARING_SECONDS = 0.3, 5.0  # for the plan alone: a variant in a process; one thing they need to know
+VARIANT_SECONDS, PREPARING_SECONDS = 0.3, 0.5  # for the plan alone: a variant in a process; one thing they need to know
 # By how much a variant must beat the first of the layouts to be taken in its place. Of variants that are alike every run then
 # takes the same one, and no noise decides; the reference is the slower by that much at most.
 CLEARLY = 1.02
@@ -96,8 +96,8 @@ def search_effort(effort: Effort) -> Effort:
 
 def expected_seconds(jobs: Sequence[Job], effort: Effort) -> float:
     """Return about how long all takes that comes before the jobs: what processes need to know, dense's fastest variants."""
-    search, needed = search_effort(effort), len(preparations(jobs))
-    preparing = needed * PREPARING_SECONDS / at_once(needed) if needed > 1 else 0.0
+    search, needed = search_effort(effort), preparations(jobs)
+    preparing = len(needed) * PREPARING_SECONDS / at_once(len(together(needed))) if len(needed) > 1 else 0.0
     searching = search.processes * len(variant_jobs(jobs)) * VARIANT_SECONDS
     return min(preparing, search.budget) + min(searching, search.budget)
 

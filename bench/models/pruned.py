@@ -55,13 +55,13 @@ BUILD: dict[str, Callable[[], nn.Sequential]] = {
 
 
 class Pruned(NamedTuple):
-    """Test accuracies of a network by seed: dense, pruned, and fine-tuned; the masks of the first seed."""
+    """Test accuracies of a seed's network, dense, pruned and fine-tuned, its masks, and the network itself, fine-tuned."""
 
-    dense: list[float]
-    pruned: list[float]
-    tuned: list[float]
+    dense: float
+    pruned: float
+    tuned: float
     masks: Masks
-    module: nn.Module  # of the first seed, fine-tuned: dense, with zeros
+    module: nn.Module  # dense, with zeros
 
 
 def example_of(name: str, batch: int, module: nn.Module | None = None) -> Example:
@@ -84,20 +84,15 @@ def largest(module: nn.Module, pattern: Pattern, sparsity: float) -> Masks:
     return {name: mask.view(weight.shape) for (name, weight), mask in zip(weights.items(), chosen, strict=True)}
 
 
-def prune(name: str, pattern: Pattern, sparsity: float, seeds: int, epochs: int) -> Pruned:
-    """Return what becomes of a network that is trained, pruned and fine-tuned, once for each seed."""
-    test, accuracies, kept = _data(name).test, list[tuple[float, ...]](), list[tuple[Masks, nn.Module]]()
-    for seed in range(seeds):
-        module, dense = drawn(name, seed), trained(name, seed, epochs)
-        module.load_state_dict(dense.state_dict())
-        masks = largest(module, pattern, sparsity)
-        _mask(module, masks)
-        before = evaluate(module, test).accuracy
-        fit(module, _data(name), epochs, TUNING_RATE, seed + seeds, masks)
-        accuracies.append((evaluate(dense, test).accuracy, before, evaluate(module, test).accuracy))
-        kept.append((masks, module))
-    of_dense, of_pruned, of_tuned = (list(column) for column in zip(*accuracies, strict=True))
-    return Pruned(of_dense, of_pruned, of_tuned, *kept[0])
+def prune(name: str, pattern: Pattern, sparsity: float, seed: int, seeds: int, epochs: int) -> Pruned:
+    """Return what becomes of one of so many seeds' networks that is trained, pruned and fine-tuned."""
+    test, module, dense = _data(name).test, drawn(name, seed), trained(name, seed, epochs)
+    module.load_state_dict(dense.state_dict())
+    masks = largest(module, pattern, sparsity)
+    _mask(module, masks)
+    before = evaluate(module, test).accuracy
+    fit(module, _data(name), epochs, TUNING_RATE, seed + seeds, masks)
+    return Pruned(evaluate(dense, test).accuracy, before, evaluate(module, test).accuracy, masks, module)
 
 
 def sparse_of(module: nn.Module, layer: type[SparseLinear], masks: Masks, *, at_once: bool = False) -> nn.Module:

@@ -136,7 +136,7 @@ def test_the_plan_knows_both_parts_of_the_time_before_the_cases(monkeypatch: pyt
     share = reference_search.SHARE * effort.budget
     searching = expected_seconds(BOTH, effort)
     assert 0 < searching <= share
-    monkeypatch.setattr(reference_search, "preparations", lambda _: BOTH)
+    monkeypatch.setattr(reference_search, "preparations", lambda _: [("", "", job.case) for job in BOTH])
     assert searching < expected_seconds(BOTH, effort) <= searching + share
-    monkeypatch.setattr(reference_search, "preparations", lambda _: BOTH * 100)
+    monkeypatch.setattr(reference_search, "preparations", lambda _: [("", "", job.case) for job in BOTH * 100])
     assert expected_seconds(BOTH, effort) == searching + share

@@ -116,7 +116,16 @@ def test_networks_layers_and_sparsities_are_those_that_are_asked_for() -> None:
 
 
 def test_a_network_is_pruned_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = pruned("digits-mlp", "tiled", 0.9, 1, 1, 1)
+    first = pruned("digits-mlp", "tiled", 0.9, 1, 0, 1, 1)
     monkeypatch.setattr(bench_pruned, "prune", lambda *_: pytest.fail("expected no second time"))
-    assert pruned("digits-mlp", "tiled", 0.9, 1, 1, 1) == first
+    assert pruned("digits-mlp", "tiled", 0.9, 1, 0, 1, 1) == first
     assert grids.SEEDS >= 3
+
+
+def test_the_first_seed_s_network_is_what_is_timed_and_the_others_are_accuracies_alone() -> None:
+    (first, masks, failure), (second, no_masks, _) = (pruned("digits-mlp", "tiled", 0.9, 1, seed, 2, 1) for seed in range(2))
+    assert failure == ""
+    assert masks
+    assert not no_masks
+    assert len(first) == len(second) == 3
+    assert first != second

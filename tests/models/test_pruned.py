@@ -1,7 +1,6 @@
 """Networks that are trained, pruned and fine-tuned: which weights go, that they stay away, and what the test split is for."""
 
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -66,26 +65,24 @@ def test_fine_tuning_is_that_of_the_sparse_layers(seed: int, sparsity: float, la
 
 
 def test_nothing_hangs_on_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = prune("digits-mlp", UNSTRUCTURED, 0.9, 1, 2)
+    found = prune("digits-mlp", UNSTRUCTURED, 0.9, 0, 1, 2)
     data = pruned._data("digits-mlp")
     other = Split(data.test.inputs, (data.test.labels + 1) % 10)
     monkeypatch.setattr(pruned, "_data", lambda _: data._replace(test=other))
     pruned.trained.cache_clear()
-    again = prune("digits-mlp", UNSTRUCTURED, 0.9, 1, 2)
+    again = prune("digits-mlp", UNSTRUCTURED, 0.9, 0, 1, 2)
     assert all(torch.equal(mask, again.masks[name]) for name, mask in found.masks.items())
     assert all(torch.equal(*pair) for pair in zip(found.module.parameters(), again.module.parameters(), strict=True))
     assert found.tuned != again.tuned
 
 
-def test_each_seed_has_an_accuracy_of_each_stage_and_the_dense_network_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainings: list[dict[str, Any]] = []
-    monkeypatch.setattr(pruned, "fit", lambda module, data, epochs, rate, seed, masks: trainings.append({"rate": rate}))
-    for sparsity in (0.5, 0.9):
-        found = prune("digits-mlp", UNSTRUCTURED, sparsity, 3, 2)
-        assert [len(each) for each in (found.dense, found.pruned, found.tuned)] == [3, 3, 3]
-        assert len({*found.dense}) > 1
-    assert [training["rate"] for training in trainings].count(pruned.LEARNING_RATE) == 3  # dense, once for both
-    assert [training["rate"] for training in trainings].count(pruned.TUNING_RATE) == 6
+def test_each_seed_is_a_network_of_its_own_whose_training_its_sparsities_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainings: list[tuple[float, int]] = []
+    monkeypatch.setattr(pruned, "fit", lambda module, data, epochs, rate, seed, masks: trainings.append((rate, seed)))
+    found = [prune("digits-mlp", UNSTRUCTURED, at, seed, 3, 2) for seed in range(3) for at in (0.5, 0.9)]
+    assert len({one.dense for one in found}) == 3
+    dense = [(pruned.LEARNING_RATE, seed) for seed in range(3)]
+    assert sorted(trainings) == [*((pruned.TUNING_RATE, seed) for seed in (3, 3, 4, 4, 5, 5)), *dense]
 
 
 @pytest.mark.parametrize("name", grids.NETWORKS)

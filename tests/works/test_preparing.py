@@ -20,7 +20,7 @@ from bench.cases import Case
 from bench.engine import reference_search
 from bench.engine.jobs import Effort, Job, Spent
 from bench.engine.pairing import Plan, Racer
-from bench.engine.preparing import found_out, preparations
+from bench.engine.preparing import found_out, preparations, together
 from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import compiled_jobs, measure_against_best, variant_race
 from bench.engine.worker import body_of
@@ -126,8 +126,11 @@ def test_each_arm_and_each_pruned_network_is_prepared_once_whatever_the_seed_and
     assert found == [
         ("train", "dense", "8x8b4", 0.0, 0),
         *(("train", "csr", "8x8b4", at, 0) for at in (0.8, 0.9)),
-        *(("pruned", "csr", "8x8b1", at, 0) for at in (0.8, 0.9)),
+        *(("pruned", "csr", "8x8b1", at, seed) for at in (0.8, 0.9) for seed in range(grids.SEEDS)),
     ]
+    groups = [[(case.op, case.sparsity) for _, _, case in group] for group in together(preparations(jobs))]
+    pruned = [[("pruned", at) for at in (0.8, 0.9)]] * grids.SEEDS  # each seed's dense network is trained by one process
+    assert groups == [[("train", 0.0)], [("train", 0.8), ("train", 0.9)], *pruned]
 
 
 def test_what_is_raced_compiled_is_compiled_before_and_narrow_steps_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
