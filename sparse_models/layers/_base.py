@@ -193,7 +193,7 @@ class SparseLinear(Convertible):
             nnz = check_move(self, mask, nnz, in_place=in_place)
             check_own({self: moments}, in_place=in_place)
         self._nnz_as_set = nnz
-        held = dict(self._buffers)
+        held = dict(self._buffers) if in_place else {}  # else the old structure is let go of as the new one is made
         values, *moved = self.repack(mask, [self.values.detach(), *moments])
         if in_place:
             self._refill(held, [*moments], values, moved)
