@@ -10,7 +10,7 @@ from bench.shapes import Shape
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import find_once, once_per_run
 from bench.works.problems import layout_of
-from bench.works.trained.experiment import NO_SEARCH, load_for, model_of, search, settings_of
+from bench.works.trained.experiment import NO_SEARCH, dense_arm, load_for, model_of, search, settings_of
 from bench.works.trained.parameters import packed, unpack
 from bench.works.trained.thresholds import Thresholded, one_by_one, thresholds_for, zeros_of
 from sparse_models.costs import counted_flops, executed_flops, size
@@ -24,7 +24,7 @@ from sparse_models.updates import UPDATES
 def bench_threshold(case: Case, race: Racer) -> Facts:
     """One sample through a trained MLP whose small activations are 0, against trained dense; its accuracy over some seeds."""
     pass_gate(case, case.layer, layout_of(case, case.layer, "batch-major"))
-    data, dense_case = load_for(case), case._replace(model="dense", layer="dense", sparsity=0.0)
+    data, dense_case = load_for(case), dense_arm(case)
     model, dense = (trained(arm, 0, once=race.once) for arm in (case, dense_case))
     own = Thresholded(model, thresholds_for(model, data.train.inputs, case.zeros))
     samples = data.test.inputs
@@ -57,14 +57,28 @@ def bench_threshold(case: Case, race: Racer) -> Facts:
     return find_once(f"facts {case}", find_facts)
 
 
+def to_prepare(case: Case) -> list[Case]:
+    """Return the trainings whose learning rates are searched for: of a case's arm and of dense's."""
+    return [training_of(arm, 0) for arm in (dense_arm(case), case)]
+
+
+def prepare(case: Case) -> None:
+    """Find the learning rate of a training."""
+    search(case, settings_of(case))
+
+
+def training_of(case: Case, seed: int) -> Case:
+    """Return the training of a case's arm, which is the same for all shares of zeros."""
+    _, batch = grids.epochs_and_batch(case.data)
+    return case._replace(op="train", shape=str(Shape.parse(case.shape)._replace(batch=batch)), seed=seed, zeros=0.0)
+
+
 def trained(case: Case, seed: int, *, once: bool) -> MLP:
     """Return the network of a case's arm, trained once a run at the learning rate that suits the arm.
 
     Its masks are those that a seed draws, and do not move, so that its parameters tell all of it.
     """
-    _, batch = grids.epochs_and_batch(case.data)
-    shape = str(Shape.parse(case.shape)._replace(batch=batch))
-    case = case._replace(op="train", shape=shape, seed=seed, zeros=0.0)
+    case = training_of(case, seed)
     parameters = _trained_parameters(case, once=once)
     model = model_of(case)
     unpack(parameters, model)

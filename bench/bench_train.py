@@ -1,13 +1,12 @@
 """The seed's experiment: one MLP trained sparse, narrow and dense, epoch by epoch beside dense at its best."""
 
-from bench import grids
 from bench.cases import Case
 from bench.engine.pairing import Plan, Racer
 from bench.runs.row import Facts
 from bench.works.gates import pass_gate
 from bench.works.problems import layout_of
 from bench.works.trained.dense_training import DenseTraining, pass_dense_gate, variant_of
-from bench.works.trained.experiment import NO_SEARCH, load_for, model_of, search, settings_of
+from bench.works.trained.experiment import NO_SEARCH, dense_arm, load_for, model_of, search, settings_of
 from bench.works.trained.short_training import train_shortly, training_peak_bytes
 from bench.works.trained.training_flops import training_flops
 from sparse_models.costs import counted_training_flops, executed_flops, size
@@ -76,11 +75,6 @@ def bench_train(case: Case, race: Racer) -> Facts:
         ),
         "dense_flops_executed": executed_flops(list(dense.model), samples * settings.epochs, "step", input_gradient=False),
     }
-
-
-def dense_arm(case: Case) -> Case:
-    """Return the case of dense's own training, beside which a case's arm is trained."""
-    return case._replace(model="dense", layer="dense", update="static", sparsity=0.0, distribution=grids.DISTRIBUTION)
 
 
 def to_prepare(case: Case) -> list[Case]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.layers import SparseLinear
+from sparse_models.layers._checks import check_move, check_own
 from sparse_models.mutation import Mutation
 
 FORM = 1  # of the file's content; another reads as none
@@ -54,7 +55,8 @@ def save(path: Path, training: Training) -> None:
 def resume(path: Path, training: Training) -> None:
     """Bring a training that has not begun to where the one in a file was.
 
-    Raises InputError, one sentence, for a file that is damaged, or of another training.
+    Raises InputError, one sentence, before anything is changed, for a file that is damaged, or of another training, and for
+    layers that cannot be moved.
     """
     advice = "remove it to start anew, or name another file"
     try:
@@ -74,11 +76,15 @@ def resume(path: Path, training: Training) -> None:
             f"expected a checkpoint of this training at {path}, got one of another: {content['arguments']}, not "
             f"{training.arguments}; {advice}"
         )
+    check_own(dict.fromkeys(training.mutation.model, ()), in_place=False)
     try:
-        for layer, saved in zip(training.mutation.model, content["layers"], strict=True):
-            _restore(layer, saved, training.mutation)
+        layers = list(zip(training.mutation.model, content["layers"], strict=True))
+        for layer, saved in layers:
+            _check(layer, saved)
         for generator, state in zip(training.generators, content["generators"], strict=True):
             generator.set_state(state.cpu())
+        for layer, saved in layers:
+            _restore(layer, saved, training.mutation)
         training.losses.extend(content["losses"])
         training.mutation.early = content["early"]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -102,10 +108,18 @@ def _saved(layer: SparseLinear, mutation: Mutation) -> dict[str, Any]:
     }
 
 
+def _check(layer: SparseLinear, saved: dict[str, Any]) -> None:
+    """Raise ValueError unless a layer can be brought to what is saved."""
+    check_move(layer, saved["mask"], None, in_place=False)
+    shapes = [None if held is None else held.shape for held in (saved["weight"], saved["bias"], layer.bias)]
+    if shapes[0] != (int(saved["mask"].sum()),) or shapes[1] != shapes[2]:
+        raise ValueError("another number of weights")
+
+
 @torch.no_grad()
 def _restore(layer: SparseLinear, saved: dict[str, Any], mutation: Mutation) -> None:
     mask, weight, state = saved["mask"], saved["weight"], mutation.optimizer.state
-    layer.move(mask)
+    layer.move(mask, ask=False)
 
     def spread(value: Any) -> Any:
         if not isinstance(value, Tensor) or value.shape != weight.shape:

@@ -98,6 +98,6 @@ def mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers of another pattern than unstructured, for findings, which ask a layer for its pattern's name alone."""
-    stand_in: Any = SimpleNamespace(pattern=SimpleNamespace(name="4x4 blocks"))
+    stand_in: Any = SimpleNamespace(pattern=SimpleNamespace(name="4x4 blocks"), skips_zeros=False)
     for name in ("blocks", "slow_blocks"):
         monkeypatch.setitem(LAYERS, name, stand_in)

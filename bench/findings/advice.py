@@ -21,13 +21,11 @@ from bench.findings.grouping import (
 from bench.findings.trainings import speedup_over_seeds
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
+from bench.statistics.losses import MARGIN_LOST, loss_of
 from bench.statistics.sequential import FEWEST
 from bench.statistics.verdicts import difference_interval, process_interval, values_needed
 from sparse_models.masks import UNSTRUCTURED
 
-# Of accuracy, as a fraction. On the fewest test samples, the 360 of digits, the accuracy of a single training has a standard
-# error of 0.010 where it is 0.96: so much is no difference between models that other samples would be sure to show.
-MARGIN_LOST = 0.01
 POINTS = f"{MARGIN_LOST:.0%}".rstrip("%")  # in points
 
 
@@ -96,12 +94,8 @@ def _where(row: Row) -> tuple[str, ...]:
 def _choice(rows: Sequence[Row], dense_bytes: int | None) -> Choice:
     """Return what the rows of one arm, one a seed, tell."""
     first = rows[0]
-    # Both are counts of samples over their number: what is below 1e-9 is rounding.
-    lost = [round(row["dense_test_accuracy"] - row["test_accuracy"], 9) for row in rows]
-    interval = difference_interval(lost) if len(lost) > 1 else None
-    loses: Literal["little", "more", "undecided"] = "undecided"
-    if interval and len(lost) >= FEWEST:
-        loses = "little" if interval.high <= MARGIN_LOST else "more" if interval.low > MARGIN_LOST else "undecided"
+    dense, own = ([row[field] for row in rows] for field in ("dense_test_accuracy", "test_accuracy"))
+    lost = loss_of(dense, own)
     return Choice(
         pattern=NARROW if first["model"] == "narrow" else first["pattern"],
         layer=first["layer"],
@@ -110,9 +104,9 @@ def _choice(rows: Sequence[Row], dense_bytes: int | None) -> Choice:
         speedup=speedup_over_seeds(rows),
         speedups={row["seed"]: row["speedup"] for row in rows},
         accuracies={row["seed"]: row["test_accuracy"] for row in rows},
-        lost=interval,
-        loses=loses,
-        seeds_needed=values_needed(lost, MARGIN_LOST) if interval and loses == "undecided" else None,
+        lost=lost.interval,
+        loses=lost.verdict,
+        seeds_needed=values_needed(lost.differences, MARGIN_LOST) if lost.interval and lost.verdict == "undecided" else None,
         stored=first["bytes_stored"] / dense_bytes if dense_bytes else None,
     )
 

@@ -7,6 +7,7 @@ together, and what is undecided is told as that.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from bench.findings.activations.paying import Paying, fewest_zeros, paying
 from bench.findings.break_even import break_even, told
 from bench.findings.grouping import Place, by_fields, layer_named, patterned, ratio_of, sparsities_of, speedup_of
 from bench.findings.rivals import Rival, rivals
@@ -55,6 +56,7 @@ class ShortAnswer(NamedTuple):
     machine: str
     conditions: list[str]
     kinds: list[Kind]
+    activations: list[Paying]
     trainings: list[Trainings]
     time_to_accuracy: list[TimeToAccuracy]  # of the same trainings, where they have learning curves
     undecided: Undecided
@@ -63,13 +65,15 @@ class ShortAnswer(NamedTuple):
 def short_answer(rows: Sequence[Row], machine: str) -> ShortAnswer:
     """Return the short answer that `rows` give, measured on `machine`."""
     whole = [layer_named(row) for row in rows if row["op"] in KINDS]
-    kinds = [_kind(group, whole) for group in _kinds(whole)]
+    kinds = [_kind(group, whole) for group in _kinds(fewest_zeros(whole))]
     trained = [row for row in rows if row["op"] == "train"]
     trained = [row for row in trained if row["protocol"] == "tuned"] or trained
     told_rows = [row for row in whole if any((row["op"], Place.of(row)) == (kind.op, kind.place) for kind in kinds)]
     told_of = [row for row in rows if row["model"] != "dense"] or rows  # dense in fewer bits is there as a rival
-    conditions = list(dict.fromkeys(Place.of(row).conditions for row in told_of))
-    return ShortAnswer(machine, conditions, kinds, trainings(trained), time_to_accuracy(trained), undecided(whole, told_rows))
+    conditions = list(dict.fromkeys(Place.of(row).conditions for row in fewest_zeros(told_of)))
+    activations = paying(whole, [row for row in rows if row["op"] == "threshold"])
+    learnt = trainings(trained), time_to_accuracy(trained)
+    return ShortAnswer(machine, conditions, kinds, activations, *learnt, undecided(whole, told_rows))
 
 
 def _kinds(whole: Sequence[Row]) -> list[list[list[Row]]]:

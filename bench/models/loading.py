@@ -157,15 +157,25 @@ def _from_name(name: str, reference: str) -> Any:
     )
 
 
+def _kind(batch: Any) -> str:
+    """Return what an example batch is, with what stands in it."""
+    if not isinstance(batch, tuple | list):
+        return type(batch).__name__
+    inner = ", ".join(dict.fromkeys(type(part).__name__ for part in batch))
+    return f"{type(batch).__name__} of {inner}" if inner else f"an empty {type(batch).__name__}"
+
+
 def _checked(reference: str, made: Any) -> Example:
     is_pair = isinstance(made, tuple | list) and len(made) == 2
     module, batch = made if is_pair else (made, None)
     parts = (batch,) if isinstance(batch, Tensor) else tuple(batch) if isinstance(batch, tuple | list) else ()
     if not isinstance(module, nn.Module) or not parts or not all(isinstance(part, Tensor) for part in parts):
-        got = f"({', '.join(type(one).__name__ for one in made)})" if is_pair else type(made).__name__
+        got = f"{type(module).__name__} and {_kind(batch)}" if is_pair else type(made).__name__
+        do = "return model, batch"
+        if is_pair and isinstance(module, nn.Module):
+            do = "wrap it in a module whose forward takes tensors, and makes of them what yours takes"
         raise InputError(
-            f"expected {reference} to return a module and an example batch, a tensor or a tuple of tensors, got {got}; "
-            "return model, batch"
+            f"expected {reference} to return a module and an example batch, a tensor or a tuple of tensors, got {got}; {do}"
         )
     if parts[0].dim() == 0 or parts[0].numel() == 0:
         raise InputError(

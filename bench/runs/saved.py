@@ -100,6 +100,8 @@ class SavedRow(msgspec.Struct, gc=False):
     # Of a network whose activations have a threshold.
     hidden_zeros: list[Fraction] | None = None
     seeds: Count | None = None
+    seed_test_accuracies: list[Fraction] | None = None
+    dense_seed_test_accuracies: list[Fraction] | None = None
     training_peak_bytes: Count | None = None
     dense_training_peak_bytes: Count | None = None
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from bench.findings.activations.paying import Paying
+from bench.findings.advice import POINTS, points
 from bench.findings.grouping import NARROW
 from bench.findings.short_answer import Kind, Layer, ShortAnswer
 from bench.findings.time_to_accuracy.verdict import brief as brief_verdict
@@ -13,9 +15,10 @@ from bench.tables.text import Screen, new_console, print_text, text_of, wrapped
 
 MOST = 12  # lines
 INDENT = "  "
-ONE_SAMPLE, TRAINED, STEPPED, RIVAL, FORWARD, MORE = range(6)  # what is left out last to first where not all fits
+ONE_SAMPLE, TRAINED, ZEROS, STEPPED, RIVAL, FORWARD, MORE = range(7)  # what is left out last to first where not all fits
 
 PAYS, HIGHER, UNDECIDED, NOT = STATUSES = ("pays in", "pays only if it is higher in", "is undecided in", "does not pay in")
+VERDICTS = {"faster": "pays", "undecided": "is undecided", "same": "does not pay", "slower": "does not pay"}
 
 
 class _Item(NamedTuple):
@@ -30,9 +33,9 @@ def headline(found: ShortAnswer) -> str:
     conditions = f" ({found.conditions[0]})" if len(found.conditions) == 1 else ""
     on = f"On {found.machine}{conditions}"
     if not found.kinds:
-        return (
-            f"{on} {'trainings alone were measured' if found.trainings else 'no speed-up of a whole operation was measured'}."
-        )
+        alone = {"trainings": found.trainings, "networks whose small activations are 0": found.activations}
+        measured = [name for name, what in alone.items() if what]
+        return f"{on} {_listed(measured) + ' alone were' if measured else 'no speed-up of a whole operation was'} measured."
     works: dict[str, list[str]] = {}
     for kind in found.kinds:
         works.setdefault(_status(kind), []).append(work_of(kind))
@@ -64,6 +67,10 @@ def lines(found: ShortAnswer, screen: Screen | None = None) -> Iterator[str]:
             for kind in found.kinds
         ),
         *(_Item(rank, wrapped(text, console.width, INDENT)) for rank, text in _rivals(found)),
+        *(
+            _Item(MORE if number else ZEROS, wrapped(_zeros(one), console.width, INDENT))
+            for number, one in enumerate(found.activations)
+        ),
         *(_Item(rank, wrapped(text, console.width, INDENT)) for rank, text in _trained(found)),
         _Item(None, list(_undecided(found.undecided, console.width))),
     ]
@@ -120,9 +127,30 @@ def _paying(kind: Kind, best: Layer) -> str:
     late = f"nothing decided faster at {kind.asked:g}, but " if is_late else ""
     at = f" at {best.sparsity:g}" if is_late else ""
     names = " or ".join([best.name, *best.alike])
-    even = f", from {best.break_even.replace('below ', '<')}" if best.break_even else ""
+    even = f", {_from(best.break_even)}" if best.break_even else ""
     bytes_stored = "" if best.stored is None else f", bytes\0{best.stored:.2f}"  # kept together: see `wrapped`
     return f"{late}{names} {best.speedup}x{_compiled(kind)}{at}{bytes_stored}{even}"
+
+
+def _from(break_even: str) -> str:
+    return break_even.replace(" on", "") if break_even.startswith("from") else f"from {break_even.replace('below ', '<')}"
+
+
+def _zeros(found: Paying) -> str:
+    """Return from which share of zeros among activations on they pay, what they do there, and how many keep the accuracy."""
+    *before, (share, last) = found.points.items()
+    shown = [*before[:1], (share, last)]
+    figures = ", ".join(f"{told.speedup}x at {at:g}" for at, told in shown)
+    even = "" if found.break_even in ("", "none in range") else f", {_from(found.break_even)}"
+    weights = f" with weights {found.sparsity:g} sparse" if found.sparsity else ""
+    what = f"activations set to 0 in {found.data}" if found.data else "zero inputs, forward"
+    place = found.place.size.replace(" batch ", "b")
+    told = f"{what} {place}: {found.layer}{weights} {VERDICTS[last.verdict]}{even}: {figures}"
+    if not found.data:
+        return told
+    if found.lost is None:
+        return f"{told}; no share is shown to lose at most {POINTS} point of accuracy"
+    return f"{told}, the most shown to lose at most {POINTS} point of accuracy ({points(found.lost)})"
 
 
 def _compiled(kind: Kind) -> str:

@@ -11,7 +11,7 @@ from torch.compiler import is_compiling
 from sparse_models.errors import InputError
 from sparse_models.kernels.asynchronous import is_captured, refill
 from sparse_models.kernels.link import Link
-from sparse_models.layers._checks import LIVING, check_mask, check_own, check_weight
+from sparse_models.layers._checks import LIVING, check_mask, check_move, check_own, check_weight
 from sparse_models.linear import Convertible
 from sparse_models.masks import UNSTRUCTURED, Pattern
 from sparse_models.table import Table
@@ -185,21 +185,15 @@ class SparseLinear(Convertible):
 
         `nnz` is how many weights `mask` keeps, where that is known, as by an update rule, so that a GPU is not asked. With
         `in_place`, and always while a CUDA graph is captured, values, structure and moments stay where they are in memory,
-        which takes a mask that keeps as many weights as before; raises InputError for another number, and for values that are
-        another layer's too, which is not looked at again without `ask`.
+        which takes a mask that keeps as many weights as before. Raises InputError, with `ask`, for another number, for a mask
+        that the layer cannot hold, and for values that are another layer's too.
         """
-        check_mask(self, mask, self.values.device, is_made_for=nnz is not None)
         in_place = in_place or is_captured(mask)
-        if in_place:
-            now = self.nnz_as_set
-            if nnz is None:
-                nnz = now if is_captured(mask) else int(mask.sum())
-            if nnz != now:
-                raise InputError(f"expected a mask of {now} weights to move to in place, got one of {nnz}; do without in_place")
         if ask:
+            nnz = check_move(self, mask, nnz, in_place=in_place)
             check_own({self: moments}, in_place=in_place)
         self._nnz_as_set = nnz
-        held = dict(self._buffers)
+        held = dict(self._buffers) if in_place else {}  # else the old structure is let go of as the new one is made
         values, *moved = self.repack(mask, [self.values.detach(), *moments])
         if in_place:
             self._refill(held, [*moments], values, moved)

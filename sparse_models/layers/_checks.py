@@ -68,6 +68,19 @@ def check_mask(layer: "SparseLinear", mask: Tensor, device: torch.device, *, is_
         raise InputError(f"{name}: expected a mask of pattern {layer.pattern.name!r}, got another; build it by the pattern")
 
 
+def check_move(layer: "SparseLinear", mask: Tensor, nnz: int | None, *, in_place: bool) -> int | None:
+    """Return how many weights a mask [out, in] keeps, where that is known; raises InputError unless a layer can move to it."""
+    check_mask(layer, mask, layer.values.device, is_made_for=nnz is not None)
+    if not in_place and not is_captured(mask):
+        return nnz
+    now = layer.nnz_as_set
+    if nnz is None:
+        nnz = now if is_captured(mask) else int(mask.sum())
+    if nnz != now:
+        raise InputError(f"expected a mask of {now} weights to move to in place, got one of {nnz}; do without in_place")
+    return nnz
+
+
 def check_own(moving: "Moving", *, in_place: bool) -> None:
     """Raise InputError unless layers' values are their own to move: as they made them, and no other layer's parameter.
 

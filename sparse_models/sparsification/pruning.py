@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from sparse_models.errors import InputError
 from sparse_models.layers import SparseLinear
+from sparse_models.layers._checks import check_own
 from sparse_models.masks import DISTRIBUTIONS, check_sparsity
 from sparse_models.sparsification.choice import CRITERIA, choose
 from sparse_models.sparsification.convolution import SparseConv2d
 from sparse_models.sparsification.places import sparse_layers
-from sparse_models.updates import move_mask
+from sparse_models.updates import Move, move_masks
 
 
 def cubic(initial: float, final: float, progress: float) -> float:
@@ -42,7 +43,7 @@ class GradualPruner:
         """Take the layers as they are; `distribution` and `by` are those of `sparsify`.
 
         Raises InputError for a model without sparse layers, for layers of a pattern that has only some sparsities or that
-        layers cannot keep by themselves, and for steps that are not in order.
+        layers cannot keep by themselves, for an optimizer that trains none of them, and for steps that are not in order.
         """
         self.model, self.optimizer, self.generator = model, optimizer, generator
         self.begin, self.end, self.every = begin, end, every
@@ -55,6 +56,13 @@ class GradualPruner:
         self.layers = list(sparse_layers(model).values())
         if not self.layers:
             raise InputError("expected a model with sparse layers, got none; call sparsify(model, sparsity=0) first")
+        if optimizer is not None:
+            trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+            if not any(parameter in trained for layer in self.layers for parameter in layer.parameters()):
+                raise InputError(
+                    "expected an optimizer of the model's parameters, got one that has none of its sparse layers'; give it to "
+                    "sparsify, or make it afterwards"
+                )
         for pattern in {layer.pattern for layer in self.layers}:
             if pattern.sparsities is not None or pattern.of_network is not None:
                 raise InputError(f"expected layers of any sparsity, got pattern {pattern.name!r}; take tiled or block16")
@@ -75,11 +83,20 @@ class GradualPruner:
         if not self.is_due:
             return False
         progress = 1.0 if self.end == self.begin else (self.steps - self.begin) / (self.end - self.begin)
-        return self.prune(progress)
+        try:
+            return self.prune(progress)
+        except InputError:
+            self.steps -= 1  # whoever mends what is in the way can call it again
+            raise
 
     @torch.no_grad()
     def prune(self, progress: float) -> bool:
-        """Prune to where the schedule is at a progress in [0, 1]; return whether weights went."""
+        """Prune to where the schedule is at a progress in [0, 1]; return whether weights went.
+
+        Raises InputError, before any goes, where a layer cannot be moved, as one whose values are another's too, or where it is
+        no longer in the model.
+        """
+        self._check_there(self.layers)
         masks = [layer.mask for layer in self.layers]
         scores = [
             self.criterion.score(layer.to_dense(), self.generator).masked_fill_(~mask, -1)  # below all that are kept
@@ -88,12 +105,13 @@ class GradualPruner:
         sparsities = [cubic(*ends, progress) for ends in zip(self.initial, self.final, strict=True)]
         patterns = [layer.pattern for layer in self.layers]
         chosen = choose(scores, patterns, sparsities, together=self.criterion.together)
-        went = False
-        for layer, before, mask in zip(self.layers, masks, chosen, strict=True):
-            if not torch.equal(mask & before, before):
-                move_mask(layer, mask & before, self.optimizer)
-                went = True
-        return went
+        moves = [
+            Move(layer, mask & before)
+            for layer, before, mask in zip(self.layers, masks, chosen, strict=True)
+            if not torch.equal(mask & before, before)
+        ]
+        move_masks(moves, self.optimizer)
+        return bool(moves)
 
     @torch.no_grad()
     def remember(self) -> None:
@@ -109,10 +127,14 @@ class GradualPruner:
     def rewind(self) -> None:
         """Set all weights that are kept back to those of `remember`, and forget optimizer state (Frankle et al. 2020).
 
-        That is arXiv:1912.05671: the mask is the trained net's, the weights are early ones. Raises InputError without a copy.
+        That is arXiv:1912.05671: the mask is the trained net's, the weights are early ones. Raises InputError without a copy,
+        and, before anything is changed, where a layer's values are no longer its own, or it is no longer in the model.
         """
         if not self.early:
             raise InputError("expected a copy of early weights, got none; call remember() at the step to go back to")
+        layers = [held for held in self.early if isinstance(held, SparseLinear)]
+        self._check_there(layers)
+        check_own(dict.fromkeys(layers, ()), in_place=False)
         for held, early in self.early.items():
             if isinstance(held, SparseLinear):
                 held.values.copy_(held.pack(early))
@@ -120,6 +142,13 @@ class GradualPruner:
                 held.copy_(early)
         if self.optimizer is not None:
             self.optimizer.state.clear()
+
+    def _check_there(self, layers: Sequence[SparseLinear]) -> None:
+        if not set(layers) <= set(sparse_layers(self.model).values()):
+            raise InputError(
+                "expected the sparse layers that the model had before, got others in their place (densified, or sparsified "
+                "anew); make another GradualPruner"
+            )
 
 
 def _shapes(model: nn.Module, layers: Sequence[SparseLinear]) -> list[tuple[int, ...]]:

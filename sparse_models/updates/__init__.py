@@ -4,13 +4,23 @@ import sys
 
 from sparse_models.kernels.cpu.chain._factors import Gradient, dense_of
 from sparse_models.masks.regrow import prune_and_regrow, resized
-from sparse_models.updates._move import Moves, dense_gradients, kept_gradients, move_mask, rewind, update_masks
+from sparse_models.updates._move import (
+    Move,
+    Moves,
+    dense_gradients,
+    kept_gradients,
+    move_mask,
+    move_masks,
+    rewind,
+    update_masks,
+)
 from sparse_models.updates._rule import UPDATES, Update, constant, cosine, cubic, in_rounds, register_update
 from sparse_models.updates._scores import gradient_magnitude, magnitude, sensitivity, uniform_random
 
 __all__ = [
     "UPDATES",
     "Gradient",
+    "Move",
     "Moves",
     "Update",
     "constant",
@@ -23,6 +33,7 @@ __all__ = [
     "kept_gradients",
     "magnitude",
     "move_mask",
+    "move_masks",
     "prune_and_regrow",
     "register_update",
     "resized",

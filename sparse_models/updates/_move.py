@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from sparse_models.kernels.cpu.moves._table import Storage
 from sparse_models.kernels.cpu.moves.held import HeldLayers
 from sparse_models.kernels.cpu.moves.numbers import drawn_keys
 from sparse_models.layers import SparseLinear
-from sparse_models.layers._checks import check_own, share_memory
+from sparse_models.layers._checks import check_move, check_own, share_memory
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.masks.regrow import prune_and_regrow
 from sparse_models.masks.top_k import count_kept, refuse_nan
@@ -57,24 +57,43 @@ def kept_gradients(layers: Iterable[SparseLinear]) -> dict[SparseLinear, Tensor]
     return {layer: layer.unpack(layer.values.grad) for layer in layers if layer.values.grad is not None}
 
 
-@torch.no_grad()
+class Move(NamedTuple):
+    """A layer, the mask [out, in] it is to move to, and how many weights that keeps, where it is known."""
+
+    layer: SparseLinear
+    mask: Tensor
+    nnz: int | None = None
+
+
 def move_mask(
-    layer: SparseLinear,
-    mask: Tensor,
-    optimizer: torch.optim.Optimizer | None = None,
-    *,
-    nnz: int | None = None,
-    in_place: bool = False,
-    ask: bool = True,
+    layer: SparseLinear, mask: Tensor, optimizer: torch.optim.Optimizer | None = None, *, in_place: bool = False
 ) -> None:
     """Move `layer` to `mask` [out, in]; weights under both masks keep value and optimizer state, grown ones start at 0.
 
-    `nnz`, `in_place` and `ask` are those of `SparseLinear.move`.
+    `in_place` is that of `SparseLinear.move`.
     """
-    slots = _slots(layer, optimizer)
-    moved = layer.move(mask, list(slots.values()), nnz=nnz, in_place=in_place, ask=ask)
-    if optimizer is not None and slots:
-        optimizer.state[layer.values].update(zip(slots, moved, strict=True))
+    move_masks([Move(layer, mask)], optimizer, in_place=in_place)
+
+
+@torch.no_grad()
+def move_masks(moves: Sequence[Move], optimizer: torch.optim.Optimizer | None = None, *, in_place: bool = False) -> None:
+    """Move layers as `move_mask` moves one; raises InputError, before the first moves, where one of them cannot."""
+    _check_own([layer for layer, _, _ in moves], optimizer, in_place=in_place)
+    _move(moves, optimizer, in_place=in_place)
+
+
+def _check_own(layers: Sequence[SparseLinear], optimizer: torch.optim.Optimizer | None, *, in_place: bool) -> None:
+    check_own({layer: list(_slots(layer, optimizer).values()) for layer in layers}, in_place=in_place)
+
+
+def _move(moves: Sequence[Move], optimizer: torch.optim.Optimizer | None, *, in_place: bool) -> None:
+    """Move layers whose values are their own."""
+    counts = [check_move(*move, in_place=in_place) for move in moves]
+    for (layer, mask, _), nnz in zip(moves, counts, strict=True):
+        slots = _slots(layer, optimizer)
+        moved = layer.move(mask, list(slots.values()), nnz=nnz, in_place=in_place, ask=False)
+        if optimizer is not None and slots:
+            optimizer.state[layer.values].update(zip(slots, moved, strict=True))
 
 
 def _slots(layer: SparseLinear, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
@@ -188,7 +207,7 @@ def update_masks(
     layers = list(layers)
     if moves is not None and moves.take(layers, update, drop_fraction, optimizer, gradients, generator):
         return
-    check_own({layer: list(_slots(layer, optimizer).values()) for layer in layers}, in_place=in_place)
+    _check_own(layers, optimizer, in_place=in_place)
     dense = None if gradients is None else {layer: dense_of(gradient) for layer, gradient in gradients.items()}
     targets: Sequence[float | None] = [None] * len(layers) if sparsities is None else sparsities
     grown: Sequence[int | None] = [None] * len(layers)
@@ -200,6 +219,7 @@ def update_masks(
                 f"{update.name}: expected no CUDA graph to be captured, as the number of weights may change; move masks outside"
             )
         grown = update.share([layer.mask for layer in layers], [dense[layer] for layer in layers], drop_fraction)
+    chosen = []
     for layer, target, count in zip(layers, targets, grown, strict=True):
         grad = None if dense is None else dense.get(layer)
         nnz: int | None = layer.nnz_as_set
@@ -209,7 +229,8 @@ def update_masks(
         )  # fmt: skip
         if not (update.conserves and divides(layer.pattern.unit, mask.shape)):
             nnz = None  # of as many blocks, too, those at the edges hold fewer weights
-        move_mask(layer, mask, optimizer, nnz=nnz, in_place=in_place, ask=False)
+        chosen.append(Move(layer, mask, nnz))
+    _move(chosen, optimizer, in_place=in_place)
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.findings.advice import MARGIN_LOST, Advice, Choice, advice
+from bench.findings.advice import Advice, Choice, advice
+from bench.statistics.losses import MARGIN_LOST
 from tests.helpers.rows import over_seeds
 
 pytestmark = pytest.mark.usefixtures("blocks")

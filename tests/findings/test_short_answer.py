@@ -110,6 +110,50 @@ def test_trainings_tell_accuracy() -> None:
     assert "narrow dense 1.00 [0.90 1.10]x, accuracy 0.750" in text
 
 
+def skipping(zeros: float, level: float, verdict: str, **fields: Any) -> dict[str, Any]:
+    return measured(level, verdict, **{"layer": "input_skipping", "sparsity": 0.0, "zeros": zeros, "batch": 1} | fields)
+
+
+def test_from_which_share_of_zero_inputs_on_they_pay_is_told_of_the_weights_that_are_least_sparse() -> None:
+    rows = [skipping(0.0, 0.5, "slower"), skipping(0.5, 2.0, "faster"), skipping(0.9, 4.0, "faster")]
+    sparse = [row | {"sparsity": 0.8, "layer": layer} for row in rows for layer in ("input_skipping", "tiled")]
+    text = told(*sparse, *rows)
+    even = "from 0.29 [0.29 0.29]"  # midway in the logarithm between densities 1 and 0.5
+    figures = "0.50 [0.50 0.50]x at 0, 4.02 [4.00 4.03]x at 0.9"
+    assert f"\nzero inputs, forward 8x8b1: input_skipping pays, {even}: {figures}\n" in text
+    assert "On zen (cpu, float32, 2 threads) sparsity 0.8 does not pay in forward of one sample" in text  # without any zeros
+    assert "elsewhere" not in text
+    assert "zero inputs" not in told(*rows[:1])
+
+
+def test_what_all_zeros_leave_behind_dense_does_not_pay() -> None:
+    rows = [skipping(0.0, 0.5, "slower"), skipping(0.9, 0.75, "slower")]
+    assert "input_skipping does not pay: 0.50 [0.50 0.50]x at 0, 0.75 [0.75 0.76]x at 0.9" in told(*rows)
+
+
+def thresholded(zeros: float, level: float, lost: list[float], **fields: Any) -> dict[str, Any]:
+    dense = [0.95 + seed / 1000 for seed in range(len(lost))]
+    accuracies = [before - less for before, less in zip(dense, lost, strict=True)]
+    base = {"op": "threshold", "data": "digits", "hidden_zeros": [zeros], "seeds": len(lost), "test_samples": 360}
+    seeds = {"seed_test_accuracies": accuracies, "dense_seed_test_accuracies": dense, "dense_test_accuracy": 0.95}
+    return skipping(zeros, level, "faster", **base, **seeds, **fields)
+
+
+def test_of_thresholds_the_share_is_told_that_keeps_the_accuracy_over_the_seeds() -> None:
+    kept, unsure, lost = [0.0, 0.005, 0.01, 0.0, 0.0, 0.0], [0.0, 0.02, 0.01, 0.0, 0.0, 0.0], [0.3] * 6
+    rows = [thresholded(0.0, 1.5, [0.0] * 6), thresholded(0.5, 2.0, kept), thresholded(0.75, 3.0, unsure)]
+    text = told(*rows, thresholded(0.9, 4.0, lost), thresholded(0.9, 5.0, kept, layer="tiled"))
+    assert "On zen (cpu, float32, 2 threads) networks whose small activations are 0 alone were measured." in text
+    assert (
+        "activations set to 0 in digits 8x8b1: input_skipping pays, from 0: 1.51 [1.50 1.51]x at 0, 2.01 [2.00 2.01]x at 0.5, "
+        "the most shown to lose at most 1 point of accuracy (0.0 [0.0 1.0])" in text
+    )
+    assert "no share is shown to lose at most 1 point of accuracy" in told(thresholded(0.9, 4.0, lost))
+    assert "activations set to 0" not in told(rows[0] | {"seed_test_accuracies": [0.95]})  # as a damaged file may have it
+    assert "no share is shown to lose" in told(*(row | {"seed_test_accuracies": [0.95], "dense_seed_test_accuracies": [0.95]}
+                                                for row in rows))  # fmt: skip
+
+
 def test_what_is_undecided_is_counted_and_its_command_runs_as_printed() -> None:
     rows = [measured(1.0, "undecided", shape="8x8x4", sparsity=sparsity, op="step", threads=1) for sparsity in (0.5, 0.9)]
     text = list(lines(short_answer([*rows, measured(2.0, "faster")], "zen"), Screen()))

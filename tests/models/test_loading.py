@@ -38,6 +38,8 @@ def alone(): return nn.Sequential()
 def nothing(): return nn.Sequential(), torch.ones(0, 3)
 def lazy(): return nn.Sequential(nn.LazyLinear(3)), torch.randn(4, 3)
 def numbers(): return nn.Sequential(), [1.0]
+def named(): return nn.Sequential(), ({"x": torch.ones(2, 3)},)
+def turned(): return torch.ones(2, 3), nn.Sequential()
 number = 3
 """
 
@@ -112,7 +114,9 @@ def test_masks_of_torchs_pruning_are_kept_beside_dense_layers() -> None:
         ("mine.py:number", "expected a function, got mine.py:number, which is of type int; "),
         ("mine.py:needing", "to take no arguments, got a function with some .*'size'"),
         ("mine.py:alone", "to return a module and an example batch, .* got Sequential; "),
-        ("mine.py:numbers", r"to return a module and an example batch, .* got \(Sequential, list\); "),
+        ("mine.py:numbers", r"to return a module and an example batch, .* got Sequential and list of float; wrap it in"),
+        ("mine.py:named", r"got Sequential and tuple of dict; wrap it in a module whose forward takes tensors"),
+        ("mine.py:turned", r"got Tensor and Sequential; return model, batch"),
         ("mine.py:nothing", r"whose first dimension is the samples, got one of shape \[0, 3\]; "),
         ("mine.py:lazy", "to return a module with weights, got lazy ones; "),
     ],

@@ -21,6 +21,11 @@ from sparse_models.updates import UPDATES
 NO_SEARCH = Search(grids.SEED_LEARNING_RATE, 0, 0.0)
 
 
+def dense_arm(case: Case) -> Case:
+    """Return the case of dense's own training, beside which a case's arm is trained."""
+    return case._replace(model="dense", layer="dense", update="static", sparsity=0.0, distribution=grids.DISTRIBUTION)
+
+
 def model_of(case: Case, *, is_eager: bool = False) -> MLP:
     """Return the untrained model of a case's arm; `tuned` scales the sparse layers' weights by 1 / sqrt(density).
 

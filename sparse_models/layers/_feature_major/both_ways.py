@@ -34,7 +34,9 @@ class CsrBothWays(CsrStorage):
         number[self.positions] = torch.arange(self.columns.numel(), dtype=number.dtype, device=units.device)
         self.register_buffer("column_pointers", column_pointers)
         self.register_buffer("rows", rows)
-        self.register_buffer("transposition", number.index_select(0, torch.add(columns, rows.long(), alpha=units.shape[1])))
+        places = rows.long()
+        torch.add(columns, places, alpha=units.shape[1], out=places)
+        self.register_buffer("transposition", number.index_select(0, places))
 
     def rewritten(self, slots: Sequence[Tensor]) -> Storage | None:
         """Return what kernels rewrite where the mask moves in place, with optimizer slots [nnz]; None where none can."""

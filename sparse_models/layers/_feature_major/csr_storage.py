@@ -50,12 +50,14 @@ class CsrStorage(SparseLinear):
     def repack(self, mask: Tensor, tensors: list[Tensor]) -> list[Tensor]:
         """Store the structure of `mask` and gather `tensors` [nnz] into it, without a dense copy of each."""
         held = self.columns.numel()
-        number = torch.full((math.prod(self.grid),), held, device=mask.device)
-        number[self.positions] = torch.arange(held, device=mask.device)
+        number = torch.full((math.prod(self.grid),), held, dtype=_integer(held, mask), device=mask.device)
+        number[self.positions] = torch.arange(held, dtype=number.dtype, device=mask.device)
         self.index(mask)
         source = number.index_select(0, self.positions)  # `held`, where the appended 0 stands, for what is grown
-        one_dtype = len({tensor.dtype for tensor in tensors}) == 1
-        groups = [tensors] if one_dtype else [[tensor] for tensor in tensors]
+        del number
+        # One copy of all of them is fewer kernels on a GPU, and more memory.
+        together = is_asynchronous(source) and len({tensor.dtype for tensor in tensors}) == 1
+        groups = [tensors] if together else [[tensor] for tensor in tensors]
         return [gathered for group in groups for gathered in _gathered(group, source)]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -133,7 +135,7 @@ def _positions(row_pointers: Tensor, columns: Tensor, in_features: int) -> Tenso
         rows = torch.searchsorted(row_pointers[1:], numbers, right=True)
         return torch.add(columns, rows, alpha=in_features)
     row_starts = torch.arange(len(row_pointers) - 1, device=columns.device) * in_features
-    return torch.repeat_interleave(row_starts, row_pointers.diff(), output_size=columns.numel()) + columns
+    return torch.repeat_interleave(row_starts, row_pointers.diff(), output_size=columns.numel()).add_(columns)
 
 
 def compress_known(mask: Tensor, nnz: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -132,6 +132,28 @@ def test_a_model_that_cannot_be_pruned_is_refused() -> None:
         GradualPruner(sparsify(nn.Sequential(nn.Linear(4, 4)), "two_four", sparsity=0.5), sparsity=0.75, end=1)
 
 
+def test_an_optimizer_of_weights_that_are_no_longer_there_is_refused() -> None:
+    net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4))
+    stale = torch.optim.SGD(net[0].parameters())
+    sparsify(net, sparsity=0)
+    with pytest.raises(InputError, match="got one that has none of its sparse layers'; give it to sparsify, or make it after"):
+        GradualPruner(net, stale, sparsity=0.5, end=1)
+    GradualPruner(net, torch.optim.SGD(net[1].parameters()), sparsity=0.5, end=1)  # what is left out is left out on purpose
+
+
+def test_a_model_that_was_densified_meanwhile_is_neither_pruned_nor_rewound() -> None:
+    net = net_of()
+    pruner = GradualPruner(net, sparsity=0.5, end=1)
+    pruner.remember()
+    densify(net)
+    before = copy.deepcopy(net.state_dict())
+    for change in (pruner.step, pruner.rewind):
+        with pytest.raises(InputError, match=r"got others in their place .* make another GradualPruner"):
+            change()
+    assert all(torch.equal(net.state_dict()[name], held) for name, held in before.items())
+    assert pruner.steps == 0
+
+
 @pytest.mark.parametrize("rule", MOVING_RULES)
 def test_update_rules_take_the_layers_of_any_module(rule: str) -> None:
     net, update = net_of(sparsity=0.5), UPDATES[rule]

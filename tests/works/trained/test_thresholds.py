@@ -1,21 +1,28 @@
 import json
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import bench_threshold
+from bench import bench_threshold, grids
 from bench.cases import Case
+from bench.engine.jobs import Job
+from bench.engine.preparing import preparations
 from bench.works import once_per_run
+from bench.works.trained import experiment
 from bench.works.trained.parameters import packed, unpack
 from bench.works.trained.thresholds import Thresholded, one_by_one, thresholds_for, zeros_of
 from sparse_models.models import MLP, convert, dense_mlp, draw
+from sparse_models.search import Search
 from sparse_models.training import train
 from tests.strategies import generator, normal, seeds, sizes
 
+WHERE = ("64x8x8x10b1", 0.8, "cpu", "float32", 1)
+CASE = Case("threshold", "sparse", "tiled", "static", *WHERE, "digits", "tuned", distribution="uniform")
 networks = st.builds(lambda seed, sizes: dense_mlp(convert(draw(sizes, generator(seed)), dtype=torch.float64)),
                      seeds, st.lists(sizes, min_size=2, max_size=4))  # fmt: skip
 
@@ -74,15 +81,28 @@ def test_a_network_is_trained_once_a_run_whatever_its_share_of_zeros(monkeypatch
 
     monkeypatch.setattr("bench.bench_threshold.train", counted)
     monkeypatch.setattr(once_per_run, "KNOWN", {})
-    where = ("64x8x8x10b1", 0.8, "cpu", "float32", 1)
-    case = Case("threshold", "sparse", "tiled", "static", *where, "digits", "tuned", distribution="uniform")
     networks = []
     for share in (0.5, 0.9):
-        networks.append(bench_threshold.trained(case._replace(zeros=share), 1, once=True))
+        networks.append(bench_threshold.trained(CASE._replace(zeros=share), 1, once=True))
         monkeypatch.setattr(once_per_run, "KNOWN", json.loads(json.dumps(once_per_run.KNOWN)))  # to the next process
     [model] = trainings
     for network in networks:
         assert all(map(torch.equal, network.parameters(), model.parameters()))
         assert all(torch.equal(own.mask, its.mask) for own, its in zip(network, model, strict=True))
-    bench_threshold.trained(case, 2, once=True)
+    bench_threshold.trained(CASE, 2, once=True)
     assert len(trainings) == 2
+
+
+def test_two_rates_are_prepared_for_all_shares_of_zeros_and_no_other_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(once_per_run, "KNOWN", {})
+    monkeypatch.setattr(grids, "epochs_and_batch", lambda _: (1, 128))
+    searched = Mock(return_value=Search(1e-3, 1, 0.0))
+    monkeypatch.setattr(experiment, "search_learning_rate", searched)
+    prepared = preparations([Job("", bench_threshold.__name__, "", CASE._replace(zeros=share)) for share in (0.5, 0.9)])
+    assert [case.model for _, _, case in prepared] == ["dense", "sparse"]
+    for _, function, case in prepared:
+        getattr(bench_threshold, function)(case)
+    assert searched.call_count == 2
+    for arm in (CASE._replace(zeros=0.9), experiment.dense_arm(CASE)):
+        bench_threshold.trained(arm, 3, once=False)
+    assert searched.call_count == 2
