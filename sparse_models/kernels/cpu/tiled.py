@@ -8,7 +8,7 @@ multiply-add, and nothing else.
 
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run
-from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu._tile import Piece, Sums, add_to, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm
 from sparse_models.kernels.cpu.csr._panels import Panel, panel_columns
 from sparse_models.kernels.cpu.csr._single import single, single_sampled
@@ -103,9 +103,14 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
     The batch is cut into as many parts as there are tasks, whoever takes them, and the parts are added in their order: for a
     number of threads the result is always the same.
     """
+    return sampled_and_summed(structure, grad, x, variant)[0]
+
+
+def sampled_and_summed(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | None = None) -> tuple[Tensor, Tensor]:
+    """Return what `sampled` does, and the sums of grad's rows [rows]: a bias's gradient, of what is read anyway."""
     sizes, batch = structure.sizes, x.shape[1]
     if batch == 0 or sizes.nnz == 0:
-        return x.new_zeros(sizes.nnz)
+        return x.new_zeros(sizes.nnz), grad.sum(1)
     dtype = name_of(x.dtype)
     if variant is None:
         variant = chosen("sampled", structure, x, partial(sampled, structure, grad, x))
@@ -114,12 +119,13 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
         sums = x.new_empty(sizes.nnz)
         arrays = (structure.pointers, structure.indices, grad, x, sums)
         run(single_sampled(dtype, sizes.index_bytes), [*arrays, sizes.rows, blocks], team)
-        return sums
+        return sums, grad.sum(1)
     plan = _plan(sizes, batch, dtype, variant, tiles_per_part=TILES_PER_PART)
-    sums, scratch = x.new_empty(plan.parts, sizes.nnz), torch.empty(plan.scratch_bytes, dtype=torch.uint8)
+    sums, row_sums = x.new_empty(plan.parts, sizes.nnz), x.new_empty(plan.parts, sizes.rows)
+    scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8)
     function = _sampled(dtype, plan.chunks, variant.vector_bytes, plan.form)
-    run(function, (*plan.form.arrays(structure), sums, sums, x, grad, scratch, *plan.numbers), plan.team)
-    return sums[0] if plan.parts == 1 else sums.sum(0)
+    run(function, (*plan.form.arrays(structure), sums, sums, row_sums, x, grad, scratch, *plan.numbers), plan.team)
+    return (sums[0], row_sums[0]) if plan.parts == 1 else (sums.sum(0), row_sums.sum(0))
 
 
 def tile_bytes(kernel: str, structure: Structure, x: Tensor) -> int:
@@ -195,26 +201,30 @@ def _product(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, relu:
 
 @kernel
 def _sampled(dtype: str, chunks: int, vector_bytes: int, form: CsrForm) -> int:
-    """Return the address of the kernel of `sampled` for tiles of so many vectors."""
+    """Return the address of the kernel of `sampled_and_summed` for tiles of so many vectors."""
     emit = emitter_for(dtype, vector_bytes)
-    *arrays, sums, x, grad, scratch = (emit.argument(place) for place in range(ARRAYS + 4))
+    *arrays, sums, row_sums, x, grad, scratch = (emit.argument(place) for place in range(ARRAYS + 5))
     rows, columns, nnz, batch, tiles, parts, blocks, _, scratch_bytes, *numbers = (
-        emit.argument(place) for place in range(ARRAYS + 4, ARRAYS + 13 + NUMBERS)
+        emit.argument(place) for place in range(ARRAYS + 5, ARRAYS + 14 + NUMBERS)
     )
     buffer = emit.own_part(scratch, scratch_bytes)
     with emit.tasks(emit.times(parts, blocks)) as task:
         part, block = emit.divided(task, blocks)
         own_sums = emit.add(sums, emit.times(emit.times(part, nnz), emit.width))
+        own_row_sums = emit.add(row_sums, emit.times(emit.times(part, rows), emit.width))
         first_tile, last_tile = emit.share(tiles, part, parts)
         with emit.loop(first_tile, last_tile) as tile:
             piece = Piece(emit, tile.place, chunks, batch)
+            is_first, shared = emit.builder.icmp_signed("==", tile.place, first_tile), emit.share(rows, block, blocks)
 
             def held(row: Any, piece: Piece = piece) -> list[Any]:
                 return piece.read(piece.of(grad, row))
 
-            is_first, shared = emit.builder.icmp_signed("==", tile.place, first_tile), emit.share(rows, block, blocks)
+            def add_up(row: Any, vectors: list[Any], at: Any = own_row_sums, is_first: Any = is_first) -> None:
+                add_to(emit, emit.total(reduce(emit.plus, vectors)), emit.add(at, emit.times(row, emit.width)), is_first)
+
             packing = _packing(piece, x, columns, buffer)
-            form.matrix((*arrays, *numbers), own_sums).panel_sampled(emit, shared, packing, held, is_first)
+            form.matrix((*arrays, *numbers), own_sums).panel_sampled(emit, shared, packing, held, is_first, add_up)
     return emit.compiled()
 
 

@@ -59,7 +59,7 @@ def problems(draw: st.DrawFn, forms: Sequence[Any] = FORMS) -> tuple[Any, Drawn]
     least, batch = (sliced.window(dtype), 1) if form is sliced else (1, draw(st.integers(1, frozen.LARGEST_BATCH)))
     # Columns of several words, and of several panels; rows of more than a strip.
     columns = least + draw(st.integers(0, 200) | st.just(5000 - least))
-    rows = draw(st.integers(1, 40) | st.sampled_from([64, 67, 131]))
+    rows = draw(st.integers(1, 40) | st.sampled_from([64, 67, 131, 300]))
     density = draw(st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.9]))
     return form, problem(draw(seeds), rows, columns, density, dtype, draw(st.booleans()), batch)
 
@@ -105,6 +105,14 @@ def test_rows_of_equal_length_fill_the_lanes(dtype: torch.dtype) -> None:
     structure, values, _, _ = problem(0, 64, 1024, 0.1, dtype, is_even=True)
     packed = sliced.pack(structure, values)
     assert len(packed.values) < 1.4 * len(values)
+
+
+def test_what_a_thread_writes_are_rows_that_follow_one_another() -> None:
+    structure, values, _, _ = problem(0, 4 * sliced.SORTED, 256, 0.1, torch.float32, is_even=False)
+    packed = sliced.pack(structure, values)
+    assert packed.rows is not None
+    for number, own in enumerate(packed.rows.view(4, sliced.SORTED)):
+        assert own.sort().values.tolist() == list(range(number * sliced.SORTED, (number + 1) * sliced.SORTED))
 
 
 @pytest.mark.parametrize("is_even", [True, False])

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu.csr._panels import default, panel_pieces
-from sparse_models.kernels.cpu.tiled import _plan, define_product, define_sampled, product, sampled
+from sparse_models.kernels.cpu.tiled import _plan, define_product, define_sampled, product, sampled, sampled_and_summed
 from sparse_models.kernels.structure import PIECE, Sizes, Structure, cut
 from sparse_models.layers import LAYERS
 from sparse_models.layers._feature_major import csr_storage
@@ -75,7 +75,9 @@ def test_the_sampled_product_is_what_its_definition_says(
 ) -> None:
     structure, _, x, _, grad = drawn
     variant = default(structure.sizes)._replace(panel_bytes=panel_bytes)
-    close(sampled(structure, grad, x, variant), define_sampled(structure, grad, x))
+    found, sums = sampled_and_summed(structure, grad, x, variant)
+    close(found, define_sampled(structure, grad, x))
+    close(sums, grad.sum(1))
 
 
 def test_a_thread_has_as_much_to_do_as_another_and_panels_only_where_they_pay() -> None:

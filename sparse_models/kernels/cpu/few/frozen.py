@@ -95,13 +95,14 @@ class Ready:
 
     def __init__(self, packed: Packed, values: Tensor, bias: Tensor | None, x: Tensor, team: int | None = None) -> None:
         """Hold it for a layer's own values and bias, and for x [batch, in] like this one; a team not given is measured."""
-        self.values, self.bias, self.version, self.places = values, bias, values._version, _places(values, bias)  # noqa: SLF001
+        self.values, self.bias, self.version = values, bias, values._version  # noqa: SLF001
+        self.place, self.bias_place = values.data_ptr(), 0 if bias is None else bias.data_ptr()
         self.shape, self.dtype, self.threads = x.shape, x.dtype, threads()
         self.team = team or _team_for(packed, x, bias)
         self.function = packed.function(len(x), has_bias=bias is not None)
         taken, result = packed.taken(x), packed.room(len(x))
         self.takes_it, self.gives_it = taken.data_ptr() == x.data_ptr(), packed.given(result) is result
-        self.room = result.shape, result.dtype
+        self.room = result  # no result itself, for each call has its own
         self.packed, self.numbers = packed, passed(packed.arguments(taken, result, bias, self.team))
 
     def product(self, values: Any, bias: Any, x: Tensor) -> Tensor | None:
@@ -111,8 +112,7 @@ class Ready:
         if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or x.is_neg():
             return None
         taken = x if self.takes_it and x.is_contiguous() else self.packed.taken(x)
-        shape, dtype = self.room
-        result = x.new_empty(shape, dtype=dtype)
+        result = torch.empty_like(self.room)  # in two thirds of the time of what is told a shape
         numbers = self.numbers[:]
         numbers[TICKETS], numbers[TICKETS + 1] = taken.data_ptr(), result.data_ptr()
         if bias is None:
@@ -122,12 +122,9 @@ class Ready:
 
     def is_current(self, values: Any, bias: Any) -> bool:
         """Tell whether a layer's values and bias are still those that it was made for."""
-        is_known = values is self.values and bias is self.bias and values._version == self.version  # noqa: SLF001
-        return is_known and _places(values, bias) == self.places
-
-
-def _places(values: Tensor, bias: Tensor | None) -> tuple[int, int]:
-    return values.data_ptr(), 0 if bias is None else bias.data_ptr()
+        if values is not self.values or bias is not self.bias or values._version != self.version:  # noqa: SLF001
+            return False
+        return bool(values.data_ptr() == self.place and (bias is None or bias.data_ptr() == self.bias_place))
 
 
 class Frozen:
@@ -163,7 +160,7 @@ class Frozen:
 
     def again(self, parameters: Mapping[str, Tensor | None], x: Tensor) -> Tensor | None:
         """Return what `product` does for a layer's own parameters where nothing has changed since its last call, or None."""
-        ready = self.ready.get(len(x))
+        ready = self.ready.get(x.shape[0])  # a tensor's len() takes several times as long
         return None if ready is None else ready.product(parameters.get("values"), parameters.get("bias"), x)
 
     def copied(self, before: Source, now: Source) -> "Frozen":
