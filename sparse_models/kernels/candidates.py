@@ -11,7 +11,7 @@ from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._team import WORTH_TRYING, threads, threads_for
 from sparse_models.kernels.cpu._tile import tiling
 from sparse_models.kernels.cpu.csr._panels import default
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.structure import Sizes, Structure
 from sparse_models.kernels.variant import Variant
 
 
@@ -22,7 +22,7 @@ def chosen(kernel: str, structure: Structure, x: Tensor, call: Callable[..., Ten
         return default(sizes)
     return variant_for(
         (kernel, (sizes.columns, sizes.rows), batch, sizes.nnz, dtype),
-        lambda: of_product(default(sizes), batch, name_of(dtype)),
+        lambda: of_product(first_of(sizes, batch, dtype), batch, name_of(dtype)),
         call and (lambda variant: call(variant=variant)),
     )
 
@@ -37,6 +37,17 @@ def team_for(asked: tuple[str, tuple[int, ...], int, int, torch.dtype], weights:
     most = threads() if weights >= WORTH_TRYING else 1
     both = [first._replace(threads=team) for team in dict.fromkeys((first.threads, 1, most))]
     return variant_for(asked, lambda: both, lambda variant: call(variant.threads)).threads
+
+
+def first_of(sizes: Sizes, batch: int, dtype: torch.dtype) -> Variant:
+    """Return the default variant of a product of so many samples.
+
+    Few of them fill half a vector: of such halves the input's rows are shorter, and need no panels.
+    """
+    first = default(sizes)
+    if 2 * batch * dtype.itemsize > first.vector_bytes or first.vector_bytes == 16:
+        return first
+    return first._replace(together=8, vector_bytes=first.vector_bytes // 2, panel_bytes=0)
 
 
 def of_product(first: Variant, batch: int, dtype: str) -> list[Variant]:

@@ -216,7 +216,7 @@ class Tiled(OwnKernels):
         if values.dtype == x.dtype:
             return tiled.product(structure, values, x, bias)
         wide_bias = None if bias is None else bias.to(x.dtype)
-        return tiled.product(structure, values.to(x.dtype), x, wide_bias).to(values.dtype)
+        return tiled.product(structure, values, x, wide_bias).to(values.dtype)
 
     @classmethod
     def multiply_transposed(cls, structure: Structure, values: Tensor, order: Tensor, x: Tensor) -> Tensor:

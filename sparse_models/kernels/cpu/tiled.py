@@ -2,8 +2,7 @@
 
 A tile is a piece of the batch as wide as some vectors. Its rows are packed one after the other, a panel of them at a time, so
 that they stay in the first cache whatever the batch is. Then, for each output, its non-zeros in a panel are walked: a value is
-spread over a vector, multiplied with the tile's row of its column, and added to sums that stay in registers. One load for each
-multiply-add, and nothing else.
+spread over a vector, multiplied with the tile's row of its column, and added to sums that stay in registers.
 """
 
 import math
@@ -20,7 +19,7 @@ from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run
 from sparse_models.kernels.cpu._tile import Piece, Sums, add_to, emitter_for, of_bias, tiling
-from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm
+from sparse_models.kernels.cpu.csr._form import ARRAYS, NUMBERS, CsrForm
 from sparse_models.kernels.cpu.csr._panels import Panel, panel_columns
 from sparse_models.kernels.cpu.csr._single import single, single_sampled
 from sparse_models.kernels.cpu.permute import permuted
@@ -65,13 +64,15 @@ def product(
     """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch], all contiguous.
 
     With `order` [nnz], of 32 bit, it holds values[order]. With `relu`, what is below 0 becomes 0; with `passed` [rows, batch],
-    ReLU's results, so does what ReLU's gradient stops.
+    ReLU's results, so does what ReLU's gradient stops. Values may be in 16 bit where the rest is in float32.
     """
     sizes, batch = structure.sizes, x.shape[1]
     result = x.new_empty(sizes.rows, batch)
     if batch == 0:
         return result
     dtype = name_of(x.dtype)
+    if values.dtype != x.dtype and (batch == 1 or order is not None):
+        values = values.to(x.dtype)
     if variant is None:
         again = partial(product, structure, values, x, bias, relu=relu, passed=passed, order=order)
         variant = chosen("product", structure, x, again)
@@ -83,7 +84,7 @@ def product(
     plan = _plan(sizes, batch, dtype, variant)
     if order is not None and plan.parts > MOST_ORDERED:
         values, order = permuted(values, order), None
-    form = plan.form if order is None else plan.form._replace(is_ordered=True)
+    form = plan.form._replace(is_ordered=order is not None, short="" if values.dtype == x.dtype else name_of(values.dtype))
     scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8)
     tensors = (*form.arrays(structure), values if order is None else order, values, x, result, scratch)
     function = _product(dtype, plan.chunks, variant.vector_bytes, form, relu=relu, has_passed=passed is not None)
@@ -240,8 +241,9 @@ def _packing(piece: Piece, x: Any, columns: Any, buffer: Any) -> Callable[[Panel
 
     def pack(panel: Panel) -> Any:
         end = columns if panel.end is None else emit.least(panel.end, columns)
-        end = emit.builder.select(is_packed, panel.first, end)
-        piece.pack(x, panel.first, end, buffer)
+        piece.pack(x, panel.first, emit.builder.select(is_packed, panel.first, end), buffer)
+        if panel.end is not None:  # non-zeros would bring it in no order
+            piece.ask_for(x, panel.first, emit.builder.select(is_packed, end, panel.first))
         offset = emit.times(panel.first, piece.chunks * emit.vector_bytes)
         return emit.builder.select(is_packed, x, emit.builder.sub(buffer, offset))
 

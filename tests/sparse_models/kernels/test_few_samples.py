@@ -156,6 +156,15 @@ def test_a_form_is_chosen_for_what_it_takes(rows: int, columns: int, dtype: torc
     assert frozen.form_for(rows, columns, 0, dtype, batch) is None
 
 
+@pytest.mark.skipif(not bitmap.is_possible(torch.bfloat16), reason="no bitmap in 16 bit")
+def test_in_16_bit_many_sparse_weights_are_left_to_the_product_of_any_number_of_samples() -> None:
+    side, dtype = int(frozen.MANY**0.5), torch.bfloat16
+    for batch in (2, 8):
+        assert frozen.form_for(side, side, frozen.MANY // 20, dtype, batch) is None
+        assert frozen.form_for(side, side, frozen.MANY // 5, dtype, batch) is bitmap.pack
+        assert frozen.form_for(side, side // 2, frozen.MANY // 40, dtype, batch) is bitmap.pack
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="features of x86")
 @pytest.mark.parametrize("lacking", ["avx512", "avx512bf16"])
 def test_without_instructions_there_is_another_way(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:

@@ -58,22 +58,27 @@ def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) 
     """
     if not 0 < batch <= LARGEST_BATCH or nnz == 0:
         return None
-    least, each = DENSITIES[dtype.itemsize == 2, batch == 1]
-    enough = (least + each * batch) / (SPARSER if rows * columns >= LARGE else 1)
+    enough = _dense_enough(rows * columns, dtype.itemsize == 2, batch)
     if bitmap.is_possible(dtype) and nnz >= enough * rows * columns:
         return bitmap.pack
     return sliced.pack if batch == 1 and columns >= sliced.window(dtype) else None
 
 
-# From which density on a bitmap is faster, and how much more it is for each sample: in 16 bit or not, of one sample or more.
-# Of weights that caches do not hold, where bytes count, it is lower. Measured on 2 cores of a Zen 5 server.
-DENSITIES = {
-    (False, True): (0.34, 0.0),
-    (False, False): (0.08, 0.0145),
-    (True, True): (0.34, 0.0),
-    (True, False): (0.0, 0.0),  # what takes any number of samples would make float32 of all weights first
-}
-LARGE, SPARSER = 2**23, 1.8  # weights, and how many times lower
+def _dense_enough(weights: int, is_short: bool, batch: int) -> float:  # noqa: FBT001
+    """Return the density from which on a bitmap is faster: for several samples it is higher, the more of them there are.
+
+    Of weights that caches do not hold, where bytes count, it is lower in float32. In 16 bit what takes any number of samples
+    makes float32 of inputs first, and is given activations in another order: that pays for many weights alone. Measured on 2
+    cores of a Zen 5 server.
+    """
+    if batch == 1:
+        return 0.34 / (SPARSER if weights >= LARGE else 1)
+    if is_short:
+        return 0.064 + 0.0085 * batch if weights >= MANY else 0.0
+    return (0.08 + 0.0145 * batch) / (SPARSER if weights >= LARGE else 1)
+
+
+LARGE, SPARSER, MANY = 2**23, 1.8, 2**22  # weights, how many times lower, and weights
 
 
 def product(packed: Packed, x: Tensor, bias: Tensor | None = None, team: int | None = None) -> Tensor:
