@@ -8,7 +8,7 @@ from llvmlite import ir
 from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import BYTES
-from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
+from sparse_models.kernels.cpu._emit import Emitter
 
 SUMS = 8  # as many as hide the time that a multiply-add takes
 TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through
@@ -79,12 +79,6 @@ class Piece:
         if of > 1:
             count = emit.builder.sub(last, first)
             emit.clear(buffer, count, emit.padded(count, of), self.chunks)
-
-    def ask_for(self, tensor: Any, first: Any, last: Any) -> None:
-        """Have the piece of rows of a tensor, from one to below another, brought into the first cache in their order."""
-        with self.emit.loop(first, last) as row:
-            for offset in range(0, self.chunks * self.emit.vector_bytes, CACHE_LINE):
-                self.emit.ask_for(self.emit.add(self.of(tensor, row.place), offset))
 
     def read(self, source: Any) -> list[Any]:
         """Return a row of the piece as vectors, with zeros where it has no more."""

@@ -84,7 +84,8 @@ def product(
     plan = _plan(sizes, batch, dtype, variant)
     if order is not None and plan.parts > MOST_ORDERED:
         values, order = permuted(values, order), None
-    form = plan.form._replace(is_ordered=order is not None, short="" if values.dtype == x.dtype else name_of(values.dtype))
+    short = "" if values.dtype == x.dtype else name_of(values.dtype)
+    form = plan.form if order is None and not short else plan.form._replace(is_ordered=order is not None, short=short)
     scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8)
     tensors = (*form.arrays(structure), values if order is None else order, values, x, result, scratch)
     function = _product(dtype, plan.chunks, variant.vector_bytes, form, relu=relu, has_passed=passed is not None)
@@ -104,11 +105,13 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
     The batch is cut into as many parts as there are tasks, whoever takes them, and the parts are added in their order: for a
     number of threads the result is always the same.
     """
-    return sampled_and_summed(structure, grad, x, variant)[0]
+    return sampled_and_summed(structure, grad, x, variant, has_sums=False)[0]
 
 
-def sampled_and_summed(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | None = None) -> tuple[Tensor, Tensor]:
-    """Return what `sampled` does, and the sums of grad's rows [rows]: a bias's gradient, of what is read anyway."""
+def sampled_and_summed(
+    structure: Structure, grad: Tensor, x: Tensor, variant: Variant | None = None, *, has_sums: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Return what `sampled` does, and the sums of grad's rows [rows], if they are wanted: a bias's gradient."""
     sizes, batch = structure.sizes, x.shape[1]
     if batch == 0 or sizes.nnz == 0:
         return x.new_zeros(sizes.nnz), grad.sum(1)
@@ -122,9 +125,9 @@ def sampled_and_summed(structure: Structure, grad: Tensor, x: Tensor, variant: V
         run(single_sampled(dtype, sizes.index_bytes), [*arrays, sizes.rows, blocks], team)
         return sums, grad.sum(1)
     plan = _plan(sizes, batch, dtype, variant, tiles_per_part=TILES_PER_PART)
-    sums, row_sums = x.new_empty(plan.parts, sizes.nnz), x.new_empty(plan.parts, sizes.rows)
+    sums, row_sums = (x.new_empty(plan.parts, count) for count in (sizes.nnz, sizes.rows * has_sums))
     scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8)
-    function = _sampled(dtype, plan.chunks, variant.vector_bytes, plan.form)
+    function = _sampled(dtype, plan.chunks, variant.vector_bytes, plan.form, has_sums=has_sums)
     run(function, (*plan.form.arrays(structure), sums, sums, row_sums, x, grad, scratch, *plan.numbers), plan.team)
     return (sums[0], row_sums[0]) if plan.parts == 1 else (sums.sum(0), row_sums.sum(0))
 
@@ -201,7 +204,7 @@ def _product(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, relu:
 
 
 @kernel
-def _sampled(dtype: str, chunks: int, vector_bytes: int, form: CsrForm) -> int:
+def _sampled(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, has_sums: bool) -> int:
     """Return the address of the kernel of `sampled_and_summed` for tiles of so many vectors."""
     emit = emitter_for(dtype, vector_bytes)
     *arrays, sums, row_sums, x, grad, scratch = (emit.argument(place) for place in range(ARRAYS + 5))
@@ -224,15 +227,14 @@ def _sampled(dtype: str, chunks: int, vector_bytes: int, form: CsrForm) -> int:
             def add_up(row: Any, vectors: list[Any], at: Any = own_row_sums, is_first: Any = is_first) -> None:
                 add_to(emit, emit.total(reduce(emit.plus, vectors)), emit.add(at, emit.times(row, emit.width)), is_first)
 
-            packing = _packing(piece, x, columns, buffer)
-            form.matrix((*arrays, *numbers), own_sums).panel_sampled(emit, shared, packing, held, is_first, add_up)
+            packing, each = _packing(piece, x, columns, buffer), add_up if has_sums else None
+            form.matrix((*arrays, *numbers), own_sums).panel_sampled(emit, shared, packing, held, is_first, each)
     return emit.compiled()
 
 
 def _packing(piece: Piece, x: Any, columns: Any, buffer: Any) -> Callable[[Panel], Any]:
     """Return what packs a panel of x into a buffer, and says where the first of all columns would begin."""
     emit = piece.emit
-
     # A batch of one whole tile is packed as it is.
     is_packed = emit.builder.and_(
         emit.builder.icmp_signed("==", piece.batch, emit.constant(piece.chunks * emit.lanes)),
@@ -242,8 +244,6 @@ def _packing(piece: Piece, x: Any, columns: Any, buffer: Any) -> Callable[[Panel
     def pack(panel: Panel) -> Any:
         end = columns if panel.end is None else emit.least(panel.end, columns)
         piece.pack(x, panel.first, emit.builder.select(is_packed, panel.first, end), buffer)
-        if panel.end is not None:  # non-zeros would bring it in no order
-            piece.ask_for(x, panel.first, emit.builder.select(is_packed, end, panel.first))
         offset = emit.times(panel.first, piece.chunks * emit.vector_bytes)
         return emit.builder.select(is_packed, x, emit.builder.sub(buffer, offset))
 

@@ -63,9 +63,6 @@ class Matrix(NamedTuple):
             start, end = row.carried
             # Loaded a row ahead, so that nothing waits for it.
             row.carried = bounds(emit.least(emit.add(row.place, 1), emit.add(last, -1)))
-            if not self.form.is_whole:
-                numbers = (self.order, ORDER_BYTES) if self.form.is_ordered else (self.values, self.number_bytes(emit))
-                ask_ahead(emit, panel, row.place, emit.add(last, -1), [numbers, (self.indices, self.form.index_bytes)])
             yield row.place, start, end
 
     def tile_rows(self, emit: Emitter, place: Any, count: int, tile: Any, tile_bytes: int) -> list[Any]:
@@ -103,6 +100,8 @@ class Matrix(NamedTuple):
                 if self.form.is_whole:
                     sums.finish(row, self._row_product(emit, (start, end), at, sums.begin(row)))
                 else:
+                    numbers = (self.order, ORDER_BYTES) if self.form.is_ordered else (self.values, self.number_bytes(emit))
+                    ask_ahead(emit, panel, row, emit.add(rows[1], -1), [numbers, (self.indices, self.form.index_bytes)])
                     kept = emit.add(sums.kept, emit.times(row, sums.chunks * emit.vector_bytes))
                     totals = emit.either(panel.is_first, partial(sums.begin, row), partial(emit.vectors, kept, sums.chunks))
                     totals = self._row_product(emit, (start, end), at, totals)

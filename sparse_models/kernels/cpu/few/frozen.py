@@ -65,16 +65,15 @@ def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) 
 
 
 def _dense_enough(weights: int, is_short: bool, batch: int) -> float:  # noqa: FBT001
-    """Return the density from which on a bitmap is faster: for several samples it is higher, the more of them there are.
+    """Return the density from which on a bitmap is faster: measured on 2 cores of a Zen 5 server.
 
     Of weights that caches do not hold, where bytes count, it is lower in float32. In 16 bit what takes any number of samples
-    makes float32 of inputs first, and is given activations in another order: that pays for many weights alone. Measured on 2
-    cores of a Zen 5 server.
+    makes float32 of inputs first, in another order, which pays for many weights alone.
     """
     if batch == 1:
         return 0.34 / (SPARSER if weights >= LARGE else 1)
     if is_short:
-        return 0.064 + 0.0085 * batch if weights >= MANY else 0.0
+        return 0.06 if weights >= MANY else 0.0
     return (0.08 + 0.0145 * batch) / (SPARSER if weights >= LARGE else 1)
 
 
