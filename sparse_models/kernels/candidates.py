@@ -8,10 +8,10 @@ from torch import Tensor
 from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import vector_bytes
-from sparse_models.kernels.cpu._team import threads_for
+from sparse_models.kernels.cpu._team import WORTH_TRYING, threads, threads_for
 from sparse_models.kernels.cpu._tile import tiling
 from sparse_models.kernels.cpu.csr._panels import default
-from sparse_models.kernels.structure import Structure
+from sparse_models.kernels.structure import Sizes, Structure
 from sparse_models.kernels.variant import Variant
 
 
@@ -22,7 +22,7 @@ def chosen(kernel: str, structure: Structure, x: Tensor, call: Callable[..., Ten
         return default(sizes)
     return variant_for(
         (kernel, (sizes.columns, sizes.rows), batch, sizes.nnz, dtype),
-        lambda: of_product(default(sizes), batch, name_of(dtype)),
+        lambda: of_product(first_of(sizes, batch, dtype), batch, name_of(dtype)),
         call and (lambda variant: call(variant=variant)),
     )
 
@@ -30,12 +30,24 @@ def chosen(kernel: str, structure: Structure, x: Tensor, call: Callable[..., Ten
 def team_for(asked: tuple[str, tuple[int, ...], int, int, torch.dtype], weights: int, call: Callable[[int], Tensor]) -> int:
     """Return how many threads multiply few samples, whose product takes as long as that of one with so many weights.
 
-    One does where to wake the others takes longer. More than `threads_for` has are never tried: on a shared machine to wake one
-    takes 3 us in some hours and 17 in others, and a choice is for all of them. What is asked is a Work but for its threads.
+    One does where to wake the others takes longer. By default there are those of `threads_for`; all are tried where that may
+    pay. What is asked is a Work but for its threads.
     """
     first = Variant(1, 1, vector_bytes(), threads_for(weights))
-    both = [first._replace(threads=team) for team in dict.fromkeys((first.threads, 1))]
+    most = threads() if weights >= WORTH_TRYING else 1
+    both = [first._replace(threads=team) for team in dict.fromkeys((first.threads, 1, most))]
     return variant_for(asked, lambda: both, lambda variant: call(variant.threads)).threads
+
+
+def first_of(sizes: Sizes, batch: int, dtype: torch.dtype) -> Variant:
+    """Return the default variant of a product of so many samples.
+
+    Few of them fill half a vector: of such halves the input's rows are shorter, and need no panels.
+    """
+    first = default(sizes)
+    if 2 * batch * dtype.itemsize > first.vector_bytes or first.vector_bytes == 16:
+        return first
+    return first._replace(together=8, vector_bytes=first.vector_bytes // 2, panel_bytes=0)
 
 
 def of_product(first: Variant, batch: int, dtype: str) -> list[Variant]:

@@ -104,8 +104,7 @@ class Tiled(OwnKernels):
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
         if self.is_for_few(x):
-            structure: Structure = self.structures[0]
-            return self.frozen.product(structure, self.own("values"), x, self.own("bias"))
+            return self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias"))
         if torch.is_grad_enabled():
             self.outdate()
         return super().multiplied(x)
@@ -148,11 +147,10 @@ class Tiled(OwnKernels):
             return False
         columns = self._buffers["columns"]
         assert columns is not None
-        nnz = columns.numel()
         if on_a_gpu(x):
-            has_kernel = 0 < len(x) <= small_batch.LARGEST_BATCH and nnz > 0
+            has_kernel = 0 < len(x) <= small_batch.LARGEST_BATCH and columns.numel() > 0
         else:
-            has_kernel = few.form_for(self.out_features, self.in_features, nnz, x.dtype, len(x)) is not None
+            has_kernel = few.form_for(self.out_features, self.in_features, columns.numel(), x.dtype, len(x)) is not None
         # Tensors of inference_mode count no changes, by which it would be seen that a copy is no longer one.
         return has_kernel and not columns.is_inference() and not self.own("values").is_inference()
 
@@ -194,10 +192,8 @@ class Tiled(OwnKernels):
 
     def tile_bytes(self, product: int, batch: int) -> int | None:
         """Return the bytes of a panel of a tile, on a GPU of a multiprocessor's shared memory; few samples have none."""
-        if self.values.is_cuda:
-            return small_batch.MOST_SHARED if batch > small_batch.LARGEST_BATCH else None
-        if batch == 1:
-            return None
+        if self.values.is_cuda or batch == 1:
+            return small_batch.MOST_SHARED if self.values.is_cuda and batch > small_batch.LARGEST_BATCH else None
         structure = self.structures[product == INPUT_GRADIENT]
         x = self.values.new_empty(structure.columns, batch, dtype=computed(self.values.dtype))
         return tiled.tile_bytes("sampled" if product == WEIGHT_GRADIENT else "product", structure, x)
@@ -205,7 +201,7 @@ class Tiled(OwnKernels):
     @staticmethod
     def turned(x: Tensor) -> Tensor:
         """Return x [batch, features], in any strides, as [features, batch], contiguous; on a CPU in float32 where in 16 bit."""
-        return x.t().contiguous() if on_a_gpu(x) else transposed(x.to(computed(x.dtype)))
+        return x.t().contiguous() if on_a_gpu(x) else transposed(x.float() if x.dtype.itemsize == 2 else x)
 
     @staticmethod
     def permuted(values: Tensor, order: Tensor) -> Tensor:
@@ -220,7 +216,7 @@ class Tiled(OwnKernels):
         if values.dtype == x.dtype:
             return tiled.product(structure, values, x, bias)
         wide_bias = None if bias is None else bias.to(x.dtype)
-        return tiled.product(structure, values.to(x.dtype), x, wide_bias).to(values.dtype)
+        return tiled.product(structure, values, x, wide_bias).to(values.dtype)
 
     @classmethod
     def multiply_transposed(cls, structure: Structure, values: Tensor, order: Tensor, x: Tensor) -> Tensor:
@@ -233,6 +229,11 @@ class Tiled(OwnKernels):
     def sample(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
         """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed."""
         return sampled_on_gpu.sampled(structure, grad, x) if on_a_gpu(x) else tiled.sampled(structure, grad, x)
+
+    @classmethod
+    def sample_and_sum(cls, structure: Structure, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `sample` does, and the sums of grad's rows [rows], from one pass over grad on a CPU."""
+        return super().sample_and_sum(structure, grad, x) if on_a_gpu(x) else tiled.sampled_and_summed(structure, grad, x)
 
     def link(self) -> Link:
         """Return the layer as a fused kernel takes it: on a CPU in float32 where in 16 bit."""

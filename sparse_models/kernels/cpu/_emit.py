@@ -59,6 +59,13 @@ class Emitter(Arithmetic):
         stored = self.builder.store(value, self._pointer(address))
         stored.align = align or self.width
 
+    def ask_for(self, address: Any) -> None:
+        """Have the cache line of an address, which need not be anyone's, brought into the caches."""
+        integer = ir.IntType(32)
+        name, kinds = "llvm.prefetch.p0", [ir.PointerType(), *[integer] * 3]
+        what = [ir.Constant(integer, number) for number in (0, 3, 1)]  # to be read, in all caches, data
+        self.builder.call(self._declared(name, ir.VoidType(), kinds), [self._pointer(address), *what])
+
     def _watch(self, address: Any, kind: Any, *, is_write: bool, count: Any = None) -> None:
         if WATCH:
             lanes, one = (kind.count, kind.element) if isinstance(kind, ir.VectorType) else (1, kind)

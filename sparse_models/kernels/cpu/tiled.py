@@ -2,13 +2,12 @@
 
 A tile is a piece of the batch as wide as some vectors. Its rows are packed one after the other, a panel of them at a time, so
 that they stay in the first cache whatever the batch is. Then, for each output, its non-zeros in a panel are walked: a value is
-spread over a vector, multiplied with the tile's row of its column, and added to sums that stay in registers. One load for each
-multiply-add, and nothing else.
+spread over a vector, multiplied with the tile's row of its column, and added to sums that stay in registers.
 """
 
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +18,8 @@ from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run
-from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias, tiling
-from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm
+from sparse_models.kernels.cpu._tile import Piece, Sums, add_to, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu.csr._form import ARRAYS, NUMBERS, CsrForm
 from sparse_models.kernels.cpu.csr._panels import Panel, panel_columns
 from sparse_models.kernels.cpu.csr._single import single, single_sampled
 from sparse_models.kernels.cpu.permute import permuted
@@ -65,13 +64,15 @@ def product(
     """Return the matrix that holds `values` [nnz] times x [columns, batch], plus bias [rows]: [rows, batch], all contiguous.
 
     With `order` [nnz], of 32 bit, it holds values[order]. With `relu`, what is below 0 becomes 0; with `passed` [rows, batch],
-    ReLU's results, so does what ReLU's gradient stops.
+    ReLU's results, so does what ReLU's gradient stops. Values may be in 16 bit where the rest is in float32.
     """
     sizes, batch = structure.sizes, x.shape[1]
     result = x.new_empty(sizes.rows, batch)
     if batch == 0:
         return result
     dtype = name_of(x.dtype)
+    if values.dtype != x.dtype and (batch == 1 or order is not None):
+        values = values.to(x.dtype)
     if variant is None:
         again = partial(product, structure, values, x, bias, relu=relu, passed=passed, order=order)
         variant = chosen("product", structure, x, again)
@@ -83,7 +84,8 @@ def product(
     plan = _plan(sizes, batch, dtype, variant)
     if order is not None and plan.parts > MOST_ORDERED:
         values, order = permuted(values, order), None
-    form = plan.form if order is None else plan.form._replace(is_ordered=True)
+    short = "" if values.dtype == x.dtype else name_of(values.dtype)
+    form = plan.form if order is None and not short else plan.form._replace(is_ordered=order is not None, short=short)
     scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8)
     tensors = (*form.arrays(structure), values if order is None else order, values, x, result, scratch)
     function = _product(dtype, plan.chunks, variant.vector_bytes, form, relu=relu, has_passed=passed is not None)
@@ -103,9 +105,16 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
     The batch is cut into as many parts as there are tasks, whoever takes them, and the parts are added in their order: for a
     number of threads the result is always the same.
     """
+    return sampled_and_summed(structure, grad, x, variant, has_sums=False)[0]
+
+
+def sampled_and_summed(
+    structure: Structure, grad: Tensor, x: Tensor, variant: Variant | None = None, *, has_sums: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Return what `sampled` does, and the sums of grad's rows [rows], if they are wanted: a bias's gradient."""
     sizes, batch = structure.sizes, x.shape[1]
     if batch == 0 or sizes.nnz == 0:
-        return x.new_zeros(sizes.nnz)
+        return x.new_zeros(sizes.nnz), grad.sum(1)
     dtype = name_of(x.dtype)
     if variant is None:
         variant = chosen("sampled", structure, x, partial(sampled, structure, grad, x))
@@ -114,12 +123,13 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, variant: Variant | No
         sums = x.new_empty(sizes.nnz)
         arrays = (structure.pointers, structure.indices, grad, x, sums)
         run(single_sampled(dtype, sizes.index_bytes), [*arrays, sizes.rows, blocks], team)
-        return sums
+        return sums, grad.sum(1)
     plan = _plan(sizes, batch, dtype, variant, tiles_per_part=TILES_PER_PART)
-    sums, scratch = x.new_empty(plan.parts, sizes.nnz), torch.empty(plan.scratch_bytes, dtype=torch.uint8)
-    function = _sampled(dtype, plan.chunks, variant.vector_bytes, plan.form)
-    run(function, (*plan.form.arrays(structure), sums, sums, x, grad, scratch, *plan.numbers), plan.team)
-    return sums[0] if plan.parts == 1 else sums.sum(0)
+    sums, row_sums = (x.new_empty(plan.parts, count) for count in (sizes.nnz, sizes.rows * has_sums))
+    scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8)
+    function = _sampled(dtype, plan.chunks, variant.vector_bytes, plan.form, has_sums=has_sums)
+    run(function, (*plan.form.arrays(structure), sums, sums, row_sums, x, grad, scratch, *plan.numbers), plan.team)
+    return (sums[0], row_sums[0]) if plan.parts == 1 else (sums.sum(0), row_sums.sum(0))
 
 
 def tile_bytes(kernel: str, structure: Structure, x: Tensor) -> int:
@@ -194,34 +204,37 @@ def _product(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, relu:
 
 
 @kernel
-def _sampled(dtype: str, chunks: int, vector_bytes: int, form: CsrForm) -> int:
-    """Return the address of the kernel of `sampled` for tiles of so many vectors."""
+def _sampled(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, has_sums: bool) -> int:
+    """Return the address of the kernel of `sampled_and_summed` for tiles of so many vectors."""
     emit = emitter_for(dtype, vector_bytes)
-    *arrays, sums, x, grad, scratch = (emit.argument(place) for place in range(ARRAYS + 4))
+    *arrays, sums, row_sums, x, grad, scratch = (emit.argument(place) for place in range(ARRAYS + 5))
     rows, columns, nnz, batch, tiles, parts, blocks, _, scratch_bytes, *numbers = (
-        emit.argument(place) for place in range(ARRAYS + 4, ARRAYS + 13 + NUMBERS)
+        emit.argument(place) for place in range(ARRAYS + 5, ARRAYS + 14 + NUMBERS)
     )
     buffer = emit.own_part(scratch, scratch_bytes)
     with emit.tasks(emit.times(parts, blocks)) as task:
         part, block = emit.divided(task, blocks)
         own_sums = emit.add(sums, emit.times(emit.times(part, nnz), emit.width))
+        own_row_sums = emit.add(row_sums, emit.times(emit.times(part, rows), emit.width))
         first_tile, last_tile = emit.share(tiles, part, parts)
         with emit.loop(first_tile, last_tile) as tile:
             piece = Piece(emit, tile.place, chunks, batch)
+            is_first, shared = emit.builder.icmp_signed("==", tile.place, first_tile), emit.share(rows, block, blocks)
 
             def held(row: Any, piece: Piece = piece) -> list[Any]:
                 return piece.read(piece.of(grad, row))
 
-            is_first, shared = emit.builder.icmp_signed("==", tile.place, first_tile), emit.share(rows, block, blocks)
-            packing = _packing(piece, x, columns, buffer)
-            form.matrix((*arrays, *numbers), own_sums).panel_sampled(emit, shared, packing, held, is_first)
+            def add_up(row: Any, vectors: list[Any], at: Any = own_row_sums, is_first: Any = is_first) -> None:
+                add_to(emit, emit.total(reduce(emit.plus, vectors)), emit.add(at, emit.times(row, emit.width)), is_first)
+
+            packing, each = _packing(piece, x, columns, buffer), add_up if has_sums else None
+            form.matrix((*arrays, *numbers), own_sums).panel_sampled(emit, shared, packing, held, is_first, each)
     return emit.compiled()
 
 
 def _packing(piece: Piece, x: Any, columns: Any, buffer: Any) -> Callable[[Panel], Any]:
     """Return what packs a panel of x into a buffer, and says where the first of all columns would begin."""
     emit = piece.emit
-
     # A batch of one whole tile is packed as it is.
     is_packed = emit.builder.and_(
         emit.builder.icmp_signed("==", piece.batch, emit.constant(piece.chunks * emit.lanes)),
@@ -230,8 +243,7 @@ def _packing(piece: Piece, x: Any, columns: Any, buffer: Any) -> Callable[[Panel
 
     def pack(panel: Panel) -> Any:
         end = columns if panel.end is None else emit.least(panel.end, columns)
-        end = emit.builder.select(is_packed, panel.first, end)
-        piece.pack(x, panel.first, end, buffer)
+        piece.pack(x, panel.first, emit.builder.select(is_packed, panel.first, end), buffer)
         offset = emit.times(panel.first, piece.chunks * emit.vector_bytes)
         return emit.builder.select(is_packed, x, emit.builder.sub(buffer, offset))
 

@@ -16,9 +16,12 @@ LEAST = 2**12  # numbers that are worth a kernel
 
 def transposed(x: Tensor) -> Tensor:
     """Return x [batch, features], in any strides, as [features, batch], contiguous: what x.t().contiguous() is."""
-    turned, (batch, features) = x.t(), x.shape
-    if turned.is_contiguous() or not x.is_contiguous() or x.numel() < LEAST:
+    turned = x.t()
+    if turned.is_contiguous():
+        return turned
+    if not x.is_contiguous() or x.numel() < LEAST:
         return turned.contiguous()
+    batch, features = x.shape
     dtype = name_of(x.dtype)
     lanes = vector_bytes() // BYTES[dtype]
     if min(batch, features) < lanes:

@@ -61,6 +61,11 @@ class CsrBothWays(CsrStorage):
         """Return, at the non-zeros alone [nnz], grad [rows, batch] times x [columns, batch] transposed."""
         raise NotImplementedError
 
+    @classmethod
+    def sample_and_sum(cls, structure: Any, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `sample` does, and the sums of grad's rows [rows]; override where that is one pass over grad."""
+        return cls.sample(structure, grad, x), grad.sum(1)
+
     @staticmethod
     def turned(x: Tensor) -> Tensor:
         """Return x [batch, features], in any strides, as [features, batch], contiguous."""
@@ -120,12 +125,24 @@ class _Product(torch.autograd.Function):
         return layer.multiply(rows, values, x_t, bias).t()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x_t, values = ctx.saved_tensors
-        rows, columns, transposition = ctx.structures
-        grad_t = ctx.layer.turned(grad)  # [out, batch]
-        x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
-        x_grad = ctx.layer.multiply_transposed(columns, values, transposition, grad_t).t() if x_needed else None
+        # To be refused a second derivative, where one may be asked for, costs microseconds.
+        gradients = _once_differentiable_gradients if torch.is_grad_enabled() else _gradients
+        return gradients(ctx, grad)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x_t, values = ctx.saved_tensors
+    rows, columns, transposition = ctx.structures
+    grad_t = ctx.layer.turned(grad)  # [out, batch]
+    x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
+    x_grad = ctx.layer.multiply_transposed(columns, values, transposition, grad_t).t() if x_needed else None
+    if values_needed and bias_needed:
+        values_grad, bias_grad = ctx.layer.sample_and_sum(rows, grad_t, x_t)
+    else:
         values_grad = ctx.layer.sample(rows, grad_t, x_t) if values_needed else None
-        return x_grad, values_grad, grad_t.sum(1) if bias_needed else None, None, None, None, None
+        bias_grad = grad_t.sum(1) if bias_needed else None
+    return x_grad, values_grad, bias_grad, None, None, None, None
+
+
+_once_differentiable_gradients = once_differentiable(_gradients)

@@ -59,7 +59,7 @@ def problems(draw: st.DrawFn, forms: Sequence[Any] = FORMS) -> tuple[Any, Drawn]
     least, batch = (sliced.window(dtype), 1) if form is sliced else (1, draw(st.integers(1, frozen.LARGEST_BATCH)))
     # Columns of several words, and of several panels; rows of more than a strip.
     columns = least + draw(st.integers(0, 200) | st.just(5000 - least))
-    rows = draw(st.integers(1, 40) | st.sampled_from([64, 67, 131]))
+    rows = draw(st.integers(1, 40) | st.sampled_from([64, 67, 131, 300]))
     density = draw(st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.9]))
     return form, problem(draw(seeds), rows, columns, density, dtype, draw(st.booleans()), batch)
 
@@ -107,6 +107,14 @@ def test_rows_of_equal_length_fill_the_lanes(dtype: torch.dtype) -> None:
     assert len(packed.values) < 1.4 * len(values)
 
 
+def test_what_a_thread_writes_are_rows_that_follow_one_another() -> None:
+    structure, values, _, _ = problem(0, 4 * sliced.SORTED, 256, 0.1, torch.float32, is_even=False)
+    packed = sliced.pack(structure, values)
+    assert packed.rows is not None
+    for number, own in enumerate(packed.rows.view(4, sliced.SORTED)):
+        assert own.sort().values.tolist() == list(range(number * sliced.SORTED, (number + 1) * sliced.SORTED))
+
+
 @pytest.mark.parametrize("is_even", [True, False])
 @pytest.mark.parametrize("rows", [32, 71])
 @each_case
@@ -146,6 +154,15 @@ def test_a_form_is_chosen_for_what_it_takes(rows: int, columns: int, dtype: torc
         assert bitmap.is_possible(dtype)
         assert batch <= frozen.LARGEST_BATCH
     assert frozen.form_for(rows, columns, 0, dtype, batch) is None
+
+
+@pytest.mark.skipif(not bitmap.is_possible(torch.bfloat16), reason="no bitmap in 16 bit")
+def test_in_16_bit_many_sparse_weights_are_left_to_the_product_of_any_number_of_samples() -> None:
+    side, dtype = int(frozen.MANY**0.5), torch.bfloat16
+    for batch in (2, 8):
+        assert frozen.form_for(side, side, frozen.MANY // 20, dtype, batch) is None
+        assert frozen.form_for(side, side, frozen.MANY // 5, dtype, batch) is bitmap.pack
+        assert frozen.form_for(side, side // 2, frozen.MANY // 40, dtype, batch) is bitmap.pack
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="features of x86")

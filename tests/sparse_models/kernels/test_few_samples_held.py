@@ -137,3 +137,16 @@ def test_a_layer_counts_the_bytes_that_its_last_product_read() -> None:
         layer(x)
     structure = layer.structures[0]
     assert layer.weight_bytes == sliced.pack(structure, layer.values).bytes_read != before
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in LAYER_DTYPES if dtype.itemsize == 2])
+@pytest.mark.parametrize("batch", [2, 8])
+def test_few_samples_in_16_bit_of_many_weights_are_what_the_layer_holds(
+    monkeypatch: pytest.MonkeyPatch, batch: int, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(frozen, "MANY", 1)
+    weight, x, bias = (normal(seed, *shape).to(dtype) for seed, shape in enumerate([(20, 300), (batch, 300), (20,)]))
+    layer = Tiled(weight, random_mask((20, 300), 0.95, generator(0)), bias).eval()
+    assert not layer.is_for_few(x)
+    with torch.no_grad():
+        agrees(layer(x), multiplied(layer, x), dtype)

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_models.errors import InputError
+from sparse_models.kernels.candidates import first_of
 from sparse_models.kernels.cpu import _team
+from sparse_models.kernels.cpu._compile import short_on_cpu
 from sparse_models.kernels.cpu.csr._panels import default, panel_pieces
-from sparse_models.kernels.cpu.tiled import _plan, define_product, define_sampled, product, sampled
+from sparse_models.kernels.cpu.tiled import _plan, define_product, define_sampled, product, sampled, sampled_and_summed
 from sparse_models.kernels.structure import PIECE, Sizes, Structure, cut
 from sparse_models.layers import LAYERS
 from sparse_models.layers._feature_major import csr_storage
@@ -68,6 +70,19 @@ def test_the_product_is_what_its_definition_says(
     close(product(structure, values, x, added, relu=relu, passed=passed, variant=variant), defined)
 
 
+@settings(max_examples=40)
+@given(problems, st.sampled_from(short_on_cpu()), st.booleans(), st.sampled_from(PANELS))
+def test_values_in_16_bit_are_widened_as_they_are_read(
+    drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], dtype: str, is_ordered: bool, panel_bytes: int
+) -> None:
+    structure, values, x, bias, _ = drawn
+    short, x, bias = values.to(getattr(torch, dtype)), x.float(), bias.float()
+    order = torch.arange(len(values), dtype=torch.int32).flip(0) if is_ordered else None
+    variant = default(structure.sizes)._replace(panel_bytes=panel_bytes)
+    products = [product(structure, held, x, bias, order=order, variant=variant) for held in (short, short.float())]
+    assert torch.equal(*products)
+
+
 @settings(max_examples=60)
 @given(problems, st.sampled_from(PANELS))
 def test_the_sampled_product_is_what_its_definition_says(
@@ -75,7 +90,9 @@ def test_the_sampled_product_is_what_its_definition_says(
 ) -> None:
     structure, _, x, _, grad = drawn
     variant = default(structure.sizes)._replace(panel_bytes=panel_bytes)
-    close(sampled(structure, grad, x, variant), define_sampled(structure, grad, x))
+    found, sums = sampled_and_summed(structure, grad, x, variant)
+    close(found, define_sampled(structure, grad, x))
+    close(sums, grad.sum(1))
 
 
 def test_a_thread_has_as_much_to_do_as_another_and_panels_only_where_they_pay() -> None:
@@ -86,6 +103,15 @@ def test_a_thread_has_as_much_to_do_as_another_and_panels_only_where_they_pay() 
         assert _plan(found, 128, "float32", variant).numbers[6] % 2 == 0
         sparse = found._replace(nnz=found.nnz // 5)
         assert panel_pieces(sparse, variant.vectors, variant) == sparse.pieces
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_samples_have_vectors_that_they_fill(dtype: torch.dtype) -> None:
+    sizes = Sizes(1536, 384, nnz=1536 * 384 // 5, pieces=12, index_bytes=2)
+    widest, most = default(sizes).vector_bytes, default(sizes).vector_bytes // dtype.itemsize
+    assert first_of(sizes, most // 2 + 1, dtype) == default(sizes)
+    few = first_of(sizes, max(1, most // 2), dtype)
+    assert (few.vector_bytes, few.panel_bytes) == ((widest // 2, 0) if widest > 16 else (widest, default(sizes).panel_bytes))
 
 
 @given(problems)

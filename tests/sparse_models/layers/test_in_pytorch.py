@@ -179,3 +179,13 @@ def test_what_a_single_sample_is_multiplied_by_is_looked_up_once() -> None:
     frozen.__class__, frozen.held_ready = Vanishing, ready
     with torch.no_grad():
         assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_second_derivative_is_refused(name: str) -> None:
+    layer = layer_of(name)
+    x = like(layer, 7).requires_grad_()
+    [slope] = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    torch.testing.assert_close(slope, torch.autograd.grad(layer(x).square().sum(), x)[0])
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()

@@ -11,7 +11,7 @@ from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._tile import of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm
 from sparse_models.kernels.cpu.blocks.products import whole_blocks
-from sparse_models.kernels.cpu.csr._matrix import CsrForm
+from sparse_models.kernels.cpu.csr._form import CsrForm
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import AnyStructure, Structure
 from sparse_models.kernels.variant import Variant

@@ -14,7 +14,7 @@ from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter, Updated, table
 from sparse_models.kernels.cpu.chain.rules import Rule
-from sparse_models.kernels.cpu.csr._matrix import CsrForm
+from sparse_models.kernels.cpu.csr._form import CsrForm
 from sparse_models.kernels.cpu.permute import gather
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import Structure

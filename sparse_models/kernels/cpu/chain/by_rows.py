@@ -22,7 +22,7 @@ from sparse_models.kernels.cpu.chain._frame import Frame, ready_with, reordered
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter
 from sparse_models.kernels.cpu.chain.rules import Rule
-from sparse_models.kernels.cpu.csr._matrix import CsrForm
+from sparse_models.kernels.cpu.csr._form import CsrForm
 from sparse_models.kernels.cpu.csr._panels import Panel, default
 from sparse_models.kernels.cpu.transpose import take_in
 from sparse_models.kernels.link import Link

@@ -21,7 +21,7 @@ from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias
 from sparse_models.kernels.cpu.chain._cut import Cut
 from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.chain.by_rows import default_of
-from sparse_models.kernels.cpu.csr._matrix import ARRAYS, NUMBERS, CsrForm
+from sparse_models.kernels.cpu.csr._form import ARRAYS, NUMBERS, CsrForm
 from sparse_models.kernels.cpu.transpose import take_in
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import Structure

@@ -8,65 +8,17 @@ between.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._tile import SUMS, Sums, add_to
-from sparse_models.kernels.cpu.csr._panels import Panel, panel_pieces
-from sparse_models.kernels.structure import PIECE, Sizes, Structure
-from sparse_models.kernels.variant import Variant
+from sparse_models.kernels.cpu.csr._panels import Panel, ask_ahead
+from sparse_models.kernels.structure import PIECE
 
-ARRAYS, NUMBERS = 3, 3  # arguments of a kernel that tell a structure
+if TYPE_CHECKING:
+    from sparse_models.kernels.cpu.csr._form import CsrForm
+
 POINTER_BYTES = ORDER_BYTES = 4
-
-
-class CsrForm(NamedTuple):
-    """What a kernel for CSR matrices is compiled for.
-
-    These are the bytes of an index, how many non-zeros are taken at a time, whether all columns are one panel, and whether
-    values are looked up by their order.
-    """
-
-    index_bytes: int
-    together: int
-    is_whole: bool = True
-    is_ordered: bool = False
-
-    @classmethod
-    def of(cls, sizes: Sizes, chunks: int, variant: Variant) -> "CsrForm":
-        """Return the form of a structure for tiles of so many vectors, as a variant has it."""
-        return cls(sizes.index_bytes, variant.together, panel_pieces(sizes, chunks, variant) == sizes.pieces)
-
-    @property
-    def unit(self) -> tuple[int, int]:
-        """The rows and columns of what is stored as one."""
-        return 1, 1
-
-    @property
-    def addresses(self) -> int:
-        """How many arguments of a kernel tell a structure."""
-        return ARRAYS + NUMBERS
-
-    def arguments(self, structure: Structure, chunks: int, variant: Variant) -> list[Tensor | int]:
-        """Return a structure as a kernel for tiles of so many vectors takes it."""
-        return [*self.arrays(structure), structure.indices, *self.numbers(structure.sizes, chunks, variant)]
-
-    def arrays(self, structure: Structure) -> tuple[Tensor, Tensor]:
-        """Return where rows start, in each piece of columns if there are panels, and the indices."""
-        starts = structure.pointers if self.is_whole or structure.starts is None else structure.starts
-        return starts, structure.indices
-
-    @staticmethod
-    def numbers(sizes: Sizes, chunks: int, variant: Variant) -> tuple[int, int, int]:
-        """Return the bytes from a piece's starts to the next's, how many pieces there are, and how many a panel has."""
-        return POINTER_BYTES * sizes.rows, sizes.pieces, panel_pieces(sizes, chunks, variant)
-
-    def matrix(self, addresses: Sequence[Any], values: Any) -> "Matrix":
-        """Return the matrix whose structure is at some addresses, as `arguments` has them."""
-        starts, indices, order, step, pieces, panel = addresses
-        return Matrix(self, starts, indices, order, step, pieces, panel, values)
 
 
 class Matrix(NamedTuple):
@@ -76,7 +28,7 @@ class Matrix(NamedTuple):
     `step` bytes, and `panel` of the `pieces` are walked at a time.
     """
 
-    form: CsrForm
+    form: "CsrForm"
     starts: Any
     indices: Any
     order: Any
@@ -118,16 +70,23 @@ class Matrix(NamedTuple):
         indices = emit.indices(self.indices, place, count, self.form.index_bytes)
         return [emit.add(tile, emit.times(index, tile_bytes)) for index in indices]
 
+    def number_bytes(self, emit: Emitter) -> int:
+        """Return the bytes of what belongs to a non-zero."""
+        return 2 if self.form.short else emit.width
+
     def value(self, emit: Emitter, place: Any) -> Any:
         """Return the address of what belongs to a non-zero."""
-        return emit.add(self.values, emit.times(place, emit.width))
+        return emit.add(self.values, emit.times(place, self.number_bytes(emit)))
 
     def splats(self, emit: Emitter, place: Any, count: int) -> list[Any]:
         """Return the values of `count` non-zeros from a place on, each spread over a vector."""
-        places = [emit.add(place, number) for number in range(count)]
         if self.form.is_ordered:
             places = emit.indices(self.order, place, count, ORDER_BYTES)
-        return [emit.splat(emit.load(emit.number, self.value(emit, one))) for one in places]
+            return [emit.splat(emit.load(emit.number, self.value(emit, one))) for one in places]
+        if self.form.short:
+            few = emit.widened_at(self.value(emit, place), count, self.form.short)
+            return [emit.chosen(few, few, [number] * emit.lanes) for number in range(count)]
+        return [emit.splat(emit.load(emit.number, self.value(emit, emit.add(place, number)))) for number in range(count)]
 
     def products(self, emit: Emitter, rows: Sequence[Any], tile: Any, sums: Sums) -> None:
         """Emit, for each row from one to below another, its product with a packed tile."""
@@ -141,6 +100,8 @@ class Matrix(NamedTuple):
                 if self.form.is_whole:
                     sums.finish(row, self._row_product(emit, (start, end), at, sums.begin(row)))
                 else:
+                    numbers = (self.order, ORDER_BYTES) if self.form.is_ordered else (self.values, self.number_bytes(emit))
+                    ask_ahead(emit, panel, row, emit.add(rows[1], -1), [numbers, (self.indices, self.form.index_bytes)])
                     kept = emit.add(sums.kept, emit.times(row, sums.chunks * emit.vector_bytes))
                     totals = emit.either(panel.is_first, partial(sums.begin, row), partial(emit.vectors, kept, sums.chunks))
                     totals = self._row_product(emit, (start, end), at, totals)

@@ -1,13 +1,16 @@
 """How a product goes about its columns: all at once, or in panels whose rows of a packed tile stay in the first cache."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sparse_models.kernels.cpu._compile import vector_bytes
+from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
 from sparse_models.kernels.cpu._team import threads
 from sparse_models.kernels.cpu._tile import SUMS, TILE_BYTES, TOGETHER
 from sparse_models.kernels.structure import PIECE, Sizes
 from sparse_models.kernels.variant import Variant
 
+AHEAD = 2  # rows, which are as many as are under way at once
 LEAST = 8  # non-zeros of a row in a panel, on average, below which its sums are more work than its products
 
 
@@ -47,3 +50,15 @@ def panel_columns(sizes: Sizes, chunks: int, variant: Variant) -> int:
     """Return the most columns of a panel."""
     pieces = panel_pieces(sizes, chunks, variant)
     return sizes.columns if pieces == sizes.pieces else pieces * PIECE
+
+
+def ask_ahead(emit: Emitter, panel: Panel, row: Any, last: Any, arrays: Sequence[tuple[Any, int]]) -> None:
+    """Emit that a row some rows ahead, or the last, is wanted in the first cache: where in a panel it begins in some arrays.
+
+    In a panel a row's non-zeros are few and lie far from the next row's, which no processor foresees.
+    """
+    start = emit.index(panel.starts, emit.least(emit.add(row, AHEAD), last))
+    for array, width in arrays:
+        at = emit.add(array, emit.times(start, width))
+        for line in range(width // 2):  # 16 to 32 of them, or so many more where numbers are wider
+            emit.ask_for(emit.add(at, line * CACHE_LINE))

@@ -5,7 +5,7 @@ from llvmlite import ir
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import SMALL_BYTES
 from sparse_models.kernels.cpu._tile import emitter_for
-from sparse_models.kernels.cpu.csr._matrix import CsrForm
+from sparse_models.kernels.cpu.csr._form import CsrForm
 
 
 @kernel

@@ -56,10 +56,3 @@ class Spreading(Emitter):
         name = "llvm.x86.avx512bf16.dpbf16ps.512"
         declared = self._declared(name, self.vector, [self.vector, left.type, right.type])
         return self.builder.call(declared, [plus, left, right])
-
-    def ask_for(self, address: Any) -> None:
-        """Have the cache line of an address, which need not be anyone's, brought into the caches."""
-        integer = ir.IntType(32)
-        name, kinds = "llvm.prefetch.p0", [ir.PointerType(), *[integer] * 3]
-        what = [ir.Constant(integer, number) for number in (0, 3, 1)]  # to be read, in all caches, data
-        self.builder.call(self._declared(name, ir.VoidType(), kinds), [self._pointer(address), *what])

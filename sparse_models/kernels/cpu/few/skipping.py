@@ -59,7 +59,7 @@ class Skipping:
 
     def again(self, parameters: Mapping[str, Tensor | None], x: Tensor) -> Tensor | None:
         """Return what `product` does for a layer's own parameters where nothing has changed since its last call, or None."""
-        ready = self.ready.get(len(x))
+        ready = self.ready.get(x.shape[0])
         return None if ready is None else ready.product(parameters.get("values"), parameters.get("bias"), x)
 
     @property

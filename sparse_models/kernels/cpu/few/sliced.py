@@ -1,10 +1,11 @@
 """Product of a sparse matrix with one column of numbers: weights in sliced ELLPACK, a window of the input at each step.
 
-A slice is as many rows as a vector has lanes, the longest rows first (SELL-C-sigma, Kreutzer et al. 2014, arXiv:1307.6209). A
-step multiplies one weight of every row, so nothing is added up across lanes, and no row has a remainder. The weights of a step
-lie within a window of the input, whose vectors are permuted into place: to load the numbers one by one takes twice as long on
-Zen 5. Rows of equal length are at about the same column at the same step, so few lanes have no weight in the window; such
-a lane multiplies 0 with a number of the window, which gives NaN where that is infinite, as in a dense product.
+A slice is as many rows as a vector has lanes, the longest of some hundred rows first (SELL-C-sigma, Kreutzer et al. 2014,
+arXiv:1307.6209): were all rows sorted, threads would write to the same cache lines. A step multiplies one weight of every row,
+so nothing is added up across lanes, and no row has a remainder. The weights of a step lie within a window of the input, whose
+vectors are permuted into place: to load the numbers one by one takes twice as long on Zen 5. Rows of equal length are at about
+the same column at the same step, so few lanes have no weight in the window; such a lane multiplies 0 with a number of the
+window, which gives NaN where that is infinite, as in a dense product.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from llvmlite import ir
 from torch import Tensor
+from torch.nn import functional
 
 from sparse_models.kernels.cpu._arithmetic import SHORT, computed, name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
@@ -22,6 +24,7 @@ from sparse_models.kernels.structure import Structure
 
 TABLES = 4  # vectors that a permuted window consists of: with 2, rows wait more often; with 8, permuting takes longer
 CODES = 2**8  # columns of any other window: as many as a byte numbers
+SORTED = 2**8  # rows that are sorted among themselves: of all of them slices would have as many steps, within 1 %
 
 
 class Sliced(NamedTuple):
@@ -94,7 +97,7 @@ def window(dtype: torch.dtype) -> int:
 def pack(structure: Structure, values: Tensor) -> Sliced:
     """Return the matrix that holds `values` [nnz], one at least, in slices; each row's columns must be in order."""
     lanes, nnz = _lanes(values.dtype), len(values)
-    order = structure.pointers.diff().argsort(descending=True, stable=True)
+    order = _longest_first(structure.pointers.diff())
     is_direct = structure.rows % lanes == 0 and bool((order.diff() == 1).all())
     # Lanes that are left over do the last row once more.
     order = torch.cat([order, order[-1:].expand(-structure.rows % lanes)]).reshape(-1, lanes)
@@ -122,6 +125,13 @@ def pack(structure: Structure, values: Tensor) -> Sliced:
     packed = Sliced(values.new_empty(len(source)), code, starts[is_there], pointers, rows, source, structure.rows)
     packed.refill(values)
     return packed
+
+
+def _longest_first(lengths: Tensor) -> Tensor:
+    """Return the order of rows, of which each SORTED that follow one another are sorted by their lengths, the longest first."""
+    blocks = functional.pad(lengths, (0, -len(lengths) % SORTED), value=-1).view(-1, SORTED)
+    starts = torch.arange(0, blocks.numel(), SORTED)[:, None]
+    return (blocks.argsort(dim=1, descending=True, stable=True) + starts).view(-1)[: len(lengths)]
 
 
 @kernel
