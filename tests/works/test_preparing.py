@@ -120,13 +120,16 @@ def test_each_arm_and_each_pruned_network_is_prepared_once_whatever_the_seed_and
         of(bench_train.__name__, op="train", data="digits", protocol="seed"),  # which has one rate for all
         *(of(bench_pruned.__name__, op="pruned", shape=f"8x8b{batch}", sparsity=at) for batch in (64, 1) for at in (0.8, 0.9)),
         of(bench_train.__name__, **tuned, device="cuda"),
-        of("bench.bench_layer"),  # which needs nothing of the kind
+        of("bench.bench_layer"),  # which on a CPU needs nothing of the kind
+        *(of("bench.bench_layer", op=op, device="cuda") for op in ("step", "backward")),  # of which one gate is enough
     ]
-    found = [(case.op, case.layer, case.shape, case.sparsity, case.seed) for _, _, case in preparations(jobs)]
+    found = [(case.device, case.op, case.layer, case.shape, case.sparsity, case.seed) for _, _, case in preparations(jobs)]
     assert found == [
-        ("train", "dense", "8x8b4", 0.0, 0),
-        *(("train", "csr", "8x8b4", at, 0) for at in (0.8, 0.9)),
-        *(("pruned", "csr", "8x8b1", at, 0) for at in (0.8, 0.9)),
+        ("cpu", "train", "dense", "8x8b4", 0.0, 0),
+        *(("cpu", "train", "csr", "8x8b4", at, 0) for at in (0.8, 0.9)),
+        *(("cpu", "pruned", "csr", "8x8b1", at, 0) for at in (0.8, 0.9)),
+        *(("cuda", "train", layer, "8x8b4", at, 0) for layer, at in (("dense", 0.0), ("csr", 0.5))),
+        *(("cuda", "step", layer, "8x8b4", at, 0) for layer, at in (("dense", 0.0), ("csr", 0.5))),
     ]
 
 

@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 import torch
 
+from bench import bench_layer
 from bench.cases import Case
 from bench.engine.jobs import Effort, Job
 from bench.engine.pairing import Racer
 from bench.engine.preparing import Tuned, tuned
 from bench.engine.processes import Means, fork_server_for, measure_all
-from bench.works.tuning import as_tuned, has_variants
+from bench.works import gates, once_per_run
+from bench.works.gates import pass_gate
+from bench.works.problems import LAYOUTS
+from bench.works.tuning import as_gated, as_tuned, gate_once, has_variants
 from sparse_models.kernels import kept_choices
 from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.variant import Choice, Variant
@@ -86,3 +90,38 @@ def test_where_nothing_is_timed_nothing_is_measured(monkeypatch: pytest.MonkeyPa
     small = ["--op", "forward", "--layer", "tiled", "--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1"]
     assert run(*small, "--benchmark-disable", "-q", "-p", "no:unraisableexception").returncode == 0
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_gpus_cases_that_pass_the_same_gates_are_gated_as_one_and_a_cpus_not_at_all() -> None:
+    on_gpu = CASE._replace(device="cuda", layer="csr")
+    [dense, own] = as_gated(on_gpu)
+    assert (dense.layer, dense.model, dense.sparsity, own.layer, own.sparsity) == ("dense", "dense", 0.0, "csr", 0.5)
+    alike: list[dict[str, Any]] = [
+        {"op": "backward"},
+        {"op": "update", "update": "rigl"},
+        {"regime": "graph"},
+        {"dtype": "tf32"},
+    ]
+    assert all(as_gated(on_gpu._replace(**fields)) == [dense, own] for fields in alike)
+    others: list[dict[str, Any]] = [{"op": "forward"}, {"op": "training_step"}, {"sparsity": 0.8}, {"dtype": "bfloat16"}]
+    for fields in others:
+        assert own not in as_gated(on_gpu._replace(**fields))
+    assert as_gated(on_gpu._replace(model="narrow", layer="dense")) == [dense]
+    assert as_gated(CASE) == bench_layer.to_prepare(CASE) == []
+
+
+@pytest.mark.parametrize("op", ["forward", "step", "training_step"])
+@pytest.mark.parametrize("layer", ["masked", "csr"])
+def test_what_is_gated_before_is_not_gated_again(layer: str, op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code is compiled then as well: what is timed was called."""
+    known: dict[str, Any] = {}
+    monkeypatch.setattr(once_per_run, "KNOWN", known)
+    case = CASE._replace(layer=layer, op=op, shape="8x6x4b5" if op == "training_step" else "8x6b5")
+    gate_once(case)
+    before = dict(known)
+    for name in ("gate", "gate_chain"):
+        monkeypatch.setattr(gates, name, None)
+    for layout in LAYOUTS if layer == "masked" and op != "training_step" else [None]:
+        asked = layout or ("batch-major" if op == "training_step" else "feature-major")
+        pass_gate(case, layer, asked)
+    assert known == before != {}
