@@ -89,17 +89,15 @@ class FusedStep:
         """Take steps of `optimizer` on `model`; without `fused` they go layer by layer."""
         self.model, self.optimizer, self.fused = model, optimizer, fused
         self._held: HeldStep | None = None
-        self.replays = ReplayedSteps(model, optimizer, self._plain) if replayed else None
+        self.plain = partial(training_step, model, optimizer=optimizer, fused=fused)
+        self.replays = ReplayedSteps(model, optimizer, self.plain) if replayed else None
 
     def __call__(self, inputs: Tensor, labels: Tensor, *, keep_gradients: bool = False) -> Tensor:
         """Take one optimizer step on a batch and return its cross-entropy before the step, still on the device."""
         loss = self.at_once(inputs, labels) if self.fused and not keep_gradients else None
         if loss is None and self.replays is not None and not keep_gradients and not is_watched(self.model, self.optimizer):
             loss = self.replays.step(inputs, labels)
-        return self._plain(inputs, labels) if loss is None else loss
-
-    def _plain(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        return training_step(self.model, inputs, labels, self.optimizer, fused=self.fused)
+        return self.plain(inputs, labels) if loss is None else loss
 
     def watching(
         self, layers: Sequence[SparseLinear], inputs: Tensor, labels: Tensor, *, keep_gradients: bool = False

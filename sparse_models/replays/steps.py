@@ -29,7 +29,7 @@ class Step(NamedTuple):
 
 
 class ReplayedSteps:
-    """Steps of one model and one optimizer, each captured once it was taken a few times, and anew where tensors have moved.
+    """Steps of one model and one optimizer, each captured once it was launched a few times; so anew where tensors have moved.
 
     A mask that moves in place leaves a captured step valid. Gradients are the graph's own: `grad` is not of the last step.
     """
@@ -38,20 +38,24 @@ class ReplayedSteps:
         """Replay what `take` does to model and optimizer with samples [batch, in] and labels [batch]; it returns the loss."""
         self.model, self.optimizer, self.take = model, optimizer, take
         self.why_not: str | None = None  # no step is replayed any more
+        self.stream: torch.cuda.Stream | None = None  # on which steps are captured
         self.captured, self.taken = dict[Any, Step](), Counter[Any]()
         self._held, self._settings = Held([]), list[Any]()
 
     def step(self, samples: Tensor, labels: Tensor) -> Tensor | None:
-        """Take a step by a replay and return its loss, or do nothing at all and return None: it is to be taken as it is."""
+        """Take a step, by a replay where there is one, and return its loss; or do nothing and return None: others take it."""
         if self.why_not is not None or not is_asynchronous(samples) or is_captured(samples) or samples.requires_grad:
             return None
         key = (samples.shape, samples.dtype, labels.shape, labels.dtype, samples.device)
-        if not self._is_current():
+        if self.captured and not self._is_current():
             self.captured.clear()
+            self.taken.clear()  # for other sizes there may be other kernels to be compiled, which no capture holds
         if key not in self.captured:
-            self.taken[key] += 1
-            if self.taken[key] <= BEFORE or len(self.captured) == MOST_SIZES or not self._has_state():
+            if len(self.captured) == MOST_SIZES:
                 return None
+            self.taken[key] += 1
+            if self.taken[key] <= BEFORE or not self._has_state():
+                return self._launched(samples, labels)
             try:
                 self.captured[key] = self._capture(samples, labels)
             except InputError as error:
@@ -66,11 +70,25 @@ class ReplayedSteps:
         increment_version([parameter for group in self.optimizer.param_groups for parameter in group["params"]])
         return step.loss.clone()
 
+    def _launched(self, samples: Tensor, labels: Tensor) -> Tensor:
+        """Take a step as it is, on the stream of the capture: what libraries and autograd make for a stream is then there."""
+        stream, current = self._stream_on(samples.device), torch.cuda.current_stream(samples.device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            loss = self.take(samples, labels)
+        current.wait_stream(stream)
+        return loss
+
     def _capture(self, samples: Tensor, labels: Tensor) -> Step:
         graph, own = torch.cuda.CUDAGraph(), (samples.clone(), labels.clone())
-        with torch.cuda.device(samples.device), torch.cuda.stream(torch.cuda.Stream(samples.device)), capturing(graph):
+        with torch.cuda.device(samples.device), torch.cuda.stream(self._stream_on(samples.device)), capturing(graph):
             loss = self.take(*own)
         return Step(graph, *own, loss)
+
+    def _stream_on(self, device: torch.device) -> torch.cuda.Stream:
+        if self.stream is None:
+            self.stream = torch.cuda.Stream(device)
+        return self.stream
 
     def _hold(self) -> None:
         self._held, self._settings = Held(self._tensors()), self._settings_now()
@@ -97,4 +115,4 @@ class ReplayedSteps:
         return [{name: one for name, one in group.items() if name != "params"} for group in self.optimizer.param_groups]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"captured": {}}  # captured anew where needed
+        return self.__dict__ | {"captured": {}, "stream": None}  # made anew where needed

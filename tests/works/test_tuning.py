@@ -1,5 +1,6 @@
 """Variants of our own kernels are measured before anything is timed, and all processes of a run are given the same."""
 
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from bench import bench_layer
 from bench.cases import Case
 from bench.engine.jobs import Effort, Job
 from bench.engine.pairing import Racer
-from bench.engine.preparing import Tuned, tuned
+from bench.engine.preparing import Tuned, found_out, tuned
 from bench.engine.processes import Means, fork_server_for, measure_all
 from bench.works import gates, once_per_run
 from bench.works.gates import pass_gate
@@ -20,6 +21,7 @@ from bench.works.tuning import as_gated, as_tuned, gate_once, has_variants
 from sparse_models.kernels import kept_choices
 from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.variant import Choice, Variant
+from sparse_models.layers import LAYERS
 from tests.engine.test_processes import fine
 from tests.helpers.in_process import run
 
@@ -125,3 +127,16 @@ def test_what_is_gated_before_is_not_gated_again(layer: str, op: str, monkeypatc
         asked = layout or ("batch-major" if op == "training_step" else "feature-major")
         pass_gate(case, layer, asked)
     assert known == before != {}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_on_a_gpu_gates_are_passed_by_processes_that_each_use_it() -> None:
+    layers = [name for name in ("csr", "masked", "tiled", "block16") if "cuda" in LAYERS[name].devices]
+    cases = [CASE._replace(device="cuda", layer=layer, op=op) for layer in layers for op in ("forward", "step")]
+    jobs, told = [Job("", bench_layer.__name__, "", case) for case in cases], list[str]()
+    with closing(fork_server_for(jobs)) as fork_server:
+        known, _ = found_out(jobs, Means(fork_server), time.monotonic() + 100, told.append)
+    assert not told
+    gated = {key: failure for key, failure in known.items() if "_gate_failure" in key}
+    assert set(gated.values()) == {None}
+    assert all(any(repr(layer) in key for key in gated) for layer in ("dense", *layers))

@@ -5,6 +5,7 @@ What is captured are PyTorch's operations; kernels of our own, which pass by its
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -98,7 +99,9 @@ def simulated_graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Simulated
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: bool(SimulatedGraph.captured))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda *_: None)
+    stream = SimpleNamespace(wait_stream=lambda _: None)
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda *_: nothing())
     monkeypatch.setattr(torch.cuda, "device", lambda *_: nothing())
     yield SimulatedGraph

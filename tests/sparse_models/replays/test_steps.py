@@ -60,10 +60,11 @@ def test_all_steps_are_replayed_but_the_first_and_those_whose_gradients_a_rule_l
         pass
     due = sum(one is not None for one in updates_due(3 * epochs, 5, update))
     looked_at = {"none": 0, "every": due, "kept": due, "averaged": 3 * epochs}[update.gradient]
-    if update.gradient != "averaged":
-        assert simulated_graphs.replays == 3 * epochs - 2 * BEFORE - looked_at
     if update.conserves:  # masks move in place, so that what is captured, once for each size of a batch, stays valid
         assert simulated_graphs.begun == 2
+        assert simulated_graphs.replays == 3 * epochs - 2 * BEFORE - looked_at
+    elif update.gradient != "averaged":
+        assert 0 < simulated_graphs.replays < 3 * epochs - 2 * BEFORE - looked_at
 
 
 def stepped(model: MLP, seed: int = 0) -> FusedStep:
@@ -85,24 +86,28 @@ def test_a_step_with_other_numbers_or_tensors_is_captured_anew(simulated_graphs:
     assert (simulated_graphs.begun, simulated_graphs.replays) == (1, 2)
     step.optimizer.param_groups[0]["lr"] = 0.0
     before = weights(model)
-    step(*batch(2))
+    for _ in range(BEFORE + 1):
+        step(*batch(2))
     assert (simulated_graphs.begun, simulated_graphs.replays) == (2, 3)
     for one, other in zip(weights(model), before, strict=True):
         assert torch.equal(one, other)
     for layer in model:
         layer.set_mask(torch.ones_like(layer.mask))
-    step(*batch(3))
-    step(*batch(4))
+    for _ in range(BEFORE + 2):
+        step(*batch(3))
     assert (simulated_graphs.begun, simulated_graphs.replays) == (3, 5)
 
 
 def test_a_step_that_an_optimizer_begins_with_is_never_captured(simulated_graphs: type[SimulatedGraph]) -> None:
-    step = stepped(model_for("masked", 0))
+    model = model_for("masked", 0)
+    step = FusedStep(model, optimizer_for("adam", model.parameters(), 0.01), replayed=True)
+    for _ in range(BEFORE):
+        step(*batch(0))
     step.optimizer.state.clear()
     step(*batch(1))
-    assert (simulated_graphs.begun, simulated_graphs.replays) == (1, 1)
+    assert (simulated_graphs.begun, simulated_graphs.replays) == (0, 0)
     step(*batch(1))
-    assert (simulated_graphs.begun, simulated_graphs.replays) == (2, 2)
+    assert (simulated_graphs.begun, simulated_graphs.replays) == (1, 1)
 
 
 @pytest.mark.usefixtures("simulated_graphs")
