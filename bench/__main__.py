@@ -4,7 +4,7 @@ import argparse
 import io
 import sys
 
-from bench.tools import advise, calibrate, compare, continuous, history, report, tune
+from bench.tools import advise, calibrate, compare, continuous, gpu, history, report, tune
 from sparse_models.errors import AbsentError, InputError
 
 TOOLS = {
@@ -15,6 +15,7 @@ TOOLS = {
     "calibrate": calibrate,
     "tune": tune,
     "advise": advise,
+    "gpu": gpu,
 }
 
 

@@ -14,10 +14,12 @@ from bench.works.problems import LAYOUTS, build, copies, layout_of, narrowed, pr
 from bench.works.reference import dense_case, dense_reference, dense_works
 from bench.works.replays import Work, captured
 from bench.works.roofline import bounds, moved
+from bench.works.tuning import as_gated, gate_once
 from sparse_models.costs import Size, counted_flops, executed_flops, size
 from sparse_models.layers import SparseLinear
 
 OTHER_LAYOUT_CALLS = 5
+to_prepare, prepare = as_gated, gate_once  # see bench.engine.preparing
 
 
 def bench_forward(case: Case, race: Racer) -> Facts:

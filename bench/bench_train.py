@@ -2,6 +2,8 @@
 
 from bench.cases import Case
 from bench.engine.pairing import Plan, Racer
+from bench.engine.timed import REPLAYED_AS
+from bench.grids import is_gpu
 from bench.runs.row import Facts
 from bench.works.gates import pass_gate
 from bench.works.problems import layout_of
@@ -36,6 +38,7 @@ def bench_train(case: Case, race: Racer) -> Facts:
             arm.look()
 
     race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs, after=look))
+    launched = {**launched_as("", own), **launched_as("dense_", dense)} if is_gpu(case.device) else {}
     peaks: Facts = {}
     if not race.once:  # apart from all timing
         own_peak, dense_peak = (training_peak_bytes(one, settings) for one in (case, dense_case))
@@ -48,6 +51,7 @@ def bench_train(case: Case, race: Racer) -> Facts:
     return {
         **total._asdict(),
         **peaks,
+        **launched,
         "shape": "x".join(map(str, (layers[0].in_features, *(layer.out_features for layer in layers)))),
         "epochs": settings.epochs,
         "optimizer": settings.optimizer,
@@ -87,6 +91,12 @@ def prepare(case: Case) -> None:
     search(case, settings_of(case))
 
 
+def launched_as(arm: str, trained: "Arm") -> Facts:
+    """Return how a GPU is given the steps of an arm, and why its host launches them one by one where it does."""
+    reason = {f"{arm}not_captured": one for one in trained.not_captured}
+    return {f"{arm}launched": "by the host" if reason else REPLAYED_AS, **reason}
+
+
 class Arm:
     """One arm of the experiment, trained an epoch at a time."""
 
@@ -100,7 +110,10 @@ class Arm:
         self.model = model_of(case)
         self.accuracies: list[float] = []  # on the validation split, after each epoch
         self.test_accuracies: list[float] = []  # for whoever reads a row, at an epoch that the validation split has chosen
-        self._epochs = train(self.model, self.data.train, self.settings, case.seed, UPDATES[case.update])
+        self.not_captured: list[str] = []  # the reason, where no CUDA graph holds its steps
+        self._epochs = train(
+            self.model, self.data.train, self.settings, case.seed, UPDATES[case.update], told=self.not_captured
+        )
 
     def warm_up(self) -> None:
         """Train a throwaway model of the same arm for a few steps, so that no epoch has anything to compile or to load.

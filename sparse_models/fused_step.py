@@ -62,7 +62,7 @@ class HeldStep:
         """
         self.layers, self.links, self.optimizer, self.rule = layers, links, optimizer, RULES[type(optimizer)]
         self.settings_of = itemgetter(*self.rule.settings, *self.rule.on, *self.rule.off)
-        self.held, self.threads, self.by_batch = Held(_tensors(layers, optimizer)), threads(), dict[int, Ready]()
+        self.held, self.threads, self.by_batch = Held(tensors_of_step(layers, optimizer)), threads(), dict[int, Ready]()
         self.leaving: tuple[int, Leaving] | None = None
         self.settings = [self.settings_of(group) for group in optimizer.param_groups]
         if not all(self.rule.knows(group) for group in optimizer.param_groups):
@@ -96,7 +96,7 @@ class HeldStep:
         if not (are_same(layers, self.layers) and settings == self.settings and threads() == self.threads):
             return False
         owned = [parameter for group in groups for parameter in group["params"]]
-        return are_same(owned, self.owned) and self.held.are(_tensors(layers, optimizer))
+        return are_same(owned, self.owned) and self.held.are(tensors_of_step(layers, optimizer))
 
     def step(self, x: Tensor, labels: Tensor, *, leaves: bool = False) -> Tensor | None:
         """Take a step on x [batch, in] and labels [batch], and return the loss; None for what the kernel would misread.
@@ -158,7 +158,7 @@ class HeldStep:
         return found
 
 
-def _tensors(layers: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> list[Any]:
+def tensors_of_step(layers: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> list[Any]:
     """Return all tensors of layers and what an optimizer keeps of each parameter."""
     found, state, nothing = tensors_of(layers), optimizer.state, dict[str, Any]()
     for layer in layers:

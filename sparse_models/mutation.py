@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.asynchronous import is_asynchronous
 from sparse_models.layers import SparseLinear
 from sparse_models.models import MLP
 from sparse_models.updates import Gradient, Moves, Update, dense_of, kept_gradients, rewind, update_masks
@@ -69,6 +70,7 @@ class Mutation:
             optimizer=self.optimizer,
             gradients=gradients,
             generator=self.generator,
+            in_place=None if is_asynchronous(next(self.model.parameters())) else False,  # a GPU's step may be captured
             moves=self.moves,
             sparsities=self.sparsities and [self.update.sparsity_at(final, progress) for final in self.sparsities],
         )

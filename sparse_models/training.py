@@ -14,9 +14,11 @@ from sparse_models.checkpoints import Training, resume, save
 from sparse_models.data import Split
 from sparse_models.errors import DivergedError, InputError
 from sparse_models.fused_step import HeldStep, hold, is_watched
+from sparse_models.kernels.asynchronous import is_asynchronous
 from sparse_models.layers import SparseLinear
 from sparse_models.models import MLP
 from sparse_models.mutation import Mutation, updates_due
+from sparse_models.replays.steps import ReplayedSteps
 from sparse_models.updates import UPDATES, Gradient, Update, dense_gradients
 
 # The fused implementations: on a CPU they make the dense step 1.3 to 1.8 times faster, so any other is a weak baseline.
@@ -79,17 +81,23 @@ class FusedStep:
     weights but for rounding, so that steps of either kind may follow one another. It goes the plain way for an optimizer's
     first step, other optimizers than Adam, AdamW and SGD with momentum, hooks, labels to be left out, a GPU, and whatever else
     is unusual. The fused way leaves no gradients behind, `grad` is None after it; to keep them goes the plain way.
+
+    On a GPU, where `replayed`, the plain way is the replay of a CUDA graph from the third step on; `replays` tells why not.
     """
 
-    def __init__(self, model: MLP, optimizer: torch.optim.Optimizer, *, fused: bool = True) -> None:
+    def __init__(self, model: MLP, optimizer: torch.optim.Optimizer, *, fused: bool = True, replayed: bool = False) -> None:
         """Take steps of `optimizer` on `model`; without `fused` they go layer by layer."""
         self.model, self.optimizer, self.fused = model, optimizer, fused
         self._held: HeldStep | None = None
+        self.plain = partial(training_step, model, optimizer=optimizer, fused=fused)
+        self.replays = ReplayedSteps(model, optimizer, self.plain) if replayed else None
 
     def __call__(self, inputs: Tensor, labels: Tensor, *, keep_gradients: bool = False) -> Tensor:
         """Take one optimizer step on a batch and return its cross-entropy before the step, still on the device."""
         loss = self.at_once(inputs, labels) if self.fused and not keep_gradients else None
-        return training_step(self.model, inputs, labels, self.optimizer, fused=self.fused) if loss is None else loss
+        if loss is None and self.replays is not None and not keep_gradients and not is_watched(self.model, self.optimizer):
+            loss = self.replays.step(inputs, labels)
+        return self.plain(inputs, labels) if loss is None else loss
 
     def watching(
         self, layers: Sequence[SparseLinear], inputs: Tensor, labels: Tensor, *, keep_gradients: bool = False
@@ -121,7 +129,14 @@ class FusedStep:
 
 
 def train(
-    model: MLP, data: Split, settings: Settings, seed: int, update: Update | None = None, *, checkpoint: Path | None = None
+    model: MLP,
+    data: Split,
+    settings: Settings,
+    seed: int,
+    update: Update | None = None,
+    *,
+    checkpoint: Path | None = None,
+    told: list[str] | None = None,
 ) -> Iterator[Tensor]:
     """Train `model` in place, yielding after each epoch the losses of its steps [steps].
 
@@ -132,6 +147,9 @@ def train(
 
     With a `checkpoint` the training is written to that file after each epoch, and goes on from there where the file is: the
     losses of the epochs before are yielded again. Raises InputError for a file that is damaged or of another training.
+
+    On a GPU a step is one launch, the replay of a CUDA graph, but for the first ones and those whose gradients a rule looks
+    at. Where no graph can hold it, its kernels are launched one by one, and `told` is given the reason.
     """
     check_settings(settings)
     update = UPDATES["static"] if update is None else update
@@ -139,7 +157,8 @@ def train(
     order = torch.Generator().manual_seed(seed + ORDER_STREAM)
     choice = torch.Generator(next(model.parameters()).device).manual_seed(seed + CHOICE_STREAM)
     due = updates_due(steps_of(len(data.labels), settings), settings.update_interval, update)
-    step = FusedStep(model, optimizer, fused=settings.fused)
+    on_a_gpu = is_asynchronous(next(model.parameters()))
+    step = FusedStep(model, optimizer, fused=settings.fused, replayed=on_a_gpu)
     mutation = Mutation(model, update, due, optimizer, choice)
     arguments = f"{settings}, seed {seed}, {update.name}, {len(data.labels)} samples"
     training = Training(arguments, mutation, (order, choice), [])
@@ -158,6 +177,8 @@ def train(
                 raise DivergedError(f"expected a finite loss, got {float(loss)}; lower the learning rate {rate:g}")
             mutation.follow(number, gradients)
         training.losses.append(torch.stack(losses))
+        if told is not None and step.replays is not None and step.replays.why_not is not None:
+            told[:] = [step.replays.why_not]
         if checkpoint is not None:
             save(checkpoint, training)
         yield training.losses[-1]

@@ -71,3 +71,13 @@ def test_an_arm_that_diverges_says_so(model: str, monkeypatch: pytest.MonkeyPatc
     arm = Arm(case, load_for(case), settings_of(case))
     with pytest.raises(DivergedError, match=rf"^{model} {layer}: expected finite losses, got nan: at the learning rate 1e\+38"):
         arm.epoch()
+
+
+def test_a_training_on_a_gpu_tells_how_its_steps_were_launched() -> None:
+    case = Case(
+        "train", "sparse", "csr", "static", "64x8x10b128", 0.5, "cpu", "float32", 1, "digits", "seed", distribution="uniform"
+    )
+    arm = Arm(case, load_for(case), settings_of(case))
+    assert bench_train.launched_as("dense_", arm) == {"dense_launched": "as a graph"}
+    arm.not_captured.append("it waits")
+    assert bench_train.launched_as("", arm) == {"launched": "by the host", "not_captured": "it waits"}

@@ -36,7 +36,7 @@ PYTEST, TOOL = (".venv/bin/pytest",), (".venv/bin/python", "-m", "bench")
 # Programs that reach out of the checkout, or start it all over again: that they are there is all that is looked at.
 OUTSIDE = {"git": "what it fetches from is not here", ".ci/run": "this test is a part of it"}
 # Tools that measure for minutes, of which tests of their own look at every part: here their arguments are parsed.
-MEASURING = ("continuous", "calibrate", "tune", "advise")
+MEASURING = ("continuous", "calibrate", "tune", "advise", "gpu")
 SWIFT = ["-q", "-p", "no:unraisableexception"]  # which collects garbage for longer than all else of a small run takes
 RUNS = 12  # in the storage that commands find
 

@@ -108,7 +108,7 @@ def preparations(jobs: Sequence[Job]) -> list[tuple[str, str, Case]]:
     found: dict[tuple[str, str, Case], None] = {}
     for job in jobs:
         module = importlib.import_module(job.module)
-        if job.case.device == "cpu" and hasattr(module, PREPARE):
+        if hasattr(module, PREPARE):
             found |= dict.fromkeys((job.module, PREPARE, case) for case in module.to_prepare(job.case))
     return list(found)
 

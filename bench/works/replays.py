@@ -4,7 +4,6 @@ A graph holds as many calls as fill a round. Several works are copies of one on 
 finds its own no longer in the last cache, as a layer of a large model does.
 """
 
-import contextlib
 import itertools
 import math
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sparse_models.errors import InputError
+from sparse_models.replays.capture import capturing
 
 Work = Callable[[], object]
 Works = Work | Sequence[Work]  # several are copies of one, on copies of its data
@@ -87,27 +86,15 @@ def captured(works: Sequence[Work]) -> Replay:
     """Return the replay of works, called in turn, as a CUDA graph; raises InputError where one cannot be captured.
 
     They are captured on the current stream, which must not be the default one: the backward pass of a graph that was built
-    before runs on the stream of its forward pass. After a capture that failed the process should end: PyTorch's allocator and
-    its generators then go on as if it lasted.
+    before runs on the stream of its forward pass. After a capture that failed the process had better
+    end: what mends PyTorch's allocator and generators is no documented way.
     """
     seconds, (_, pool) = _seconds_of(works), _pool()
     rounds = min(max(1, math.ceil(GRAPH_SECONDS / seconds / len(works))), max(1, MOST_CALLS // len(works)))
     graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    graph.capture_begin(pool=pool)
-    try:
+    with capturing(graph, pool):
         for work in [*works] * rounds:
             work()
-    except Exception as error:
-        with contextlib.suppress(RuntimeError):  # it says once more that the capture failed
-            graph.capture_end()
-        if isinstance(error, torch.OutOfMemoryError):  # what is too large says nothing of what is smaller
-            raise
-        raise _refused(error) from None
-    try:
-        graph.capture_end()
-    except RuntimeError as error:
-        raise _refused(error) from None
     return Replay(graph, rounds * len(works))
 
 
@@ -124,9 +111,3 @@ def _seconds_of(works: Sequence[Work]) -> float:
     stop.record()
     torch.cuda.synchronize()
     return max(float(start.elapsed_time(stop)) / 1e3 / len(works), 1e-6)
-
-
-def _refused(error: Exception) -> InputError:
-    torch.cuda.synchronize()
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return InputError(f"expected a work that a CUDA graph can hold, got one that cannot ({reason}); use --regime warm")

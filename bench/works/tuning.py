@@ -1,12 +1,13 @@
-"""What our own kernels for CPUs need before a case is timed: a variant for each class of shapes that the case has."""
+"""What our own kernels need before a case is timed: on CPUs a variant for each class of shapes, on GPUs code and gates."""
 
 import time
 from collections.abc import Callable, Sequence
 
 from bench.cases import Case
-from bench.grids import OF_A_MODEL
+from bench.grids import OF_A_MODEL, is_gpu, stored
+from bench.works.gates import pass_gate
 from bench.works.operations import OPERATIONS, operation
-from bench.works.problems import build, layout_of, problems
+from bench.works.problems import LAYOUTS, build, layout_of, problems
 from bench.works.whole_models import chosen_masks, example_of, model_work, sparsified
 from sparse_models.kernels import choice
 from sparse_models.layers import LAYERS
@@ -57,3 +58,24 @@ def until_undisturbed(call: Callable[[], object]) -> None:
         call()
         if not choice.disturbed:
             break
+
+
+def as_gated(case: Case) -> list[Case]:
+    """Return what a case on a GPU has gated, dense and its layer, as cases of only what decides how; on a CPU nothing.
+
+    A CPU's kernels are compiled as their variants are measured; a GPU's take seconds each.
+    """
+    if not is_gpu(case.device):
+        return []
+    op = {"forward": "forward", "beside": "forward", "training_step": "training_step"}.get(case.op, "step")
+    own = as_tuned(case)._replace(op=op, dtype=stored(case.dtype))
+    dense = own._replace(model="dense", layer="dense", sparsity=0.0, skew=0.0)
+    return [dense, own] if case.model == "sparse" else [dense]
+
+
+def gate_once(case: Case) -> None:
+    """Pass the gates of a case of `as_gated`, whichever layout its dense reference will have, and compile what it runs."""
+    layouts = {"batch-major"} if case.op == "training_step" else {layout_of(case, case.layer, each) for each in LAYOUTS}
+    for layout in sorted(layouts):
+        pass_gate(case, case.layer, layout)
+    call_once(case)

@@ -138,7 +138,7 @@ class BlockStructure(NamedTuple):
 
 def _rows(pointers: Tensor) -> Tensor:
     """Return the row of each thing that is stored."""
-    return torch.repeat_interleave(torch.arange(len(pointers) - 1), pointers.diff())
+    return torch.repeat_interleave(torch.arange(len(pointers) - 1, device=pointers.device), pointers.diff())
 
 
 AnyStructure = Structure | BlockStructure

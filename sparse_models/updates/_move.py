@@ -37,9 +37,8 @@ def dense_gradients(layers: Iterable[SparseLinear]) -> Iterator[dict[SparseLinea
 
         def collect(grad: Tensor) -> None:
             assert isinstance(layer, SparseLinear)
-            gradients[layer] = gradients.get(layer, 0) + torch.atleast_2d(grad).flatten(0, -2).t() @ x.flatten(
-                0, -2
-            )  # [out, batch] @ [batch, in]
+            found = torch.atleast_2d(grad).flatten(0, -2).t() @ x.flatten(0, -2)  # [out, batch] @ [batch, in]
+            gradients[layer] = gradients.get(layer, 0) + found
 
         if output.requires_grad:
             output.register_hook(collect)
@@ -78,12 +77,13 @@ def move_mask(
 @torch.no_grad()
 def move_masks(moves: Sequence[Move], optimizer: torch.optim.Optimizer | None = None, *, in_place: bool = False) -> None:
     """Move layers as `move_mask` moves one; raises InputError, before the first moves, where one of them cannot."""
-    _check_own([layer for layer, _, _ in moves], optimizer, in_place=in_place)
+    check_own(_held([layer for layer, _, _ in moves], optimizer), in_place=in_place)
     _move(moves, optimizer, in_place=in_place)
 
 
-def _check_own(layers: Sequence[SparseLinear], optimizer: torch.optim.Optimizer | None, *, in_place: bool) -> None:
-    check_own({layer: list(_slots(layer, optimizer).values()) for layer in layers}, in_place=in_place)
+def _held(layers: Sequence[SparseLinear], optimizer: torch.optim.Optimizer | None) -> dict[SparseLinear, list[Tensor]]:
+    """Return what an optimizer holds of each layer's values."""
+    return {layer: list(_slots(layer, optimizer).values()) for layer in layers}
 
 
 def _move(moves: Sequence[Move], optimizer: torch.optim.Optimizer | None, *, in_place: bool) -> None:
@@ -188,7 +188,7 @@ def update_masks(
     optimizer: torch.optim.Optimizer | None = None,
     gradients: Mapping[SparseLinear, Gradient] | None = None,
     generator: torch.Generator | None = None,
-    in_place: bool = False,
+    in_place: bool | None = False,
     moves: Moves | None = None,
     sparsities: Sequence[float] | None = None,
 ) -> None:
@@ -200,14 +200,19 @@ def update_masks(
     same seed would choose. A CUDA graph may hold the whole update, called once before, with a generator that is the device's
     own or registered with the graph: each replay moves as many weights as the first, and no NaN is refused, as it cannot be
     asked for. While it is captured, and with `in_place`, layers and optimizer state keep their memory, so that a captured
-    training step stays valid; a graph of autograd from before then refuses its backward pass. With `moves` they keep it, too,
+    training step stays valid; a graph of autograd from before then refuses its backward pass. With None for `in_place` they do
+    where that can be: where as many weights are kept, in memory that no other layer has. With `moves` they keep it, too,
     where kernels of a CPU do the whole update, in a small part of the time: a `state_dict` from before then changes as it does
     by an optimizer's step. Where another layer shares that memory, each moves to its own.
     """
     layers = list(layers)
     if moves is not None and moves.take(layers, update, drop_fraction, optimizer, gradients, generator):
         return
-    _check_own(layers, optimizer, in_place=in_place)
+    moving = _held(layers, optimizer)
+    if in_place is None:
+        conserves = update.conserves and all(divides(one.pattern.unit, (one.out_features, one.in_features)) for one in layers)
+        in_place = conserves and not share_memory(moving)
+    check_own(moving, in_place=in_place)
     dense = None if gradients is None else {layer: dense_of(gradient) for layer, gradient in gradients.items()}
     targets: Sequence[float | None] = [None] * len(layers) if sparsities is None else sparsities
     grown: Sequence[int | None] = [None] * len(layers)

@@ -120,17 +120,21 @@ def test_each_arm_and_each_pruned_network_is_prepared_once_whatever_the_seed_and
         of(bench_train.__name__, op="train", data="digits", protocol="seed"),  # which has one rate for all
         *(of(bench_pruned.__name__, op="pruned", shape=f"8x8b{batch}", sparsity=at) for batch in (64, 1) for at in (0.8, 0.9)),
         of(bench_train.__name__, **tuned, device="cuda"),
-        of("bench.bench_layer"),  # which needs nothing of the kind
+        of("bench.bench_layer"),  # which on a CPU needs nothing of the kind
+        *(of("bench.bench_layer", op=op, device="cuda") for op in ("step", "backward")),  # of which one gate is enough
     ]
-    found = [(case.op, case.layer, case.shape, case.sparsity, case.seed) for _, _, case in preparations(jobs)]
+    found = [(case.device, case.op, case.layer, case.shape, case.sparsity, case.seed) for _, _, case in preparations(jobs)]
     assert found == [
-        ("train", "dense", "8x8b4", 0.0, 0),
-        *(("train", "csr", "8x8b4", at, 0) for at in (0.8, 0.9)),
-        *(("pruned", "csr", "8x8b1", at, seed) for at in (0.8, 0.9) for seed in range(grids.SEEDS)),
+        ("cpu", "train", "dense", "8x8b4", 0.0, 0),
+        *(("cpu", "train", "csr", "8x8b4", at, 0) for at in (0.8, 0.9)),
+        *(("cpu", "pruned", "csr", "8x8b1", at, seed) for at in (0.8, 0.9) for seed in range(grids.SEEDS)),
+        *(("cuda", "train", layer, "8x8b4", at, 0) for layer, at in (("dense", 0.0), ("csr", 0.5))),
+        *(("cuda", "step", layer, "8x8b4", at, 0) for layer, at in (("dense", 0.0), ("csr", 0.5))),
     ]
     groups = [[(case.op, case.sparsity) for _, _, case in group] for group in together(preparations(jobs))]
     pruned = [[("pruned", at) for at in (0.8, 0.9)]] * grids.SEEDS  # each seed's dense network is trained by one process
-    assert groups == [[("train", 0.0)], [("train", 0.8), ("train", 0.9)], *pruned]
+    on_gpu = [[(op, at)] for op in ("train", "step") for at in (0.0, 0.5)]
+    assert groups == [[("train", 0.0)], [("train", 0.8), ("train", 0.9)], *pruned, *on_gpu]
 
 
 def test_what_is_raced_compiled_is_compiled_before_and_narrow_steps_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

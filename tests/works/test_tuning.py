@@ -1,5 +1,6 @@
 """Variants of our own kernels are measured before anything is timed, and all processes of a run are given the same."""
 
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,20 @@ from typing import Any
 import pytest
 import torch
 
+from bench import bench_layer
 from bench.cases import Case
 from bench.engine.jobs import Effort, Job
 from bench.engine.pairing import Racer
-from bench.engine.preparing import Tuned, tuned
+from bench.engine.preparing import Tuned, found_out, tuned
 from bench.engine.processes import Means, fork_server_for, measure_all
-from bench.works.tuning import as_tuned, has_variants
+from bench.works import gates, once_per_run
+from bench.works.gates import pass_gate
+from bench.works.problems import LAYOUTS
+from bench.works.tuning import as_gated, as_tuned, gate_once, has_variants
 from sparse_models.kernels import kept_choices
 from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.variant import Choice, Variant
+from sparse_models.layers import LAYERS
 from tests.engine.test_processes import fine
 from tests.helpers.in_process import run
 
@@ -86,3 +92,51 @@ def test_where_nothing_is_timed_nothing_is_measured(monkeypatch: pytest.MonkeyPa
     small = ["--op", "forward", "--layer", "tiled", "--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1"]
     assert run(*small, "--benchmark-disable", "-q", "-p", "no:unraisableexception").returncode == 0
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_gpus_cases_that_pass_the_same_gates_are_gated_as_one_and_a_cpus_not_at_all() -> None:
+    on_gpu = CASE._replace(device="cuda", layer="csr")
+    [dense, own] = as_gated(on_gpu)
+    assert (dense.layer, dense.model, dense.sparsity, own.layer, own.sparsity) == ("dense", "dense", 0.0, "csr", 0.5)
+    alike: list[dict[str, Any]] = [
+        {"op": "backward"},
+        {"op": "update", "update": "rigl"},
+        {"regime": "graph"},
+        {"dtype": "tf32"},
+    ]
+    assert all(as_gated(on_gpu._replace(**fields)) == [dense, own] for fields in alike)
+    others: list[dict[str, Any]] = [{"op": "forward"}, {"op": "training_step"}, {"sparsity": 0.8}, {"dtype": "bfloat16"}]
+    for fields in others:
+        assert own not in as_gated(on_gpu._replace(**fields))
+    assert as_gated(on_gpu._replace(model="narrow", layer="dense")) == [dense]
+    assert as_gated(CASE) == bench_layer.to_prepare(CASE) == []
+
+
+@pytest.mark.parametrize("op", ["forward", "step", "training_step"])
+@pytest.mark.parametrize("layer", ["masked", "csr"])
+def test_what_is_gated_before_is_not_gated_again(layer: str, op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code is compiled then as well: what is timed was called."""
+    known: dict[str, Any] = {}
+    monkeypatch.setattr(once_per_run, "KNOWN", known)
+    case = CASE._replace(layer=layer, op=op, shape="8x6x4b5" if op == "training_step" else "8x6b5")
+    gate_once(case)
+    before = dict(known)
+    for name in ("gate", "gate_chain"):
+        monkeypatch.setattr(gates, name, None)
+    for layout in LAYOUTS if layer == "masked" and op != "training_step" else [None]:
+        asked = layout or ("batch-major" if op == "training_step" else "feature-major")
+        pass_gate(case, layer, asked)
+    assert known == before != {}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_on_a_gpu_gates_are_passed_by_processes_that_each_use_it() -> None:
+    layers = [name for name in ("csr", "masked", "tiled", "block16") if "cuda" in LAYERS[name].devices]
+    cases = [CASE._replace(device="cuda", layer=layer, op=op) for layer in layers for op in ("forward", "step")]
+    jobs, told = [Job("", bench_layer.__name__, "", case) for case in cases], list[str]()
+    with closing(fork_server_for(jobs)) as fork_server:
+        known, _ = found_out(jobs, Means(fork_server), time.monotonic() + 100, told.append)
+    assert not told
+    gated = {key: failure for key, failure in known.items() if "_gate_failure" in key}
+    assert set(gated.values()) == {None}
+    assert all(any(repr(layer) in key for key in gated) for layer in ("dense", *layers))

@@ -70,12 +70,12 @@ def product(
             address = x + own * inputs + samples[:, None] * inputs + feature[None, :]
             place = inside[:, None] * SIZE + lane[None, :] if TURNED else inside[:, None] + lane[None, :] * SIZE
             if DEPTH > SIZE:
-                held = values + block[:, None] * (SIZE * SIZE) + place
+                held = values + block[:, None].to(tl.int64) * (SIZE * SIZE) + place
                 right = tl.load(held, mask=kept[:, None], other=0.0)
                 there = kept if WHOLE else kept & (feature < inputs)
                 left = tl.load(address, mask=there[None, :], other=0.0)
             else:
-                right = tl.load(values + block * (SIZE * SIZE) + place)
+                right = tl.load(values + block.to(tl.int64) * (SIZE * SIZE) + place)  # blocks may hold 2^31 numbers
                 left = tl.load(address) if WHOLE else tl.load(address, mask=(feature < inputs)[None, :], other=0.0)
         column, block, inside, kept = where(indices, order, step + 1, begin, end, SIZE, DEPTH, ORDERED)
         total = tl.dot(left, right, total, input_precision=PRECISION)

@@ -5,7 +5,6 @@ The interpreter has a dot of bfloat16 that is wrong (its numbers are NumPy's), s
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from types import ModuleType
@@ -13,15 +12,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from sparse_models.kernels.triton import _loading, blocks, columns
 
+NEW_EMPTY: Any = torch.Tensor.new_empty
 MULTIPROCESSORS = 7  # of the card that is not there
 
 
 @pytest.fixture(params=["interpreted", "cuda"])
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Return the device on which tensors of a test are to be; memory that is not initialised is NaN."""
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the device on which tensors of a test are to be; memory that kernels are given to write is NaN.
+
+    Not by PyTorch's deterministic algorithms, as elsewhere: with these cuBLAS, on a card, wants to be told by the environment.
+    """
     if _loading.why_absent():
         pytest.skip(str(_loading.why_absent()))
     if request.param == "cuda" and not torch.cuda.is_available():
@@ -32,9 +36,14 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.setattr(_loading, "kernels", interpreted_kernels)
         for products in (blocks, columns):
             monkeypatch.setattr(products, "multiprocessors", lambda _: MULTIPROCESSORS)
-    torch.use_deterministic_algorithms(mode=True)
-    yield "cuda" if request.param == "cuda" else "cpu"
-    torch.use_deterministic_algorithms(mode=False)
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_nan)
+    return "cuda" if request.param == "cuda" else "cpu"
+
+
+def new_nan(like: Tensor, *arguments: Any, **named: Any) -> Tensor:
+    """Return what `like.new_empty` does, of numbers that show where they are never written."""
+    made: Tensor = NEW_EMPTY(like, *arguments, **named)
+    return made.fill_(float("nan")) if made.is_floating_point() else made
 
 
 @cache

@@ -1,5 +1,6 @@
 """A cuSPARSELt that is not there: the three functions by which PyTorch reaches it, on a CPU, as strict as its own on a card."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,7 @@ class Simulated:
         self.calls.append(("compress",))
         assert dense.dtype in (torch.float16, torch.bfloat16)
         assert dense.is_contiguous()
+        assert dense.data_ptr() % two_four.ALIGNED_BYTES == 0
         assert all(size % two_four.WEIGHT_MULTIPLE == 0 and size > 0 for size in dense.shape)
         rows, columns = dense.shape
         groups = dense.view(rows, columns // 4, 4)
@@ -69,15 +71,18 @@ class Simulated:
         assert columns % two_four.WEIGHT_MULTIPLE == rows % two_four.WEIGHT_MULTIPLE == samples % two_four.BATCH_MULTIPLE == 0
         assert dense.is_contiguous() or dense.t().is_contiguous()
         assert compressed.dtype == dense.dtype
+        assert all(one is None or one.data_ptr() % two_four.ALIGNED_BYTES == 0 for one in (compressed, dense, bias))
         assert bias is None or (bias.shape, bias.dtype) == ((rows,), dense.dtype)
 
 
 @pytest.fixture
-def cusparselt(monkeypatch: pytest.MonkeyPatch) -> Simulated:
-    """A simulated library in the place of the real one, which has no algorithm in mind yet."""
+def cusparselt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Simulated:
+    """A simulated library in the place of the real one, which has no algorithm in mind yet, and no file of them."""
     simulated = Simulated()
     monkeypatch.setattr(torch, "_cslt_compress", simulated.compress)
     monkeypatch.setattr(torch, "_cslt_sparse_mm", simulated.multiply)
     monkeypatch.setattr(torch._C, "_cusparselt", SimpleNamespace(mm_search=simulated.search), raising=False)
     monkeypatch.setattr(two_four, "_FASTEST", {})
+    monkeypatch.setattr(two_four, "_card", lambda _: "simulated")
+    monkeypatch.setenv("SPARSE_MODELS_CACHE", str(tmp_path))
     return simulated

@@ -79,7 +79,9 @@ def close(found: Tensor, expected: Tensor) -> None:
     assert found.shape == expected.shape
     assert found.is_contiguous()
     error = (found.double() - expected).norm() / expected.norm().clamp(min=1e-300)
-    assert expected.numel() == 0 or error < 2 * torch.finfo(found.dtype).eps
+    # Three products of TensorFloat-32 have 22 of float32's 24 bits, and tensor cores cut the last bits of sums.
+    most = 8 if found.is_cuda and found.dtype == torch.float32 else 2
+    assert expected.numel() == 0 or error < most * torch.finfo(found.dtype).eps
 
 
 def forward(drawn: Drawn, plan: Plan | None = None) -> Tensor:

@@ -20,6 +20,7 @@ PRODUCTS = {80: "mma.sync", 90: "wgmma.mma_async"}  # the instructions of their 
 
 
 class Code(NamedTuple):
+    ir: str  # of Triton
     ptx: str
     shared_bytes: int
     spilled_bytes: int
@@ -52,7 +53,7 @@ def compiled(name: str, card: int, plan: Plan, kinds: dict[str, str], constants:
     ]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     [spilled] = re.findall(r"(\d+) bytes spill stores", told)
-    return Code(made.asm["ptx"], made.metadata.shared, int(spilled))
+    return Code(made.asm["ttir"], made.asm["ptx"], made.metadata.shared, int(spilled))
 
 
 def product_of(size: int, dtype: torch.dtype, card: int, precision: str, tmp_path: Path, *, turned: bool) -> tuple[Plan, Code]:
@@ -92,6 +93,8 @@ def test_a_product_fits_the_card(
     copies = "cp.async.bulk.tensor" if plan.by_tma else "cp.async.cg"
     assert code.ptx.count(copies) >= 2 * plan.stages
     assert plan.by_tma == (card >= 90 and (size, dtype) == (64, torch.bfloat16))
+    # Where a block begins is counted in 64 bits, for all blocks together may hold more numbers than 32 bits count.
+    assert plan.by_tma or f"dense<{size * size}> : tensor<{plan.depth}x1xi64>" in code.ir or f"{size * size} : i64" in code.ir
 
 
 @pytest.mark.parametrize("card", SHARED)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.kernels import two_four as kernels
+from sparse_models.kernels.kept_code import cache_folder
 from sparse_models.layers import two_four
 from sparse_models.layers.two_four import TwoFour, TwoFourTransposable
 from sparse_models.registry import LAYERS
@@ -162,6 +163,45 @@ def test_the_fastest_algorithm_is_looked_for_once_for_each_size(cusparselt: Simu
             layer(x.repeat(4, 1)[:samples])
     assert cusparselt.calls.count(("search",)) == 2
     assert [call[1] for call in cusparselt.calls if call[0] == "multiply"] == [USUAL, *[FOUND] * 4]
+
+
+def multiplied(layer: TwoFour, x: Tensor) -> None:
+    """The first product of a process, which knows no algorithm."""
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(kernels, "_FASTEST", {})
+        layer.eval()(x)
+
+
+def test_the_fastest_algorithm_is_kept_for_later_processes_on_such_a_card(
+    cusparselt: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, x = built("two_four")
+    multiplied(layer, x)
+    monkeypatch.setattr(kernels, "is_captured", lambda _: True)
+    multiplied(layer, x)
+    assert [call[0] for call in cusparselt.calls].count("search") == 1
+    assert [call[1] for call in cusparselt.calls if call[0] == "multiply"] == [FOUND, FOUND]
+    monkeypatch.setattr(kernels, "is_captured", lambda _: False)
+    [file] = cache_folder().glob("cusparselt-*.json")
+    for damaged in (b"", b"[1]", b'{"a": [1, 2, 3, 4]}', file.read_bytes()[:-3]):
+        file.write_bytes(damaged)
+        multiplied(layer, x)
+    monkeypatch.setattr(kernels, "_card", lambda _: "another")
+    multiplied(layer, x)
+    assert [call[0] for call in cusparselt.calls].count("search") == 6
+
+
+def test_what_lies_where_the_library_does_not_read_is_copied() -> None:
+    problem = drawn("two_four", shape=(32, 64, 8))
+
+    def shifted(tensor: Tensor) -> Tensor:
+        room = tensor.new_empty(tensor.numel() + 1)[1:].view(tensor.shape)
+        return room.copy_(tensor)
+
+    layer = TwoFour(problem.weight, problem.mask, problem.bias)
+    assert layer.bias is not None
+    layer.values.data, layer.bias.data = shifted(layer.values.data), shifted(layer.bias.data)
+    assert is_right(layer, shifted(problem.x))
 
 
 def test_without_samples_there_is_no_output_and_no_gradient() -> None:

@@ -16,7 +16,7 @@ from sparse_models.kernels.cpu import _compile, _emit
 from sparse_models.kernels.cpu._compile import _told, machine
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm
 from sparse_models.kernels.cpu.chain.rules import ADAM, SGD
-from sparse_models.kernels.cpu.csr._matrix import CsrForm
+from sparse_models.kernels.cpu.csr._form import CsrForm
 from sparse_models.kernels.cpu.permute import _gathered
 from tests.helpers.kernel_checks import forget_kernels
 from tests.strategies import seeds
