@@ -12,6 +12,7 @@ SIZES = (
     64,
     128,
 )  # of blocks: tensor cores take no smaller tile, and a larger one's sums do not fit a program's registers
+MOST_SHARED = 227 * 1024  # bytes of shared memory that a program can have on a Hopper card
 DEPTHS = {torch.float32: 32, torch.float16: 64, torch.bfloat16: 64}  # 128 bytes of each row: a line of the second cache
 
 
@@ -26,17 +27,23 @@ class Plan(NamedTuple):
 
 
 @cache
-def product_plan(size: int, batch: int, dtype: torch.dtype, precision: str, *, has_tma: bool) -> Plan:
+def product_plan(
+    size: int, batch: int, dtype: torch.dtype, precision: str, *, has_tma: bool, shared_bytes: int = MOST_SHARED
+) -> Plan:
     """Return the plan of x times a matrix of blocks, whose tile is `rows` samples times one block's `size` outputs.
 
-    Not measured in this form: prototypes of it were fastest so on an H200, for 4,096 samples. Fewer take fewer rows.
+    Not measured in this form: prototypes of it were fastest so on an H200, for 4,096 samples. Fewer take fewer rows. On a card
+    with less shared memory for a program than it has, fewer steps are under way, or tiles are smaller.
     """
     wide = dtype != torch.float32
     most = (256 if size <= 64 else 128) if wide else (64 if precision == EXACT and size > 64 else 128)
     rows = min(most, max(16, 1 << (batch - 1).bit_length()))
     # The memory accelerator copies boxes: a step's depth must be a block, and not parts of several.
     by_tma = has_tma and wide and size == DEPTHS[dtype] and rows >= 64
-    return Plan(rows, DEPTHS[dtype], _warps(rows * size, precision), 4 if wide else 3, by_tma)
+    depth, stages = DEPTHS[dtype], 4 if wide else 3
+    while stages * depth * (rows + size) * dtype.itemsize > shared_bytes and (stages > 2 or rows > 16):
+        stages, rows = (stages - 1, rows) if stages > 2 else (stages, rows // 2)
+    return Plan(rows, depth, _warps(rows * size, precision), stages, by_tma)
 
 
 @cache

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparse_models.kernels.structure import BlockStructure
 from sparse_models.kernels.triton import _loading, blocks
-from sparse_models.kernels.triton._plan import SIZES, Plan, parts_of, product_plan, sampled_plan
+from sparse_models.kernels.triton._plan import SIZES, Plan
 from tests.helpers.gpu.interpreted import device
 from tests.strategies import generator, normal
 
@@ -208,24 +208,6 @@ def test_a_transpose_has_the_rows_of_what_it_is_of(device: str) -> None:
     for rows, columns in ((1, 200), (65, 70), (0, 3)):
         x = guarded(normal(0, rows, columns, dtype=torch.float32).to(device))
         assert torch.equal(blocks.transposed(x), x.t())
-
-
-@pytest.mark.parametrize("batch", [1, 16, 17, 300, 4096])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("size", SIZES)
-def test_a_plan_takes_no_more_rows_than_there_are_and_fits_registers(size: int, dtype: torch.dtype, batch: int) -> None:
-    for precision in ("tf32", "tf32x3"):
-        plan = product_plan(size, batch, dtype, precision, has_tma=True)
-        assert plan.rows == 16 or plan.rows < 2 * batch
-        for one, sums in ((plan, plan.rows * size), (sampled_plan(size, dtype, precision), max(128, size) * size)):
-            assert sums <= 128 * 32 * one.warps  # of a thread's 255 registers
-
-
-def test_parts_of_a_batch_fill_the_card_and_are_no_fewer_than_512_samples() -> None:
-    assert parts_of(1000, 4096, 132) == 1
-    assert parts_of(33, 4096, 132) == 4
-    assert parts_of(1, 4096, 132) == 8
-    assert parts_of(1, 100, 132) == 1
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

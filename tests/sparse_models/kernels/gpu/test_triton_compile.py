@@ -15,8 +15,8 @@ from tests.helpers.gpu.interpreted import compiled_kernels
 
 pytestmark = pytest.mark.skipif(blocks.why_absent() is not None, reason=str(blocks.why_absent()))
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-SHARED = {80: 163 * 1024, 90: 227 * 1024}  # bytes that a program can have on a card of this compute capability
-PRODUCTS = {80: "mma.sync", 90: "wgmma.mma_async"}  # the instructions of their tensor cores
+SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}  # bytes that a program can have on a card of this compute capability
+PRODUCTS = {80: "mma.sync", 89: "mma.sync", 90: "wgmma.mma_async"}  # the instructions of their tensor cores
 
 
 class Code(NamedTuple):
@@ -57,7 +57,7 @@ def compiled(name: str, card: int, plan: Plan, kinds: dict[str, str], constants:
 
 
 def product_of(size: int, dtype: torch.dtype, card: int, precision: str, tmp_path: Path, *, turned: bool) -> tuple[Plan, Code]:
-    plan = product_plan(size, 4096, dtype, precision, has_tma=card >= 90)
+    plan = product_plan(size, 4096, dtype, precision, has_tma=card >= 90, shared_bytes=SHARED[card])
     name = NAMES[dtype]
     boxes = {"x": f"tensordesc<{name}[{plan.rows}, {size}]>", "values": f"tensordesc<{name}[{size}, {size}]>"}
     kinds = boxes if plan.by_tma else {"x": f"*{name}", "values": f"*{name}"}
