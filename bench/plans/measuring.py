@@ -139,8 +139,8 @@ class Run:
     def choose(self) -> None:
         """Measure all kinds, then the plans that they make, and tell of the best of these until each layer is decided."""
         for number in range(CHOOSING):
-            if number and not self.has_time(CHOOSING_SHARE):
-                break
+            if number and not self.has_time(CHOOSING_SHARE if number > FIRST_CHOOSING else TELLING_SHARE):
+                break  # but of a large model, too, plans are measured once
             self.tell("choosing", number, CHOOSING)
             if len(self.choosing) >= FIRST_CHOOSING:
                 self.plans = self.plans or candidates(self.measured)

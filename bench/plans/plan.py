@@ -20,7 +20,7 @@ from bench.statistics.intervals import Interval, median_interval
 from bench.statistics.verdicts import is_clear, verdicts
 
 AGREES = 0.1  # by which predicted and measured gain may differ
-LEAST_TELLING = 3
+LEAST_TELLING = 5
 
 
 class Option(NamedTuple):

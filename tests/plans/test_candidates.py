@@ -48,7 +48,10 @@ def test_a_dense_layer_that_is_slow_behind_a_sparse_one_is_made_sparse_though_it
     known = through(speeds, more=said)
     plan: Choices = [TILED] * 3 if slow else [None, TILED, None]
     assert best_plan(known) == plan
-    told = chosen(known)
+    told, planned = chosen(known), said[arm_of(plan)]
+    for one, seconds, dense in zip(told.layers, planned.layers, said[DENSE].layers, strict=True):
+        if one.choice:  # what is told of it is that of the planned model
+            assert one.choice.speedup.median == pytest.approx(dense / seconds)
     assert [one.choice and one.choice.verdict for one in told.layers] == [
         ("faster" if number == 1 else "slower") if kind else None for number, kind in enumerate(plan)
     ]

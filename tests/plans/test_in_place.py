@@ -91,10 +91,13 @@ def test_of_a_rival_that_was_disturbed_nothing_is_said_and_without_dense_nothing
 
 
 class Dying:
-    """A fork server in whose processes rivals die, and nothing else does; `late` seconds go by in their check."""
+    """A fork server in whose processes rivals die, and nothing else does.
 
-    def __init__(self, late: float = 0.0) -> None:
-        self.late, self.now = late, 0.0
+    `late` seconds go by in their check, and `slow` ones in each process that measures.
+    """
+
+    def __init__(self, late: float = 0.0, slow: float = 0.0) -> None:
+        self.late, self.slow, self.now = late, slow, 0.0
 
     def monotonic(self) -> float:
         return self.now
@@ -109,6 +112,7 @@ class Dying:
         elif arguments[3]:
             yield {"failure": "it died"}
         else:
+            self.now += self.slow
             own = {PLAIN: [3e-3, []], DENSE: [3e-3, [1e-3, 1e-3]], "tiled 0.5": [2e-3, [5e-4, 1e-3]]}
             pairs = {in_place.PLANNED: Race([1e-3] * 4, [2e-3] * 4)}
             yield {"passes": own, "races": pairs, "stored": 5, "left_out": {}}
@@ -129,6 +133,19 @@ def test_a_process_that_dies_with_rivals_costs_the_rivals_and_not_the_plan() -> 
     assert run.disturbed == 0
     assert len(run.races) == measuring.WHOLE_PROCESSES
     assert plan_of(run.measured).calls
+
+
+@pytest.mark.parametrize(("seconds", "processes", "has_mixed"), [(0.0, 5, True), (9.0, 3, True), (20.0, 1, False)])
+def test_mixed_plans_are_measured_where_there_is_time_for_three_processes(
+    seconds: float, processes: int, has_mixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Dying(slow=seconds)
+    monkeypatch.setattr(measuring, "time", server)
+    run = run_with(server)
+    run.prepare()
+    run.choose()
+    assert len(run.choosing) == processes
+    assert ([Kind("tiled", 0.5), None] in run.plans) == has_mixed
 
 
 def test_a_rival_whose_check_is_late_is_told_as_late(monkeypatch: pytest.MonkeyPatch) -> None:
