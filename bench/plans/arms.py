@@ -39,6 +39,15 @@ class Kind(NamedTuple):
         return f"{self.layer} {self.sparsity:g}"
 
 
+Choices = Sequence[Kind | None]  # what each layer of a model is to become; None stays dense
+
+
+def arm_of(choices: Choices) -> str:
+    """Return what the arm is called in which each layer is what is chosen for it."""
+    kinds = ["dense" if one is None else str(one) for one in choices]
+    return kinds[0] if len(set(kinds)) == 1 else ", ".join(kinds)
+
+
 class Swap(NamedTuple):
     """One call of `sparsify`: the layers that become one kind, by their names in full."""
 
@@ -68,6 +77,12 @@ class Swap(NamedTuple):
                 lines.append(INDENT)
             lines[-1] += f"{name}, "
         return "\n".join([start, *lines[:-1], lines[-1].rstrip(), end])
+
+
+def swaps_of(names: Sequence[str], choices: Choices, file: str = NONE) -> list[Swap]:
+    """Return the calls that make layers, by their names, what is chosen for each."""
+    kinds = dict.fromkeys(one for one in choices if one)
+    return [Swap(*kind, [name for name, own in zip(names, choices, strict=True) if own == kind], file) for kind in kinds]
 
 
 def _quoted(name: str) -> str:
@@ -166,11 +181,17 @@ class Model:
             self._masks[key] = dict(zip(self.names, found, strict=True)) | given
         return self._masks[key]
 
-    def sparse(self, kind: Kind, *, is_given: bool = True) -> Example:
-        """Return a copy in which each layer that can be is of a kind."""
+    def sparse(self, choices: Choices, *, is_given: bool = True) -> Example:
+        """Return a copy in which each layer that can be sparse is what is chosen for it."""
         example = self.example.copied
-        sparsified(example.module, self.masks(kind, is_given=is_given), kind.layer)
+        for layer, sparsity, names, _ in swaps_of(self.names, choices):
+            masks = self.masks(Kind(layer, sparsity), is_given=is_given)
+            sparsified(example.module, {name: masks[name] for name in names}, layer)
         return example
+
+    def all_of(self, kind: Kind) -> Choices:
+        """Return the choice of one kind for every layer."""
+        return [kind] * len(self.names)
 
     @property
     def called(self) -> Example:

@@ -14,20 +14,22 @@ from bench.models.layers import inspected
 from bench.models.loading import load
 from bench.models.selected import NONE
 from bench.plans import in_place
-from bench.plans.arms import Kind, exchangeable
-from bench.plans.in_place import Passes
-from bench.plans.plan import Measured, Plan, chosen, may_pay, plan_of
+from bench.plans.arms import Choices, Kind, arm_of, exchangeable
+from bench.plans.candidates import Measured, best_plan, candidates, may_pay
+from bench.plans.plan import Plan, chosen, plan_of
 from bench.plans.rivals import RIVALS
+from bench.plans.timing import Passes
 from bench.runs.outcome import Race
 from bench.works.compiled import COMPILED
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 
 BUDGET = 55.0  # with the start of the command, under a minute
-# Of them half choose and half tell; as many decide however small an effect is, and of the whole so many again.
-PROCESSES, WHOLE_PROCESSES, EVEN_PROCESSES = 18, 12, 6
-CHOOSING_SHARE, WHOLE_SHARE = 0.55, 0.8  # of the time left once all is built, when a part ends
-RIVAL_SHARE = 0.35  # of the time left, the most that one is waited for: code may take long to compile
+# The first that choose find what plans there may be, the others which is best; of those that tell, as of those that race the
+# whole, so many decide however small an effect is.
+FIRST_CHOOSING, CHOOSING, TELLING, WHOLE_PROCESSES, EVEN_PROCESSES = 2, 5, 9, 12, 6
+CHOOSING_SHARE, TELLING_SHARE, WHOLE_SHARE = 0.25, 0.6, 0.85  # of the time left once all is built, when a part ends
+RIVAL_SHARE = 0.2  # of the time left, the most that one is waited for: code may take long to compile, and is kept on disk
 LOADING_SHARE = 0.1  # of all the time, the most that one is waited for in each later process, which finds that code on disk
 SECONDS = 0.4  # in the rounds of a process
 OTHER_SPARSITIES = (0.5, 0.8, 0.95)  # beside the one asked for, between which the break-even is looked for
@@ -60,7 +62,8 @@ class Run:
         self.last = 0.0  # seconds that the last process took
         self.layers = exchangeable(*asked.source)
         self.ready: Mapping[str, Any] = {}
-        self.passes: list[Mapping[str, Passes]] = []
+        self.choosing, self.telling = list[Mapping[str, Passes]](), list[Mapping[str, Passes]]()
+        self.plans: list[Choices] = []  # that are measured whole
         self.rivals: list[str] = []  # that there are
         self.left_out: dict[str, str] = {}  # why, by kind or rival
         self.races: list[Mapping[str, Race]] = []
@@ -124,26 +127,36 @@ class Run:
     def _why_not(self, rival: str) -> str | None:
         """Return why dense cannot be run in another way, which is found out in a process of its own; None where it can."""
         self.compiles |= rival == COMPILED
-        left = self.start + self.asked.budget - time.monotonic()
-        seconds = max(1.0, RIVAL_SHARE * left)
+        asked = self.asked
+        seconds = max(1.0, RIVAL_SHARE * (self.start + asked.budget - time.monotonic()))
         try:
-            why: str | None = self.call("check_rival", self.asked.source, self.asked.op, rival, self.asked.threads, seconds)[
-                "why"
-            ]
+            why: str | None = self.call("check_rival", asked.source, asked.op, rival, asked.threads, seconds)["why"]
         except InputError as error:
             is_late = self.last >= seconds
             return f"expected it ready within {seconds:.0f} s, got no end by then; raise --budget" if is_late else str(error)
         return why
 
     def choose(self) -> None:
-        """Measure all kinds until each layer's choice is decided."""
-        kinds = self.measured.kinds
-        for number in range(PROCESSES if kinds else 0):
-            if (number > 1 and not self.has_time(CHOOSING_SHARE)) or chosen(self.measured).is_decided:
+        """Measure all kinds, then the plans that they make, and tell of the best of these until each layer is decided."""
+        for number in range(CHOOSING):
+            if number and not self.has_time(CHOOSING_SHARE if number > FIRST_CHOOSING else TELLING_SHARE):
+                break  # but of a large model, too, plans are measured once
+            self.tell("choosing", number, CHOOSING)
+            if len(self.choosing) >= FIRST_CHOOSING:
+                self.plans = self.plans or candidates(self.measured)
+            self.choosing += self._measure([*self._uniform, *self.plans], [])
+        best = best_plan(self.measured)
+        for number in range(TELLING if self.choosing else 0):
+            if (number and not self.has_time(TELLING_SHARE)) or chosen(self.measured).is_decided:
                 break
-            self.tell("choosing", number, PROCESSES)
-            rivals = self.rivals if len(self.passes) % 2 else []  # in every other process, which tells and does not choose
-            self.passes += self._measure([kind for kind in kinds if may_pay(kind, self.measured)], rivals)
+            self.tell("measuring each layer", number, TELLING)
+            self.telling += self._measure([*self._uniform, best], self.rivals)
+
+    @property
+    def _uniform(self) -> list[Choices]:
+        """The plans in which all layers are of one kind, for each that may still pay."""
+        measured = self.measured
+        return [[kind] * len(self.layers) for kind in measured.kinds if may_pay(kind, measured)]
 
     def race(self) -> None:
         """Race the whole model as it was chosen, and dense in other ways, against the model as it is."""
@@ -171,10 +184,11 @@ class Run:
             if not self.has_time(1.0):
                 break
             self.tell("break-evens", number, EVEN_PROCESSES)
-            self.evens += self._measure(kinds, [], is_given=False)
+            self.evens += self._measure([[kind] * len(self.layers) for kind in kinds], [], is_given=False)
 
-    def _measure(self, kinds: Sequence[Kind], rivals: Sequence[str], *, is_given: bool = True) -> list[Mapping[str, Passes]]:
-        said = self.timed("measure", kinds, rivals, SECONDS, is_given)
+    def _measure(self, plans: Sequence[Choices], rivals: Sequence[str], *, is_given: bool = True) -> list[Mapping[str, Passes]]:
+        each = {arm_of(one): one for one in plans if any(one)}  # once
+        said = self.timed("measure", list(each.values()), rivals, SECONDS, is_given)
         passes = {name: Passes(*one) for name, one in said.get("passes", {}).items()}
         self.disturbed += "passes" in said and not passes
         return [passes] if passes else []
@@ -188,7 +202,9 @@ class Run:
             self.layers,
             kinds,
             self.rivals,
-            self.passes,
+            self.choosing,
+            self.telling,
+            self.plans,
             self.races,
             self.evens,
             ready["stored"],

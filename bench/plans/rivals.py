@@ -32,7 +32,7 @@ def _check_bfloat16(model: Model, op: str) -> None:
     if all(one.dtype == torch.bfloat16 for one in model.example.module.parameters()):
         raise InputError("expected a model in more bits, got one that is in bfloat16 as it comes; convert it for more rivals")
     for example, arm in ((model.example, _of_16_bits), (model.called, _layers_of_16_bits)):
-        gate_rounded(example.placed("cpu", torch.bfloat16), example.copied)
+        gate_rounded(example.placed("cpu", torch.bfloat16), example.copied, learning=op == "step")
         arm(model, op)()
 
 

@@ -61,12 +61,20 @@ def tables(plan: Plan) -> list[tuple[str, Grid]]:
             str(option.kind): _marked(option) for option in one.options
         }
         tried.add_row(one.layer.name, *(cells.get(str(column), "") for column in (*rivals, *kinds)))
+    plans = Grid(["", *map(str, kinds), "dense", "the whole"])
+    for each in sorted(plan.tried, key=lambda one: one.gain, reverse=True):
+        counts = [str(sum(one == kind for one in each.choices) or "") for kind in (*kinds, None)]
+        plans.add_row("taken" if each.is_taken else "", *counts, f"{each.gain:.2f}")
     return [
         (
             "Each layer where it stands in the model: seconds dense in one pass, and the choice as fast as so many times dense",
             chosen,
         ),
-        ("All that was tried, as many times as fast as dense (+ faster, - slower, = the same, ? undecided)", tried),
+        ("Plans tried: how many layers are what, and how many times as fast as yours, by the processes that choose", plans),
+        (
+            "Each layer where all are of a kind, as many times as fast as dense (+ faster, - slower, = the same, ? undecided)",
+            tried,
+        ),
     ]
 
 
@@ -104,14 +112,9 @@ def sentences(plan: Plan, left_out: Mapping[str, str]) -> Iterator[str]:
     if not plan.layers:
         yield "Nothing is known: the time was over before two processes had told anything; ask for more with --budget."
     elif not chosen:
-        yield f"No layer is to be exchanged: none of {len(plan.layers)} is shown to be faster (? may be, with more --budget)."
+        yield "No layer is to be exchanged: by no plan that was tried is the whole faster."
     else:
         yield from _whole(plan, chosen)
-        open_ones = [
-            one.layer.name for one in plan.layers if not one.choice and any(o.verdict == "undecided" for o in one.options)
-        ]
-        if open_ones:
-            yield f"Of {', '.join(open_ones)} nothing is decided, so dense it stays; more --budget may decide it."
         yield (
             "kept: what the weights that stay have of the sum of all absolute weights. What that costs in accuracy is not "
             "measured here: train on, and look."

@@ -106,7 +106,7 @@ def record(asked: Asked, advised: Advised) -> dict[str, Any]:
     plan = advised.plan
     return {
         "kind": "plan",
-        "schema": 3,
+        "schema": 4,
         "machine": facts(["cpu"]),
         "model": asked.target,
         "op": asked.op,
@@ -116,6 +116,7 @@ def record(asked: Asked, advised: Advised) -> dict[str, Any]:
         "seconds": advised.seconds,
         "layers": [_plain(one) for one in plan.layers],
         "left_out": dict(advised.left_out),
+        "tried": _plain(plan.tried),
         "processes": plan.processes,
         "disturbed_processes": advised.disturbed,
         "predicted": _plain(plan.predicted),

@@ -112,18 +112,31 @@ def gate_compiled(work: Callable[[], object], compiled: Example, eager: Example,
     if not learning:
         _require_alike({OUTPUT: output_of(result)}, {OUTPUT: _output(eager, with_graph=False)}, than=AS_IT_IS)
         return
-    eager.module.train()
-    expected, others = (_gradients(eager.copied, {}, seed) for seed in range(2))
-    if all(torch.equal(one, others[what]) for what, one in expected.items()):
+    if expected := _gradients_as_it_is(eager):
         held = {_gradient_of(name): one.grad for name, one in compiled.module.named_parameters() if one.grad is not None}
         found = {what: held.get(what, torch.zeros_like(one)) for what, one in expected.items()}
         _require_alike(found, expected, than=AS_IT_IS)
 
 
-def gate_rounded(rounded: Example, own: Example) -> None:
-    """Raise GateError unless a network in fewer bits puts out what it does as it is, to half the digits of those bits."""
+def gate_rounded(rounded: Example, own: Example, *, learning: bool) -> None:
+    """Raise GateError unless a network in fewer bits puts out what it does as it is, to half the digits of those bits.
+
+    With `learning` its gradients must agree as well, unless something in it is random; its parameters are lost then.
+    """
     found, expected = (_output(one, with_graph=False) for one in (rounded, own))
     _require_alike({OUTPUT: found}, {OUTPUT: expected.to(found.dtype)}, than=AS_IT_IS)
+    gradients = _gradients_as_it_is(own) if learning else {}
+    if gradients:
+        rounded.module.train()
+        own_bits = _gradients(rounded, {})
+        _require_alike(own_bits, {what: one.to(own_bits[what].dtype) for what, one in gradients.items()}, than=AS_IT_IS)
+
+
+def _gradients_as_it_is(own: Example) -> dict[str, Tensor]:
+    """Return the gradients of a network's training step; none where something in it is random, so that none can be held to."""
+    own.module.train()
+    first, second = (_gradients(own.copied, {}, seed) for seed in range(2))
+    return first if all(torch.equal(one, second[what]) for what, one in first.items()) else {}
 
 
 def _output(example: Example, *, with_graph: bool) -> Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from bench.models import layers, loading
-from bench.plans.arms import Arm, Kind, Model, Swap, default_kinds
+from bench.plans.arms import DENSE, Arm, Kind, Model, arm_of, default_kinds, swaps_of
 from bench.works.whole_models import bytes_of
 from sparse_models.errors import GateError
 from sparse_models.layers import LAYERS
@@ -66,21 +66,32 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @given(KINDS, strategies.sparsities, st.sampled_from(NETS), st.data())
-def test_what_is_timed_is_what_the_call_makes(layer: str, sparsity: float, name: str, data: st.DataObject) -> None:
-    model, kind = Model(f"nets.py:{name}"), Kind(layer, sparsity)
+def test_what_is_timed_is_what_the_calls_make(layer: str, sparsity: float, name: str, data: st.DataObject) -> None:
+    model = Model(f"nets.py:{name}")
     if name.startswith("pruned") and LAYERS[layer].pattern.unit != (1, 1):
         return  # which no blocks hold
-    names = data.draw(st.lists(st.sampled_from(model.names), min_size=1, unique=True))
-    made, timed = model.example.copied, model.sparse(kind)
-    Swap(layer, sparsity, names).carry_out(made.module, model.given)
+    every = st.sampled_from([None, Kind(layer, sparsity), Kind("tiled", sparsity)])
+    choices = data.draw(st.lists(every, min_size=len(model.names), max_size=len(model.names)))
+    made, timed = model.example.copied, model.sparse(choices)
+    for swap in swaps_of(model.names, choices):
+        swap.carry_out(made.module, model.given)
     found, expected = sparse_layers(made.module), sparse_layers(timed.module)
     of_convolutions = {name for name, one in model.example.module.named_modules() if isinstance(one, nn.Conv2d)}
     inner = {name: f"{name}.linear" if name in of_convolutions else name for name in model.names}
-    assert sorted(expected) == sorted(inner.values())
-    assert sorted(found) == sorted(inner[one] for one in names)
+    kinds = {inner[name]: LAYERS[kind.layer] for name, kind in zip(model.names, choices, strict=True) if kind}
+    assert {name: type(one) for name, one in found.items()} == {name: type(one) for name, one in expected.items()} == kinds
     for one in found:
         assert torch.equal(found[one].mask, expected[one].mask)
         assert torch.equal(found[one].values, expected[one].values)
+
+
+def test_an_arm_is_named_by_what_each_layer_is() -> None:
+    kind, other = Kind("tiled", 0.9), Kind("tiled", 0.5)
+    assert arm_of([None, None]) == DENSE
+    assert arm_of([kind, kind]) == str(kind)
+    assert (
+        len({arm_of(one) for one in ([kind, None], [None, kind], [kind, other], [other, kind], [kind], [other], [None])}) == 7
+    )
 
 
 def test_what_prune_left_is_kept_and_a_layer_without_a_mask_is_pruned() -> None:
@@ -101,7 +112,7 @@ def test_what_prune_left_is_kept_and_a_layer_without_a_mask_is_pruned() -> None:
 @pytest.mark.parametrize("name", ["net", "encoder", "convolutional"])
 def test_every_layer_is_timed_in_its_model_and_the_rest_is_left(name: str, op: str) -> None:
     model = Model(f"nets.py:{name}")
-    arms = [Arm(model.called, op, model.names), Arm(model.sparse(Kind("tiled", 0.5)), op, model.names)]
+    arms = [Arm(model.called, op, model.names), Arm(model.sparse(model.all_of(Kind("tiled", 0.5))), op, model.names)]
     for arm in arms:
         arm()
         learned = [one for one in arm.model.parameters() if one.requires_grad]

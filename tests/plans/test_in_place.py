@@ -10,7 +10,7 @@ import torch
 
 from bench.engine.rounds import Took
 from bench.models.selected import NONE
-from bench.plans import in_place, measuring
+from bench.plans import in_place, measuring, timing
 from bench.plans.arms import DENSE, PLAIN, Arm, Kind, Model
 from bench.plans.measuring import Asked, Run
 from bench.plans.plan import plan_of
@@ -28,6 +28,7 @@ def net():
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), torch.randn(4, 8)
 """
 SOURCE_NAME = "nets.py:net", NONE
+RACED = timing.raced
 
 
 def fails(*_: object) -> Arm:
@@ -48,9 +49,8 @@ def here(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A model in the working directory, and rounds that are not for the clock."""
     (tmp_path / "nets.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(in_place, "DISTURBED", math.inf)
-    monkeypatch.setattr(in_place, "race", lambda *_, **__: Race([1e-3] * 4, [1e-3] * 4))
-    monkeypatch.setattr(in_place, "warm_up", lambda *_: None)
+    monkeypatch.setattr(timing, "DISTURBED", math.inf)
+    monkeypatch.setattr(timing, "raced", lambda *_: Race([1e-3] * 4, [1e-3] * 4))
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -84,17 +84,20 @@ def test_of_a_rival_that_was_disturbed_nothing_is_said_and_without_dense_nothing
 ) -> None:
     model = Model(*SOURCE_NAME)
     built = {name: Arm(model.called, "forward", model.names) for name in (PLAIN, DENSE, BFLOAT16)}
-    monkeypatch.setattr(in_place, "DISTURBED", 0.5)
+    monkeypatch.setattr(timing, "DISTURBED", 0.5)
     monkeypatch.setattr(Usage, "waited_for_itself", lambda *_: False)
-    monkeypatch.setattr(in_place, "time_round", lambda arm, *_: Took(1e-3, waited=float(arm is built.get(disturbed))))
-    assert in_place._rounds(built, 0.001).keys() == told
+    monkeypatch.setattr(timing, "time_round", lambda arm, *_: Took(1e-3, waited=float(arm is built.get(disturbed))))
+    assert timing.rounds(built, 0.001).keys() == told
 
 
 class Dying:
-    """A fork server in whose processes rivals die, and nothing else does; `late` seconds go by in their check."""
+    """A fork server in whose processes rivals die, and nothing else does.
 
-    def __init__(self, late: float = 0.0) -> None:
-        self.late, self.now = late, 0.0
+    `late` seconds go by in their check, and `slow` ones in each process that measures.
+    """
+
+    def __init__(self, late: float = 0.0, slow: float = 0.0) -> None:
+        self.late, self.slow, self.now = late, slow, 0.0
 
     def monotonic(self) -> float:
         return self.now
@@ -109,6 +112,7 @@ class Dying:
         elif arguments[3]:
             yield {"failure": "it died"}
         else:
+            self.now += self.slow
             own = {PLAIN: [3e-3, []], DENSE: [3e-3, [1e-3, 1e-3]], "tiled 0.5": [2e-3, [5e-4, 1e-3]]}
             pairs = {in_place.PLANNED: Race([1e-3] * 4, [2e-3] * 4)}
             yield {"passes": own, "races": pairs, "stored": 5, "left_out": {}}
@@ -131,12 +135,25 @@ def test_a_process_that_dies_with_rivals_costs_the_rivals_and_not_the_plan() -> 
     assert plan_of(run.measured).calls
 
 
+@pytest.mark.parametrize(("seconds", "processes", "has_mixed"), [(0.0, 5, True), (9.0, 3, True), (20.0, 1, False)])
+def test_mixed_plans_are_measured_where_there_is_time_for_three_processes(
+    seconds: float, processes: int, has_mixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Dying(slow=seconds)
+    monkeypatch.setattr(measuring, "time", server)
+    run = run_with(server)
+    run.prepare()
+    run.choose()
+    assert len(run.choosing) == processes
+    assert ([Kind("tiled", 0.5), None] in run.plans) == has_mixed
+
+
 def test_a_rival_whose_check_is_late_is_told_as_late(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Dying(late=20.0)
     monkeypatch.setattr(measuring, "time", server)
     run = run_with(server)
     run.prepare()
-    assert run.left_out[BFLOAT16] == "expected it ready within 19 s, got no end by then; raise --budget"
+    assert run.left_out[BFLOAT16] == "expected it ready within 11 s, got no end by then; raise --budget"
     assert run.rivals == []
 
 
@@ -158,3 +175,18 @@ def test_why_a_rival_is_none_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(RIVALS, BFLOAT16, RIVALS[BFLOAT16]._replace(check=check))
     monkeypatch.setattr(in_place, "Model", lambda *_: None)
     assert list(in_place.check_rival(SOURCE_NAME, "forward", BFLOAT16, torch.get_num_threads(), 60.0)) == [{"why": told}]
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1e-6, 20), (1e-4, 20), (2e-4, 15), (9e-3, 3), (2e-2, 0)])
+def test_short_calls_settle_over_many_and_long_ones_not_at_all(seconds: float, calls: int) -> None:
+    assert timing.settling(seconds) == calls
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1.6e-4, 19), (2e-2, 0)])
+def test_a_race_settles_as_the_rounds_of_layers_do(seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr(timing, "seconds_of_a_call", lambda _: seconds)
+    monkeypatch.setattr(timing, "race", lambda *asked, **_: found.append(asked[3]))
+    model = Model(*SOURCE_NAME)
+    RACED(*(Arm(model.called, "forward") for _ in range(2)))
+    assert [(plan.settle, plan.dense_settle) for plan in found] == [(calls, calls)]

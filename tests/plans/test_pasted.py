@@ -14,7 +14,8 @@ from torch import nn
 from bench.models.loading import SEED
 from bench.models.selected import NONE
 from bench.plans.arms import Model, Swap, exchangeable
-from bench.plans.plan import Measured, plan_of
+from bench.plans.candidates import Measured
+from bench.plans.plan import plan_of
 from bench.tables.plan import pasted
 from sparse_models.sparsification import sparse_layers
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.models.loading import Example
 from bench.models.selected import NONE
 from bench.plans import in_place, rivals
 from bench.plans.arms import Model
@@ -19,6 +20,14 @@ from torch import nn
 
 def net():
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), torch.randn(4, 8)
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        y = super().forward(x)
+        return y * torch.rand_like(y) if self.training else y
+
+def noisy():
+    return nn.Sequential(nn.Linear(8, 16), Noisy(16, 4)), torch.randn(4, 8)
 
 def short():
     model, batch = net()
@@ -118,6 +127,29 @@ def test_compiled_code_that_computes_something_else_is_no_rival(is_whole: bool, 
 
     monkeypatch.setattr(rivals, "compiled", wrong)
     assert "its output is off that of the model as it is by" in (why_not(COMPILED) or "")
+
+
+@pytest.mark.parametrize(("op", "is_off"), [("forward", False), ("step", True)])
+def test_a_step_in_16_bits_whose_gradients_are_others_is_no_rival(
+    op: str, is_off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its output is right: a hook, which the copy in 16 bits alone has, turns a gradient."""
+    placed_as_it_is = Example.placed
+
+    def turned(own: Example, device: str, dtype: torch.dtype) -> Example:
+        placed = placed_as_it_is(own, device, dtype)
+        placed.module.get_parameter("2.weight").register_hook(torch.neg)
+        return placed
+
+    assert why_not(BFLOAT16, op=op) is None
+    monkeypatch.setattr(Example, "placed", turned)
+    told = why_not(BFLOAT16, op=op)
+    assert ("the gradient of 2.weight is off that of the model as it is by" in (told or "")) == is_off
+    assert is_off or told is None
+
+
+def test_gradients_that_are_random_are_not_held_to_others() -> None:
+    assert why_not(BFLOAT16, "nets.py:noisy", "step") is None
 
 
 def test_code_that_is_compiled_at_every_call_is_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:

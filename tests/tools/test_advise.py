@@ -12,9 +12,10 @@ import torch
 from bench import __main__ as tool
 from bench.models import loading
 from bench.models.selected import NONE
-from bench.plans import in_place, measuring, rivals
+from bench.plans import in_place, measuring, rivals, timing
 from bench.plans.arms import CALLED, DENSE, PLAIN, Arm
-from bench.plans.in_place import Passes, serve
+from bench.plans.in_place import serve
+from bench.plans.timing import Passes
 from bench.runs.outcome import Race
 from sparse_models.kernels import choice
 from sparse_models.layers import LAYERS
@@ -35,7 +36,7 @@ def pruned():
 def attention():
     return nn.MultiheadAttention(8, 2), (torch.randn(3, 8),) * 3
 """
-ROUNDS = in_place._rounds
+ROUNDS = timing.rounds
 # How many times as fast as dense each layer is: what is drawn in the place of what is measured.
 SPEEDS = {"tiled": [4.0, 2.0, 0.5], "block16": [1.0, 4.0, 0.5], "csr": [0.5, 0.5, 0.5], "csr_linear": [0.4, 0.4, 0.4]}
 SPEEDS |= {"bfloat16": [2.0, 8.0, 1.0]}
@@ -58,8 +59,10 @@ def drawn(built: Mapping[str, Arm], _: float) -> dict[str, Passes]:
     found = {}
     for name, arm in built.items():
         arm()
-        speeds = SPEEDS.get(name.split()[0], [1.0] * 3)
-        assert name in (PLAIN, CALLED, DENSE) or name.split()[0] in SPEEDS
+        kinds = [one.split()[0] for one in name.split(", ")]
+        kinds = kinds * 3 if len(kinds) == 1 else kinds
+        speeds = [SPEEDS.get(kind, [1.0] * 3)[number] for number, kind in enumerate(kinds)]
+        assert set(kinds) <= {PLAIN, CALLED, DENSE, *SPEEDS}
         own = [1e-3 / speed for speed in speeds] if name not in (PLAIN, CALLED) else []
         found[name] = Passes(1e-4 + (sum(own) or 3e-3), own)
     return found
@@ -77,9 +80,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "nets.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measuring, "fork_server_of", lambda _: OneProcess())
-    monkeypatch.setattr(in_place, "_rounds", drawn)
-    monkeypatch.setattr(in_place, "race", raced)
-    monkeypatch.setattr(in_place, "warm_up", lambda *_: None)
+    monkeypatch.setattr(timing, "rounds", drawn)
+    monkeypatch.setattr(timing, "raced", raced)
     monkeypatch.setattr(in_place, "SLOWEST", math.inf)
     monkeypatch.setattr(rivals, "has_bfloat16", lambda: True)
     monkeypatch.setattr(rivals, "can_compile", lambda _: False)
@@ -147,7 +149,7 @@ def test_ctrl_c_leaves_what_is_known(monkeypatch: pytest.MonkeyPatch, capsys: py
     def stopped(*_: object, **__: object) -> Race:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(in_place, "race", stopped)
+    monkeypatch.setattr(timing, "raced", stopped)
     assert advised("--out", "plan.json") == 130
     told = capsys.readouterr().out
     assert "2 of 3 layers exchanged" in told
@@ -162,8 +164,8 @@ def test_a_budget_that_is_spent_ends_it(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_processes_that_others_disturbed_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(in_place, "_rounds", lambda *_: {})
-    monkeypatch.setattr(measuring, "PROCESSES", 2)
+    monkeypatch.setattr(timing, "rounds", lambda *_: {})
+    monkeypatch.setattr(measuring, "CHOOSING", 2)
     assert advised("--layer", "tiled") == 1
     told = capsys.readouterr().out
     assert "Nothing is known" in told
@@ -215,21 +217,20 @@ def test_break_evens_are_looked_for_without_the_masks_that_are_given(
         seen.append(sparse_layers(built["tiled 0.5"].model)["2"].nnz)
         return drawn(built, _)
 
-    monkeypatch.setattr(in_place, "_rounds", noted)
-    list(serve("measure", [("nets.py:pruned", NONE), "forward", [("tiled", 0.5)], [], 1, {}, 1.0, 0.001, is_given]))
+    monkeypatch.setattr(timing, "rounds", noted)
+    list(serve("measure", [("nets.py:pruned", NONE), "forward", [[("tiled", 0.5)] * 3], [], 1, {}, 1.0, 0.001, is_given]))
     assert seen == [kept]
 
 
 def test_what_is_drawn_here_is_timed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every arm, for as short as can be, by the clock; what else the machine does decides nothing."""
-    monkeypatch.setattr(in_place, "_rounds", ROUNDS)
-    monkeypatch.setattr(in_place, "DISTURBED", math.inf)
-    monkeypatch.setattr(in_place, "LEAST_COUNTED", 1)
-    *_, said = serve(
-        "measure", [("nets.py:net", NONE), "step", [("tiled", 0.75), ("csr", 0.5)], ["bfloat16"], 1, {}, 60.0, 0.001, True]
-    )
+    monkeypatch.setattr(timing, "rounds", ROUNDS)
+    monkeypatch.setattr(timing, "DISTURBED", math.inf)
+    monkeypatch.setattr(timing, "LEAST_COUNTED", 1)
+    plans = [[("tiled", 0.75)] * 3, [("csr", 0.5), None, None]]
+    *_, said = serve("measure", [("nets.py:net", NONE), "step", plans, ["bfloat16"], 1, {}, 60.0, 0.001, True])
     passes = {name: Passes(*one) for name, one in said["passes"].items()}
-    assert set(passes) == {PLAIN, DENSE, "bfloat16", "tiled 0.75", "csr 0.5"}
+    assert set(passes) == {PLAIN, DENSE, "bfloat16", "tiled 0.75", "csr 0.5, dense, dense"}
     assert len(passes[PLAIN].layers) == 0
     for name in passes.keys() - {PLAIN}:
         assert len(passes[name].layers) == 3

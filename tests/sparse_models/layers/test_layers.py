@@ -118,6 +118,19 @@ def test_a_chain_of_feature_major_layers_never_transposes(layer: str) -> None:
     assert torch.relu(built(x)).t().is_contiguous()
 
 
+@pytest.mark.parametrize("layer", [name for name, layer in LAYERS.items() if layer.layout == "feature-major"])
+@pytest.mark.parametrize("is_batch_major", [True, False])
+def test_the_gradient_of_an_input_has_its_strides(layer: str, is_batch_major: bool) -> None:
+    """What comes before reads two tensors in one order, as PyTorch's own layers have it; small and large."""
+    for batch, inputs in ((3, 7), (64, 80)):
+        x = normal(0, batch, inputs, dtype=widest(layer))
+        x = (x if is_batch_major else x.t().contiguous().t()).requires_grad_()
+        built = LAYERS[layer](normal(1, 5, inputs, dtype=x.dtype), mask_for(layer, (5, inputs), 0.5))
+        (given,) = torch.autograd.grad(built(x).square().sum(), x)
+        assert given.stride() == x.stride()
+        assert torch.allclose(given, 2 * built(x).detach() @ built.to_dense(), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_values_do_not_take_over_the_strides_of_the_weight(layer: str) -> None:
     assert LAYERS[layer](torch.ones(3, 2).t(), mask_for(layer, (2, 3), 0.0)).values.is_contiguous()
