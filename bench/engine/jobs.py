@@ -68,19 +68,26 @@ def decidable(
 ) -> list[Job]:
     """Return the jobs for which the `left` seconds suffice by the `seconds` that a visit to each one takes; at least one.
 
-    First come those that need the fewest processes more, and of these the shortest: as many cases as can be are decided. Those
-    that are left out have their turn again when others are done sooner than expected.
+    First come those that need the fewest processes more, and of these the shortest: as many cases as can be are decided. Where
+    the time does not suffice for all, those that have a verdict wait for the others, though their intervals are not narrow yet.
+    Those that are left out have their turn again when others are done sooner than expected.
     """
 
-    def needed(job: Job) -> tuple[int, float]:
+    def needed(job: Job, least: int) -> tuple[int, float]:
         outcome = outcomes[job.name]
-        enough = min(max(effort.least, fewest_alike(outcome.speedups, WRONG_VERDICTS)), effort.processes)
+        enough = min(max(least, fewest_alike(outcome.speedups, WRONG_VERDICTS)), effort.processes)
         processes = max(1, enough - len(outcome.speedups))
         return processes, processes * seconds.get(job.name, 0.0)
 
+    def has_verdict(job: Job) -> bool:
+        speedups = outcomes[job.name].speedups
+        return len(speedups) > 1 and is_clear(speedups)
+
+    if sum(needed(job, effort.least)[1] for job in jobs) <= left:
+        return list(jobs)
     found, total = list[Job](), 0.0
-    for job in sorted(jobs, key=needed):
-        total += needed(job)[1]
+    for job in sorted(jobs, key=lambda job: (has_verdict(job), *needed(job, 1))):
+        total += needed(job, 1)[1]
         if found and total > left:
             break
         found.append(job)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from bench.engine.rounds import Timer, Took, calls_of, synchronised, time_round
+from bench.machine.cores import Cores
 from bench.runs.outcome import Race
 from bench.statistics.intervals import SIGN_VALUES, median_interval
 from bench.works.replays import Work, Works
@@ -16,7 +17,7 @@ from sparse_models.kernels.contention import Usage
 ROUND_SECONDS = 1e-3  # a round is this long at least: 5,000 times the resolution of the clock
 MIN_PAIRS, MAX_PAIRS = 2, 256
 # A visit in which pairs are disturbed goes on until so many are not, for up to so many times as long.
-CLEAN_PAIRS, LONGER = 4, 8
+CLEAN_PAIRS, LONGER = 2, 3
 WARM_UP_SECONDS = 0.01
 # Whenever the other arm ran last, the caches are full of its data, so an arm is then called untimed before its clock starts: up
 # to three times where a call is short. A call of SETTLED_SECONDS refills the caches in a small part of its own time, and does
@@ -24,7 +25,8 @@ WARM_UP_SECONDS = 0.01
 SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 5e-4, 1e-2
 # Where both settle, each has so many rounds whenever it is its turn: A A B B, B B A A. Four rounds then follow what is called
 # untimed, not two; for works of some milliseconds, of which one call settles, that was a third of the time.
-ROUNDS_A_TURN = 2
+# Where eight pairs are less than half a visit each has twice as many, and half of what is called untimed is saved again.
+ROUNDS_A_TURN, MORE_ROUNDS = 2, 4
 ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
 
 
@@ -45,6 +47,15 @@ class Plan(NamedTuple):
     pairs: int | None = None
     after: Callable[[], object] = nothing
     is_reversed: bool = False  # whether the candidate goes first, and not the reference
+    seconds: float = 0.0  # that a call is known to take, and one of the reference: 0 where nothing is known
+    dense_seconds: float = 0.0
+
+    def rounds(self, patience: "Patience") -> int:
+        """Return how many rounds each has whenever it is its turn."""
+        if not (self.settle and self.dense_settle) or self.pairs:
+            return 1
+        pair = self.loops * self.seconds + self.dense_loops * self.dense_seconds
+        return MORE_ROUNDS if 0 < 2 * MORE_ROUNDS * pair <= patience.seconds / 2 else ROUNDS_A_TURN
 
 
 class Patience(NamedTuple):
@@ -108,17 +119,22 @@ def plan_for(own: float, dense: float) -> Plan:
         loops = dense_loops = max(loops, dense_loops)
         settles = [max(settles)] * 2
     settle, dense_settle = settles
-    return Plan(loops, dense_loops, settle, dense_settle)
+    return Plan(loops, dense_loops, settle, dense_settle, seconds=own, dense_seconds=dense)
 
 
 class _Arm:
     """One of the two works, and what its rounds took."""
 
-    def __init__(self, work: Work, loops: int, settle: int) -> None:
-        """Take so many calls a round, and so many untimed ones where the other has run last."""
-        self.work, self.loops, self.settle = work, loops, settle
+    def __init__(self, work: Work, loops: int, settle: int, seconds: float) -> None:
+        """Take so many calls a round, and so many untimed ones where the other has run last; `seconds` is what one takes."""
+        self.work, self.loops, self.settle, self.seconds = work, loops, settle, seconds
         self.queueing = getattr(work, "queueing", 0.0)  # seconds a call, by the least that was seen
         self.took: list[Took] = []
+
+    def expected(self, rounds: int, *, is_first: bool) -> float:
+        """Return the seconds that a turn takes, by the shortest that is known of a call; 0 where nothing is."""
+        known = [seconds for seconds in (self.seconds, *(one.seconds for one in self.took)) if seconds]
+        return (self.settle * is_first + self.loops * rounds) * min(known, default=0.0)
 
     def turn(self, rounds: int, device: str, timer: Timer, evict: Work | None, *, is_first: bool) -> None:
         """Time so many rounds; where they are the first since the other arm's, settle before."""
@@ -132,6 +148,18 @@ class _Arm:
             self.took.append(time_round(self.work, self.loops, device, timer, evict, self.queueing))
 
 
+def _is_over(pairs: Race, plan: Plan, rounds: int, patience: Patience, spent: float, before: Usage) -> bool:
+    if plan.pairs:
+        return len(pairs.seconds) >= plan.pairs
+    if len(pairs.seconds) % (2 * rounds):
+        return False  # each arm is to go first as often as the other
+    if patience.is_over(pairs, spent):
+        return True
+    # What waits for its own threads has waits in all its rounds, and they count.
+    is_disturbed = len(pairs.undisturbed) < len(pairs.seconds)
+    return is_disturbed and patience.is_over(pairs.as_if_alone, spent) and before.waited_for_itself(Usage.now())
+
+
 def race(
     candidate: Work,
     reference: Work,
@@ -142,6 +170,7 @@ def race(
     evict: Work | None = None,
     *,
     is_alone: bool = True,
+    cores: Cores | None = None,
 ) -> Race:
     """Time `candidate` and `reference` in interleaved pairs, in the order A B B A, and return the pairs.
 
@@ -149,32 +178,26 @@ def race(
     other's second. With a `plan` both must be warm already; without one they are warmed up and planned here. Pairs go on until
     there are as many as the plan says or, where it says none, until `patience` is over. `evict` empties the caches before each
     call; then a round is one call, and none of them settles. Where it `is_alone` no longer, by intention, pairs count that are
-    disturbed.
+    disturbed. With `cores`, those of this process's threads are claimed once half of the pairs are disturbed, and what a turn
+    takes is then saved up on them before.
     """
     plan = warm_up(candidate, reference, device) if plan is None else plan
     if evict is not None:
         plan = plan._replace(loops=1, dense_loops=1, settle=0, dense_settle=0)
-    dense, own = arms = (_Arm(reference, plan.dense_loops, plan.dense_settle), _Arm(candidate, plan.loops, plan.settle))
-    rounds = ROUNDS_A_TURN if plan.settle and plan.dense_settle and not plan.pairs else 1
+    dense, own = arms = (
+        _Arm(reference, plan.dense_loops, plan.dense_settle, plan.dense_seconds),
+        _Arm(candidate, plan.loops, plan.settle, plan.seconds),
+    )
+    rounds = plan.rounds(patience)
     pairs = Race([], [], waited=(waited := []), dense_waited=(dense_waited := []))
     last = None
     before, start = Usage.now(), time.perf_counter()
 
-    def is_over() -> bool:
-        spent = time.perf_counter() - start
-        if plan.pairs:
-            return len(pairs.seconds) >= plan.pairs
-        if len(pairs.seconds) % (2 * rounds):
-            return False  # each arm is to go first as often as the other
-        if patience.is_over(pairs, spent):
-            return True
-        # What waits for its own threads has waits in all its rounds, and they count.
-        is_disturbed = len(pairs.undisturbed) < len(pairs.seconds)
-        return is_disturbed and patience.is_over(pairs.as_if_alone, spent) and before.waited_for_itself(Usage.now())
-
-    while not is_over():
+    while not _is_over(pairs, plan, rounds, patience, time.perf_counter() - start, before):
         is_turned = len(pairs.seconds) % (2 * rounds) != 0
         for arm in reversed(arms) if is_turned != plan.is_reversed else arms:
+            if cores is not None and cores.are_claimed:
+                cores.save_up(arm.expected(rounds, is_first=arm is not last))
             arm.turn(rounds, device, timer, evict, is_first=arm is not last)
             last = arm
         for one, other in zip(own.took[-rounds:], dense.took[-rounds:], strict=True):
@@ -182,6 +205,8 @@ def race(
             pairs.dense_seconds.append(other.seconds)
             waited.append(one.waited * is_alone)
             dense_waited.append(other.waited * is_alone)
+        if cores is not None and not cores.are_claimed and 2 * len(pairs.undisturbed) <= len(pairs.seconds):
+            cores.claim()
         plan.after()
     timed = sum(pairs.seconds) * plan.loops * calls_of(candidate)
     timed += sum(pairs.dense_seconds) * plan.dense_loops * calls_of(reference)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from bench.cases import Case
-from bench.engine.pairing import Patience, Plan, plan_for, race, warm_up
+from bench.engine.pairing import WARM_UP_SECONDS, Patience, Plan, plan_for, race, warm_up
 from bench.engine.rounds import Timer, calls_of, evictor
 from bench.grids import BUSY, COLD_REPLAY, REPLAYED
+from bench.machine.cores import TEAMS
 from bench.machine.energy import joules
 from bench.machine.neighbours import neighbours
 from bench.runs.outcome import Race
@@ -24,6 +25,7 @@ from sparse_models.errors import InputError
 REPLAYED_AS = "as a graph"  # what the facts say of a work that is replayed
 BUSY_ROUNDS = 50  # as long as other rounds: a neighbour has the core for some milliseconds at a time, and every round meets it
 BUSY_SECONDS = 0.5  # in the rounds of a visit, at least
+SHARED = "cores are shared"  # what processes know of the machine: whether their threads had to wait for others
 FILLING = 20  # calls in a replay, beside which it does not matter what the first of them finds in the caches
 
 
@@ -39,6 +41,11 @@ class Timed:
         self.raced = 0.0
         self.facts: Facts = {}  # how the works were launched
         self.is_spoiled = False  # whether the process should end: see `captured`
+        self.cores = TEAMS if case.device == "cpu" and case.regime != BUSY else None
+        if self.cores and KNOWN.get(SHARED):
+            TEAMS.claim()  # building and checking, too, take ten times as long with two threads on one core
+        else:
+            TEAMS.release()
 
     def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
         """Time both works in interleaved pairs."""
@@ -46,11 +53,18 @@ class Timed:
         with precision_of(self.case.dtype):
             self._race(candidate, reference, device, plan)
         self.raced = time.perf_counter() - start
+        if self.cores:
+            TEAMS.look()
+            if KNOWN.get(SHARED, False) != TEAMS.are_claimed:
+                KNOWN[SHARED] = TEAMS.are_claimed
 
     def _race(self, candidate: Works, reference: Works, device: str, plan: Plan | None) -> None:
         own, dense = (as_regime(arm, self.case.regime) for arm in (candidate, reference))
         if self.case.regime in REPLAYED:
             own, dense = self._replayed("", own), self._replayed("dense_", dense)
+        if self.cores and TEAMS.are_claimed:
+            TEAMS.claim()  # by as many threads as this very case has
+            TEAMS.save_up(WARM_UP_SECONDS)  # or the first process would plan by calls that were disturbed
         evict = evictor(device) if self.case.regime == "cold" else None
         own_work, dense_work = in_turn(own), in_turn(dense)
         known = None
@@ -64,7 +78,7 @@ class Timed:
             with neighbours(max(1, self.case.threads // 2)):
                 self.race = race(own_work, dense_work, device, plan, self.timer, patience, is_alone=False)
         else:
-            self.race = race(own_work, dense_work, device, plan, self.timer, self.patience, evict)
+            self.race = race(own_work, dense_work, device, plan, self.timer, self.patience, evict, cores=self.cores)
         if known is not None:
             shortest = [min(self.race.seconds), min(self.race.dense_seconds)]
             KNOWN[known] = [min(pair) for pair in zip(KNOWN.get(known, shortest), shortest, strict=True)]

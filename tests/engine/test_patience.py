@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.engine.pairing import CLEAN_PAIRS, LONGER, MAX_PAIRS, MIN_PAIRS, Patience, Plan, race
+from bench.machine.cores import Cores
 from bench.runs.outcome import Race
 from bench.statistics.intervals import median_interval
 from bench.works.replays import in_turn
-from tests.engine.test_pairing import Clock
+from tests.engine.test_pairing import Clock, told_waits
 
 speedups = st.lists(st.floats(0.1, 10), min_size=0, max_size=40)
 
@@ -71,6 +72,17 @@ def test_arms_that_settle_have_two_rounds_a_turn_and_each_goes_first_as_often(mo
     assert (pairs.seconds, pairs.dense_seconds) == ([1] * 4, [2] * 4)
 
 
+@pytest.mark.parametrize(("seconds", "rounds"), [(1.0, 4), (6.0, 4), (6.5, 2)])
+def test_brief_rounds_are_four_a_turn(monkeypatch: pytest.MonkeyPatch, seconds: float, rounds: int) -> None:
+    clock = Clock()
+    for module in ("pairing", "rounds"):
+        monkeypatch.setattr(f"bench.engine.{module}.time.perf_counter", clock)
+    plan = Plan(loops=1, dense_loops=1, settle=1, dense_settle=1, seconds=0.01 * seconds, dense_seconds=0.01)
+    pairs = race(clock.work("c", 0.01 * seconds), clock.work("d", 0.01), "cpu", plan, clock, Patience(1.12, 1.0))
+    assert clock.log.startswith("d" * (1 + rounds) + "c" * (1 + 2 * rounds) + "d")
+    assert len(pairs.seconds) % (2 * rounds) == 0
+
+
 @pytest.mark.parametrize(("settle", "log"), [(0, "dc" + "cd"), (1, "d" + "cc" + "cd")])
 def test_where_one_takes_so_long_as_to_do_without_each_has_one_round_a_turn(
     monkeypatch: pytest.MonkeyPatch, settle: int, log: str
@@ -114,3 +126,42 @@ def test_the_first_rounds_of_both_make_a_pair_and_the_second_rounds_another() ->
     plan = Plan(1, 1, settle=1, dense_settle=1)  # the calls of no time are those by which it settles
     pairs = race(own, dense, "cpu", plan, clock, Patience(seconds=0.0, precision=0.0))
     assert (pairs.seconds, pairs.dense_seconds) == ([1, 2, 3, 4], [10, 40, 90, 160])
+
+
+class Counted(Cores):
+    """Cores that only tell when they were claimed, and what was saved up on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[float | str] = []
+
+    def claim(self) -> None:
+        self.told.append("claim")
+        self.are_claimed = True
+
+    def save_up(self, seconds: float) -> None:
+        self.told.append(seconds)
+
+
+@pytest.mark.parametrize(("waited", "claims"), [([0.0, 0.0], 0), ([0.0, 0.5], 1)])
+def test_cores_are_claimed_once_half_of_the_pairs_are_disturbed(
+    monkeypatch: pytest.MonkeyPatch, waited: list[float], claims: int
+) -> None:
+    told_waits(monkeypatch, waited * 8)
+    monkeypatch.setattr("bench.engine.pairing.Usage.waited_for_itself", lambda *_: False)
+    clock, cores = Clock(), Counted()
+    race(clock.work("c", 1), clock.work("d", 1), "cpu", Plan(1, 1, pairs=4), clock, cores=cores)
+    assert cores.told.count("claim") == claims
+
+
+def test_what_a_turn_takes_is_saved_up_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, cores = Clock(), Counted()
+    for module in ("pairing", "rounds"):
+        monkeypatch.setattr(f"bench.engine.{module}.time.perf_counter", clock)
+    cores.are_claimed = True
+    plan = Plan(loops=3, dense_loops=1, settle=2, dense_settle=1, seconds=1.0, dense_seconds=5.0)
+    race(clock.work("c", 1), clock.work("d", 5), "cpu", plan, clock, Patience(0.0, 0.0), cores=cores)
+    assert cores.told == [15.0, 8.0, 6.0, 15.0]  # settled calls too, where the other ran last
+    cores.told.clear()
+    race(clock.work("c", 1), clock.work("d", 5), "cpu", Plan(3, 1, pairs=2), clock, cores=cores)
+    assert cores.told == [0.0, 0.0, 3.0, 5.0]  # until something is known

@@ -204,22 +204,24 @@ def test_the_budget_is_a_bound_past_which_one_case_at_most_is_measured() -> None
 
 
 def test_time_that_does_not_suffice_for_all_goes_to_cases_that_can_be_decided() -> None:
-    jobs = [job(fine, number) for number in range(4)]
+    jobs = [job(fine, number) for number in range(5)]
     outcomes = {one.name: Outcome() for one in jobs}
-    for one, processes, speedup in zip(jobs, (8, 1, 1, 1), (1.2, 1.2, 1.2, 5.0), strict=True):
+    for one, processes, speedup in zip(jobs, (8, 1, 1, 1, 3), (1.2, 1.2, 1.2, 5.0, 5.0), strict=True):
         for process in range(processes):
-            outcomes[one.name].add(process, Race([1.0], [speedup]), {})
-    seconds = dict(zip(outcomes, (9.0, 2.0, 1.0, 3.0), strict=True))
+            outcomes[one.name].add(process, Race([1.0], [speedup + process / 100]), {})
+    seconds = dict(zip(outcomes, (9.0, 2.0, 1.0, 3.0, 0.1), strict=True))
     effort = Effort(12, 0.05, 60.0)
 
     def chosen(left: float) -> list[str]:
         return [one.name.partition("-")[0] for one in decidable(jobs, outcomes, seconds, left, effort)]
 
     assert chosen(9.0) == ["fine0"]  # one process more, the ninth
-    assert chosen(21.0) == ["fine0", "fine3"]  # four more, the least there are, for what is so large an effect
-    assert chosen(29.0) == ["fine0", "fine3", "fine2"]  # and eight of one second
-    assert chosen(44.9) == ["fine0", "fine3", "fine2"]
-    assert chosen(45.0) == ["fine0", "fine3", "fine2", "fine1"]
+    assert chosen(15.0) == ["fine0", "fine3"]  # two more decide so large an effect
+    assert chosen(23.0) == ["fine0", "fine3", "fine2"]  # and eight of one second
+    assert chosen(38.9) == ["fine0", "fine3", "fine2"]
+    assert chosen(39.0) == ["fine0", "fine3", "fine2", "fine1"]  # what has its verdict waits
+    assert chosen(39.1) == ["fine0", "fine3", "fine2", "fine1", "fine4"]
+    assert sorted(chosen(45.2)) == ["fine0", "fine1", "fine2", "fine3", "fine4"]  # the time is enough for all
     assert chosen(0.0) == ["fine0"]  # what is due has its turn, however late
 
 

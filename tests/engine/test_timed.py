@@ -10,9 +10,10 @@ import torch
 
 from bench.cases import Case
 from bench.engine import timed
-from bench.engine.pairing import Patience, Plan
+from bench.engine.pairing import WARM_UP_SECONDS, Patience, Plan
 from bench.engine.rounds import Timer
 from bench.engine.timed import Timed, as_regime, precision_of
+from bench.machine.cores import Cores
 from bench.runs.outcome import Race
 from bench.works.replays import AsLaunched, Work
 from sparse_models.errors import InputError
@@ -36,7 +37,7 @@ def raced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any, Plan]]:
     """The works that come to be raced, and by which plan."""
     kept: list[tuple[Any, Any, Plan]] = []
 
-    def race(own: Work, dense: Work, _: str, plan: Plan, timer: Timer, *rest: object) -> Race:
+    def race(own: Work, dense: Work, _: str, plan: Plan, timer: Timer, *rest: object, **more: object) -> Race:
         kept.append((own, dense, plan))
         return Race([1e-5], [2e-5])
 
@@ -137,6 +138,40 @@ def test_products_are_in_the_precision_of_the_case() -> None:
     assert torch.backends.cuda.matmul.fp32_precision == before
 
 
+@pytest.mark.parametrize(("regime", "device"), [("warm", "cpu"), ("busy", "cpu"), ("warm", "cuda")])
+@pytest.mark.parametrize("waited", [True, False])
+def test_that_cores_are_shared_is_passed_on_and_they_are_claimed_from_the_start(
+    monkeypatch: pytest.MonkeyPatch, regime: str, device: str, *, waited: bool
+) -> None:
+    told: list[str] = []
+
+    class Told(Cores):
+        def claim(self) -> None:
+            told.append("claim")
+            self.are_claimed = True
+
+        def release(self) -> None:
+            told.append("release")
+            self.are_claimed = False
+
+        def save_up(self, seconds: float) -> None:
+            told.append(f"{seconds:g}")
+
+    cores, known = Told(), {timed.SHARED: True}
+    monkeypatch.setattr(timed, "TEAMS", cores)
+    monkeypatch.setattr(timed, "KNOWN", known)
+    monkeypatch.setattr(timed, "race", lambda *_, **__: Race([1e-5], [2e-5]))
+    monkeypatch.setattr(timed, "neighbours", lambda _: contextlib.nullcontext())
+    race = Timed(CASE._replace(regime=regime, device=device), work, Patience())  # type: ignore[arg-type]
+    is_claimed = (regime, device) == ("warm", "cpu")
+    assert told == (["claim"] if is_claimed else ["release"])
+    cores.waited = 1.0 if waited else 0.0
+    race(work, work, "cpu", Plan(1, 1))
+    if is_claimed:  # by the threads of this case, and for what comes before its rounds
+        assert told[1:3] == ["claim", f"{WARM_UP_SECONDS:g}"]
+    assert known[timed.SHARED] == (waited or not is_claimed)
+
+
 def test_a_busy_case_is_raced_beside_neighbours_in_long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
 
@@ -146,7 +181,7 @@ def test_a_busy_case_is_raced_beside_neighbours_in_long_rounds(monkeypatch: pyte
         yield
         told.append("gone")
 
-    def race(*arguments: Any, is_alone: bool = True) -> Race:
+    def race(*arguments: Any, is_alone: bool = True, cores: object = None) -> Race:
         told.append((arguments[3], is_alone))
         return Race([1e-5], [2e-5])
 

@@ -1,0 +1,113 @@
+"""A core for each thread of torch's team, and time on it saved up: beside other processes, what is timed has both at a stretch.
+
+Linux may put two threads of a team on one core, where one spins for the other, and leave the other core to a busy process: a
+round of 1 ms then took 30. And beside another process a thread has its core until the next tick, every 4 ms where there are 250
+a second, which is too short for longer calls. But what a thread is owed (its lag, in Linux's EEVDF scheduler) is kept while it
+sleeps, up to twice its slice, of which every process may choose its own since Linux 6.12. So threads sleep for a moment again
+and again, and wait when they wake, as threads for batches of work do, for the next tick, until they are owed as much time as a
+round takes; then they have their cores until it is used up. Over all they have no more than their fair part.
+"""
+
+import contextlib
+import ctypes
+import os
+import platform
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from sparse_models.kernels.contention import CORES, waits
+from sparse_models.kernels.cpu._team import passed, run_on, threads
+
+NAP_SECONDS = 6e-5
+# Of two processes that want a core each has half; or a third, where it is in another session and wants another core as well
+# (autogroup): then it waits for twice as long as it runs.
+OWED = 2.0
+WAIT_SECONDS = 2e-3  # that each nap brings, at the least; where nobody else wants the core it brings nothing
+MORE_NAPS = 2
+SLICE_SECONDS = 0.1  # the longest there is
+SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}.get(platform.machine())  # the number of sched_setattr, which Python lacks
+_ATTRIBUTES = "IIQiIQQQ"  # size, policy, flags, nice, priority, runtime (of these policies the slice), deadline, period
+
+
+class Cores:
+    """Those of this process: its team's threads are each on one of them while they are claimed, until they are released."""
+
+    def __init__(self) -> None:
+        """Claim none yet."""
+        self.are_claimed, self.team = False, list[int]()
+        self.waited = 0.0  # seconds in naps, since they were claimed or last looked at
+
+    def claim(self) -> None:
+        """Give each thread of the team a core of its own, where there are as many as cores; without Linux do nothing."""
+        team = threads()
+        if not _ALLOWED or team > CORES:
+            return
+        places = iter([{core} for core in sorted(_ALLOWED)] if team == CORES else [_ALLOWED] * team)
+
+        def take() -> None:
+            self.team.append(threading.get_native_id())
+            _place(next(places), os.SCHED_BATCH, SLICE_SECONDS)
+
+        self.team = []
+        _by_each(take)
+        self.are_claimed = True
+
+    def release(self) -> None:
+        """Let the threads be on any core, as they were."""
+
+        def leave() -> None:
+            _place(_ALLOWED, os.SCHED_OTHER, 0.0)
+
+        if self.are_claimed:
+            _by_each(leave)
+        self.are_claimed, self.waited = False, 0.0
+
+    def look(self) -> None:
+        """Release them where nobody else has wanted them since they were claimed, or last looked at."""
+        if self.are_claimed and self.waited < WAIT_SECONDS:
+            self.release()
+        self.waited = 0.0
+
+    def save_up(self, seconds: float) -> None:
+        """Have the threads nap in turn until one is owed so many seconds on its core; it is the one beside whom others are."""
+        owed, before = dict.fromkeys(self.team, 0), waits()
+        for number in range(len(self.team) * (MORE_NAPS + int(OWED * seconds / WAIT_SECONDS))):
+            napping = self.team[number % len(self.team)]
+            _by_each(lambda: time.sleep(NAP_SECONDS) if threading.get_native_id() == napping else None)  # noqa: B023
+            after = waits()
+            owed[napping] += after.get(str(napping), 0) - before.get(str(napping), 0)
+            before = after
+            is_wanted = number + 1 < MORE_NAPS * len(self.team) or self._most(owed) > WAIT_SECONDS
+            if not is_wanted or self._most(owed) >= OWED * seconds:
+                break
+        self.waited += self._most(owed)
+
+    @staticmethod
+    def _most(owed: Mapping[int, int]) -> float:
+        return max(owed.values(), default=0) / 1e9
+
+
+_ALLOWED = os.sched_getaffinity(0) if sys.platform == "linux" else set[int]()
+TEAMS = Cores()
+
+
+def _by_each(call: Callable[[], None]) -> None:
+    team = threads()
+    if team == 1:
+        call()
+        return
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: call())
+    run_on(ctypes.cast(function, ctypes.c_void_p).value or 0, passed([]), team)
+
+
+def _place(cores: set[int], policy: int, slice_seconds: float) -> None:
+    with contextlib.suppress(OSError):  # where it is forbidden, things are as before
+        os.sched_setaffinity(0, cores)
+        os.sched_setscheduler(0, policy, os.sched_param(0))
+    if SET_ATTRIBUTES is not None:
+        size = struct.calcsize(_ATTRIBUTES)
+        asked = struct.pack(_ATTRIBUTES, size, policy, 0, 0, 0, int(slice_seconds * 1e9), 0, 0)
+        ctypes.CDLL(None).syscall(SET_ATTRIBUTES, 0, asked, 0)

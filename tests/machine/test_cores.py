@@ -1,0 +1,117 @@
+"""Each thread of a team on a core of its own, and time saved up on it; what the scheduler does is simulated."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.machine import cores
+from bench.machine.cores import MORE_NAPS, OWED, WAIT_SECONDS, Cores
+from sparse_models.kernels.contention import CORES
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="threads choose their core and their policy on Linux")
+
+
+@pytest.fixture
+def team() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(CORES)
+    yield
+    torch.set_num_threads(before)
+
+
+def settings() -> list[tuple[set[int], int]]:
+    """Return the cores and the policy of each thread of the team."""
+    told: list[tuple[set[int], int]] = []
+    cores._by_each(lambda: told.append((os.sched_getaffinity(0), os.sched_getscheduler(0))))
+    return told
+
+
+@LINUX
+@pytest.mark.usefixtures("team")
+def test_each_thread_has_a_core_while_they_are_claimed_and_any_after() -> None:
+    before, claimed = settings(), Cores()
+    try:
+        claimed.claim()
+        assert claimed.are_claimed
+        assert sorted(next(iter(own)) for own, _ in settings()) == sorted(os.sched_getaffinity(os.getppid()))
+        assert {policy for _, policy in settings()} == {os.SCHED_BATCH}
+    finally:
+        claimed.release()
+    assert settings() == before
+    assert not claimed.are_claimed
+
+
+@LINUX
+def test_fewer_threads_than_cores_are_on_any_and_more_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, claimed = settings(), Cores()
+    monkeypatch.setattr(cores, "CORES", 2)
+    try:
+        claimed.claim()
+        assert settings() == [(before[0][0], os.SCHED_BATCH)]
+    finally:
+        claimed.release()
+    monkeypatch.setattr(cores, "CORES", 0)
+    claimed.claim()
+    assert not claimed.are_claimed
+    assert settings() == before
+
+
+class Shared:
+    """A team of two, one of which waits for so many seconds whenever it wakes; it counts naps."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, waiting: int, seconds: float) -> None:
+        self.naps = {1: 0, 2: 0}
+        self.waited = {"1": 0, "2": 0}
+        self.now = 1
+
+        def by_each(call: Callable[[], None]) -> None:
+            for thread in (1, 2):
+                self.now = thread
+                call()
+
+        def sleep(_: float) -> None:
+            self.naps[self.now] += 1
+            self.waited[str(self.now)] += round(1e9 * seconds) * (self.now == waiting)
+
+        patch.setattr(threading, "get_native_id", lambda: self.now)
+        patch.setattr(cores, "_by_each", by_each)
+        patch.setattr(cores, "waits", lambda: dict(self.waited))
+        patch.setattr(time, "sleep", sleep)
+        self.cores = Cores()
+        self.cores.are_claimed, self.cores.team = True, [1, 2]
+
+
+@given(st.sampled_from([1, 2]), st.floats(1e-3, 0.05))
+def test_threads_nap_in_turn_until_one_is_owed_what_a_round_takes(waiting: int, seconds: float) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        shared = Shared(patch, waiting, 4e-3)
+        shared.cores.save_up(seconds)
+        assert OWED * seconds <= shared.cores.waited < OWED * seconds + 4e-3
+        assert shared.cores.waited == pytest.approx(4e-3 * shared.naps[waiting])
+        assert abs(shared.naps[1] - shared.naps[2]) <= 1
+        shared.cores.look()
+        assert shared.cores.are_claimed
+
+
+def test_where_nobody_else_wants_the_cores_there_are_few_naps_and_they_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Shared(monkeypatch, 1, 1e-5)
+    monkeypatch.setattr(cores, "_place", lambda *_: None)
+    shared.cores.save_up(0.05)
+    assert shared.naps == {1: MORE_NAPS, 2: MORE_NAPS}
+    assert shared.cores.waited < WAIT_SECONDS
+    shared.cores.look()
+    assert not shared.cores.are_claimed
+
+
+@pytest.mark.usefixtures("team")
+def test_each_thread_of_the_team_calls_once() -> None:
+    told: list[int] = []
+    cores._by_each(lambda: told.append(threading.get_native_id()))
+    assert len(set(told)) == len(told) == CORES
