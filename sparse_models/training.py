@@ -119,10 +119,16 @@ class FusedStep:
         """Do what a call does in one call of a kernel, or nothing at all and return None."""
         held = self._held
         if held is None or not held.is_current(self.model, self.optimizer):
+            held = None
+            self.let_go()
             held = self._held = hold(self.model, self.optimizer, inputs)
         if held is None or not torch.is_grad_enabled() or is_watched(self.model, self.optimizer):
             return None
         return held.step(inputs, labels, leaves=leaves)
+
+    def let_go(self) -> None:
+        """Let go of what is held from one step to the next; where weights are to become fewer, it would not fit any more."""
+        self._held = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_held": None}  # found again where needed
@@ -175,6 +181,8 @@ def train(
             if due[number] is not None and not losses[-1].isfinite():
                 rate = settings.learning_rate
                 raise DivergedError(f"expected a finite loss, got {float(loss)}; lower the learning rate {rate:g}")
+            if due[number] is not None and update.resizes:
+                step.let_go()
             mutation.follow(number, gradients)
         training.losses.append(torch.stack(losses))
         if told is not None and step.replays is not None and step.replays.why_not is not None:

@@ -34,6 +34,8 @@ def top_k_mask(score: Tensor, kept: int, among: Tensor | None = None) -> Tensor:
     `score` may have any shape; the mask has the same. Raises InputError for NaN scores and for more kept than there are.
     """
     refuse_nan(score.isnan())
+    if among is not None and among.all():
+        among = None  # the places of all take several times the memory of the scores
     if among is None and score.numel() >= MANY and 0 < kept < score.numel():
         mask = _by_threshold(score, kept)
         if mask is not None:

@@ -52,6 +52,10 @@ def test_the_gradient_of_every_weight_is_seen_where_an_update_needs_it() -> None
     assert updated - static > 4 * WEIGHTS / 2  # layer by layer all gradients are held until the masks move
 
 
+def test_weights_that_become_fewer_take_no_room_for_a_step_that_is_over() -> None:
+    assert peak(update="gmp") < 3 * peak("dense", "dense", sparsity=0.0)
+
+
 def test_a_rule_that_makes_weights_fewer_is_counted_from_all_of_them_on(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = list[int]()
 
