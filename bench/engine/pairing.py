@@ -25,8 +25,7 @@ WARM_UP_SECONDS = 0.01
 SETTLE_CALLS, SETTLE_SECONDS, SETTLED_SECONDS = 3, 5e-4, 1e-2
 # Where both settle, each has so many rounds whenever it is its turn: A A B B, B B A A. Four rounds then follow what is called
 # untimed, not two; for works of some milliseconds, of which one call settles, that was a third of the time.
-# Where eight pairs are less than half a visit each has twice as many, and half of what is called untimed is saved again.
-ROUNDS_A_TURN, MORE_ROUNDS = 2, 4
+ROUNDS_A_TURN = 2
 ALIKE = 1.5  # works within this factor of each other make the same number of calls a round
 
 
@@ -49,13 +48,6 @@ class Plan(NamedTuple):
     is_reversed: bool = False  # whether the candidate goes first, and not the reference
     seconds: float = 0.0  # that a call is known to take, and one of the reference: 0 where nothing is known
     dense_seconds: float = 0.0
-
-    def rounds(self, patience: "Patience") -> int:
-        """Return how many rounds each has whenever it is its turn."""
-        if not (self.settle and self.dense_settle) or self.pairs:
-            return 1
-        pair = self.loops * self.seconds + self.dense_loops * self.dense_seconds
-        return MORE_ROUNDS if 0 < 2 * MORE_ROUNDS * pair <= patience.seconds / 2 else ROUNDS_A_TURN
 
 
 class Patience(NamedTuple):
@@ -188,7 +180,7 @@ def race(
         _Arm(reference, plan.dense_loops, plan.dense_settle, plan.dense_seconds),
         _Arm(candidate, plan.loops, plan.settle, plan.seconds),
     )
-    rounds = plan.rounds(patience)
+    rounds = ROUNDS_A_TURN if plan.settle and plan.dense_settle and not plan.pairs else 1
     pairs = Race([], [], waited=(waited := []), dense_waited=(dense_waited := []))
     last = None
     before, start = Usage.now(), time.perf_counter()

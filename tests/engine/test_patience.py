@@ -72,17 +72,6 @@ def test_arms_that_settle_have_two_rounds_a_turn_and_each_goes_first_as_often(mo
     assert (pairs.seconds, pairs.dense_seconds) == ([1] * 4, [2] * 4)
 
 
-@pytest.mark.parametrize(("seconds", "rounds"), [(1.0, 4), (6.0, 4), (6.5, 2)])
-def test_brief_rounds_are_four_a_turn(monkeypatch: pytest.MonkeyPatch, seconds: float, rounds: int) -> None:
-    clock = Clock()
-    for module in ("pairing", "rounds"):
-        monkeypatch.setattr(f"bench.engine.{module}.time.perf_counter", clock)
-    plan = Plan(loops=1, dense_loops=1, settle=1, dense_settle=1, seconds=0.01 * seconds, dense_seconds=0.01)
-    pairs = race(clock.work("c", 0.01 * seconds), clock.work("d", 0.01), "cpu", plan, clock, Patience(1.12, 1.0))
-    assert clock.log.startswith("d" * (1 + rounds) + "c" * (1 + 2 * rounds) + "d")
-    assert len(pairs.seconds) % (2 * rounds) == 0
-
-
 @pytest.mark.parametrize(("settle", "log"), [(0, "dc" + "cd"), (1, "d" + "cc" + "cd")])
 def test_where_one_takes_so_long_as_to_do_without_each_has_one_round_a_turn(
     monkeypatch: pytest.MonkeyPatch, settle: int, log: str
