@@ -17,7 +17,7 @@ from bench.models.loading import Example
 from bench.models.pruned import Masks, example_of, prune, sparse_of
 from bench.runs.row import Facts
 from bench.shapes import Shape
-from bench.works.once_per_run import by_one_thread, find_once, once_per_run
+from bench.works.once_per_run import by_one_thread, find_once, kept, once_per_run
 from bench.works.reference import dense_case, fastest_variant, whole_model
 from bench.works.whole_model_gate import gate_model
 from bench.works.whole_models import bytes_of, model_work
@@ -92,24 +92,33 @@ def pruned(
 ) -> tuple[list[float], dict[str, str], str]:
     """Return the accuracies of a seed's network, dense, pruned and fine-tuned; of the first seed's also what it is timed with.
 
-    That is its packed masks, and why it fails its gate, "" where it does not: it must put out, fine-tuned and with the layer's
-    kernels, what it does dense with zeros in their place, in every way, and by as many threads as it is timed by.
+    That is its packed masks, and why it fails its gate, "" where it does not: it must put out, as it is timed and with the
+    layer's kernels, what it does dense with zeros in their place, in every way, and by as many threads as it is timed by. What
+    is trained, by one thread, is kept for later runs.
     """
-    with by_one_thread():
-        found = prune(name, LAYERS[layer].pattern, sparsity, seed, seeds, epochs)
-    accuracies = [found.dense, found.pruned, found.tuned]
-    if seed:
-        return accuracies, {}, ""
-    failure = ""
+
+    def train() -> tuple[list[float], dict[str, str]]:
+        with by_one_thread():
+            found = prune(name, LAYERS[layer].pattern, sparsity, seed, seeds, epochs)
+        return [found.dense, found.pruned, found.tuned], {} if seed else {at: pack(mask) for at, mask in found.masks.items()}
+
+    data, _ = grids.NETWORKS[name]
+    accuracies, masks = kept(f"pruned {name} {layer} {sparsity} {seed} of {seeds}, {epochs} epochs", data, train)
+    return accuracies, masks, "" if seed else why_not(name, layer, masks, threads)
+
+
+def why_not(name: str, layer: str, masks: dict[str, str], threads: int) -> str:
+    """Return why the network that is timed fails its gate, "" where it does not."""
     torch.set_num_threads(threads)
     try:
         for batch in grids.PRUNED_BATCHES:
-            example = example_of(name, batch, found.module)
-            for own in ways_of(example, layer, found.masks).values():
-                gate_model(example.copied, lambda _: found.masks, lambda _, __, own=own: own.module, learning=False)  # type: ignore[misc]
+            example = example_of(name, batch)
+            at = unpacked(masks, example.module)
+            for own in ways_of(example, layer, at).values():
+                gate_model(example.copied, lambda _: at, lambda _, __, own=own: own.module, learning=False)  # type: ignore[misc]  # noqa: B023
     except GateError as error:
-        failure = f"{layer}: {error}"
-    return accuracies, {at: pack(mask) for at, mask in found.masks.items()}, failure
+        return f"{layer}: {error}"
+    return ""
 
 
 def pack(mask: Tensor) -> str:

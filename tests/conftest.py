@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from bench.works import once_per_run
 from sparse_models.data import DATA, PIXELS
 from sparse_models.kernels.cpu import _compile
 from sparse_models.layers import LAYERS
@@ -40,8 +41,8 @@ os.environ["TORCH_COMPILE_DISABLE"] = "1"
 # Kernels are the same in every run; the tests that are about choosing among their variants ask for it.
 os.environ["SPARSE_MODELS_VARIANT"] = "default"
 
-# What a kernel is written from, tests change in this process, and the sources do not tell.
-_compile.SOURCES = None
+# What a kernel is written from, and what trains, tests change in this process, and the sources do not tell.
+_compile.SOURCES = once_per_run.SOURCES = None
 
 # Continuous integration draws the same examples every time.
 settings.register_profile("local", deadline=None, max_examples=50)

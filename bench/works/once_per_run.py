@@ -1,14 +1,33 @@
-"""What one process found out and the next need not: gates passed, facts of a case, learning rates."""
+"""What one process found out and the next need not: gates passed, facts of a case, learning rates.
+
+What trainings of one thread find, which are the same whenever they are made, the next run need not find either.
+"""
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import cache, wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+from sparse_models.kernels.cpu._compile import machine
+from sparse_models.kernels.kept_code import PACKAGE, cache_folder, read_whole, sources, write_whole
+from sparse_models.loading import load
+
 _T = TypeVar("_T")
 KNOWN: dict[str, Any] = {}
+
+
+def sources_now() -> str | None:
+    """Return a hash of all sources by which anything is trained, as they are now; None where they cannot be read."""
+    found = [sources(package) for package in (PACKAGE, Path(__file__).parent.parent)]
+    return None if None in found else " ".join(map(str, found))
+
+
+SOURCES = sources_now()  # as this process has loaded them; with None nothing is kept between runs
 
 
 @contextlib.contextmanager
@@ -44,3 +63,30 @@ def find_once(key: str, find: Callable[[], _T]) -> _T:
     if key not in KNOWN:
         KNOWN[key] = find()
     return KNOWN[key]  # type: ignore[no-any-return]
+
+
+def kept(key: str, data: str, find: Callable[[], _T]) -> _T:
+    """Return what an earlier run on this machine found by `key`, with the same sources, PyTorch and data; or find it out now.
+
+    It must be plain, and the same whenever it is found: what is measured is no such thing.
+    """
+    if SOURCES is None:
+        return find()
+    told = f"{torch.__version__} {machine()} {SOURCES} {_hash_of(data)} {key}"
+    file = cache_folder() / f"{hashlib.sha256(told.encode()).hexdigest()}.found"
+    if (content := read_whole(file)) is not None:
+        return json.loads(content)  # type: ignore[no-any-return]
+    found = find()
+    if sources_now() == SOURCES:  # or what was loaded later is of others
+        write_whole(file, json.dumps(found).encode())
+    return found
+
+
+@cache
+def _hash_of(data: str) -> str:
+    """Return a hash of all samples of a data set: a file of that name may have others by now."""
+    digest = hashlib.sha256()
+    for split in load(data)[:3]:
+        for tensor in split:
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

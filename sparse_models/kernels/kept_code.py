@@ -5,6 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
+PACKAGE = Path(__file__).parent.parent
+
 
 def cache_folder() -> Path:
     """Return where compiled kernels are kept: SPARSE_MODELS_CACHE, or a folder in the user's cache."""
@@ -12,17 +14,16 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse-models"
 
 
-def sources() -> str | None:
-    """Return a hash of all of this package's sources as they are now; None where they are not there to be read."""
-    package, digest = Path(__file__).parent.parent, hashlib.sha256()
-    files = sorted(package.rglob("*.py"))
+def sources(package: Path = PACKAGE) -> str | None:
+    """Return a hash of all of a package's sources as they are now, this one's; None where they are not there to be read."""
+    digest, files = hashlib.sha256(), sorted(package.rglob("*.py"))
     try:
         for file in files:
             content = file.read_bytes()
             digest.update(f"{file.relative_to(package).as_posix()} {len(content)} ".encode() + content)
     except OSError:
         return None
-    return digest.hexdigest() if Path(__file__) in files else None
+    return digest.hexdigest() if package / "__init__.py" in files else None
 
 
 # A file that was cut would be run as code: each ends in the hash of what comes before.
