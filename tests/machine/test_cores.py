@@ -81,7 +81,7 @@ def test_threads_of_a_larger_team_are_released_when_a_smaller_one_has_its_turn()
 @LINUX
 @pytest.mark.usefixtures("team")
 def test_what_a_thread_with_a_core_has_started_is_released_too() -> None:
-    before, claimed, over = settings(), Cores(), threading.Event()
+    claimed, over = Cores(), threading.Event()
     started = threading.Thread(target=over.wait)
     try:
         claimed.claim()
@@ -89,7 +89,7 @@ def test_what_a_thread_with_a_core_has_started_is_released_too() -> None:
         thread = started.native_id or 0
         assert os.sched_getscheduler(thread) == os.SCHED_BATCH
         claimed.release()
-        assert (os.sched_getaffinity(thread), os.sched_getscheduler(thread)) in before
+        assert (os.sched_getaffinity(thread), os.sched_getscheduler(thread)) == (cores._ALLOWED, os.SCHED_OTHER)
     finally:
         claimed.release()
         over.set()
