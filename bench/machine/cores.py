@@ -27,6 +27,7 @@ NAP_SECONDS = 6e-5
 OWED = 2.0
 WAIT_SECONDS = 2e-3  # that each nap brings, at the least; where nobody else wants the core it brings nothing
 MORE_NAPS = 2
+NAPPING = 4  # threads at most, those that have waited the most so far: each nap is a run of the whole team, of 64 threads too
 SLICE_SECONDS = 0.1  # the longest there is
 MOST_SECONDS = 2 * SLICE_SECONDS  # that a thread can be owed
 SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}.get(platform.machine())  # the number of sched_setattr, which Python lacks
@@ -76,14 +77,16 @@ class Cores:
         """Have the threads nap in turn until one is owed so many seconds on its core; it is the one beside whom others are."""
         self.claim()  # a runtime that ran fewer threads meanwhile has started others
         seconds = min(seconds, MOST_SECONDS)
-        owed, before = dict.fromkeys(self.team, 0), waits()
-        for number in range(len(self.team) * (MORE_NAPS + int(OWED * seconds / WAIT_SECONDS))):
-            napping = self.team[number % len(self.team)]
+        before = waits()
+        team = sorted(self.team, key=lambda thread: -before.get(str(thread), 0))[:NAPPING]
+        owed = dict.fromkeys(team, 0)
+        for number in range(len(team) * (MORE_NAPS + int(OWED * seconds / WAIT_SECONDS))):
+            napping = team[number % len(team)]
             _by_each(lambda: time.sleep(NAP_SECONDS) if threading.get_native_id() == napping else None)  # noqa: B023
             after = waits()
             owed[napping] += after.get(str(napping), 0) - before.get(str(napping), 0)
             before = after
-            is_wanted = number + 1 < MORE_NAPS * len(self.team) or self._most(owed) > WAIT_SECONDS
+            is_wanted = number + 1 < MORE_NAPS * len(team) or self._most(owed) > WAIT_SECONDS
             if not is_wanted or self._most(owed) >= OWED * seconds:
                 break
         self.waited += self._most(owed)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.machine import cores
-from bench.machine.cores import MORE_NAPS, MOST_SECONDS, OWED, WAIT_SECONDS, Cores
+from bench.machine.cores import MORE_NAPS, MOST_SECONDS, NAPPING, OWED, WAIT_SECONDS, Cores
 from sparse_models.kernels.contention import CORES
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="threads choose their core and their policy on Linux")
@@ -127,15 +127,16 @@ def test_a_thread_is_as_nice_as_it_was() -> None:
 
 
 class Shared:
-    """A team of two, one of which waits for so many seconds whenever it wakes; it counts naps."""
+    """A team, of two, one of which waits for so many seconds whenever it wakes, and has once before; it counts naps."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, waiting: int, seconds: float) -> None:
-        self.naps = {1: 0, 2: 0}
-        self.waited = {"1": 0, "2": 0}
+    def __init__(self, patch: pytest.MonkeyPatch, waiting: int, seconds: float, size: int = 2) -> None:
+        team = range(1, size + 1)
+        self.naps = dict.fromkeys(team, 0)
+        self.waited = {str(thread): round(1e9 * seconds) * (thread == waiting) for thread in team}
         self.now = 1
 
         def by_each(call: Callable[[], None]) -> None:
-            for thread in (1, 2):
+            for thread in team:
                 self.now = thread
                 call()
 
@@ -148,9 +149,10 @@ class Shared:
         patch.setattr(cores, "waits", lambda: dict(self.waited))
         patch.setattr(time, "sleep", sleep)
         self.cores = Cores()
-        self.cores.are_claimed, self.cores.team = True, [1, 2]
+        self.cores.are_claimed, self.cores.team = True, list(team)
         patch.setattr(cores, "_ALLOWED", {0, 1})
-        patch.setattr(cores, "threads", lambda: 2)
+        patch.setattr(cores, "threads", lambda: size)
+        patch.setattr(cores, "CORES", size)
         patch.setattr(cores, "_place", lambda *_: True)
 
 
@@ -182,6 +184,15 @@ def test_no_more_is_saved_up_than_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     shared = Shared(monkeypatch, 1, 4e-3)
     shared.cores.save_up(3600.0)
     assert shared.cores.waited == pytest.approx(OWED * MOST_SECONDS, abs=4e-3)
+
+
+@LINUX
+def test_of_many_threads_only_some_nap_among_them_the_one_that_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Shared(monkeypatch, 50, 4e-3, size=64)
+    shared.cores.save_up(0.01)
+    assert shared.cores.waited >= OWED * 0.01
+    assert shared.naps[50] == 5
+    assert sum(map(bool, shared.naps.values())) == NAPPING
 
 
 @LINUX
