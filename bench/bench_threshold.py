@@ -10,7 +10,7 @@ from bench.shapes import Shape
 from bench.works.gates import pass_gate
 from bench.works.once_per_run import find_once, once_per_run
 from bench.works.problems import layout_of
-from bench.works.trained.experiment import NO_SEARCH, dense_arm, load_for, model_of, search, settings_of
+from bench.works.trained.experiment import NO_SEARCH, dense_arm, find_rate, load_for, model_of, search, settings_of
 from bench.works.trained.parameters import packed, unpack
 from bench.works.trained.thresholds import Thresholded, one_by_one, thresholds_for, zeros_of
 from sparse_models.costs import counted_flops, executed_flops, size
@@ -19,6 +19,8 @@ from sparse_models.models import MLP
 from sparse_models.search import Search
 from sparse_models.training import evaluate, train
 from sparse_models.updates import UPDATES
+
+prepare = find_rate  # see bench.engine.preparing
 
 
 def bench_threshold(case: Case, race: Racer) -> Facts:
@@ -60,11 +62,6 @@ def bench_threshold(case: Case, race: Racer) -> Facts:
 def to_prepare(case: Case) -> list[Case]:
     """Return the trainings whose learning rates are searched for: of a case's arm and of dense's."""
     return [training_of(arm, 0) for arm in (dense_arm(case), case)]
-
-
-def prepare(case: Case) -> None:
-    """Find the learning rate of a training."""
-    search(case, settings_of(case))
 
 
 def training_of(case: Case, seed: int) -> Case:

@@ -10,7 +10,7 @@ from bench.runs.row import Facts
 from bench.works.gates import pass_gate
 from bench.works.problems import layout_of
 from bench.works.trained.dense_training import DenseTraining, pass_dense_gate, variant_of
-from bench.works.trained.experiment import NO_SEARCH, dense_arm, load_for, model_of, search, settings_of
+from bench.works.trained.experiment import NO_SEARCH, dense_arm, find_rate, load_for, model_of, search, settings_of
 from bench.works.trained.short_training import train_shortly, training_peak_bytes
 from bench.works.trained.training_flops import training_flops
 from sparse_models.costs import counted_training_flops, executed_flops, size
@@ -19,6 +19,8 @@ from sparse_models.errors import DivergedError
 from sparse_models.search import Search
 from sparse_models.training import Settings, evaluate, train
 from sparse_models.updates import UPDATES
+
+prepare = find_rate  # see bench.engine.preparing
 
 
 def bench_train(case: Case, race: Racer) -> Facts:
@@ -86,11 +88,6 @@ def bench_train(case: Case, race: Racer) -> Facts:
 def to_prepare(case: Case) -> list[Case]:
     """Return the arms of a case whose learning rates are searched for: its own and dense's."""
     return [arm._replace(seed=0) for arm in (dense_arm(case), case)] if case.protocol == "tuned" else []
-
-
-def prepare(case: Case) -> None:
-    """Find the learning rate of an arm."""
-    search(case, settings_of(case))
 
 
 def launched_as(arm: str, trained: "Arm") -> Facts:

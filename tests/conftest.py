@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from bench.machine.cores import TEAMS
 from bench.works import once_per_run
 from sparse_models.data import DATA, PIXELS
 from sparse_models.kernels.cpu import _compile
@@ -82,6 +83,13 @@ def _digits() -> bytes:
     return gzip.compress(
         "\n".join(",".join(map(str, [*row, at * 10 // len(pixels)])) for at, row in enumerate(pixels)).encode()
     )
+
+
+@pytest.fixture(autouse=True)
+def _released() -> Iterator[None]:
+    """Let the threads of this process be on any core again: what is timed in it, on a busy machine, has claimed them."""
+    yield
+    TEAMS.release()
 
 
 @pytest.fixture

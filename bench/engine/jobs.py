@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from bench.cases import Case
@@ -73,9 +74,9 @@ def decidable(
     Those that are left out have their turn again when others are done sooner than expected.
     """
 
-    def needed(job: Job, least: int) -> tuple[int, float]:
+    def needed(job: Job) -> tuple[int, float]:
         outcome = outcomes[job.name]
-        enough = min(max(least, fewest_alike(outcome.speedups, WRONG_VERDICTS)), effort.processes)
+        enough = min(fewest_alike(outcome.speedups, WRONG_VERDICTS), effort.processes)
         processes = max(1, enough - len(outcome.speedups))
         return processes, processes * seconds.get(job.name, 0.0)
 
@@ -83,11 +84,9 @@ def decidable(
         speedups = outcomes[job.name].speedups
         return len(speedups) > 1 and is_clear(speedups)
 
-    if sum(needed(job, effort.least)[1] for job in jobs) <= left:
-        return list(jobs)
     found, total = list[Job](), 0.0
-    for job in sorted(jobs, key=lambda job: (has_verdict(job), *needed(job, 1))):
-        total += needed(job, 1)[1]
+    for job in sorted(jobs, key=lambda job: (has_verdict(job), *needed(job))):
+        total += needed(job)[1]
         if found and total > left:
             break
         found.append(job)
@@ -115,12 +114,13 @@ class Spent(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What a run measured, by name of the case, why it stopped short, if it did, and where its time went."""
+    """What a run measured, by name of the case, why it stopped short, if it did, where its time went, what processes know."""
 
     outcomes: dict[str, Outcome]
     interrupted: bool
     out_of_time: bool
     spent: Spent
+    known: Mapping[str, Any] = MappingProxyType({})
 
 
 def plan_text(jobs: Sequence[Job], effort: Effort, before: float = 0.0) -> str:

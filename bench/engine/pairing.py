@@ -197,7 +197,8 @@ def race(
             pairs.dense_seconds.append(other.seconds)
             waited.append(one.waited * is_alone)
             dense_waited.append(other.waited * is_alone)
-        if cores is not None and not cores.are_claimed and 2 * len(pairs.undisturbed) <= len(pairs.seconds):
+        is_disturbed = 2 * len(pairs.undisturbed) <= len(pairs.seconds)
+        if cores is not None and not cores.are_claimed and is_disturbed and not before.waited_for_itself(Usage.now()):
             cores.claim()
         plan.after()
     timed = sum(pairs.seconds) * plan.loops * calls_of(candidate)

@@ -109,7 +109,8 @@ def preparations(jobs: Sequence[Job]) -> list[tuple[str, str, Case]]:
     for job in jobs:
         module = importlib.import_module(job.module)
         if hasattr(module, PREPARE):
-            found |= dict.fromkeys((job.module, PREPARE, case) for case in module.to_prepare(job.case))
+            prepare = getattr(module, PREPARE)  # by its own name: bodies that need the same may share it
+            found |= dict.fromkeys((prepare.__module__, prepare.__name__, case) for case in module.to_prepare(job.case))
     return list(found)
 
 

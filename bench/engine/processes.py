@@ -98,7 +98,7 @@ def measure_all(
                 break
     except KeyboardInterrupt:
         interrupted = True
-    return Results(outcomes, interrupted, out_of_time, spent)
+    return Results(outcomes, interrupted, out_of_time, spent, run.known)
 
 
 def _in_random_order(jobs: Iterable[Job]) -> list[Job]:

@@ -18,6 +18,7 @@ from bench.engine.jobs import Effort, Job, Results, Spent
 from bench.engine.pairing import Racer
 from bench.engine.preparing import at_once, found_out, preparations, together
 from bench.engine.processes import Means, measure_all
+from bench.engine.timed import SAVED_UP, SHARED
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
 from bench.works.compiled import COMPILED
@@ -130,5 +131,6 @@ def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[st
         unknown = sum(not found.outcomes[job.name].races for job in variants)
         tell(f"dense's layouts: the time was over before {unknown} of {len(variants)} were tried; ask for more with --budget")
     left = effort._replace(budget=max(0.0, effort.budget - (time.monotonic() - start)))
-    results = measure_all(jobs, left, means, known | fastest(variants, found.outcomes))
+    shared = {name: found.known[name] for name in (SHARED, SAVED_UP) if name in found.known}
+    results = measure_all(jobs, left, means, known | shared | fastest(variants, found.outcomes))
     return results._replace(spent=spent + found.spent + results.spent)

@@ -26,6 +26,7 @@ REPLAYED_AS = "as a graph"  # what the facts say of a work that is replayed
 BUSY_ROUNDS = 50  # as long as other rounds: a neighbour has the core for some milliseconds at a time, and every round meets it
 BUSY_SECONDS = 0.5  # in the rounds of a visit, at least
 SHARED = "cores are shared"  # what processes know of the machine: whether their threads had to wait for others
+SAVED_UP = "seconds saved up"  # for which threads waited before rounds, over the whole run
 FILLING = 20  # calls in a replay, beside which it does not matter what the first of them finds in the caches
 
 
@@ -44,8 +45,6 @@ class Timed:
         self.cores = TEAMS if case.device == "cpu" and case.regime != BUSY else None
         if self.cores and KNOWN.get(SHARED):
             TEAMS.claim()  # building and checking, too, take ten times as long with two threads on one core
-        else:
-            TEAMS.release()
 
     def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
         """Time both works in interleaved pairs."""
@@ -54,6 +53,8 @@ class Timed:
             self._race(candidate, reference, device, plan)
         self.raced = time.perf_counter() - start
         if self.cores:
+            if TEAMS.waited:
+                KNOWN[SAVED_UP] = KNOWN.get(SAVED_UP, 0.0) + TEAMS.waited
             TEAMS.look()
             if KNOWN.get(SHARED, False) != TEAMS.are_claimed:
                 KNOWN[SHARED] = TEAMS.are_claimed
@@ -63,7 +64,6 @@ class Timed:
         if self.case.regime in REPLAYED:
             own, dense = self._replayed("", own), self._replayed("dense_", dense)
         if self.cores and TEAMS.are_claimed:
-            TEAMS.claim()  # by as many threads as this very case has
             TEAMS.save_up(WARM_UP_SECONDS)  # or the first process would plan by calls that were disturbed
         evict = evictor(device) if self.case.regime == "cold" else None
         own_work, dense_work = in_turn(own), in_turn(dense)

@@ -30,6 +30,7 @@ from bench.engine.pairing import Patience
 from bench.engine.rounds import Timer
 from bench.engine.timed import Timed, own_stream
 from bench.grids import OF_A_NETWORK, is_gpu
+from bench.machine.cores import TEAMS
 from bench.runs.outcome import Race
 from bench.works.compiled import can_compile, load_compiler
 from bench.works.once_per_run import KNOWN, find_once
@@ -55,9 +56,9 @@ def measure(
 ) -> dict[str, Any]:
     """Return the pairs and facts of one case, or why it failed: its gate, or whatever else was raised."""
     start = time.perf_counter()
+    limit_threads(case.threads)
     timed = Timed(case, timer, patience, energy=energy)
     try:
-        limit_threads(case.threads)
         with own_stream(case.device):
             facts = body_of(module, function)(case, timed)
         pools = find_once(f"pools {case.threads}", lambda: thread_pools(case.threads))
@@ -65,6 +66,8 @@ def measure(
         return {"failure": str(error), "spoiled": timed.is_spoiled or is_gpu(case.device)}
     except Exception as error:  # one failing case never takes the others down: a GPU's error may stay with the process
         return {"failure": failure_of(error), "spoiled": is_gpu(case.device)}
+    finally:
+        TEAMS.release()
     seconds = {"whole": time.perf_counter() - start, "raced": timed.raced, "timed": timed.race.timed}
     # The facts that are kept are those of the first visit, which compiles, gates and looks at memory: a row tells what it cost.
     told_facts = {**facts, **timed.facts, "pools": pools, "first_visit_seconds": seconds["whole"]}

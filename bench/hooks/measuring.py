@@ -10,11 +10,12 @@ import pytest
 from bench.cases import Case
 from bench.engine.forkserver import ForkServer
 from bench.engine.interleaving import REPORT, Interleaving
-from bench.engine.jobs import Effort, Job, Results, plan_text
+from bench.engine.jobs import Effort, Job, Results, Spent, plan_text
 from bench.engine.journal import Journal, broken, identity
 from bench.engine.preparing import tuned
 from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
+from bench.engine.timed import SAVED_UP
 from bench.findings.step_split import add_splits
 from bench.hooks.asked import words_asked
 from bench.hooks.progress import Progress
@@ -71,6 +72,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         tell(f"{device}: {bounds['dense_gflops']:.0f} dense float32 GFLOP/s, {bounds['memory_gb_per_s']:.0f} GB/s copied")
     tell(plan_text(jobs, effort, expected_seconds(jobs, effort)))
     with closing(fork_server_for(jobs)) as fork_server:
+        choices, choosing = _choices(config, jobs, fork_server, tell)
         means = Means(
             fork_server,
             str(config.option.benchmark_timer),
@@ -78,10 +80,11 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             progress=progress.show,
             journal=journal,
             turns=turns,
-            choices=_choices(config, jobs, fork_server, tell),
+            choices=choices,
         )
         left = effort._replace(budget=max(0.0, effort.budget - (time.monotonic() - began)))
         results = measure_against_best(jobs, left, tell, means)
+        results = results._replace(spent=choosing + results.spent)
     progress.clear()
     config.stash[INTERRUPTED] = results.interrupted
     if results.out_of_time:
@@ -92,6 +95,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         "asked": words_asked(config),
         "effort": effort._asdict(),
         "spent_seconds": results.spent._asdict(),
+        "saved_up_seconds": results.known.get(SAVED_UP, 0.0),
         "after": {"load_average": after["cpu"]["load_average"], "gpu": after["gpu"]},
     }
     config.stash[OUTCOMES] = results.outcomes
@@ -108,14 +112,18 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     return answered
 
 
-def _choices(config: pytest.Config, jobs: list[Job], fork_server: ForkServer, tell: Callable[[str], None]) -> Mapping[str, Any]:
-    """Return the choices of our own kernels' variants that all processes are given, and have the run say which they are."""
+def _choices(
+    config: pytest.Config, jobs: list[Job], fork_server: ForkServer, tell: Callable[[str], None]
+) -> tuple[Mapping[str, Any], Spent]:
+    """Return the choices of our own kernels' variants that all processes are given, and the time; the run tells of them."""
+    start = time.monotonic()
     found = tuned(jobs, fork_server)
+    spent = Spent(building=time.monotonic() - start)
     if found is None:
-        return {}
+        return {}, spent
     tell(str(found))
     config.stash[MACHINE]["kernels"] = found.facts
-    return found.choices
+    return found.choices, spent
 
 
 def _journal(config: pytest.Config, jobs: list[Job], tell: Callable[[str], None]) -> Journal | None:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from sparse_models.kernels.contention import CORES, waits
+from sparse_models.kernels.contention import CORES, TASKS, waits
 from sparse_models.kernels.cpu._team import passed, run_on, threads
 
 NAP_SECONDS = 6e-5
@@ -27,7 +27,9 @@ NAP_SECONDS = 6e-5
 OWED = 2.0
 WAIT_SECONDS = 2e-3  # that each nap brings, at the least; where nobody else wants the core it brings nothing
 MORE_NAPS = 2
+NAPPING = 4  # threads at most, those that have waited the most so far: each nap is a run of the whole team, of 64 threads too
 SLICE_SECONDS = 0.1  # the longest there is
+MOST_SECONDS = 2 * SLICE_SECONDS  # that a thread can be owed
 SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}.get(platform.machine())  # the number of sched_setattr, which Python lacks
 _ATTRIBUTES = "IIQiIQQQ"  # size, policy, flags, nice, priority, runtime (of these policies the slice), deadline, period
 
@@ -41,28 +43,28 @@ class Cores:
         self.waited = 0.0  # seconds in naps, since they were claimed or last looked at
 
     def claim(self) -> None:
-        """Give each thread of the team a core of its own, where there are as many as cores; without Linux do nothing."""
-        team = threads()
-        if not _ALLOWED or team > CORES:
+        """Give each thread of the team a core of its own, where there are as many as cores; where it may not have one, none.
+
+        A team that has them keeps them; one of other threads gets them anew.
+        """
+        team = list[int]()
+        if _ALLOWED and threads() <= CORES:
+            _by_each(lambda: team.append(threading.get_native_id()))
+        if self.are_claimed and set(team) == set(self.team):
             return
-        places = iter([{core} for core in sorted(_ALLOWED)] if team == CORES else [_ALLOWED] * team)
-
-        def take() -> None:
-            self.team.append(threading.get_native_id())
-            _place(next(places), os.SCHED_BATCH, SLICE_SECONDS)
-
-        self.team = []
-        _by_each(take)
-        self.are_claimed = True
+        self.release()
+        self.team, self.are_claimed = team, bool(team)
+        places = [{core} for core in sorted(_ALLOWED)] if len(team) == CORES else [_ALLOWED] * len(team)
+        for thread, own in zip(team, places, strict=False):
+            if not _place(thread, own, os.SCHED_BATCH, SLICE_SECONDS):
+                self.release()
+                break
 
     def release(self) -> None:
-        """Let the threads be on any core, as they were."""
-
-        def leave() -> None:
-            _place(_ALLOWED, os.SCHED_OTHER, 0.0)
-
+        """Let the threads be on any core, as they were, and those that they have started meanwhile."""
         if self.are_claimed:
-            _by_each(leave)
+            for thread in map(int, os.listdir(TASKS)):  # noqa: PTH208  # names alone are wanted
+                _leave(thread)
         self.are_claimed, self.waited = False, 0.0
 
     def look(self) -> None:
@@ -73,14 +75,18 @@ class Cores:
 
     def save_up(self, seconds: float) -> None:
         """Have the threads nap in turn until one is owed so many seconds on its core; it is the one beside whom others are."""
-        owed, before = dict.fromkeys(self.team, 0), waits()
-        for number in range(len(self.team) * (MORE_NAPS + int(OWED * seconds / WAIT_SECONDS))):
-            napping = self.team[number % len(self.team)]
+        self.claim()  # a runtime that ran fewer threads meanwhile has started others
+        seconds = min(seconds, MOST_SECONDS)
+        before = waits()
+        team = sorted(self.team, key=lambda thread: -before.get(str(thread), 0))[:NAPPING]
+        owed = dict.fromkeys(team, 0)
+        for number in range(len(team) * (MORE_NAPS + int(OWED * seconds / WAIT_SECONDS))):
+            napping = team[number % len(team)]
             _by_each(lambda: time.sleep(NAP_SECONDS) if threading.get_native_id() == napping else None)  # noqa: B023
             after = waits()
             owed[napping] += after.get(str(napping), 0) - before.get(str(napping), 0)
             before = after
-            is_wanted = number + 1 < MORE_NAPS * len(self.team) or self._most(owed) > WAIT_SECONDS
+            is_wanted = number + 1 < MORE_NAPS * len(team) or self._most(owed) > WAIT_SECONDS
             if not is_wanted or self._most(owed) >= OWED * seconds:
                 break
         self.waited += self._most(owed)
@@ -90,7 +96,11 @@ class Cores:
         return max(owed.values(), default=0) / 1e9
 
 
-_ALLOWED = os.sched_getaffinity(0) if sys.platform == "linux" else set[int]()
+# None where there is no Linux, or where the user has chosen another policy than the usual one.
+_ALLOWED = set[int]()
+with contextlib.suppress(OSError):  # where it is forbidden to ask
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        _ALLOWED = os.sched_getaffinity(0)
 TEAMS = Cores()
 
 
@@ -103,11 +113,22 @@ def _by_each(call: Callable[[], None]) -> None:
     run_on(ctypes.cast(function, ctypes.c_void_p).value or 0, passed([]), team)
 
 
-def _place(cores: set[int], policy: int, slice_seconds: float) -> None:
-    with contextlib.suppress(OSError):  # where it is forbidden, things are as before
-        os.sched_setaffinity(0, cores)
-        os.sched_setscheduler(0, policy, os.sched_param(0))
+def _place(thread: int, cores: set[int], policy: int, slice_seconds: float) -> bool:
+    """Tell whether a thread may have these cores and this policy; its slice is as before where it may not choose that."""
+    try:
+        os.sched_setscheduler(thread, policy, os.sched_param(0))
+        os.sched_setaffinity(thread, cores)
+        nice = os.getpriority(os.PRIO_PROCESS, thread)
+    except OSError:
+        return False
     if SET_ATTRIBUTES is not None:
         size = struct.calcsize(_ATTRIBUTES)
-        asked = struct.pack(_ATTRIBUTES, size, policy, 0, 0, 0, int(slice_seconds * 1e9), 0, 0)
-        ctypes.CDLL(None).syscall(SET_ATTRIBUTES, 0, asked, 0)
+        asked = struct.pack(_ATTRIBUTES, size, policy, 0, nice, 0, int(slice_seconds * 1e9), 0, 0)
+        ctypes.CDLL(None).syscall(SET_ATTRIBUTES, thread, asked, 0)
+    return True
+
+
+def _leave(thread: int) -> None:
+    with contextlib.suppress(OSError):  # it has ended
+        if os.sched_getscheduler(thread) == os.SCHED_BATCH:  # as what was placed has it, and what that has started
+            _place(thread, _ALLOWED, os.SCHED_OTHER, 0.0)

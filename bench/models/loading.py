@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -90,7 +91,9 @@ def _load(reference: str, folder: str) -> Example:
 def theirs(what: str) -> Iterator[None]:
     """Raise InputError where code of the user's raises: what happened, and the user's part of the traceback."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pytest makes errors of them, of which the user's own script runs without
+            yield
     except (Exception, SystemExit) as error:
         raise InputError(f"{what} {type(error).__name__}:\n{_traceback(error)}") from None
 

@@ -1,11 +1,16 @@
 """Compiled code that is kept between runs, and what else is worth it: files written whole, read only if they are whole."""
 
+import contextlib
 import hashlib
 import os
 import tempfile
+import time
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
+NAMED = hashlib.sha256().digest_size * 2  # characters by which kept code is named, before what kind it is
+UNUSED_SECONDS = 90 * 24 * 3600.0
 
 
 def cache_folder() -> Path:
@@ -33,6 +38,8 @@ def read_whole(path: Path) -> bytes | None:
         content = path.read_bytes()
     except OSError:
         return None
+    with contextlib.suppress(OSError):  # where only others may write
+        os.utime(path)
     code, digest = content[:-32], content[-32:]
     return code if code and hashlib.sha256(code).digest() == digest else None
 
@@ -40,6 +47,16 @@ def read_whole(path: Path) -> bytes | None:
 def write_whole(path: Path, code: bytes) -> None:
     """Write code whole, for `read_whole`, or not at all; where that cannot be, the next run compiles again."""
     replace(path, code + hashlib.sha256(code).digest())
+    _drop_unused(path.parent)
+
+
+@cache
+def _drop_unused(folder: Path) -> None:
+    """Remove, once a process, code that has not been read for UNUSED_SECONDS, as that of sources which are no more."""
+    for file in folder.glob("*.*"):
+        with contextlib.suppress(OSError):  # another process may have been first
+            if len(file.stem) == NAMED and time.time() - file.stat().st_mtime > UNUSED_SECONDS:
+                file.unlink()
 
 
 def replace(path: Path, content: bytes) -> None:

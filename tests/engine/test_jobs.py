@@ -13,6 +13,7 @@ from bench.engine import reference_search
 from bench.engine.jobs import Effort, Job, Results, Spent, plan_text
 from bench.engine.processes import Means, fork_server_for
 from bench.engine.reference_search import expected_seconds, measure_against_best, variant_jobs
+from bench.engine.timed import SAVED_UP, SHARED
 from bench.runs.outcome import Outcome, Race
 from bench.statistics.verdicts import is_clear
 from tests.engine.test_processes import fine, job
@@ -140,3 +141,21 @@ def test_the_plan_knows_both_parts_of_the_time_before_the_cases(monkeypatch: pyt
     assert searching < expected_seconds(BOTH, effort) <= searching + share
     monkeypatch.setattr(reference_search, "preparations", lambda _: [("", "", job.case) for job in BOTH * 100])
     assert expected_seconds(BOTH, effort) == searching + share
+
+
+def test_that_cores_are_shared_the_search_tells_the_cases_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def measuring(jobs: list[Job], _: object, __: object, known: dict[str, Any], **___: object) -> Results:
+        asked.append(dict(known))
+        found = {SHARED: True, SAVED_UP: 0.5, "not captured": "by a variant that is not the reference"}
+        return Results({job.name: outcome_of([1.0]) for job in jobs}, False, False, Spent(), found)
+
+    monkeypatch.setattr(reference_search, "found_out", lambda *_, **__: ({}, Spent()))
+    monkeypatch.setattr(reference_search, "measure_all", measuring)
+    with closing(fork_server_for(BOTH)) as fork_server:
+        measure_against_best(BOTH, Effort(2, 0.05, 10.0), lambda _: None, Means(fork_server))
+    search, cases = asked
+    assert search == {}
+    assert cases.items() >= {SHARED: True, SAVED_UP: 0.5}.items()
+    assert "not captured" not in cases

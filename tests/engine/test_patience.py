@@ -132,12 +132,14 @@ class Counted(Cores):
         self.told.append(seconds)
 
 
-@pytest.mark.parametrize(("waited", "claims"), [([0.0, 0.0], 0), ([0.0, 0.5], 1)])
-def test_cores_are_claimed_once_half_of_the_pairs_are_disturbed(
-    monkeypatch: pytest.MonkeyPatch, waited: list[float], claims: int
+@pytest.mark.parametrize(
+    ("waited", "itself", "claims"), [([0.0, 0.0], False, 0), ([0.0, 0.5], False, 1), ([0.0, 0.5], True, 0)]
+)
+def test_cores_are_claimed_once_half_of_the_pairs_are_disturbed_by_others(
+    monkeypatch: pytest.MonkeyPatch, waited: list[float], *, itself: bool, claims: int
 ) -> None:
     told_waits(monkeypatch, waited * 8)
-    monkeypatch.setattr("bench.engine.pairing.Usage.waited_for_itself", lambda *_: False)
+    monkeypatch.setattr("bench.engine.pairing.Usage.waited_for_itself", lambda *_: itself)
     clock, cores = Clock(), Counted()
     race(clock.work("c", 1), clock.work("d", 1), "cpu", Plan(1, 1, pairs=4), clock, cores=cores)
     assert cores.told.count("claim") == claims

@@ -2,13 +2,17 @@
 
 import os
 import signal
+import time
 from typing import Any
 
+import pytest
 import torch
 
 from bench.cases import Case
+from bench.engine import timed, worker
 from bench.engine.pairing import Patience, Racer
 from bench.engine.worker import failure_of, visits
+from bench.machine.cores import Cores
 from bench.runs.outcome import Race
 from bench.works.once_per_run import KNOWN
 from sparse_models.errors import DivergedError
@@ -106,3 +110,25 @@ def test_a_failure_is_a_line_and_one_without_a_message_says_where_it_came_from()
     assert len(failure_of(raised(ValueError("x" * 10_000)))) < 600
     told = failure_of(raised(StopIteration()))
     assert told.startswith("StopIteration in raised, test_worker.py line ")
+
+
+def test_cores_are_claimed_by_as_many_threads_as_a_case_has_and_released_whatever_becomes_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+
+    class Told(Cores):
+        def claim(self) -> None:
+            told.append("claim")
+
+        def release(self) -> None:
+            told.append("release")
+
+    for module in (worker, timed):
+        monkeypatch.setattr(module, "TEAMS", Told())
+    monkeypatch.setattr(timed, "KNOWN", {timed.SHARED: True})
+    monkeypatch.setattr(worker, "limit_threads", lambda threads: told.append(f"{threads} threads"))
+    broken = job(fine).case
+    said = worker.measure("tests.engine.test_processes", "broken", broken, time.perf_counter, Patience())
+    assert said["failure"] == "ZeroDivisionError: no such number"
+    assert told == [f"{broken.threads} threads", "claim", "release"]

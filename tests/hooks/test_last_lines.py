@@ -53,6 +53,14 @@ def test_the_answer_alone_still_tells_what_fails_and_what_is_skipped(tmp_path: P
     assert HEADING not in done.stdout
 
 
+def test_choosing_variants_counts_as_building(tmp_path: Path) -> None:
+    run(tmp_path, "--benchmark-autosave", "--layer", "tiled")
+    [saved] = tmp_path.glob("runs/*/*.json")
+    told = json.loads(saved.read_text())["machine"]["run"]
+    assert told["spent_seconds"]["building"] > 0  # of which the drawn engine tells nothing
+    assert told["saved_up_seconds"] == 0
+
+
 @pytest.mark.parametrize(("color", "has"), [("yes", True), ("no", False), ("auto", False)])
 def test_verdicts_are_coloured_where_pytest_is(tmp_path: Path, color: str, has: bool) -> None:
     out = run(tmp_path, f"--color={color}", tiled=3.0).stdout

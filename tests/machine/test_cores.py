@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.machine import cores
-from bench.machine.cores import MORE_NAPS, OWED, WAIT_SECONDS, Cores
+from bench.machine.cores import MORE_NAPS, MOST_SECONDS, NAPPING, OWED, WAIT_SECONDS, Cores
 from sparse_models.kernels.contention import CORES
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="threads choose their core and their policy on Linux")
@@ -40,7 +40,7 @@ def test_each_thread_has_a_core_while_they_are_claimed_and_any_after() -> None:
     try:
         claimed.claim()
         assert claimed.are_claimed
-        assert sorted(next(iter(own)) for own, _ in settings()) == sorted(os.sched_getaffinity(os.getppid()))
+        assert sorted(next(iter(own)) for own, _ in settings()) == sorted(before[0][0])
         assert {policy for _, policy in settings()} == {os.SCHED_BATCH}
     finally:
         claimed.release()
@@ -63,16 +63,80 @@ def test_fewer_threads_than_cores_are_on_any_and_more_are_left_alone(monkeypatch
     assert settings() == before
 
 
-class Shared:
-    """A team of two, one of which waits for so many seconds whenever it wakes; it counts naps."""
+@LINUX
+@pytest.mark.usefixtures("team")
+def test_threads_of_a_larger_team_are_released_when_a_smaller_one_has_its_turn() -> None:
+    before, larger = settings(), Cores()
+    try:
+        larger.claim()
+        others = set(larger.team) - {threading.get_native_id()}
+        torch.set_num_threads(1)
+        larger.claim()
+        assert larger.team == [threading.get_native_id()]
+        assert all((os.sched_getaffinity(one), os.sched_getscheduler(one)) in before for one in others)
+    finally:
+        larger.release()
 
-    def __init__(self, patch: pytest.MonkeyPatch, waiting: int, seconds: float) -> None:
-        self.naps = {1: 0, 2: 0}
-        self.waited = {"1": 0, "2": 0}
+
+@LINUX
+@pytest.mark.usefixtures("team")
+def test_what_a_thread_with_a_core_has_started_is_released_too() -> None:
+    claimed, over = Cores(), threading.Event()
+    started = threading.Thread(target=over.wait)
+    try:
+        claimed.claim()
+        started.start()
+        thread = started.native_id or 0
+        assert os.sched_getscheduler(thread) == os.SCHED_BATCH
+        claimed.release()
+        assert (os.sched_getaffinity(thread), os.sched_getscheduler(thread)) == (cores._ALLOWED, os.SCHED_OTHER)
+    finally:
+        claimed.release()
+        over.set()
+
+
+@LINUX
+@pytest.mark.usefixtures("team")
+@pytest.mark.parametrize("forbidden", ["sched_setaffinity", "sched_setscheduler"])
+def test_where_threads_may_not_choose_none_are_claimed(monkeypatch: pytest.MonkeyPatch, forbidden: str) -> None:
+    before, claimed = settings(), Cores()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, forbidden, refuse)
+    claimed.claim()
+    assert not claimed.are_claimed
+    assert settings() == before
+
+
+@LINUX
+def test_a_thread_is_as_nice_as_it_was() -> None:
+    told: list[object] = []
+
+    def place() -> None:  # of its own, whose niceness is nobody else's
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, 5)
+        told.append(cores._place(thread, os.sched_getaffinity(0), os.SCHED_BATCH, 0.1))
+        told.append(os.getpriority(os.PRIO_PROCESS, thread))
+
+    thread = threading.Thread(target=place)
+    thread.start()
+    thread.join()
+    assert told == [True, 5]
+
+
+class Shared:
+    """A team, of two, one of which waits for so many seconds whenever it wakes, and has once before; it counts naps."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, waiting: int, seconds: float, size: int = 2) -> None:
+        team = range(1, size + 1)
+        self.naps = dict.fromkeys(team, 0)
+        self.waited = {str(thread): round(1e9 * seconds) * (thread == waiting) for thread in team}
         self.now = 1
 
         def by_each(call: Callable[[], None]) -> None:
-            for thread in (1, 2):
+            for thread in team:
                 self.now = thread
                 call()
 
@@ -85,9 +149,14 @@ class Shared:
         patch.setattr(cores, "waits", lambda: dict(self.waited))
         patch.setattr(time, "sleep", sleep)
         self.cores = Cores()
-        self.cores.are_claimed, self.cores.team = True, [1, 2]
+        self.cores.are_claimed, self.cores.team = True, list(team)
+        patch.setattr(cores, "_ALLOWED", {0, 1})
+        patch.setattr(cores, "threads", lambda: size)
+        patch.setattr(cores, "CORES", size)
+        patch.setattr(cores, "_place", lambda *_: True)
 
 
+@LINUX
 @given(st.sampled_from([1, 2]), st.floats(1e-3, 0.05))
 def test_threads_nap_in_turn_until_one_is_owed_what_a_round_takes(waiting: int, seconds: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -100,14 +169,39 @@ def test_threads_nap_in_turn_until_one_is_owed_what_a_round_takes(waiting: int, 
         assert shared.cores.are_claimed
 
 
+@LINUX
 def test_where_nobody_else_wants_the_cores_there_are_few_naps_and_they_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = Shared(monkeypatch, 1, 1e-5)
-    monkeypatch.setattr(cores, "_place", lambda *_: None)
     shared.cores.save_up(0.05)
     assert shared.naps == {1: MORE_NAPS, 2: MORE_NAPS}
     assert shared.cores.waited < WAIT_SECONDS
     shared.cores.look()
     assert not shared.cores.are_claimed
+
+
+@LINUX
+def test_no_more_is_saved_up_than_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Shared(monkeypatch, 1, 4e-3)
+    shared.cores.save_up(3600.0)
+    assert shared.cores.waited == pytest.approx(OWED * MOST_SECONDS, abs=4e-3)
+
+
+@LINUX
+def test_of_many_threads_only_some_nap_among_them_the_one_that_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Shared(monkeypatch, 50, 4e-3, size=64)
+    shared.cores.save_up(0.01)
+    assert shared.cores.waited >= OWED * 0.01
+    assert shared.naps[50] == 5
+    assert sum(map(bool, shared.naps.values())) == NAPPING
+
+
+@LINUX
+def test_threads_that_are_there_since_get_cores_and_nap_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Shared(monkeypatch, 2, 4e-3)
+    shared.cores.team = [1, 3]  # the third has ended
+    shared.cores.save_up(0.01)
+    assert shared.cores.team == [1, 2]
+    assert shared.cores.waited >= 0.02
 
 
 @pytest.mark.usefixtures("team")

@@ -12,6 +12,7 @@ from bench.models.loading import load
 from sparse_models.errors import InputError
 
 MINE = """
+import warnings
 import torch
 from torch import nn
 from torch.nn.utils import prune
@@ -30,6 +31,10 @@ def pruned():
 
 def helper():
     raise KeyError("of mine")
+
+def warned():
+    warnings.warn("torch.compile imports what is deprecated", DeprecationWarning)
+    return net()
 
 def raising(): return helper()
 def leaving(): raise SystemExit(2)
@@ -80,6 +85,10 @@ def test_a_function_is_found_by_module_and_by_file_and_has_the_same_weights_in_e
     assert torch.equal(first.batch[0], again.batch[0])
     assert load(reference) is again
     assert first.samples == 4
+
+
+def test_what_warns_and_runs_is_loaded() -> None:
+    assert load("mine.py:warned").samples == 4
 
 
 def test_several_inputs_are_a_tuple_however_they_are_listed() -> None:

@@ -70,6 +70,11 @@ def _split(name: str, device: str, dtype: str, seed: int) -> Data:
     return reshuffled(load(name), seed).to(device, getattr(torch, dtype))
 
 
+def find_rate(case: Case) -> None:
+    """Find the learning rate of a training."""
+    search(case, settings_of(case))
+
+
 @once_per_run
 def search(case: Case, settings: Settings) -> list[float]:
     """Return the fields of an arm's Search under the tuned protocol: the same search for every arm, once a run.

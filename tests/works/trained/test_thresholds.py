@@ -1,3 +1,4 @@
+import importlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import bench_threshold, grids
+from bench import bench_threshold, bench_train, grids
 from bench.cases import Case
 from bench.engine.jobs import Job
 from bench.engine.preparing import preparations
@@ -98,10 +99,12 @@ def test_two_rates_are_prepared_for_all_shares_of_zeros_and_no_other_is_asked_fo
     monkeypatch.setattr(grids, "epochs_and_batch", lambda _: (1, 128))
     searched = Mock(return_value=Search(1e-3, 1, 0.0))
     monkeypatch.setattr(experiment, "search_learning_rate", searched)
-    prepared = preparations([Job("", bench_threshold.__name__, "", CASE._replace(zeros=share)) for share in (0.5, 0.9)])
+    trained = CASE._replace(op="train", shape="64x8x8x10b128")  # which needs the same
+    jobs = [Job("", bench_threshold.__name__, "", CASE._replace(zeros=share)) for share in (0.5, 0.9)]
+    prepared = preparations([*jobs, Job("", bench_train.__name__, "", trained)])
     assert [case.model for _, _, case in prepared] == ["dense", "sparse"]
-    for _, function, case in prepared:
-        getattr(bench_threshold, function)(case)
+    for module, function, case in prepared:
+        getattr(importlib.import_module(module), function)(case)
     assert searched.call_count == 2
     for arm in (CASE._replace(zeros=0.9), experiment.dense_arm(CASE)):
         bench_threshold.trained(arm, 3, once=False)

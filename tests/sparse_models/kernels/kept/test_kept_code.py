@@ -1,5 +1,6 @@
 """A kernel whose code is kept is not written anew, and code of another version of what wrote it is never run."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from sparse_models.kernels.cpu.blocks._matrix import BlockForm
 from sparse_models.kernels.cpu.chain.rules import ADAM, SGD
 from sparse_models.kernels.cpu.csr._form import CsrForm
 from sparse_models.kernels.cpu.permute import _gathered
+from sparse_models.kernels.kept_code import write_whole
 from tests.helpers.kernel_checks import forget_kernels
 from tests.strategies import seeds
 
@@ -92,6 +94,21 @@ def test_code_that_is_lost_or_damaged_is_written_anew(written: Callable[[], int]
         assert [written(), written()] == [1, 0]
         file.write_bytes(file.read_bytes()[:-1])
         assert [written(), written()] == [1, 0]
+
+
+def test_code_that_has_not_been_read_for_long_is_dropped_and_nothing_else(
+    written: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written()
+    used = sorted(tmp_path.iterdir())
+    others = [tmp_path / f"{'0' * 64}.kernel", tmp_path / "choices-of-a-machine.json"]
+    for file in [*used, *others]:
+        file.write_bytes(file.read_bytes() if file in used else b"old")
+        os.utime(file, (0.0, 0.0))
+    assert written() == 0
+    kept_code._drop_unused.cache_clear()
+    write_whole(tmp_path / "new", b"code")
+    assert sorted(tmp_path.iterdir()) == sorted([*used, others[1], tmp_path / "new"])
 
 
 def test_what_tells_of_a_kernel_is_the_kernel_its_arguments_and_nothing_that_differs_between_processes() -> None:
