@@ -69,9 +69,8 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
             unmasked = own._replace(sparsities=())
             yield from cases(op, selection._replace(shapes=(shape,), sparsities=sparsities, model=unmasked))
         return
-    of_networks = {**dict.fromkeys(grids.OF_A_MODEL, _model_cases), "pruned": _pruned_cases}
-    of_data = {"update": _update_cases, "train": _training_cases, "threshold": _threshold_cases}
-    make = {**of_networks, **of_data}.get(op, _layer_cases)
+    own_cases = {**dict.fromkeys(grids.OF_A_MODEL, _model_cases), "pruned": _pruned_cases, "update": _update_cases}
+    make = {**own_cases, "train": _training_cases, "threshold": _threshold_cases}.get(op, _layer_cases)
     for device in selection.devices:
         for dtype, is_rival in _dtypes(op, selection, device):
             for threads in selection.threads:
@@ -107,17 +106,18 @@ def default_regime(case: Case) -> str:
     return grids.COLD_REPLAY if case.op == "forward" and Shape.parse(case.shape).batch <= grids.COLD_BATCH else "graph"
 
 
-def _own_layers(selection: Selection, device: str) -> tuple[str, ...]:
+def _own_layers(selection: Selection, device: str, dtype: str) -> tuple[str, ...]:
     """Return the layers of the default grid, or of the full one; of a model's many shapes the one that the answer is about."""
     if selection.model is not None and not selection.is_full:
         return tuple(_best(device))
-    kind = device.partition(":")[0]
-    own = (name for name, layer in LAYERS.items() if not layer.optional)
-    return tuple(name for name in own if selection.is_full or LAYERS[name].is_default_on(kind))
+    kind, stored = device.partition(":")[0], grids.stored(dtype)
+    # One that runs on the device in other precisions is left out, unless this one is asked for: then it is told why.
+    able = (one for one in LAYERS.items() if selection.dtypes or kind not in one[1].devices or stored in one[1].dtypes_on(kind))
+    return tuple(name for name, layer in able if not layer.optional and (selection.is_full or layer.is_default_on(kind)))
 
 
 def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
-    layers = selection.layers or _own_layers(selection, device)
+    layers = selection.layers or _own_layers(selection, device, dtype)
     # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
     narrow = op in grids.WHOLE and selection.has_references
@@ -142,7 +142,7 @@ def _model_cases(op: str, selection: Selection, device: str, dtype: str, threads
     yield Case(op, "dense", "dense", "static", own.shape, 0.0, *what)
     asked = selection if own.sparsity is None else selection._replace(sparsities=(own.sparsity,))
     for sparsity in asked.sparsities or grids.SPARSITIES:
-        for layer in selection.layers or _own_layers(selection, device):
+        for layer in selection.layers or _own_layers(selection, device, dtype):
             # A layer whose masks only a network chooses together has none here.
             can_choose = LAYERS[layer].pattern is not FULL and LAYERS[layer].pattern.of_network is None
             if can_choose and sparsity in _sparsities(layer, grids.SPARSITIES, asked, device):
@@ -195,7 +195,7 @@ def _best(device: str) -> list[str]:
 def _update_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
     for shape in selection.shapes or grids.UPDATE_SHAPES:
         for update in selection.updates or _own_updates(selection):
-            for layer in selection.layers or _own_layers(selection, device):
+            for layer in selection.layers or _own_layers(selection, device, dtype):
                 if UPDATES[update].moves and UPDATES[update].fits(LAYERS[layer].pattern):
                     for sparsity in _sparsities(layer, grids.UPDATE_SPARSITIES, selection, device):
                         yield Case(op, "sparse", layer, update, shape, sparsity, device, dtype, threads)

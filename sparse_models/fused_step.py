@@ -38,6 +38,11 @@ def is_watched(model: MLP, optimizer: torch.optim.Optimizer) -> bool:
     return any(hooks) or replaced or "cross_entropy" in model.__dict__ or any(layer.is_watched for layer in model)
 
 
+def has_hooks(parameter: Tensor) -> bool:
+    """Tell whether a hook waits for a parameter's gradient."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)  # noqa: SLF001  # as those of optimizers
+
+
 def hold(model: MLP, optimizer: torch.optim.Optimizer, x: Tensor) -> "HeldStep | None":
     """Return a step that is held for inputs like x [batch, in]; None where there is no kernel for it."""
     layers = list(model)
@@ -111,7 +116,7 @@ class HeldStep:
         if int(lowest) < 0 or int(highest) >= self.links[-1].rows.rows:
             return None
         for parameter in self.trained:
-            if not parameter.requires_grad or parameter._backward_hooks or parameter._post_accumulate_grad_hooks:  # noqa: SLF001
+            if not parameter.requires_grad or has_hooks(parameter):
                 return None
         ready = self._leaving(len(x)) if leaves else self.by_batch.get(len(x)) or self._ready(len(x))
         if ready is None:

@@ -183,6 +183,17 @@ def test_precisions_are_rivals_on_a_gpu_alone() -> None:
     assert {(case.dtype, case.model) for case in asked} == {("tf32", model) for model in ("sparse", "dense", "narrow")}
 
 
+def test_a_grid_has_a_layer_in_the_precisions_of_its_own_unless_others_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LAYERS["two_four"], "devices", ("cpu", "cuda"))
+    for on_gpu in (ON_GPU, ON_GPU._replace(is_full=False)):
+        whole = [case for case in grid(on_gpu._replace(ops=("forward", "step"))) if case.layer == "two_four"]
+        assert {case.dtype for case in whole} == {"bfloat16"}
+    asked = ON_GPU._replace(ops=("forward",), dtypes=("float32",))
+    assert any(case.layer == "two_four" for case in grid(asked))
+    monkeypatch.setattr(LAYERS["two_four"], "devices", ("cpu",))  # where none runs, it is told what is missing
+    assert {case.dtype for case in grid(ON_GPU) if case.layer == "two_four"} == {"float32", "bfloat16"}
+
+
 def test_a_layer_that_does_not_care_is_timed_on_a_gpu_at_one_sparsity_unless_asked() -> None:
     forward = ON_GPU._replace(ops=("forward",), shapes=("64x64b4",), dtypes=("float32",))
     assert [case.sparsity for case in grid(forward) if case.layer == "masked"] == [0.9]

@@ -97,12 +97,14 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
             raise InputError(f"--parts: expected some of {', '.join(by_name)}, got {name!r}; check the spelling")
     if not torch.cuda.is_available():
         raise InputError("expected a GPU that PyTorch can use, got none; run this where `nvidia-smi` tells of one")
-    return run_parts([by_name[name] for name in names], asked.folder, asked.storage, positive(str(asked.seconds)), tell)
+    parts, seconds = [by_name[name] for name in names], positive(str(asked.seconds))
+    for told in (signal.SIGTERM, signal.SIGHUP):  # what is running does not hear of them, and must not outlive this process
+        if signal.getsignal(told) is signal.SIG_DFL:
+            signal.signal(told, signal.default_int_handler)
+    return run_parts(parts, asked.folder, asked.storage, seconds, tell)
 
 
-def run_parts(
-    parts: Sequence[Part], folder: Path, storage: Path, seconds: float, tell: Callable[[str], None], root: Path = ROOT
-) -> int:
+def run_parts(parts: Sequence[Part], folder: Path, storage: Path, seconds: float, tell: Callable[[str], None]) -> int:
     """Run parts one after the other, in so many seconds, each with its output in a file; 1 where one did not end well."""
     folder.mkdir(parents=True, exist_ok=True)
     end, ended = time.monotonic() + seconds, dict[str, str]()
@@ -113,9 +115,9 @@ def run_parts(
             ended[part.name] = "not begun, the time was over"
         else:
             tell(f"{part.name}: at most {left:.0f} s; its output is in {output}")
-            ended[part.name] = _ended(part.command(storage.resolve()), output, left, root)
+            ended[part.name] = _ended(part.command(storage.resolve()), output, left)
         tell(f"{part.name}: {ended[part.name]} ({time.monotonic() - began:.0f} s)")
-        if ended[part.name] != "done" and output.exists():
+        if ended[part.name] != "done" and left > 0:
             for line in output.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN:]:
                 tell(f"    {line}")
     failed = [name for name, how in ended.items() if how != "done"]
@@ -123,12 +125,12 @@ def run_parts(
     return 1 if failed else 0
 
 
-def _ended(command: Sequence[str], output: Path, seconds: float, root: Path) -> str:
+def _ended(command: Sequence[str], output: Path, seconds: float) -> str:
     """Run a command for at most so many seconds, with its output in a file, and return how it ended."""
     with output.open("wb") as file:
         try:
             process = subprocess.Popen(  # noqa: S603  # our own
-                command, stdout=file, stderr=subprocess.STDOUT, cwd=root, start_new_session=True
+                command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
             )
         except OSError as error:
             return f"could not be started: {error}"
@@ -144,10 +146,12 @@ def _ended(command: Sequence[str], output: Path, seconds: float, root: Path) -> 
 
 def _cut_short(process: "subprocess.Popen[bytes]") -> str:
     """Have a process and what it started end, as by Ctrl-C, at which runs save what they have; or else at once."""
-    for asked in (signal.SIGINT, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, asked)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+    try:
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGINT)
             process.wait(ENDING_SECONDS)
-            break
+    finally:  # at a second Ctrl-C, too, and what it started and did not wait for
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS may not end what has ended
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     return "cut short, it took too long"

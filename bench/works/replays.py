@@ -86,8 +86,8 @@ def captured(works: Sequence[Work]) -> Replay:
     """Return the replay of works, called in turn, as a CUDA graph; raises InputError where one cannot be captured.
 
     They are captured on the current stream, which must not be the default one: the backward pass of a graph that was built
-    before runs on the stream of its forward pass. After a capture that failed the process had better
-    end: what mends PyTorch's allocator and generators is no documented way.
+    before runs on the stream of its forward pass. After a capture that failed the process had better end: what mends PyTorch's
+    allocator and generators is no documented way.
     """
     seconds, (_, pool) = _seconds_of(works), _pool()
     rounds = min(max(1, math.ceil(GRAPH_SECONDS / seconds / len(works))), max(1, MOST_CALLS // len(works)))

@@ -35,8 +35,8 @@ def team_for(asked: tuple[str, tuple[int, ...], int, int, torch.dtype], weights:
     """
     first = Variant(1, 1, vector_bytes(), threads_for(weights))
     most = threads() if weights >= WORTH_TRYING else 1
-    both = [first._replace(threads=team) for team in dict.fromkeys((first.threads, 1, most))]
-    return variant_for(asked, lambda: both, lambda variant: call(variant.threads)).threads
+    tried = [first._replace(threads=team) for team in dict.fromkeys((first.threads, 1, most))]
+    return variant_for(asked, lambda: tried, lambda variant: call(variant.threads)).threads
 
 
 def first_of(sizes: Sizes, batch: int, dtype: torch.dtype) -> Variant:

@@ -24,11 +24,11 @@ def capturing(graph: torch.cuda.CUDAGraph, pool: Any = None) -> Iterator[None]:
         graph.capture_begin(pool=memory)
         try:
             yield
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C among them, after which what is measured is still saved
             with contextlib.suppress(RuntimeError):  # it says once more that the capture failed
                 graph.capture_end()
             _mend(memory)
-            if isinstance(error, torch.OutOfMemoryError):
+            if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, Exception):
                 raise
             raise _refused(error) from None
         try:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from sparse_models.errors import InputError
-from sparse_models.fused_step import tensors_of_step
+from sparse_models.fused_step import has_hooks, tensors_of_step
 from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
 from sparse_models.kernels.source import Held
 from sparse_models.models import MLP
@@ -46,6 +46,8 @@ class ReplayedSteps:
         """Take a step, by a replay where there is one, and return its loss; or do nothing and return None: others take it."""
         if self.why_not is not None or not is_asynchronous(samples) or is_captured(samples) or samples.requires_grad:
             return None
+        if any(map(has_hooks, self._parameters())):  # of which a replay calls none
+            return None
         key = (samples.shape, samples.dtype, labels.shape, labels.dtype, samples.device)
         if self.captured and not self._is_current():
             self.captured.clear()
@@ -58,7 +60,7 @@ class ReplayedSteps:
                 return self._launched(samples, labels)
             try:
                 self.captured[key] = self._capture(samples, labels)
-            except InputError as error:
+            except (InputError, torch.OutOfMemoryError) as error:  # a graph has memory of its own: steps as they are may fit
                 self.why_not = str(error)
                 return None
             self._hold()  # a step's gradients are new, the rest is as it was
@@ -67,7 +69,7 @@ class ReplayedSteps:
         step.labels.copy_(labels)
         step.graph.replay()
         # So that copies of weights, and graphs of autograd from before, know that they are out of date.
-        increment_version([parameter for group in self.optimizer.param_groups for parameter in group["params"]])
+        increment_version(self._parameters())
         return step.loss.clone()
 
     def _launched(self, samples: Tensor, labels: Tensor) -> Tensor:
@@ -102,17 +104,20 @@ class ReplayedSteps:
         state = self.optimizer.state
         return all(
             any(isinstance(one, Tensor) for one in state.get(parameter, {}).values())
-            for group in self.optimizer.param_groups
-            for parameter in group["params"]
+            for parameter in self._parameters()
             if parameter.requires_grad
         )
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _tensors(self) -> list[Any]:
         found = tensors_of_step(list(self.model), self.optimizer)
         return [one for one in found if one is None or isinstance(one, Tensor)]
 
     def _settings_now(self) -> list[Any]:
-        return [{name: one for name, one in group.items() if name != "params"} for group in self.optimizer.param_groups]
+        settings = [{name: one for name, one in group.items() if name != "params"} for group in self.optimizer.param_groups]
+        return [*settings, *(parameter.requires_grad for parameter in self._parameters())]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"captured": {}, "stream": None}  # made anew where needed

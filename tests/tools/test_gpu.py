@@ -1,5 +1,7 @@
 """All that a GPU is wanted for, in one go, where there is none: parts that fail or hang, and what each asks of pytest."""
 
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -54,14 +56,55 @@ def test_each_part_runs_whatever_became_of_the_others(tmp_path: Path, monkeypatc
     assert (tmp_path / "a" / "b" / "good.txt").read_text() == f"{gpu.ROOT} {tmp_path / 'runs'}\n"
 
 
+def test_a_second_ctrl_c_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == b"deaf\n"
+    wait = process.wait
+
+    def interrupted(seconds: float | None = None) -> int:
+        if seconds is not None:
+            raise KeyboardInterrupt
+        return wait()
+
+    monkeypatch.setattr(process, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gpu._cut_short(process)
+    assert process.poll() == -signal.SIGKILL
+
+
+def test_to_be_told_to_end_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is running is of a session of its own, which no terminal and no scheduler ends."""
+    held = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    found = list[object]()
+
+    def noted(*_: object) -> int:
+        found.extend(map(signal.getsignal, held))
+        return 0
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "run_parts", noted)
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        assert tool.main(["gpu"]) == 0
+    finally:
+        for one, handler in held.items():
+            signal.signal(one, handler)
+    assert found == [signal.default_int_handler, signal.SIG_IGN]
+
+
 def test_what_no_time_is_left_for_is_told_and_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "ENDING_SECONDS", 0.1)
+    (tmp_path / "second.txt").write_text("of an earlier run")
     told = list[str]()
     parts = [Program(name, 9, ("import time; time.sleep(60)",)) for name in ("first", "second")]
     assert run_parts(parts, tmp_path, tmp_path, 0.4, told.append) == 1
     assert told[-1] == "Not done: first, second; the others are."
     assert any(line.startswith("second: not begun, the time was over") for line in told)
-    assert not (tmp_path / "second.txt").exists()
+    assert not any("earlier" in line for line in told)
+    assert (tmp_path / "second.txt").read_text() == "of an earlier run"
 
 
 def test_all_is_well_where_all_is(tmp_path: Path) -> None:

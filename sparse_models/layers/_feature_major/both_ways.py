@@ -34,7 +34,7 @@ class CsrBothWays(CsrStorage):
         number[self.positions] = torch.arange(self.columns.numel(), dtype=number.dtype, device=units.device)
         self.register_buffer("column_pointers", column_pointers)
         self.register_buffer("rows", rows)
-        places = rows.long()
+        places = rows.to(torch.int64, copy=True)  # which may be its own already
         torch.add(columns, places, alpha=units.shape[1], out=places)
         self.register_buffer("transposition", number.index_select(0, places))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sparse_models.kernels.chain import define_gradients
 from sparse_models.kernels.choice import Work
 from sparse_models.kernels.cpu._pass import tile_by_tile
-from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled
+from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled, sampled_and_summed
 from sparse_models.kernels.structure import PIECE
 from sparse_models.kernels.variant import Variant
 from tests.helpers.kernel_checks import BATCHES, Watcher, close
@@ -52,7 +52,11 @@ def test_a_chain_in_every_variant_is_what_its_definition_says(
 def test_every_variant_touches_what_is_its_own(watcher: Watcher, variant: Variant) -> None:
     structure, values, x, bias, grad = problem(1, 5, PIECE + 3, 70, 0.4, torch.float32)
     close(product(structure, values, x, bias, variant=variant), define_product(structure, values, x, bias))
-    close(sampled(structure, grad, x, variant), define_sampled(structure, grad, x))
+    short = values.bfloat16()
+    close(product(structure, short, x, bias, variant=variant), define_product(structure, short.float(), x, bias))
+    weights_grad, bias_grad = sampled_and_summed(structure, grad, x, variant)
+    close(weights_grad, define_sampled(structure, grad, x))
+    close(bias_grad, grad.sum(1))
     order = torch.arange(len(values)).int()
     close(product(structure, values, x, order=order, variant=variant), define_product(structure, values, x, None))
     tile_by_tile(

@@ -10,6 +10,7 @@ from torch.func import functional_call
 from sparse_models import layers
 from sparse_models.errors import InputError
 from sparse_models.layers import SparseLinear
+from sparse_models.layers._feature_major import csr_storage
 from sparse_models.registry import ABSENT, LAYERS, register_layer
 from sparse_models.testing import Problem, gate
 from tests.strategies import FLOAT64_LAYERS, mask_for, normal, places, problems, widest
@@ -129,6 +130,16 @@ def test_the_gradient_of_an_input_has_its_strides(layer: str, is_batch_major: bo
         (given,) = torch.autograd.grad(built(x).square().sum(), x)
         assert given.stride() == x.stride()
         assert torch.allclose(given, 2 * built(x).detach() @ built.to_dense(), rtol=1e-3, atol=1e-4)
+
+
+def test_indices_of_64_bit_are_kept_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csr_storage, "_integer", lambda *_: torch.int64)
+    mask = mask_for("csr", (5, 7), 0.5)
+    layer = LAYERS["csr"](normal(0, 5, 7), mask)
+    assert layer.get_buffer("rows").tolist() == mask.t().nonzero()[:, 1].tolist()
+    x = normal(1, 3, 7).requires_grad_()
+    (given,) = torch.autograd.grad(layer(x).sum(), x)
+    torch.testing.assert_close(given, layer.to_dense().sum(0).expand(3, 7))
 
 
 @pytest.mark.parametrize("layer", LAYERS)
