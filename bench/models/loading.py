@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -81,16 +82,21 @@ def _load(reference: str, folder: str) -> Example:
         torch.manual_seed(SEED)
         made = function()
     example = _checked(reference, made)
-    with theirs(f"{reference} returned a module that copy.deepcopy cannot copy"):
+    with theirs(f"{reference} returned a module that copy.deepcopy cannot copy:"):
         copy.deepcopy(example.module)
     return example
 
 
 @contextmanager
 def theirs(what: str) -> Iterator[None]:
-    """Raise InputError where code of the user's raises: what happened, and the user's part of the traceback."""
+    """Raise InputError where code of the user's raises: what happened, and the user's part of the traceback.
+
+    What it warns of is told, and is no error, as pytest would have it here.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            yield
     except (Exception, SystemExit) as error:
         raise InputError(f"{what} {type(error).__name__}:\n{_traceback(error)}") from None
 
