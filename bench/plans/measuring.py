@@ -136,6 +136,8 @@ class Run:
                     raise
                 self.left_out[MIXED], self.plans = str(error), []
                 break
+        if not self.plans and len(self.layers) > 1:
+            self.left_out.setdefault(MIXED, "the time was over before any was measured; raise --budget")
         best = best_plan(self.measured)
         of_best = [[kind] * len(self.layers) for kind in best if kind]  # also a kind that no longer pays by itself
         for number in range(TELLING if self.choosing else 0):

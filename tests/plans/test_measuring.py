@@ -94,6 +94,7 @@ def test_mixed_plans_are_measured_where_there_is_time_for_three_processes(
     run.choose()
     assert len(run.choosing) == processes
     assert ([Kind("tiled", 0.5), None] in run.plans) == has_mixed
+    assert ("raise --budget" in run.left_out.get(measuring.MIXED, "")) == (not has_mixed)
 
 
 class Small(Dying):
