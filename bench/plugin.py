@@ -169,7 +169,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         try:
             pyfuncitem.obj(case=case, race=once)
         except (GateError, DivergedError) as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
     if benchmark.disabled:
         return True
     outcome = pyfuncitem.config.stash[OUTCOMES][pyfuncitem.nodeid]

@@ -82,17 +82,20 @@ def _load(reference: str, folder: str) -> Example:
         torch.manual_seed(SEED)
         made = function()
     example = _checked(reference, made)
-    with theirs(f"{reference} returned a module that copy.deepcopy cannot copy"):
+    with theirs(f"{reference} returned a module that copy.deepcopy cannot copy:"):
         copy.deepcopy(example.module)
     return example
 
 
 @contextmanager
 def theirs(what: str) -> Iterator[None]:
-    """Raise InputError where code of the user's raises: what happened, and the user's part of the traceback."""
+    """Raise InputError where code of the user's raises: what happened, and the user's part of the traceback.
+
+    What it warns of is told, and is no error, as pytest would have it here.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pytest makes errors of them, of which the user's own script runs without
+            warnings.simplefilter("default")
             yield
     except (Exception, SystemExit) as error:
         raise InputError(f"{what} {type(error).__name__}:\n{_traceback(error)}") from None

@@ -12,9 +12,9 @@ from bench.engine.forkserver import ForkServer
 from bench.engine.processes import fork_server_of
 from bench.models.layers import inspected
 from bench.models.loading import load
-from bench.models.selected import NONE
 from bench.plans import in_place
 from bench.plans.arms import Choices, Kind, arm_of, exchangeable
+from bench.plans.asked import Asked
 from bench.plans.candidates import Measured, best_plan, candidates, may_pay
 from bench.plans.plan import Plan, chosen, plan_of
 from bench.plans.rivals import RIVALS
@@ -24,7 +24,6 @@ from bench.works.compiled import COMPILED
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 
-BUDGET = 55.0  # with the start of the command, under a minute
 # The first that choose find what plans there may be, the others which is best; of those that tell, as of those that race the
 # whole, so many decide however small an effect is.
 FIRST_CHOOSING, CHOOSING, TELLING, WHOLE_PROCESSES, EVEN_PROCESSES = 2, 5, 9, 12, 6
@@ -32,23 +31,8 @@ CHOOSING_SHARE, TELLING_SHARE, WHOLE_SHARE = 0.25, 0.6, 0.85  # of the time left
 RIVAL_SHARE = 0.2  # of the time left, the most that one is waited for: code may take long to compile, and is kept on disk
 LOADING_SHARE = 0.1  # of all the time, the most that one is waited for in each later process, which finds that code on disk
 SECONDS = 0.4  # in the rounds of a process
+MIXED, LATER = "each plan of several kinds", "all that is measured later"  # where they are left out
 OTHER_SPARSITIES = (0.5, 0.8, 0.95)  # beside the one asked for, between which the break-even is looked for
-
-
-class Asked(NamedTuple):
-    """What is asked for: the model's name, the operation, kinds of layers, threads, seconds for all of it, and masks."""
-
-    target: str
-    op: str
-    kinds: Sequence[Kind]
-    threads: int
-    budget: float = BUDGET
-    mask: str = NONE  # a file of masks
-
-    @property
-    def source(self) -> tuple[str, str]:
-        """What a model is loaded by."""
-        return self.target, self.mask
 
 
 class Run:
@@ -113,7 +97,8 @@ class Run:
         self.ready = self.call("prepare", asked.source, asked.op, asked.kinds, asked.threads)
         self.left_out |= self.ready["left_out"]
         if not self.measured.kinds:
-            each = "; ".join(f"{kind}: {reason}" for kind, reason in self.left_out.items())
+            kinds = {why: [kind for kind, own in self.left_out.items() if own == why] for why in self.left_out.values()}
+            each = "; ".join(f"{', '.join(own)}: {why}" for why, own in kinds.items())
             raise InputError(f"expected a kind of layer that the model can hold, got none ({each}); name others with --layer")
         for name, rival in RIVALS.items():
             self.show(f"dense {rival.told}")
@@ -144,13 +129,22 @@ class Run:
             self.tell("choosing", number, CHOOSING)
             if len(self.choosing) >= FIRST_CHOOSING:
                 self.plans = self.plans or candidates(self.measured)
-            self.choosing += self._measure([*self._uniform, *self.plans], [])
+            try:
+                self.choosing += self._measure([*self._uniform, *self.plans], [])
+            except InputError as error:  # the more copies of a model there are at once, the more memory they take
+                if not self.plans:
+                    raise
+                self.left_out[MIXED], self.plans = str(error), []
+                break
+        if not self.plans and len(self.layers) > 1:
+            self.left_out.setdefault(MIXED, "the time was over before any was measured; raise --budget")
         best = best_plan(self.measured)
+        of_best = [[kind] * len(self.layers) for kind in best if kind]  # also a kind that no longer pays by itself
         for number in range(TELLING if self.choosing else 0):
             if (number and not self.has_time(TELLING_SHARE)) or chosen(self.measured).is_decided:
                 break
             self.tell("measuring each layer", number, TELLING)
-            self.telling += self._measure([*self._uniform, best], self.rivals)
+            self.telling += self._measure([*self._uniform, *of_best, best], self.rivals)
 
     @property
     def _uniform(self) -> list[Choices]:
@@ -247,4 +241,8 @@ def advise(asked: Asked, show: Callable[[str], None]) -> Advised:
             run.find_break_evens()
         except KeyboardInterrupt:
             is_interrupted = True
+        except InputError as error:
+            if not run.telling:
+                raise
+            run.left_out[LATER] = str(error)
     return Advised(plan_of(run.measured), run.left_out, run.disturbed, time.monotonic() - run.start, is_interrupted)

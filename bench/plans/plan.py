@@ -202,7 +202,8 @@ def plan_of(measured: Measured) -> Plan:
     is_one, arm = any(found.choices) and len(found.layers) > 0, arm_of(found.choices)
     promised = [predicted(one, found.choices) for one in measured.telling if arm in one] if is_one else []
     raced = planned_of(measured.races) if is_one else None
-    calls = found.swaps if is_one and (raced is None or raced.verdict == "faster") else []
+    verdict = raced.verdict if raced else verdicts({"whole": promised})["whole"]
+    calls = found.swaps if is_one and verdict == "faster" else []
     processes = sum(map(len, (measured.choosing, measured.telling, measured.races, measured.evens)))
     gain = interval(promised) if promised else None
     rivals = rivals_of(measured.races, measured.rivals)

@@ -149,15 +149,15 @@ def _whole(plan: Plan, chosen: int) -> Iterator[str]:
     many = f"{chosen} of {len(plan.layers)} layers exchanged"
     promised = f"predicted {plan.predicted} times as fast, from what processes that had no part in choosing measured in place"
     if plan.raced is None:
-        yield f"The whole model, {many}: {promised}; not measured, as the time was over."
-        return
-    raced = plan.raced
-    took = f"{seconds(raced.dense_seconds)} dense, {seconds(raced.seconds)} then, over {raced.processes} fresh processes"
-    yield f"The whole model, {many}: {promised}; measured {raced.speedup} {MARKS[raced.verdict]} ({took})."
-    if not plan.agrees:
+        yield f"The whole model, {many}: {promised}; the whole itself was not measured."
+    else:
+        raced = plan.raced
+        took = f"{seconds(raced.dense_seconds)} dense, {seconds(raced.seconds)} then, over {raced.processes} fresh processes"
+        yield f"The whole model, {many}: {promised}; measured {raced.speedup} {MARKS[raced.verdict]} ({took})."
+    if plan.raced and not plan.agrees:
         apart = math.expm1(abs(math.log(plan.predicted.median / raced.speedup.median)))
         yield f"Predicted and measured are {apart:.0%} apart, more than {AGREES:.0%}: go by what was measured."
-    if raced.verdict != "faster":
+    if not plan.calls:
         yield "As a whole the model is not shown to be faster that way: leave it dense, or ask for more --budget."
     if plan.bytes is not None:
         yield f"Weights and what says where they stand: {size(plan.dense_bytes)} dense, {size(plan.bytes)} then."

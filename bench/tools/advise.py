@@ -13,7 +13,8 @@ from bench.models.layers import inspected
 from bench.models.loading import FORM
 from bench.models.selected import NONE, given_masks, sparsity_of
 from bench.plans.arms import OPS, default_kinds, exchangeable
-from bench.plans.measuring import BUDGET, Advised, Asked, advise
+from bench.plans.asked import BUDGET, Asked
+from bench.plans.measuring import Advised, advise
 from bench.report.markdown import table
 from bench.runs.files import as_json, write_whole
 from bench.tables.plan import lines, pasted, sentences, tables
@@ -60,8 +61,10 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
     tell(f"{wanted.target} ({where}):")
     tell(f"{many}, at most {wanted.budget:g} s (--budget)")
     progress = Progress(_write, screen_of_output().width if sys.stdout.isatty() else None)
-    advised = advise(wanted, progress.show)
-    progress.clear()
+    try:
+        advised = advise(wanted, progress.show)
+    finally:
+        progress.clear()
     for line in lines(advised.plan, advised.left_out):
         tell(line)
     notes = [f"left dense: {sentence}" for sentence in found.left_dense]

@@ -19,7 +19,7 @@ from bench.works.once_per_run import once_per_run
 from bench.works.whole_models import chosen_masks, example_of, masked, output_gradient, sparsified
 from sparse_models.errors import GateError
 from sparse_models.layers import SparseLinear
-from sparse_models.sparsification import densify, sparse_layers
+from sparse_models.sparsification import SparseConv2d, densify, sparse_layers
 from sparse_models.testing.exact import exact_products
 
 OUTPUTS = OUTPUT, INFERENCE = "its output", "its output without a graph"  # what messages call them
@@ -79,7 +79,16 @@ def gate_model(
     own = example._replace(module=sparse(example.copied.module, masks))
     dense = example._replace(module=masked(example.module, masks))
     exact = dense.placed(str(dense.batch[0].device), torch.float64)
-    found, expected = (_told(one, masks, learning=learning) for one in (own, dense))
+    try:
+        found = _told(own, masks, learning=learning)
+    except AttributeError as error:
+        if not isinstance(error.obj, SparseLinear | SparseConv2d):
+            raise
+        raise GateError(
+            f"expected a network that calls its layers, got one that reads {error.name!r} of a layer, which no sparse one has; "
+            "call the layer there, or leave it dense (docs/own_network.md)"
+        ) from None
+    expected = _told(dense, masks, learning=learning)
     try:
         _require_alike(found, expected)
     except GateError as error:

@@ -43,7 +43,7 @@ class GradualPruner:
         """Take the layers as they are; `distribution` and `by` are those of `sparsify`.
 
         Raises InputError for a model without sparse layers, for layers of a pattern that has only some sparsities or that
-        layers cannot keep by themselves, for an optimizer that trains none of them, and for steps that are not in order.
+        layers cannot keep by themselves, for an optimizer that trains no weight of them, and for steps that are not in order.
         """
         self.model, self.optimizer, self.generator = model, optimizer, generator
         self.begin, self.end, self.every = begin, end, every
@@ -58,10 +58,12 @@ class GradualPruner:
             raise InputError("expected a model with sparse layers, got none; call sparsify(model, sparsity=0) first")
         if optimizer is not None:
             trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-            if not any(parameter in trained for layer in self.layers for parameter in layer.parameters()):
+            # Biases stay the same parameters where a layer is exchanged, and say nothing of its weights.
+            own = [one for layer in self.layers for name, one in layer.named_parameters() if name != "bias"]
+            if any(one.requires_grad for one in own) and trained.isdisjoint(own):
                 raise InputError(
-                    "expected an optimizer of the model's parameters, got one that has none of its sparse layers'; give it to "
-                    "sparsify, or make it afterwards"
+                    "expected an optimizer of the model's parameters, got one that has no weights of its sparse layers; give "
+                    "it to sparsify, or make it afterwards"
                 )
         for pattern in {layer.pattern for layer in self.layers}:
             if pattern.sparsities is not None or pattern.of_network is not None:

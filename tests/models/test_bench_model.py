@@ -30,6 +30,13 @@ def whole():
             return self.layer(x).argmax(1)
     return Counting(), torch.randn(5, 8)
 
+class Reading(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) + self[0].weight.sum()
+
+def reads():
+    return Reading(nn.Linear(8, 4)), torch.randn(5, 8)
+
 def normed():
     return nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)), torch.randn(1, 8)
 """
@@ -72,6 +79,14 @@ def test_masks_bring_their_sparsities(place: Path) -> None:
     np.savez(place / "m.npz", none=first)
     told = measured(place, "net", *options, "--mask", "m.npz").stderr
     assert told.startswith("ERROR: --mask: m.npz: expected a known layer that can be sparse (0, 2, 3, 4), got 'none'")
+
+
+def test_a_network_that_reads_the_weight_of_a_layer_is_told_in_a_sentence(place: Path) -> None:
+    done = measured(place, "reads", *QUICK, "--tb=short", "--op", "model", "--layer", "tiled")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "\ntiled: expected a network that calls its layers, got one that reads 'weight' of a layer, " in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "During handling" not in done.stdout
 
 
 def test_what_has_nothing_to_learn_from_has_no_step(place: Path) -> None:

@@ -1,6 +1,7 @@
 """What the user names is loaded, alike each time; what is wrong is told in one sentence, or by the user's own traceback."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bench.models.loading import load
 from sparse_models.errors import InputError
 
 MINE = """
+import threading
 import warnings
 import torch
 from torch import nn
@@ -32,8 +34,13 @@ def pruned():
 def helper():
     raise KeyError("of mine")
 
-def warned():
-    warnings.warn("torch.compile imports what is deprecated", DeprecationWarning)
+def locked():
+    model, batch = net()
+    model.lock = threading.Lock()
+    return model, batch
+
+def warning():
+    warnings.warn("of mine", DeprecationWarning)
     return net()
 
 def raising(): return helper()
@@ -87,8 +94,16 @@ def test_a_function_is_found_by_module_and_by_file_and_has_the_same_weights_in_e
     assert first.samples == 4
 
 
-def test_what_warns_and_runs_is_loaded() -> None:
-    assert load("mine.py:warned").samples == 4
+def test_what_the_users_code_warns_of_is_told_and_is_no_error() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("error")
+        assert load("mine.py:warning").samples == 4
+    assert [str(one.message) for one in told] == ["of mine"]
+
+
+def test_what_cannot_be_copied_is_told_with_its_error() -> None:
+    with pytest.raises(InputError, match=r"returned a module that copy.deepcopy cannot copy: TypeError:\n"):
+        load("mine.py:locked")
 
 
 def test_several_inputs_are_a_tuple_however_they_are_listed() -> None:

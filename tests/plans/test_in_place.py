@@ -10,10 +10,8 @@ import torch
 
 from bench.engine.rounds import Took
 from bench.models.selected import NONE
-from bench.plans import in_place, measuring, timing
-from bench.plans.arms import DENSE, PLAIN, Arm, Kind, Model
-from bench.plans.measuring import Asked, Run
-from bench.plans.plan import plan_of
+from bench.plans import in_place, timing
+from bench.plans.arms import DENSE, PLAIN, Arm, Model
 from bench.plans.rivals import BFLOAT16, RIVALS
 from bench.runs.outcome import Race
 from sparse_models.errors import GateError, InputError
@@ -88,81 +86,6 @@ def test_of_a_rival_that_was_disturbed_nothing_is_said_and_without_dense_nothing
     monkeypatch.setattr(Usage, "waited_for_itself", lambda *_: False)
     monkeypatch.setattr(timing, "time_round", lambda arm, *_: Took(1e-3, waited=float(arm is built.get(disturbed))))
     assert timing.rounds(built, 0.001).keys() == told
-
-
-class Dying:
-    """A fork server in whose processes rivals die, and nothing else does.
-
-    `late` seconds go by in their check, and `slow` ones in each process that measures.
-    """
-
-    def __init__(self, late: float = 0.0, slow: float = 0.0) -> None:
-        self.late, self.slow, self.now = late, slow, 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def run(self, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        _, _, (function, arguments) = asked["call"]
-        if function == "check_rival":
-            self.now += self.late
-            yield {"failure": "it died"} if self.late else {"why": None}
-        elif function == "prepare":
-            yield from in_place.serve(function, arguments)
-        elif arguments[3]:
-            yield {"failure": "it died"}
-        else:
-            self.now += self.slow
-            own = {PLAIN: [3e-3, []], DENSE: [3e-3, [1e-3, 1e-3]], "tiled 0.5": [2e-3, [5e-4, 1e-3]]}
-            pairs = {in_place.PLANNED: Race([1e-3] * 4, [2e-3] * 4)}
-            yield {"passes": own, "races": pairs, "stored": 5, "left_out": {}}
-
-
-def run_with(server: Any, budget: float = 55.0) -> Run:
-    return Run(Asked("nets.py:net", "forward", [Kind("tiled", 0.5)], 1, budget), server, lambda _: None)
-
-
-def test_a_process_that_dies_with_rivals_costs_the_rivals_and_not_the_plan() -> None:
-    run = run_with(Dying())
-    run.prepare()
-    assert run.rivals == list(RIVALS)
-    run.choose()
-    run.race()
-    assert run.rivals == []
-    assert run.left_out == dict.fromkeys(RIVALS, "it died")
-    assert run.disturbed == 0
-    assert len(run.races) == measuring.WHOLE_PROCESSES
-    assert plan_of(run.measured).calls
-
-
-@pytest.mark.parametrize(("seconds", "processes", "has_mixed"), [(0.0, 5, True), (9.0, 3, True), (20.0, 1, False)])
-def test_mixed_plans_are_measured_where_there_is_time_for_three_processes(
-    seconds: float, processes: int, has_mixed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = Dying(slow=seconds)
-    monkeypatch.setattr(measuring, "time", server)
-    run = run_with(server)
-    run.prepare()
-    run.choose()
-    assert len(run.choosing) == processes
-    assert ([Kind("tiled", 0.5), None] in run.plans) == has_mixed
-
-
-def test_a_rival_whose_check_is_late_is_told_as_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Dying(late=20.0)
-    monkeypatch.setattr(measuring, "time", server)
-    run = run_with(server)
-    run.prepare()
-    assert run.left_out[BFLOAT16] == "expected it ready within 11 s, got no end by then; raise --budget"
-    assert run.rivals == []
-
-
-def test_with_no_kind_that_the_model_can_hold_nothing_is_asked_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_place, "_why_not", lambda *_: "too wide")
-    run = run_with(Dying())
-    told = r"expected a kind of layer that the model can hold, got none \(tiled 0.5: too wide\); name others with --layer"
-    with pytest.raises(InputError, match=told):
-        run.prepare()
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,16 @@ def test_a_dense_layer_that_is_slow_beside_sparse_ones_is_predicted_to_be() -> N
     assert predicted(one, plan) == pytest.approx(one[DENSE].whole / (one[DENSE].whole - 1e-3 + 5e-4))
 
 
+@pytest.mark.parametrize(("processes", "calls"), [(9, 1), (2, 0)])
+def test_a_plan_whose_whole_was_not_measured_is_one_where_it_is_shown_to_be_faster_in_place(processes: int, calls: int) -> None:
+    """As after Ctrl-C, or where other processes disturbed all races."""
+    known = through([[1.2, 4.0, 1.2]])
+    plan = plan_of(known._replace(telling=known.telling[:processes]))
+    assert plan.predicted is not None
+    assert len(plan.calls) == calls
+    assert ("leave it dense" in "\n".join(lines(plan, {}, Screen(100)))) == (not calls)
+
+
 @pytest.mark.parametrize(("speed", "calls"), [(2.0, 1), (0.8, 0), (1.0, 0)])
 def test_a_plan_whose_whole_is_not_faster_is_none(speed: float, calls: int) -> None:
     speeds = [[1.2, 4.0, 1.2]]

@@ -24,7 +24,8 @@ def net():
 class Noisy(nn.Linear):
     def forward(self, x):
         y = super().forward(x)
-        return y * torch.rand_like(y) if self.training else y
+        torch.rand(y.element_size())  # so that what is drawn next differs by the number type
+        return y * torch.randn(y.shape).to(y.dtype) if self.training else y
 
 def noisy():
     return nn.Sequential(nn.Linear(8, 16), Noisy(16, 4)), torch.randn(4, 8)

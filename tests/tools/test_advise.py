@@ -33,6 +33,13 @@ def pruned():
     nn.utils.prune.random_unstructured(model[2], "weight", amount=0.75)
     return model, batch
 
+class Reading(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) + self[0].weight.sum()
+
+def reads():
+    return Reading(nn.Linear(8, 4)), torch.randn(4, 8)
+
 def attention():
     return nn.MultiheadAttention(8, 2), (torch.randn(3, 8),) * 3
 """
@@ -153,7 +160,8 @@ def test_ctrl_c_leaves_what_is_known(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert advised("--out", "plan.json") == 130
     told = capsys.readouterr().out
     assert "2 of 3 layers exchanged" in told
-    assert "not measured, as the time was over" in told
+    assert "the whole itself was not measured" in told
+    assert "To make it so" in told
     assert "interrupted: this is what was known by then" in told
     assert json.loads(Path("plan.json").read_text())["measured"] is None
 
@@ -196,6 +204,10 @@ def test_a_kind_that_the_model_cannot_hold_is_left_out_with_its_reason(
         (["--mask", "wrong.npz"], "wrong.npz, 0: expected a mask of shape [16, 8], as the weight has, got [8, 16]"),
         (["--model", "nets.py:nothing"], "nothing"),
         (["--model", "nets.py:attention"], "attention"),
+        (
+            ["--model", "nets.py:reads", "--layer", "tiled,csr"],
+            "(tiled 0.75, csr 0.75: expected a network that calls its layers, got one that reads 'weight' of a layer",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(asked: Sequence[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,34 @@ def test_a_network_that_puts_out_something_else_is_not_timed(wrong: Callable[[nn
             gate_model(examples(plain_net()), chooser("tiled", 0.5, 0), wrong, learning=learning)
 
 
+class Reading(nn.Module):
+    """A layer, and something else than its output that is read."""
+
+    def __init__(self, read: Callable[["Reading"], Tensor]) -> None:
+        super().__init__()
+        self.fc, self.read = nn.Linear(WIDTH, 3).double(), read
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) + self.read(self)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("read", "error", "told"),
+    [
+        (lambda net: net.fc.weight.sum(), GateError, "expected a network that calls its layers, got one that reads 'weight'"),
+        (lambda net: net.nothing, AttributeError, "object has no attribute 'nothing'"),
+    ],
+)
+def test_a_network_that_reads_the_weight_of_a_layer_is_told_in_a_sentence(
+    read: Callable[[Reading], Tensor], error: type[Exception], told: str
+) -> None:
+    def sparse(module: nn.Module, masks: Masks) -> nn.Module:
+        return sparsified(module, masks, "tiled")
+
+    with pytest.raises(error, match=told):
+        gate_model(examples(Reading(read)), chooser("tiled", 0.5, 0), sparse, learning=False)
+
+
 def test_gradients_that_are_wrong_are_seen_where_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     product = LAYERS["tiled"].product
 

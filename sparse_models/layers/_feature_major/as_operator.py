@@ -54,10 +54,12 @@ def _linear(
 
 
 @torch.library.custom_op("sparse_models::linear_input_grad", mutates_args=())
-def _input_grad(grad: Tensor, values: Tensor, structure: list[Tensor], kind: str, outputs: int, inputs: int) -> Tensor:
+def _input_grad(
+    grad: Tensor, values: Tensor, structure: list[Tensor], kind: str, outputs: int, inputs: int, *, is_batch_major: bool
+) -> Tensor:
     layer, (_, columns) = _layer(kind, structure, outputs, inputs)
-    result: Tensor = layer.multiply_transposed(columns, _plain(values), structure[-1], layer.turned(grad.resolve_neg())).t()
-    return result
+    found: Tensor = layer.multiply_transposed(columns, _plain(values), structure[-1], layer.turned(grad.resolve_neg()))
+    return layer.turned(found).to(found.dtype) if is_batch_major else found.t()
 
 
 @torch.library.custom_op("sparse_models::linear_weight_grad", mutates_args=())
@@ -67,6 +69,11 @@ def _weight_grad(
     layer, (rows, _) = _layer(kind, structure, outputs, inputs)
     result: Tensor = layer.sample(rows, layer.turned(grad.resolve_neg()), layer.turned(x.resolve_neg())).view(values.shape)
     return result
+
+
+def is_batch_major(x: Tensor) -> bool:
+    """Tell whether x [batch, in] is contiguous and more than a single sample or feature: so its gradient then is, too."""
+    return x.is_contiguous() and not x.t().is_contiguous()
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -80,8 +87,8 @@ def _(x: Tensor, *rest: Any) -> Tensor:
 
 
 @_input_grad.register_fake
-def _(grad: Tensor, *rest: Any) -> Tensor:
-    return grad.new_empty(rest[-1], grad.shape[0]).t()
+def _(grad: Tensor, *rest: Any, is_batch_major: bool) -> Tensor:
+    return grad.new_empty(grad.shape[0], rest[-1]) if is_batch_major else grad.new_empty(rest[-1], grad.shape[0]).t()
 
 
 @_weight_grad.register_fake
@@ -91,13 +98,14 @@ def _(grad: Tensor, _: Tensor, values: Tensor, *rest: Any) -> Tensor:  # noqa: A
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001  # torch passes it by name
     x, values, _, structure, *ctx.rest = inputs
+    ctx.is_batch_major = is_batch_major(x)
     ctx.save_for_backward(x, values, *structure)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, values, *structure = ctx.saved_tensors
     x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
-    x_grad = _input_grad(grad, values, structure, *ctx.rest) if x_needed else None
+    x_grad = _input_grad(grad, values, structure, *ctx.rest, is_batch_major=ctx.is_batch_major) if x_needed else None
     values_grad = _weight_grad(grad, x, values, structure, *ctx.rest) if values_needed else None
     return x_grad, values_grad, grad.sum(0) if bias_needed else None, [None] * len(structure), None, None, None
 

@@ -124,7 +124,7 @@ class _Product(torch.autograd.Function):
         x_t = layer.turned(x)  # [in, batch]
         ctx.save_for_backward(x_t, values.detach())  # the parameter itself may be given other data when the mask moves
         ctx.layer, ctx.structures = layer, (rows, columns, transposition)
-        ctx.is_batch_major = x.is_cpu and x.is_contiguous() and not x.t().is_contiguous()
+        ctx.is_batch_major = x.is_cpu and as_operator.is_batch_major(x)
         return layer.multiply(rows, values, x_t, bias).t()
 
     @staticmethod

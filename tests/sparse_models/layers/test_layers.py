@@ -127,9 +127,10 @@ def test_the_gradient_of_an_input_has_its_strides(layer: str, is_batch_major: bo
         x = normal(0, batch, inputs, dtype=widest(layer))
         x = (x if is_batch_major else x.t().contiguous().t()).requires_grad_()
         built = LAYERS[layer](normal(1, 5, inputs, dtype=x.dtype), mask_for(layer, (5, inputs), 0.5))
-        (given,) = torch.autograd.grad(built(x).square().sum(), x)
-        assert given.stride() == x.stride()
-        assert torch.allclose(given, 2 * built(x).detach() @ built.to_dense(), rtol=1e-3, atol=1e-4)
+        for product in (built, built.traced_product):
+            (given,) = torch.autograd.grad(product(x).square().sum(), x)
+            assert given.stride() == x.stride()
+            assert torch.allclose(given, 2 * built(x).detach() @ built.to_dense(), rtol=1e-3, atol=1e-4)
 
 
 def test_indices_of_64_bit_are_kept_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:

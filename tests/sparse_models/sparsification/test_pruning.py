@@ -133,12 +133,16 @@ def test_a_model_that_cannot_be_pruned_is_refused() -> None:
 
 
 def test_an_optimizer_of_weights_that_are_no_longer_there_is_refused() -> None:
-    net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4))
-    stale = torch.optim.SGD(net[0].parameters())
+    """Biases are the same before and after: an optimizer of them alone would train no weight, and nobody would be told."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    stale = torch.optim.SGD(net.parameters())
     sparsify(net, sparsity=0)
-    with pytest.raises(InputError, match="got one that has none of its sparse layers'; give it to sparsify, or make it after"):
+    with pytest.raises(InputError, match="got one that has no weights of its sparse layers; give it to sparsify, or make it"):
         GradualPruner(net, stale, sparsity=0.5, end=1)
     GradualPruner(net, torch.optim.SGD(net[1].parameters()), sparsity=0.5, end=1)  # what is left out is left out on purpose
+    for layer in sparse_layers(net).values():
+        layer.requires_grad_(requires_grad=False)
+    GradualPruner(net, stale, sparsity=0.5, end=1)  # and so are weights that are frozen
 
 
 def test_a_model_that_was_densified_meanwhile_is_neither_pruned_nor_rewound() -> None:
