@@ -109,7 +109,7 @@ def advised(*asked: str) -> int:
 def test_the_call_that_is_told_makes_the_plan_that_is_written(op: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert advised("--op", op, "--out", "plan.json", "--out", "plan.md") == 0
     told, plan = capsys.readouterr().out, json.loads(Path("plan.json").read_text())
-    assert "3 layers at sparsity 0.75, at most 55 s" in told
+    assert "3 layers at sparsity 0.75, at most 52 s" in told
     assert max(map(len, told.splitlines())) <= 100
     chosen = {one["layer"]["names"][0]: one["choice"] and one["choice"]["kind"]["layer"] for one in plan["layers"]}
     assert chosen == {"0": "tiled", "2": "block16", "4": None}

@@ -185,7 +185,7 @@ def test_compiled_code_is_kept_and_damaged_code_is_not_run(monkeypatch: pytest.M
     expected = define_product(structure, values, x, None)
 
     def files() -> dict[str, int]:
-        return {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        return {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
 
     def once() -> None:
         forget_kernels()
