@@ -9,7 +9,7 @@ import torch
 
 from bench.plans import candidates, in_place, measuring
 from bench.plans.arms import DENSE, PLAIN, Kind, arm_of
-from bench.plans.asked import Asked
+from bench.plans.asked import BUDGET, Asked
 from bench.plans.measuring import Run
 from bench.plans.plan import plan_of
 from bench.plans.rivals import BFLOAT16, RIVALS
@@ -150,7 +150,7 @@ def test_a_rival_whose_check_is_late_is_told_as_late(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(measuring, "time", server)
     run = run_with(server)
     run.prepare()
-    assert run.left_out[BFLOAT16] == "expected it ready within 11 s, got no end by then; raise --budget"
+    assert run.left_out[BFLOAT16] == f"expected it ready within {BUDGET / 5:.0f} s, got no end by then; raise --budget"
     assert run.rivals == []
 
 
