@@ -13,15 +13,22 @@ from bench.statistics.verdicts import MARGIN
 _T = TypeVar("_T")
 
 
+class Bounded(NamedTuple):
+    """GFLOP/s that a kernel executes, their part of what bounds it, and the tile that the bound is of."""
+
+    gflops: float
+    fraction: float
+    bound_gflops: float
+    tile_bytes: int
+
+
 class Roofline(NamedTuple):
-    """How near a kernel comes to what bounds it: GFLOP/s executed, and their part of the bound, by sparsity."""
+    """How near a kernel comes to what bounds it, by sparsity: with another sparsity, another tile may be the best."""
 
     place: Place
     op: str
     layer: str
-    tile_bytes: int
-    bound_gflops: float
-    points: dict[float, tuple[float, float]]
+    points: dict[float, Bounded]
 
 
 class Bandwidth(NamedTuple):
@@ -108,19 +115,18 @@ class Pruned(NamedTuple):
 
 
 def rooflines(rows: Sequence[Row]) -> list[Roofline]:
-    """Return what the rows tell that know their kernel's bound; a bound that one of its rows exceeds is none."""
-    return [
-        Roofline(
-            place,
-            group[0]["op"],
-            group[0]["layer"],
-            group[0]["tile_bytes"],
-            group[0]["bound_gflops"],
-            {row["sparsity"]: (row["gflops"], row["bound_fraction"]) for row in group},
-        )
-        for place, group in by_place((row for row in rows if "bound_gflops" in row), "op", "layer")
-        if all(row.get("bound_fraction", math.inf) <= 1 for row in group)
-    ]
+    """Return what the rows tell that know their kernel's bound; the bound of a tile that one of its rows exceeds is none."""
+    found = []
+    for place, group in by_place((row for row in rows if "bound_gflops" in row), "op", "layer"):
+        exceeded = {row["tile_bytes"] for row in group if row.get("bound_fraction", math.inf) > 1}
+        points = {row["sparsity"]: _bounded(row) for row in group if row["tile_bytes"] not in exceeded}
+        if points:
+            found.append(Roofline(place, group[0]["op"], group[0]["layer"], points))
+    return found
+
+
+def _bounded(row: Row) -> Bounded:
+    return Bounded(row["gflops"], row["bound_fraction"], row["bound_gflops"], row["tile_bytes"])
 
 
 def _by_layer(rows: Sequence[Row], tell: Callable[[Row], _T]) -> dict[str, dict[float, _T]]:

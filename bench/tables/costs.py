@@ -57,10 +57,15 @@ def rooflines(found: Sequence[Roofline]) -> tuple[str, Grid]:
         f"Roofline ({_conditions(found[0])}): GFLOP/s executed, and how much that is of multiply-adds which each load a "
         "vector of a tile as large"
     )
-    table = Grid(["shape", "operation", "layer", "tile", "bound", *named(at)], keys=3)
-    for place, op, layer, tile_bytes, bound, points in found:
-        rates = {one: f"{gflops:.0f} = {fraction:.0%}" for one, (gflops, fraction) in points.items()}
-        table.add_row(place.size, op, layer, size(tile_bytes), f"{bound:.0f}", *cells(rates, at))
+    table = Grid(["shape", "operation", "layer", "", *named(at)], keys=4)
+    for place, op, layer, points in found:
+        told = {
+            "executed": {one: f"{point.gflops:.0f} = {point.fraction:.0%}" for one, point in points.items()},
+            "bound": {one: f"{point.bound_gflops:.0f}" for one, point in points.items()},
+            "tile": {one: size(point.tile_bytes) for one, point in points.items()},
+        }
+        for number, (what, figures) in enumerate(told.items()):
+            table.add_row(*([""] * 3 if number else [place.size, op, layer]), what, *cells(figures, at))
     return title, table
 
 
