@@ -48,7 +48,11 @@ def new_nan(like: Tensor, *arguments: Any, **named: Any) -> Tensor:
 
 @cache
 def interpreted_kernels() -> ModuleType:
-    """Return the kernels as functions that the interpreter runs, where others may have them compiled."""
+    """Return the kernels as functions that the interpreter runs, where others may have them compiled.
+
+    Triton itself is imported as what compiles: parts of it that it imports late refuse what was imported to be interpreted.
+    """
+    importlib.import_module("triton")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TRITON_INTERPRET", "1")
         return load_kernels("interpreted")
