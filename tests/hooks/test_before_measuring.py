@@ -51,7 +51,8 @@ def test_why_some_were_skipped_is_said(tmp_path: Path) -> None:
 
 
 def test_what_is_not_for_trainings_is_said(tmp_path: Path) -> None:
-    done = run(*SMALL, "--op", "forward,train", "--data", "digits", "--seeds", "1", "--benchmark-disable", cwd=tmp_path)
+    asked = ["--op", "forward,train", "--data", "digits", "--seeds", "1", "-k", "bench_forward"]
+    done = run(*SMALL, *asked, "--benchmark-disable", cwd=tmp_path)
     assert done.returncode == 0
     told = "--shape: expected the first and last sizes of a data set to train on (64 and 10 for digits), got 8x8b4"
     assert f"not for train: {told}; change them, or choose --data" in done.stdout
