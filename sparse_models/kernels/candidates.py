@@ -52,8 +52,8 @@ def first_of(sizes: Sizes, batch: int, dtype: torch.dtype) -> Variant:
 
 def of_product(first: Variant, batch: int, dtype: str) -> list[Variant]:
     """Return the variants of a product of so many samples whose default is the first."""
-    # No panels, or narrower ones, for there are first caches of 32 and of 48 KiB; wide tiles, narrow and very narrow ones.
-    tried = [first._replace(panel_bytes=size) for size in (0, 2**15)]
+    # No panels, or others, for there are first caches of 32 and of 48 KiB; wide tiles, narrow and very narrow ones.
+    tried = [first._replace(panel_bytes=size) for size in (0, 2**15, 3 * 2**14)]
     tried += [first._replace(together=8), first._replace(together=8, panel_bytes=0)]
     tried += [first._replace(vectors=4), first._replace(vectors=4, panel_bytes=0)]
     tried.append(first._replace(vectors=2, together=8, panel_bytes=0))

@@ -50,6 +50,19 @@ def add_to(emit: Emitter, number: Any, address: Any, is_first: Any) -> None:
     emit.store(emit.plus(before, number), address)
 
 
+def few_splats(emit: Emitter, address: Any, few: int) -> list[Any]:
+    """Return so few numbers from an address on, each spread over a vector of a multiple of them, by one load.
+
+    Where a processor loads one vector a cycle, a load for each number is one that a multiply-add waits for. What is loaded is
+    frozen, or LLVM loads each number by itself again.
+    """
+    lanes, numbers = range(emit.lanes), emit.load(ir.VectorType(emit.number, few), address)
+    loaded = emit.chosen(numbers, numbers, [lane % few for lane in lanes])
+    frozen = ir.instructions.Instruction(emit.builder.block, loaded.type, "freeze", [loaded])
+    emit.builder._insert(frozen)  # noqa: SLF001  # llvmlite has no name for it
+    return [emit.chosen(frozen, frozen, [lane - lane % few + number for lane in lanes]) for number in range(few)]
+
+
 class Piece:
     """The columns of a [rows, batch] tensor that a tile covers; the last tile may stand over its edge."""
 

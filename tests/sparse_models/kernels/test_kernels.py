@@ -13,6 +13,7 @@ from sparse_models.errors import InputError
 from sparse_models.kernels.candidates import first_of
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu._compile import short_on_cpu
+from sparse_models.kernels.cpu.csr import _panels
 from sparse_models.kernels.cpu.csr._panels import default, panel_pieces
 from sparse_models.kernels.cpu.tiled import _plan, define_product, define_sampled, product, sampled, sampled_and_summed
 from sparse_models.kernels.structure import PIECE, Sizes, Structure, cut
@@ -95,11 +96,17 @@ def test_the_sampled_product_is_what_its_definition_says(
     close(sums, grad.sum(1))
 
 
-def test_a_thread_has_as_much_to_do_as_another_and_panels_only_where_they_pay() -> None:
-    for sizes, panels in (((1536, 384), 4), ((3072, 1024), 11), ((40, 96), 1)):
+@pytest.mark.parametrize("first_cache", [0, 2**15, 3 * 2**14, 2**16])
+def test_a_thread_has_as_much_to_do_as_another_and_panels_only_where_they_pay(
+    first_cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_panels, "first_cache", lambda: first_cache)
+    monkeypatch.setattr(_panels, "vector_bytes", lambda: 64)
+    for sizes, wide, narrow in (((1536, 384), 4, 6), ((3072, 1024), 11, 16), ((40, 96), 1, 2)):
         found = Sizes(*sizes, nnz=sizes[0] * sizes[1] // 5, pieces=-(-sizes[1] // PIECE), index_bytes=2)
-        variant = default(found)._replace(threads=2, vector_bytes=64)
-        assert -(-found.pieces // panel_pieces(found, variant.vectors, variant)) == panels
+        variant = default(found)._replace(threads=2)
+        panels = -(-found.pieces // panel_pieces(found, variant.vectors, variant))
+        assert panels == (narrow if first_cache == 2**15 else wide)
         assert _plan(found, 128, "float32", variant).numbers[6] % 2 == 0
         sparse = found._replace(nnz=found.nnz // 5)
         assert panel_pieces(sparse, variant.vectors, variant) == sparse.pieces

@@ -1,15 +1,20 @@
 """Kernels in every variant: what it gives does not depend on it but for rounding, and is the same bits every time."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bench.machine.facts import cache_of
 from sparse_models.kernels.chain import define_gradients
 from sparse_models.kernels.choice import Work
 from sparse_models.kernels.cpu._pass import tile_by_tile
+from sparse_models.kernels.cpu.csr import _panels
+from sparse_models.kernels.cpu.csr._panels import default
 from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled, sampled_and_summed
-from sparse_models.kernels.structure import PIECE
+from sparse_models.kernels.structure import PIECE, Sizes
 from sparse_models.kernels.variant import Variant
 from tests.helpers.kernel_checks import BATCHES, Watcher, close
 from tests.sparse_models.kernels.test_chain import links
@@ -83,3 +88,24 @@ def test_usual_levels_and_what_else_decides_are_told_apart() -> None:
     works += [work._replace(threads=1), work._replace(kernel="sampled"), work._replace(dtype=torch.float64)]
     works += [work._replace(sizes=(512, 1024)), work._replace(batch=512)]
     assert len(set(map(str, works))) == len(works)
+
+
+def test_a_panel_is_wider_than_a_small_first_cache_where_a_row_has_few_non_zeros_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_panels, "first_cache", lambda: 2**15)
+    monkeypatch.setattr(_panels, "vector_bytes", lambda: 64)
+    found = Sizes(384, 3072, nnz=384 * 3072 // 10, pieces=96, index_bytes=2)
+    wider, narrow = default(found), default(found._replace(nnz=2 * found.nnz))
+    assert [(one.vectors, one.panel_bytes) for one in (wider, narrow)] == [(8, 3 * 2**14), (8, 2**15)]
+
+
+def test_the_first_cache_is_that_of_this_machine_or_not_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = cache_of("L1d")
+    assert _panels.first_cache.__wrapped__() == (told["bytes"] or 0 if told else 0)
+    monkeypatch.setattr(_panels, "CACHES", tmp_path)
+    assert _panels.first_cache.__wrapped__() == 0
+    for place, (level, kind, size) in enumerate((("1", "Instruction", "16K"), ("2", "Unified", "1M"), ("1", "Data", "32K"))):
+        folder = tmp_path / f"index{place}"
+        folder.mkdir()
+        for name, text in (("level", level), ("type", kind), ("size", size)):
+            (folder / name).write_text(f"{text}\n")
+    assert _panels.first_cache.__wrapped__() == 2**15

@@ -10,8 +10,8 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.cpu._tile import SUMS, Sums, add_to
+from sparse_models.kernels.cpu._emit import SMALL_BYTES, Emitter
+from sparse_models.kernels.cpu._tile import SUMS, Sums, add_to, few_splats
 from sparse_models.kernels.cpu.csr._panels import Panel, ask_ahead
 from sparse_models.kernels.structure import PIECE
 
@@ -86,7 +86,11 @@ class Matrix(NamedTuple):
         if self.form.short:
             few = emit.widened_at(self.value(emit, place), count, self.form.short)
             return [emit.chosen(few, few, [number] * emit.lanes) for number in range(count)]
-        return [emit.splat(emit.load(emit.number, self.value(emit, emit.add(place, number)))) for number in range(count)]
+        few = SMALL_BYTES // emit.width
+        if count % few:
+            return [emit.splat(emit.load(emit.number, self.value(emit, emit.add(place, one)))) for one in range(count)]
+        starts = [self.value(emit, emit.add(place, first)) for first in range(0, count, few)]
+        return [one for start in starts for one in few_splats(emit, start, few)]
 
     def products(self, emit: Emitter, rows: Sequence[Any], tile: Any, sums: Sums) -> None:
         """Emit, for each row from one to below another, its product with a packed tile."""

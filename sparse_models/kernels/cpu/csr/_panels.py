@@ -1,6 +1,9 @@
 """How a product goes about its columns: all at once, or in panels whose rows of a packed tile stay in the first cache."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparse_models.kernels.cpu._compile import vector_bytes
@@ -10,6 +13,7 @@ from sparse_models.kernels.cpu._tile import SUMS, TILE_BYTES, TOGETHER
 from sparse_models.kernels.structure import PIECE, Sizes
 from sparse_models.kernels.variant import Variant
 
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 AHEAD = 2  # rows, which are as many as are under way at once
 LEAST = 8  # non-zeros of a row in a panel, on average, below which its sums are more work than its products
 
@@ -32,10 +36,24 @@ def default(sizes: Sizes) -> Variant:
     can be: fewer multiply-adds share then what a non-zero costs beside them.
     """
     variant = Variant(SUMS, TOGETHER, vector_bytes(), threads())
-    if panel_pieces(sizes, SUMS, variant) < sizes.pieces:
-        return variant
+    # Where too few non-zeros of a row are in a panel that a smaller first cache holds, one that it does not hold still pays.
+    for size in (min(first_cache() or variant.panel_bytes, variant.panel_bytes), variant.panel_bytes):
+        narrow = variant._replace(panel_bytes=size)
+        if panel_pieces(sizes, SUMS, narrow) < sizes.pieces:
+            return narrow
     held = TILE_BYTES // (sizes.columns * variant.vector_bytes)
     return variant._replace(vectors=min(SUMS, max(SUMS // 2, held)))
+
+
+@cache
+def first_cache() -> int:
+    """Return the bytes of a core's first cache of data; 0 where the system does not tell, as Linux does."""
+    for folder in CACHES.glob("index*"):
+        with suppress(OSError):
+            level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+            if (level, kind) == ("1", "Data") and size.endswith("K") and size[:-1].isdecimal():
+                return int(size[:-1]) * 1024
+    return 0
 
 
 def panel_pieces(sizes: Sizes, chunks: int, variant: Variant) -> int:
