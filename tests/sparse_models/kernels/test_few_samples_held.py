@@ -27,7 +27,7 @@ def multiplied(layer: Tiled, x: Tensor) -> Tensor:
     return x.double() @ layer.to_dense().double().t() + (0 if layer.bias is None else layer.bias.detach().double())
 
 
-BATCHES = [1, 2, 8]  # of them, one is taken by slices, the others by a bitmap where there is one
+BATCHES = [1, 2, 8]  # of which one is taken everywhere, the others where there is AVX-512
 FEW = [
     (batch, dtype) for batch in BATCHES for dtype in [torch.float32, torch.float64] if batch == 1 or bitmap.is_possible(dtype)
 ]
@@ -141,10 +141,10 @@ def test_a_layer_counts_the_bytes_that_its_last_product_read() -> None:
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in LAYER_DTYPES if dtype.itemsize == 2])
 @pytest.mark.parametrize("batch", [2, 8])
-def test_few_samples_in_16_bit_of_many_weights_are_what_the_layer_holds(
+def test_few_samples_in_16_bit_are_what_the_layer_holds_where_no_kernel_is_for_them(
     monkeypatch: pytest.MonkeyPatch, batch: int, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(frozen, "MANY", 1)
+    monkeypatch.setattr(frozen, "LARGEST_BATCH", 1)
     weight, x, bias = (normal(seed, *shape).to(dtype) for seed, shape in enumerate([(20, 300), (batch, 300), (20,)]))
     layer = Tiled(weight, random_mask((20, 300), 0.95, generator(0)), bias).eval()
     assert not layer.is_for_few(x)

@@ -8,15 +8,16 @@ from typing import cast
 from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import name_of
-from sparse_models.kernels.cpu._compile import kernel, vector_bytes
+from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import TICKETS
 from sparse_models.kernels.cpu._team import passed, run_on, threads_for
-from sparse_models.kernels.cpu._tile import emitter_for
 from sparse_models.kernels.cpu.chain._phases import Phases
+from sparse_models.kernels.cpu.few._slice_kernel import Slices, Way, emitter
 from sparse_models.kernels.cpu.few.frozen import Ready
-from sparse_models.kernels.cpu.few.sliced import Sliced, emit_slices
+from sparse_models.kernels.cpu.few.sliced import Sliced
 
 FIRST, PER_LAYER = 4, 8  # arguments
+ONE = 1, 0, 0  # sample
 
 
 class Single:
@@ -36,7 +37,7 @@ class Single:
             bias = one.values if layer.bias is None else layer.bias
             held += [bias, one.pointers, one.windows, one.codes, one.values, rows, len(one.pointers) - 1, place]
         self.arguments = passed([0, 0, 0, *held, *[0] * len(layers)])
-        kinds = tuple((one.rows is None, layer.bias is not None) for layer, one in zip(layers, packed, strict=True))
+        kinds = tuple((one.way, one.rows is None, layer.bias is not None) for layer, one in zip(layers, packed, strict=True))
         self.function = _single(name_of(first.dtype), kinds)
 
     def of(self, x: Tensor) -> Tensor | None:
@@ -51,17 +52,18 @@ class Single:
 
 
 @kernel
-def _single(dtype: str, kinds: Sequence[tuple[bool, bool]]) -> int:
+def _single(dtype: str, kinds: Sequence[tuple[Way, bool, bool]]) -> int:
     """Return the address of the kernel of `Single` for layers whose rows follow one another or not, with a bias or without."""
-    emit = emitter_for(dtype, vector_bytes())
+    emit = emitter(dtype)
     x, result, scratch, shares = (emit.argument(place) for place in range(FIRST))
     phases = Phases(emit, FIRST + PER_LAYER * len(kinds))
-    for number, (is_direct, has_bias) in enumerate(kinds):
+    for number, (way, is_direct, has_bias) in enumerate(kinds):
         *own, slices, place = (emit.argument(FIRST + PER_LAYER * number + at) for at in range(PER_LAYER))
         is_last = number == len(kinds) - 1
         after = result if is_last else emit.add(scratch, emit.times(place, emit.width))
         with phases.tasks(shares) as share:
             some = emit.share(slices, share, shares)
-            emit_slices(emit, (x, after, *own), some, dtype, is_direct=is_direct, has_bias=has_bias, relu=not is_last)
+            layer = Slices(emit, dtype, way, (x, after, *own), ONE)
+            layer.multiply(some, is_direct=is_direct, has_bias=has_bias, relu=not is_last)
         x = after
     return emit.compiled()

@@ -44,7 +44,7 @@ class Refillable(Packed, Protocol):
 
 def largest_batch() -> int:
     """Return how many samples a form takes on this processor, at most."""
-    return LARGEST_BATCH if bitmap.is_possible(torch.float32) else 1
+    return LARGEST_BATCH if sliced.is_possible(sliced.window(torch.float32), torch.float32, LARGEST_BATCH) else 1
 
 
 Pack = Callable[[Structure, Tensor], Refillable]
@@ -53,31 +53,31 @@ Pack = Callable[[Structure, Tensor], Refillable]
 def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) -> Pack | None:
     """Return what packs a weight for so many samples; None where the product of any number of them is as fast.
 
-    A bitmap takes time for weights that are not there, too, but reads fewer bytes, and several samples share what it spreads;
-    slices take one sample.
+    A bitmap takes time for weights that are not there, too, but reads fewer bytes; slices take time for weights that are there
+    and some more, for each sample.
     """
     if not 0 < batch <= LARGEST_BATCH or nnz == 0:
         return None
-    enough = _dense_enough(rows * columns, dtype.itemsize == 2, batch)
-    if bitmap.is_possible(dtype) and nnz >= enough * rows * columns:
+    weights, in_slices = rows * columns, sliced.is_possible(columns, dtype, batch)
+    if bitmap.is_possible(dtype) and nnz >= weights * (_dense_enough(weights, batch) if in_slices else DENSE_ENOUGH):
         return bitmap.pack
-    return sliced.pack if batch == 1 and columns >= sliced.window(dtype) else None
+    # Four samples and more of so many columns are read from the second cache, by tiles fewer times.
+    is_left = batch > SEVERAL and weights >= LARGE and dtype == torch.float32 and nnz < SPARSE * weights
+    return sliced.pack if in_slices and not is_left else None
 
 
-def _dense_enough(weights: int, is_short: bool, batch: int) -> float:  # noqa: FBT001
-    """Return the density from which on a bitmap is faster: measured on 2 cores of a Zen 5 server.
+def _dense_enough(weights: int, batch: int) -> float:
+    """Return the density from which on a bitmap is faster than slices: measured on 2 cores of a Zen 4 server.
 
-    Of weights that caches do not hold, where bytes count, it is lower in float32. In 16 bit what takes any number of samples
-    makes float32 of inputs first, in another order, which pays for many weights alone.
+    Of weights that caches do not hold, where bytes count, it is lower.
     """
-    if batch == 1:
-        return 0.34 / (SPARSER if weights >= LARGE else 1)
-    if is_short:
-        return 0.06 if weights >= MANY else 0.0
-    return (0.08 + 0.0145 * batch) / (SPARSER if weights >= LARGE else 1)
+    if weights >= LARGE:
+        return 0.19 if batch <= SEVERAL else 0.3
+    return 0.6 if batch <= SEVERAL else 0.4
 
 
-LARGE, SPARSER, MANY = 2**23, 1.8, 2**22  # weights, how many times lower, and weights
+LARGE, SEVERAL = 2**23, 2  # weights, and samples
+DENSE_ENOUGH, SPARSE = 0.1, 0.07  # density from which on a bitmap beats tiles, and below which tiles beat slices
 
 
 def product(packed: Packed, x: Tensor, bias: Tensor | None = None, team: int | None = None) -> Tensor:
