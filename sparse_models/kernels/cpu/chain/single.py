@@ -1,10 +1,10 @@
 """What a chain of layers makes of a single sample, from packed copies of their weights (`sliced`), in one call."""
 
-from array import array
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import name_of
@@ -29,8 +29,9 @@ class Single:
         packed = [cast("Sliced", layer.packed) for layer in layers]
         self.weights = sum(len(one.values) for one in packed)
         self.team = threads_for(self.weights)
-        self.columns, self.dtype, self.result_shape = layers[0].shape[1], first.dtype, (1, packed[-1].height)
-        *places, self.scratch_size = accumulate((one.height for one in packed[:-1]), initial=0)
+        self.shape, self.dtype = layers[0].shape, first.dtype
+        *places, scratch_size = accumulate((one.height for one in packed[:-1]), initial=0)
+        self.result, self.scratch = layers[-1].room, first.new_empty(scratch_size)  # by way of these memory is had sooner
         held: list[Tensor | int] = [self.team]
         for layer, one, place in zip(layers, packed, [*places, 0], strict=True):
             rows = one.pointers if one.rows is None else one.rows
@@ -42,11 +43,14 @@ class Single:
 
     def of(self, x: Tensor) -> Tensor | None:
         """Return what the layers make of x [1, in]: [1, out]; None for what they would misread."""
-        if x.shape != (1, self.columns) or x.dtype != self.dtype or not x.is_cpu or not x.is_contiguous() or x.is_neg():
+        if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or not x.is_contiguous() or x.is_neg():
             return None
-        result, scratch = x.new_empty(self.result_shape), x.new_empty(self.scratch_size)
+        # Of its own for each call: several threads may multiply at a time.
+        result, scratch = torch.empty_like(self.result), torch.empty_like(self.scratch)
         arguments = self.arguments[:]
-        arguments[TICKETS : TICKETS + 3] = array("q", [tensor.data_ptr() for tensor in (x, result, scratch)])
+        arguments[TICKETS] = x.data_ptr()
+        arguments[TICKETS + 1] = result.data_ptr()
+        arguments[TICKETS + 2] = scratch.data_ptr()
         run_on(self.function, arguments, self.team)
         return result
 

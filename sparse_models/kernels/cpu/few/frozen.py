@@ -107,6 +107,8 @@ class Ready:
         taken, result = packed.taken(x), packed.room(len(x))
         self.takes_it, self.gives_it = taken.data_ptr() == x.data_ptr(), packed.given(result) is result
         self.room = result  # no result itself, for each call has its own
+        # Whether a chain's kernel, which hands on sums as they are, takes it as one of its layers.
+        self.is_chained = isinstance(packed, sliced.Sliced) and x.dtype == result.dtype
         self.packed, self.numbers = packed, passed(packed.arguments(taken, result, bias, self.team))
 
     def product(self, values: Any, bias: Any, x: Tensor) -> Tensor | None:
