@@ -37,7 +37,7 @@ class Tiled(OwnKernels):
 
     Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that in
     a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples, on a CPU up to
-    few.LARGEST_BATCH, are multiplied by another kernel where the layer is in `eval()` and no gradient is wanted: it holds
+    few.largest_batch(), are multiplied by another kernel where the layer is in `eval()` and no gradient is wanted: it holds
     another copy of the weights for each form in which that kernel wants them (one or two; three where x is wide on a GPU),
     made by the first call with such a batch and made anew when weights or mask change. Three things change weights unseen:
     `values.data`, the replay of a captured training step, and the step of a fused optimizer whose gradients are from before

@@ -24,6 +24,7 @@ from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu.few._instructions import Spreading
 from sparse_models.kernels.structure import Structure
 
+LARGEST_BATCH = 8  # samples: for each of them and of two rows there is a sum in a register
 WORD, PAIR, STRIP = 64, 2, 64  # columns of a word of bits, rows that take turns, rows of a strip
 PANEL_BYTES = 2**12  # of a sample's part: with 8 samples 32 KiB
 AHEAD = 2**11  # bytes between what is used and what is asked for: processors by themselves ask too late

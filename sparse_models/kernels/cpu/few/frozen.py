@@ -13,8 +13,6 @@ from sparse_models.kernels.cpu.few import bitmap, sliced
 from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure
 
-LARGEST_BATCH = 8  # samples: for each of them and of two rows there is a sum in a register
-
 
 class Packed(Protocol):
     """What a packed copy of a matrix [rows, columns] is to a product; each form of it says what its methods mean."""
@@ -44,7 +42,7 @@ class Refillable(Packed, Protocol):
 
 def largest_batch() -> int:
     """Return how many samples a form takes on this processor, at most."""
-    return LARGEST_BATCH if sliced.is_possible(sliced.window(torch.float32), torch.float32, LARGEST_BATCH) else 1
+    return sliced.most_samples(torch.float32)
 
 
 Pack = Callable[[Structure, Tensor], Refillable]
@@ -56,9 +54,9 @@ def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) 
     A bitmap takes time for weights that are not there, too, but reads fewer bytes; slices take time for weights that are there
     and some more, for each sample.
     """
-    if not 0 < batch <= LARGEST_BATCH or nnz == 0:
+    if not 0 < batch <= bitmap.LARGEST_BATCH or nnz == 0:
         return None
-    weights, in_slices = rows * columns, sliced.is_possible(columns, dtype, batch)
+    weights, in_slices = rows * columns, columns >= sliced.window(dtype) and batch <= sliced.most_samples(dtype)
     if bitmap.is_possible(dtype) and nnz >= weights * (_dense_enough(weights, batch) if in_slices else DENSE_ENOUGH):
         return bitmap.pack
     # Four samples and more of so many columns are read from the second cache, by tiles fewer times.

@@ -96,9 +96,9 @@ def window(dtype: torch.dtype) -> int:
     return TABLES * _lanes(dtype) if _is_permuted(dtype) else CODES
 
 
-def is_possible(columns: int, dtype: torch.dtype, batch: int) -> bool:
-    """Tell whether slices take so many columns and samples: several only where numbers are permuted."""
-    return columns >= window(dtype) and (batch == 1 or _is_permuted(dtype))
+def most_samples(dtype: torch.dtype) -> int:
+    """Return up to how many samples slices are faster than tiles: fewer where numbers are loaded one by one for each."""
+    return 8 if _is_permuted(dtype) else 2
 
 
 def way_of(dtype: torch.dtype, rows: int, columns: int) -> Way:
