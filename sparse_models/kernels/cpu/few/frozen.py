@@ -57,21 +57,22 @@ def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) 
     if not 0 < batch <= bitmap.LARGEST_BATCH or nnz == 0:
         return None
     weights, in_slices = rows * columns, columns >= sliced.window(dtype) and batch <= sliced.most_samples(dtype)
-    if bitmap.is_possible(dtype) and nnz >= weights * (_dense_enough(weights, batch) if in_slices else DENSE_ENOUGH):
+    enough = _dense_enough(weights, dtype.itemsize == 2, batch) if in_slices else DENSE_ENOUGH
+    if bitmap.is_possible(dtype) and nnz >= weights * enough:
         return bitmap.pack
     # Four samples and more of so many columns are read from the second cache, by tiles fewer times.
     is_left = batch > SEVERAL and weights >= LARGE and dtype == torch.float32 and nnz < SPARSE * weights
     return sliced.pack if in_slices and not is_left else None
 
 
-def _dense_enough(weights: int, batch: int) -> float:
+def _dense_enough(weights: int, is_short: bool, batch: int) -> float:  # noqa: FBT001
     """Return the density from which on a bitmap is faster than slices: measured on 2 cores of a Zen 4 server.
 
-    Of weights that caches do not hold, where bytes count, it is lower.
+    Of weights that caches do not hold, where bytes count, it is lower in float32.
     """
-    if weights >= LARGE:
-        return 0.19 if batch <= SEVERAL else 0.3
-    return 0.6 if batch <= SEVERAL else 0.4
+    if batch > SEVERAL:
+        return 0.4
+    return 0.19 if weights >= LARGE and not is_short else 0.6
 
 
 LARGE, SEVERAL = 2**23, 2  # weights, and samples
