@@ -14,7 +14,6 @@ from sparse_models.kernels.cpu._compile import short_on_cpu
 from sparse_models.kernels.cpu._team import threads_for
 from sparse_models.kernels.cpu.chain.single import Single
 from sparse_models.kernels.cpu.few import frozen as few
-from sparse_models.kernels.cpu.few import sliced
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as on_gpu
@@ -38,7 +37,7 @@ class Tiled(OwnKernels):
 
     Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that in
     a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples, on a CPU up to
-    few.LARGEST_BATCH, are multiplied by another kernel where the layer is in `eval()` and no gradient is wanted: it holds
+    few.largest_batch(), are multiplied by another kernel where the layer is in `eval()` and no gradient is wanted: it holds
     another copy of the weights for each form in which that kernel wants them (one or two; three where x is wide on a GPU),
     made by the first call with such a batch and made anew when weights or mask change. Three things change weights unseen:
     `values.data`, the replay of a captured training step, and the step of a fused optimizer whose gradients are from before
@@ -113,7 +112,7 @@ class Tiled(OwnKernels):
     def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:
         """Return what a chain of such layers makes of x: a single sample by the copies that each has for one, once it has."""
         first = layers[0]
-        is_single = x.dim() == 2 and len(x) == 1 and cls.device_of(x) == "cpu" and not torch.is_grad_enabled()
+        is_single = x.dim() == 2 and x.shape[0] == 1 and cls.device_of(x) == "cpu" and not torch.is_grad_enabled()
         if not is_single or not isinstance(first, Tiled) or len(layers) == 1 or any(layer.is_watched for layer in layers):
             return super().chain_output(layers, x)
         ready = [layer.ready_for_one for layer in layers if isinstance(layer, Tiled)]
@@ -129,12 +128,12 @@ class Tiled(OwnKernels):
     @property
     def ready_for_one(self) -> few.Ready | None:
         """The product of one sample on a CPU where it was made from what the layer is now, and nothing is added to it."""
-        ready = self._frozen.ready.get(1) if isinstance(self._frozen, few.Frozen) else None
-        if self.training or ready is None or not self.adds_nothing() or not isinstance(ready.packed, sliced.Sliced):
+        frozen = self._frozen
+        ready = frozen.ready.get(1) if isinstance(frozen, few.Frozen) else None
+        if ready is None or self.training or not ready.is_chained or not self.adds_nothing():
             return None
         own = self._parameters
-        is_current = ready.is_current(own.get("values"), own.get("bias"))
-        return ready if is_current and ready.dtype == computed(ready.dtype) else None
+        return ready if ready.is_current(own.get("values"), own.get("bias")) else None
 
     def outdate(self) -> None:
         """Have copies of the weights made anew when they are next needed: these are about to be trained."""

@@ -27,10 +27,8 @@ def multiplied(layer: Tiled, x: Tensor) -> Tensor:
     return x.double() @ layer.to_dense().double().t() + (0 if layer.bias is None else layer.bias.detach().double())
 
 
-BATCHES = [1, 2, 8]  # of them, one is taken by slices, the others by a bitmap where there is one
-FEW = [
-    (batch, dtype) for batch in BATCHES for dtype in [torch.float32, torch.float64] if batch == 1 or bitmap.is_possible(dtype)
-]
+BATCHES = [batch for batch in (1, 2, 8) if batch <= frozen.largest_batch()]
+FEW = [(batch, dtype) for batch in BATCHES for dtype in [torch.float32, torch.float64] if batch <= sliced.most_samples(dtype)]
 each_few = pytest.mark.parametrize(("batch", "dtype"), FEW, ids=str)
 
 
@@ -90,7 +88,7 @@ def test_a_step_in_eval_mode_is_seen_though_optimizers_of_one_kernel_count_no_ch
 
 
 def test_copies_for_one_sample_and_for_more_both_follow_the_weights() -> None:
-    layer, x = layer_and_samples(batch=3)
+    layer, x = layer_and_samples(batch=2)
     for _ in range(2):
         for samples in (x, x[:1], x):
             holds(layer, samples)
@@ -141,10 +139,10 @@ def test_a_layer_counts_the_bytes_that_its_last_product_read() -> None:
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in LAYER_DTYPES if dtype.itemsize == 2])
 @pytest.mark.parametrize("batch", [2, 8])
-def test_few_samples_in_16_bit_of_many_weights_are_what_the_layer_holds(
+def test_few_samples_in_16_bit_are_what_the_layer_holds_where_no_kernel_is_for_them(
     monkeypatch: pytest.MonkeyPatch, batch: int, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(frozen, "MANY", 1)
+    monkeypatch.setattr(bitmap, "LARGEST_BATCH", 1)
     weight, x, bias = (normal(seed, *shape).to(dtype) for seed, shape in enumerate([(20, 300), (batch, 300), (20,)]))
     layer = Tiled(weight, random_mask((20, 300), 0.95, generator(0)), bias).eval()
     assert not layer.is_for_few(x)

@@ -143,7 +143,7 @@ EVENTS: list[Callable[[MLP], object]] = [
     lambda model: model.train(not model.training),
     layer_added,
 ]
-NARROW, WIDE = (12, 16, 8, 4), (80, 70, 64, 4)  # in single precision the last are multiplied by copies for a single sample
+NARROW, WIDE = (12, 16, 8, 4), (300, 270, 264, 4)  # in single precision the last are multiplied by copies for a single sample
 
 
 def made(seed: int, sizes: tuple[int, ...] = NARROW) -> MLP:
@@ -211,7 +211,7 @@ def test_a_single_sample_touches_what_is_its_own(watcher: Watcher, monkeypatch: 
         single = vars(model.layers[0])["_single"]
         held = [tensor for layer in single.layers for tensor in (*layer.packed[:5], layer.bias) if tensor is not None]
         watcher.may = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in (x, *held)]
-        watcher.may += [(place, place + 4 * size) for place, size in zip(arguments[3:5], (WIDE[-1], 70 + 64), strict=True)]
+        watcher.may += [(at, at + 4 * size) for at, size in zip(arguments[3:5], (WIDE[3], sum(WIDE[1:3])), strict=True)]
         _team.run_on(function, arguments, team)
 
     monkeypatch.setattr("sparse_models.kernels.cpu.chain.single.run_on", run_on)

@@ -1,22 +1,23 @@
 """What a chain of layers makes of a single sample, from packed copies of their weights (`sliced`), in one call."""
 
-from array import array
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import name_of
-from sparse_models.kernels.cpu._compile import kernel, vector_bytes
+from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import TICKETS
 from sparse_models.kernels.cpu._team import passed, run_on, threads_for
-from sparse_models.kernels.cpu._tile import emitter_for
 from sparse_models.kernels.cpu.chain._phases import Phases
+from sparse_models.kernels.cpu.few._slice_kernel import Slices, Way, emitter
 from sparse_models.kernels.cpu.few.frozen import Ready
-from sparse_models.kernels.cpu.few.sliced import Sliced, emit_slices
+from sparse_models.kernels.cpu.few.sliced import Sliced
 
 FIRST, PER_LAYER = 4, 8  # arguments
+ONE = 1, 0, 0  # sample
 
 
 class Single:
@@ -28,40 +29,45 @@ class Single:
         packed = [cast("Sliced", layer.packed) for layer in layers]
         self.weights = sum(len(one.values) for one in packed)
         self.team = threads_for(self.weights)
-        self.columns, self.dtype, self.result_shape = layers[0].shape[1], first.dtype, (1, packed[-1].height)
-        *places, self.scratch_size = accumulate((one.height for one in packed[:-1]), initial=0)
+        self.shape, self.dtype = layers[0].shape, first.dtype
+        *places, scratch_size = accumulate((one.height for one in packed[:-1]), initial=0)
+        self.result, self.scratch = layers[-1].room, first.new_empty(scratch_size)  # by way of these memory is had sooner
         held: list[Tensor | int] = [self.team]
         for layer, one, place in zip(layers, packed, [*places, 0], strict=True):
             rows = one.pointers if one.rows is None else one.rows
             bias = one.values if layer.bias is None else layer.bias
             held += [bias, one.pointers, one.windows, one.codes, one.values, rows, len(one.pointers) - 1, place]
         self.arguments = passed([0, 0, 0, *held, *[0] * len(layers)])
-        kinds = tuple((one.rows is None, layer.bias is not None) for layer, one in zip(layers, packed, strict=True))
+        kinds = tuple((one.way, one.rows is None, layer.bias is not None) for layer, one in zip(layers, packed, strict=True))
         self.function = _single(name_of(first.dtype), kinds)
 
     def of(self, x: Tensor) -> Tensor | None:
         """Return what the layers make of x [1, in]: [1, out]; None for what they would misread."""
-        if x.shape != (1, self.columns) or x.dtype != self.dtype or not x.is_cpu or not x.is_contiguous() or x.is_neg():
+        if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or not x.is_contiguous() or x.is_neg():
             return None
-        result, scratch = x.new_empty(self.result_shape), x.new_empty(self.scratch_size)
+        # Of its own for each call: several threads may multiply at a time.
+        result, scratch = torch.empty_like(self.result), torch.empty_like(self.scratch)
         arguments = self.arguments[:]
-        arguments[TICKETS : TICKETS + 3] = array("q", [tensor.data_ptr() for tensor in (x, result, scratch)])
+        arguments[TICKETS] = x.data_ptr()
+        arguments[TICKETS + 1] = result.data_ptr()
+        arguments[TICKETS + 2] = scratch.data_ptr()
         run_on(self.function, arguments, self.team)
         return result
 
 
 @kernel
-def _single(dtype: str, kinds: Sequence[tuple[bool, bool]]) -> int:
+def _single(dtype: str, kinds: Sequence[tuple[Way, bool, bool]]) -> int:
     """Return the address of the kernel of `Single` for layers whose rows follow one another or not, with a bias or without."""
-    emit = emitter_for(dtype, vector_bytes())
+    emit = emitter(dtype)
     x, result, scratch, shares = (emit.argument(place) for place in range(FIRST))
     phases = Phases(emit, FIRST + PER_LAYER * len(kinds))
-    for number, (is_direct, has_bias) in enumerate(kinds):
+    for number, (way, is_direct, has_bias) in enumerate(kinds):
         *own, slices, place = (emit.argument(FIRST + PER_LAYER * number + at) for at in range(PER_LAYER))
         is_last = number == len(kinds) - 1
         after = result if is_last else emit.add(scratch, emit.times(place, emit.width))
         with phases.tasks(shares) as share:
             some = emit.share(slices, share, shares)
-            emit_slices(emit, (x, after, *own), some, dtype, is_direct=is_direct, has_bias=has_bias, relu=not is_last)
+            layer = Slices(emit, dtype, way, (x, after, *own), ONE)
+            layer.multiply(some, is_direct=is_direct, has_bias=has_bias, relu=not is_last)
         x = after
     return emit.compiled()

@@ -1,10 +1,11 @@
 """Instructions of AVX-512 and AVX2 that LLVM would not find by itself, beside those that all kernels are made of."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 
-from sparse_models.kernels.cpu._arithmetic import INTEGER
+from sparse_models.kernels.cpu._arithmetic import BFLOAT, INTEGER
 from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
 
 
@@ -51,8 +52,24 @@ class Spreading(Emitter):
             table.linkage, table.align = "internal", CACHE_LINE
         return self.module.globals[name]
 
+    def codes(self, address: Any, count: int) -> Any:
+        """Return so many bytes as the integers by which numbers are looked up: as wide as these."""
+        wide = ir.IntType(8 * CACHE_LINE // count)
+        return self.builder.zext(self.load(ir.VectorType(ir.IntType(8), count), address), ir.VectorType(wide, count))
+
+    def looked_up(self, tables: Sequence[Any], codes: Any) -> Any:
+        """Return the numbers of four vectors at some places: an instruction of AVX-512 takes them from two."""
+        count, kind = codes.type.count, tables[0].type
+        name = f"llvm.x86.avx512.vpermi2var.{'hi' if count == CACHE_LINE // 2 else 'ps'}.512"
+        declared = self._declared(name, kind, [kind, codes.type, kind])
+        low, high = (self.builder.call(declared, [tables[side], codes, tables[side + 1]]) for side in (0, 2))
+        is_high = self.builder.icmp_unsigned(">=", codes, ir.Constant(codes.type, [2 * count] * count))
+        return self.builder.select(is_high, high, low)
+
     def dot(self, left: Any, right: Any, plus: Any) -> Any:
         """Return a vector of sums plus the products of two vectors of bfloat16, neighbours added up: one of AVX-512."""
+        pairs = ir.VectorType(BFLOAT, left.type.count)
+        left, right = (self.builder.bitcast(vector, pairs) for vector in (left, right))
         name = "llvm.x86.avx512bf16.dpbf16ps.512"
         declared = self._declared(name, self.vector, [self.vector, left.type, right.type])
         return self.builder.call(declared, [plus, left, right])

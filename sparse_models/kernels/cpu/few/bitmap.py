@@ -18,12 +18,13 @@ from llvmlite import ir
 from torch import Tensor
 from torch.nn import functional
 
-from sparse_models.kernels.cpu._arithmetic import BFLOAT, computed, name_of
+from sparse_models.kernels.cpu._arithmetic import computed, name_of
 from sparse_models.kernels.cpu._compile import has, kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu.few._instructions import Spreading
 from sparse_models.kernels.structure import Structure
 
+LARGEST_BATCH = 8  # samples: for each of them and of two rows there is a sum in a register
 WORD, PAIR, STRIP = 64, 2, 64  # columns of a word of bits, rows that take turns, rows of a strip
 PANEL_BYTES = 2**12  # of a sample's part: with 8 samples 32 KiB
 AHEAD = 2**11  # bytes between what is used and what is asked for: processors by themselves ask too late
@@ -164,9 +165,7 @@ class _Kernel:
         emit = self.emit
         if not self.has_dot:
             return emit.multiply_add(value, emit.load(emit.vector, x), total)
-        pairs = ir.VectorType(BFLOAT, self.lanes)
-        own, its = (emit.builder.bitcast(vector, pairs) for vector in (value, emit.load(value.type, x)))
-        return emit.dot(own, its, total)
+        return emit.dot(value, emit.load(value.type, x), total)
 
     def pair(self, words: Any, samples: Sequence[Any], bits: Any, values: Any) -> tuple[Any, Any, list[Any]]:
         """Return where a pair of rows ends, of bits and values, and for each row and sample the vector of its sums."""

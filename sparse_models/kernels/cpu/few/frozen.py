@@ -13,8 +13,6 @@ from sparse_models.kernels.cpu.few import bitmap, sliced
 from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure
 
-LARGEST_BATCH = 8  # samples: for each of them and of two rows there is a sum in a register
-
 
 class Packed(Protocol):
     """What a packed copy of a matrix [rows, columns] is to a product; each form of it says what its methods mean."""
@@ -44,7 +42,7 @@ class Refillable(Packed, Protocol):
 
 def largest_batch() -> int:
     """Return how many samples a form takes on this processor, at most."""
-    return LARGEST_BATCH if bitmap.is_possible(torch.float32) else 1
+    return sliced.most_samples(torch.float32)
 
 
 Pack = Callable[[Structure, Tensor], Refillable]
@@ -53,31 +51,32 @@ Pack = Callable[[Structure, Tensor], Refillable]
 def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) -> Pack | None:
     """Return what packs a weight for so many samples; None where the product of any number of them is as fast.
 
-    A bitmap takes time for weights that are not there, too, but reads fewer bytes, and several samples share what it spreads;
-    slices take one sample.
+    A bitmap takes time for weights that are not there, too, but reads fewer bytes; slices take time for weights that are there
+    and some more, for each sample.
     """
-    if not 0 < batch <= LARGEST_BATCH or nnz == 0:
+    if not 0 < batch <= bitmap.LARGEST_BATCH or nnz == 0:
         return None
-    enough = _dense_enough(rows * columns, dtype.itemsize == 2, batch)
-    if bitmap.is_possible(dtype) and nnz >= enough * rows * columns:
+    weights, in_slices = rows * columns, columns >= sliced.window(dtype) and batch <= sliced.most_samples(dtype)
+    enough = _dense_enough(weights, dtype.itemsize == 2, batch) if in_slices else DENSE_ENOUGH
+    if bitmap.is_possible(dtype) and nnz >= weights * enough:
         return bitmap.pack
-    return sliced.pack if batch == 1 and columns >= sliced.window(dtype) else None
+    # Four samples and more of so many columns are read from the second cache, by tiles fewer times.
+    is_left = batch > SEVERAL and weights >= LARGE and dtype == torch.float32 and nnz < SPARSE * weights
+    return sliced.pack if in_slices and not is_left else None
 
 
 def _dense_enough(weights: int, is_short: bool, batch: int) -> float:  # noqa: FBT001
-    """Return the density from which on a bitmap is faster: measured on 2 cores of a Zen 5 server.
+    """Return the density from which on a bitmap is faster than slices: measured on 2 cores of a Zen 4 server.
 
-    Of weights that caches do not hold, where bytes count, it is lower in float32. In 16 bit what takes any number of samples
-    makes float32 of inputs first, in another order, which pays for many weights alone.
+    Of weights that caches do not hold, where bytes count, it is lower in float32.
     """
-    if batch == 1:
-        return 0.34 / (SPARSER if weights >= LARGE else 1)
-    if is_short:
-        return 0.06 if weights >= MANY else 0.0
-    return (0.08 + 0.0145 * batch) / (SPARSER if weights >= LARGE else 1)
+    if batch > SEVERAL:
+        return 0.4
+    return 0.19 if weights >= LARGE and not is_short else 0.6
 
 
-LARGE, SPARSER, MANY = 2**23, 1.8, 2**22  # weights, how many times lower, and weights
+LARGE, SEVERAL = 2**23, 2  # weights, and samples
+DENSE_ENOUGH, SPARSE = 0.1, 0.07  # density from which on a bitmap beats tiles, and below which tiles beat slices
 
 
 def product(packed: Packed, x: Tensor, bias: Tensor | None = None, team: int | None = None) -> Tensor:
@@ -107,6 +106,8 @@ class Ready:
         taken, result = packed.taken(x), packed.room(len(x))
         self.takes_it, self.gives_it = taken.data_ptr() == x.data_ptr(), packed.given(result) is result
         self.room = result  # no result itself, for each call has its own
+        # Whether a chain's kernel, which hands on sums as they are, takes it as one of its layers.
+        self.is_chained = isinstance(packed, sliced.Sliced) and x.dtype == result.dtype
         self.packed, self.numbers = packed, passed(packed.arguments(taken, result, bias, self.team))
 
     def product(self, values: Any, bias: Any, x: Tensor) -> Tensor | None:
