@@ -204,10 +204,17 @@ class Arithmetic:
         return self.builder.extract_element(vector, ir.Constant(ir.IntType(32), lane))
 
     def transposed(self, vectors: Sequence[Any]) -> list[Any]:
-        """Return the columns of the square whose rows are given, as many as a vector has lanes."""
-        vectors, half = list(vectors), self.lanes // 2
+        """Return the columns of the square whose rows are given: what stands in a place fills as many lanes as there are."""
+        vectors, half = list(vectors), len(vectors) // 2
+        each = self.lanes // len(vectors)
         low, high = (
-            [lane + side * self.lanes for lane in range(start, start + half) for side in (0, 1)] for start in (0, half)
+            [
+                place * each + lane + side * self.lanes
+                for place in range(start, start + half)
+                for side in (0, 1)
+                for lane in range(each)
+            ]
+            for start in (0, half)
         )
         for _ in range(half.bit_length()):
             pairs = zip(vectors[:half], vectors[half:], strict=True)

@@ -168,7 +168,7 @@ def _backward(
             layer.add_bias(emit, row, vectors, is_first)
 
         matrix = layer.form.matrix(layer.arrays, layer.own_values)
-        matrix.sampled(emit, layer.rows, slope, held[number], chunks, is_first, each)
+        matrix.sampled(emit, layer.rows, slope, held[number], chunks, is_first, each, below)
         if number:
             inputs = layers[number - 1]
             rows = emit.constant(0), emit.over(inputs.rows, layer.transposed_form.unit[0])

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparse_models.errors import InputError
 from sparse_models.kernels.chain import define_gradients, layer_by_layer
 from sparse_models.kernels.cpu._pass import tile_by_tile
-from sparse_models.kernels.cpu.blocks.products import define_product, define_sampled, product, sampled
+from sparse_models.kernels.cpu.blocks.products import define_product, define_sampled, product, sampled, sampled_and_summed
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import BlockStructure
 from sparse_models.layers.block import of_size
@@ -63,6 +63,7 @@ def check(drawn: Drawn) -> None:
         (product(columns, values, grad), define_product(columns, values, grad)),
         (product(columns, values, grad, passed=x), define_product(columns, values, grad, passed=x)),
         (sampled(rows, grad, x), define_sampled(rows, grad, x)),
+        (sampled_and_summed(rows, grad, x)[1], grad.sum(1)),
     ):
         assert result.is_contiguous()
         close(result, defined)
