@@ -73,7 +73,9 @@ class Layer(NamedTuple):
         return cls(form, transposed_form, *own)
 
     def biased(self, emit: Emitter, row: Any, chunks: int) -> list[Any]:
-        """Return what a row is before its product."""
+        """Return what a row is before its product; one that only fills a block is what the last is."""
+        if self.form.unit[0] > 1:
+            row = emit.least(row, emit.add(self.rows, -1))
         return [emit.splat(emit.load(emit.number, emit.add(self.bias, emit.times(row, self.bias_step))))] * chunks
 
     def add_bias(self, emit: Emitter, row: Any, vectors: list[Any], is_first: Any) -> None:
