@@ -55,21 +55,20 @@ class Block(OwnKernels):
 
     def at_once(self, x: Tensor) -> Tensor | None:
         """Return the product of one sample where all is at the place where it was for the last one; None elsewhere."""
-        if self._one is None or torch.is_grad_enabled() or not self._is_plain():
+        if self._one is None or torch.is_grad_enabled() or not self._is_own():
             return None
         if self._one.is_current(tensors_of([self])):
             return self._one.of(x)
         self._one = None
         return None
 
-    def _is_plain(self) -> bool:
-        return (
-            "values" in self._parameters and "bias" in self._parameters
-        )  # which is not so where either is pruned or parametrized
+    def _is_own(self) -> bool:
+        """Tell whether values and bias are the layer's own, and not made by pruning or a parametrization."""
+        return "values" in self._parameters and ("bias" in self._parameters or self.bias is None)
 
     def _has_one(self, x: Tensor) -> bool:
         """Tell whether what a product of x takes may be held: that of one sample, of whole blocks, where no graph is wanted."""
-        if len(x) != 1 or torch.is_grad_enabled() or not self._is_plain():
+        if len(x) != 1 or torch.is_grad_enabled() or not self._is_own():
             return False
         height, width = self.pattern.unit
         return self.out_features % height == 0 and self.in_features % width == 0
