@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 from torch.optim import optimizer as of_torch
 
-from sparse_models.kernels.chain import leaving_step, ready_step, takes_step
+from sparse_models.kernels.chain import leaving_step, ready_step
 from sparse_models.kernels.cpu._team import threads
 from sparse_models.kernels.cpu.chain._factors import Factors, Leaving
 from sparse_models.kernels.cpu.chain._ready import Ready
@@ -49,7 +49,7 @@ def hold(model: MLP, optimizer: torch.optim.Optimizer, x: Tensor) -> "HeldStep |
     if not layers or type(model).cross_entropy is not MLP.cross_entropy or type(optimizer) not in RULES or not x.is_cpu:
         return None
     links = layers[0].chain_for_step(layers, x)
-    if links is None or not takes_step(links):
+    if links is None:
         return None
     try:
         return HeldStep(layers, links, optimizer)

@@ -124,11 +124,6 @@ def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradient
     return Gradients(loss, values[::-1], biases[::-1])
 
 
-def takes_step(links: Sequence[Link]) -> bool:
-    """Tell whether a kernel takes a whole step of a chain on a CPU: what it updates must not be a padded copy of a bias."""
-    return all(link.bias is None or link.rows.rows % link.rows.unit[0] == 0 for link in links)
-
-
 def ready_step(links: Sequence[Link], parameters: Sequence[Parameter | None], rule: Rule, batch: int) -> Ready:
     """Return a training step on so many samples, for a chain of which each layer's values and bias are parameters in turn.
 

@@ -10,7 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparse_models.kernels.chain import kernels_for
+from sparse_models.kernels.cpu.blocks import products as on_cpu
+from sparse_models.kernels.cpu.blocks.held import OneSample
 from sparse_models.kernels.cpu.transpose import transposed
+from sparse_models.kernels.source import tensors_of
 from sparse_models.kernels.structure import BlockStructure
 from sparse_models.kernels.triton import _loading
 from sparse_models.kernels.triton import blocks as on_gpu
@@ -33,6 +36,8 @@ class Block(OwnKernels):
     activations; in float32 as torch is set: by three products of TensorFloat-32, which have all its bits, or by one.
     """
 
+    _one: OneSample | None = None
+
     @classmethod
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
         """Return the number types that there are kernels for on a device."""
@@ -48,9 +53,34 @@ class Block(OwnKernels):
         """Return where x is, and so which kernels multiply it."""
         return "cuda" if on_a_gpu(x) else x.device.type
 
+    def at_once(self, x: Tensor) -> Tensor | None:
+        """Return the product of one sample where all is at the place where it was for the last one; None elsewhere."""
+        if self._one is None or torch.is_grad_enabled() or not self._is_own():
+            return None
+        if self._one.is_current(tensors_of([self])):
+            return self._one.of(x)
+        self._one = None
+        return None
+
+    def _is_own(self) -> bool:
+        """Tell whether values and bias are the layer's own, and not made by pruning or a parametrization."""
+        return "values" in self._parameters and ("bias" in self._parameters or self.bias is None)
+
+    def _has_one(self, x: Tensor) -> bool:
+        """Tell whether what a product of x takes may be held: that of one sample, of whole blocks, where no graph is wanted."""
+        if len(x) != 1 or torch.is_grad_enabled() or not self._is_own():
+            return False
+        height, width = self.pattern.unit
+        return self.out_features % height == 0 and self.in_features % width == 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_one": None}  # made anew where needed
+
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out] for x that the kernels take: feature-major, on a GPU batch-major."""
         if not on_a_gpu(x):
+            if self._has_one(x):
+                self._one = OneSample(tensors_of([self]), self.structures[0], self.own("values"), self.own("bias"), x)
             return super().multiplied(x)
         return on_gpu.linear(x, self.values, self.bias, *self.structures)
 
@@ -73,6 +103,11 @@ class Block(OwnKernels):
     def sample(structure: BlockStructure, grad: Tensor, x: Tensor) -> Tensor:
         """Return, at the blocks alone, grad [rows, batch] times x [columns, batch] transposed, in the shape of `values`."""
         return kernels_for(structure, x).sampled(structure, grad, x)
+
+    @classmethod
+    def sample_and_sum(cls, structure: BlockStructure, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `sample` does, and the sums of grad's rows [rows], from one pass over grad on a CPU."""
+        return super().sample_and_sum(structure, grad, x) if on_a_gpu(x) else on_cpu.sampled_and_summed(structure, grad, x)
 
     @staticmethod
     def turned(x: Tensor) -> Tensor:

@@ -50,20 +50,35 @@ class Compact(SparseLinear):
         return dense
 
     def product(self, x: Tensor) -> Tensor:
-        """Return x (W * M)^T + b [batch, out]."""
+        """Return x (W * M)^T + b [batch, out]: feature-major where outputs are put back, whose rows are then copied whole."""
+        is_plain = x.is_cpu and not torch.is_autocast_enabled("cpu")
+        if len(self.rows) == self.out_features or not is_plain:
+            return self.traced_product(x)
+        # A view is what a graph of autograd then holds on to: the parameter itself is another mask's once that has moved.
+        arguments = x, self.values.view_as(self.values), self.bias, self.rows, self.columns, self.out_features
+        if not torch.is_grad_enabled():  # entering autograd costs as much as a small product
+            return _Alone.forward(*arguments)
+        result: Tensor = _Alone.apply(*arguments)  # type: ignore[no-untyped-call]
+        return result
+
+    def traced_product(self, x: Tensor) -> Tensor:
+        """Return what `product` does by PyTorch's own operations alone."""
         return self.spread(self.compact_product(self.gathered(x)))
 
     def gathered(self, x: Tensor) -> Tensor:
         """Return x [batch, in] at the kept inputs [batch, columns]."""
         return x if len(self.columns) == self.in_features else x.index_select(1, self.columns)
 
+    @property
+    def kept_bias(self) -> Tensor | None:
+        """The bias of the kept outputs [rows]."""
+        bias: Tensor | None = self.bias
+        return bias if bias is None or len(self.rows) == self.out_features else bias.index_select(0, self.rows)
+
     def compact_product(self, x: Tensor) -> Tensor:
         """Return the kept outputs [batch, rows] from the kept inputs [batch, columns]."""
-        bias: Tensor | None = self.bias
-        if bias is not None and len(self.rows) < self.out_features:
-            bias = bias.index_select(0, self.rows)
         # A view is what a graph of autograd then holds on to: the parameter itself is another mask's once that has moved.
-        return dense_product(x, self.values.view_as(self.values), bias)
+        return dense_product(x, self.values.view_as(self.values), self.kept_bias)
 
     def spread(self, kept: Tensor) -> Tensor:
         """Return the kept outputs [batch, rows] among all [batch, out]: the others are their bias."""
@@ -104,3 +119,38 @@ class Compact(SparseLinear):
             self._store(rows.to(self.rows.device, copy=True), columns.to(self.rows.device, copy=True))
             self.values.data = self.values.new_empty(values.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class _Alone(torch.autograd.Function):
+    """A layer by itself, whose removed outputs are put back: feature-major, so that whole rows are copied.
+
+    What PyTorch derives for the copies takes longer than the products: it puts zeros in a copy of the whole gradient.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, values: Tensor, bias: Tensor | None, rows: Tensor, columns: Tensor, outputs: int) -> Tensor:
+        turned = x.index_select(1, columns).t()
+        if bias is None:
+            return x.new_zeros(outputs, len(x)).index_copy_(0, rows, values @ turned).t()
+        kept = torch.addmm(bias.index_select(0, rows)[:, None], values, turned)
+        return bias[:, None].expand(-1, len(x)).index_copy(0, rows, kept).t()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
+        x, values, _, rows, columns, _ = inputs
+        ctx.save_for_backward(x, values, rows, columns)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, values, rows, columns = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        turned = grad.t()
+        kept = turned.index_select(0, rows) if turned.is_contiguous() else grad.index_select(1, rows).t()  # [rows, batch]
+        x_grad = values_grad = None
+        if needed[0]:
+            x_grad = x.new_zeros(x.shape).index_copy(1, columns, (values.t() @ kept).t())
+        if needed[1]:
+            values_grad = kept @ x.index_select(1, columns)
+        return x_grad, values_grad, grad.sum(0) if needed[2] else None, None, None, None

@@ -204,15 +204,15 @@ class Arithmetic:
         return self.builder.extract_element(vector, ir.Constant(ir.IntType(32), lane))
 
     def transposed(self, vectors: Sequence[Any]) -> list[Any]:
-        """Return the columns of the square whose rows are given, as many as a vector has lanes."""
-        vectors, half = list(vectors), self.lanes // 2
+        """Return the columns of the square whose rows are given: what stands in a place fills as many lanes as there are."""
+        half, middle, each = len(vectors) // 2, self.lanes // 2, self.lanes // len(vectors)
         low, high = (
-            [lane + side * self.lanes for lane in range(start, start + half) for side in (0, 1)] for start in (0, half)
+            [lane + side for at in range(end - middle, end, each) for side in (0, self.lanes) for lane in range(at, at + each)]
+            for end in (middle, self.lanes)
         )
         for _ in range(half.bit_length()):
-            pairs = zip(vectors[:half], vectors[half:], strict=True)
-            vectors = [self.chosen(*pair, lanes) for pair in pairs for lanes in (low, high)]
-        return vectors
+            vectors = [self.chosen(vectors[at], vectors[at + half], lanes) for at in range(half) for lanes in (low, high)]
+        return list(vectors)
 
     def chosen(self, left: Any, right: Any, lanes: Iterable[int]) -> Any:
         """Return a vector of some numbers of two vectors, those of the second numbered after those of the first."""

@@ -73,7 +73,9 @@ class Layer(NamedTuple):
         return cls(form, transposed_form, *own)
 
     def biased(self, emit: Emitter, row: Any, chunks: int) -> list[Any]:
-        """Return what a row is before its product."""
+        """Return what a row is before its product; one that only fills a block is what the last is."""
+        if self.form.unit[0] > 1:
+            row = emit.least(row, emit.add(self.rows, -1))
         return [emit.splat(emit.load(emit.number, emit.add(self.bias, emit.times(row, self.bias_step))))] * chunks
 
     def add_bias(self, emit: Emitter, row: Any, vectors: list[Any], is_first: Any) -> None:
@@ -168,7 +170,7 @@ def _backward(
             layer.add_bias(emit, row, vectors, is_first)
 
         matrix = layer.form.matrix(layer.arrays, layer.own_values)
-        matrix.sampled(emit, layer.rows, slope, held[number], chunks, is_first, each)
+        matrix.sampled(emit, layer.rows, slope, held[number], chunks, is_first, each, below)
         if number:
             inputs = layers[number - 1]
             rows = emit.constant(0), emit.over(inputs.rows, layer.transposed_form.unit[0])

@@ -1,5 +1,6 @@
 """Kernels of block-sparse matrices against their plain definitions, with every access to memory watched."""
 
+import copy
 import itertools
 import pickle
 
@@ -12,10 +13,10 @@ from torch import Tensor
 from sparse_models.errors import InputError
 from sparse_models.kernels.chain import define_gradients, layer_by_layer
 from sparse_models.kernels.cpu._pass import tile_by_tile
-from sparse_models.kernels.cpu.blocks.products import define_product, define_sampled, product, sampled
+from sparse_models.kernels.cpu.blocks.products import define_product, define_sampled, product, sampled, sampled_and_summed
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import BlockStructure
-from sparse_models.layers.block import of_size
+from sparse_models.layers.block import Block, of_size
 from sparse_models.masks import random_score
 from sparse_models.testing import Problem, gate
 from tests.helpers.kernel_checks import BATCHES, Watcher, close
@@ -63,6 +64,7 @@ def check(drawn: Drawn) -> None:
         (product(columns, values, grad), define_product(columns, values, grad)),
         (product(columns, values, grad, passed=x), define_product(columns, values, grad, passed=x)),
         (sampled(rows, grad, x), define_sampled(rows, grad, x)),
+        (sampled_and_summed(rows, grad, x)[1], grad.sum(1)),
     ):
         assert result.is_contiguous()
         close(result, defined)
@@ -193,3 +195,35 @@ def test_blocks_of_any_size_pass_the_gate_and_have_one_class_that_can_be_pickled
     assert torch.equal(copied.to_dense(), layer.to_dense())
     with pytest.raises(InputError, match="expected blocks of at least 1 x 1 weights, got 0 x 5"):
         of_size(0, 5)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_one_sample_is_multiplied_by_the_weights_as_they_are(has_bias: bool) -> None:
+    def held(layer: Block, x: Tensor, *, is_held: bool = True) -> None:
+        for _ in range(2):  # what the first call looks up, the second finds
+            with torch.no_grad():
+                found = layer.at_once(x)
+                bias = layer.own("bias")
+                close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), bias))
+        assert (found is not None) == is_held
+
+    layer = of_size(4, 8)(normal(0, 12, 16), torch.ones(12, 16, dtype=torch.bool), normal(1, 12) if has_bias else None)
+    x, mask = normal(2, 1, 16), torch.ones(12, 16, dtype=torch.bool)
+    held(layer, x)
+    held(layer, normal(3, 16, 2).t()[:1])  # whose numbers do not lie side by side
+    with torch.no_grad():
+        layer.values.mul_(2)
+    held(layer, x)
+    layer.values.data = layer.values.data.clone()
+    held(layer, x)
+    mask[4:8] = False
+    layer.set_mask(mask)
+    held(layer, x)
+    held(copy.deepcopy(layer), x)
+    held(layer, normal(2, 2, 16), is_held=False)
+    held(of_size(4, 8)(normal(0, 11, 16), mask[:11]), x, is_held=False)  # blocks stand over the edge
+    with torch.no_grad():
+        torch.nn.utils.prune.random_unstructured(layer, "values", 0.5)
+        close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), layer.own("bias")))
+    assert layer(x).requires_grad
+    assert layer.at_once(x) is None

@@ -129,9 +129,10 @@ def test_a_step_is_its_definition_at_every_width(width: Any, way: str, dtype: to
     taken.check(BATCH["x"].to(dtype), BATCH["labels"])
 
 
-def test_a_step_of_blocks_is_its_definition() -> None:
+@pytest.mark.parametrize("sizes", [(20, 32, 8), (20, 33, 5)])  # of blocks that fit, and that stand over the edge
+def test_a_step_of_blocks_is_its_definition(sizes: tuple[int, ...]) -> None:
     for optimizer in ("adam", "sgd"):
-        Taken(blocks((4, 4), (20, 32, 8), torch.float64), optimizer, ready_step, 70).check(BATCH["x"].double(), BATCH["labels"])
+        Taken(blocks((4, 4), sizes, torch.float64), optimizer, ready_step, 70).check(BATCH["x"].double(), BATCH["labels"])
 
 
 @pytest.mark.parametrize(("threads", "tiles", "way"), [(1, 2, "tiles"), (2, 1, "rows"), (2, 2, "tiles"), (2, 3, "rows")])

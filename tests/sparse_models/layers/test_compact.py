@@ -87,3 +87,22 @@ def test_a_loaded_layer_fits_the_next_one_again() -> None:
     x = normal(0, 5, 6)
     assert COMPACT.chain_output(list(other), x) is not None
     torch.testing.assert_close(other(x), by_layer(model, x))
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("layout", ["batch-major", "feature-major"])
+def test_a_layer_by_itself_has_the_derivatives_of_its_output(layout: str, has_bias: bool) -> None:
+    mask = torch.zeros(6, 5, dtype=torch.bool)
+    mask[torch.tensor([0, 3, 4])[:, None], torch.tensor([1, 4])] = True
+    layer = COMPACT(normal(0, 6, 5), mask, normal(1, 6) if has_bias else None)
+
+    def output(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        named = dict(zip(("values", "bias"), parameters, strict=False))
+        found: torch.Tensor = torch.func.functional_call(layer, named, (x,))
+        return found.t() if layout == "feature-major" else found.contiguous()
+
+    x = normal(2, 3, 5)
+    torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), layer.bias))
+    inputs = [x, *(one.detach() for one in layer.parameters())]
+    torch.autograd.gradcheck(output, [one.requires_grad_() for one in inputs])
+    torch.autograd.gradgradcheck(output, inputs)

@@ -11,7 +11,8 @@ from llvmlite import ir
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._tile import emitter_for
-from sparse_models.kernels.cpu.blocks._matrix import UNROLLED, BlockForm, BlockMatrix, largest_divisor, unrolled
+from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix
+from sparse_models.kernels.cpu.blocks._registers import UNROLLED, largest_divisor, unrolled
 
 CHAINS = 4  # sums at least, so that a multiply-add need not wait for the one before
 MOST_SUMS = 16  # in registers

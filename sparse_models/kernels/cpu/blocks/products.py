@@ -4,6 +4,8 @@ As in `tiled`, but each vector of the tile that is loaded is multiplied with sev
 with several vectors: what bounds these products is the processor's multiply-adds, and no longer its loads.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,7 +15,9 @@ from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run, threads, threads_for
 from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias, tiling
-from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix, registers
+from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix
+from sparse_models.kernels.cpu.blocks._outer import row_sampled
+from sparse_models.kernels.cpu.blocks._registers import registers
 from sparse_models.kernels.cpu.blocks._single import single, single_sampled
 from sparse_models.kernels.cpu.tiled import TASKS_PER_THREAD, TILES_PER_PART, finished, row_blocks
 from sparse_models.kernels.structure import BlockStructure
@@ -77,7 +81,12 @@ def define_sampled(structure: BlockStructure, grad: Tensor, x: Tensor) -> Tensor
 
 
 def sampled(structure: BlockStructure, grad: Tensor, x: Tensor) -> Tensor:
-    """Return, at the blocks alone [blocks, height, width], grad [rows, batch] times x [columns, batch] transposed.
+    """Return, at the blocks alone [blocks, height, width], grad [rows, batch] times x [columns, batch] transposed."""
+    return sampled_and_summed(structure, grad, x)[0]
+
+
+def sampled_and_summed(structure: BlockStructure, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `sampled` does, and the sums of grad's rows [rows]: a bias's gradient.
 
     All are contiguous; beyond the edges of the matrix there are zeros. The batch is cut into parts that are added in their
     order, as by `tiled.sampled`.
@@ -85,25 +94,26 @@ def sampled(structure: BlockStructure, grad: Tensor, x: Tensor) -> Tensor:
     batch, blocks, dtype = x.shape[1], len(structure.indices), name_of(x.dtype)
     shape = (blocks, structure.height, structure.width)
     if batch == 0 or blocks == 0:
-        return x.new_zeros(shape)
+        return x.new_zeros(shape), grad.sum(1)
     pointers, indices, _ = structure.arrays
     if batch == 1:
         sums = x.new_empty(shape)
         team = min(threads_for(sums.numel()), structure.rows_of_blocks)
         arrays = (pointers, indices, whole_blocks(grad, structure.height), whole_blocks(x, structure.width), sums)
         run(single_sampled(dtype, BlockForm.of(structure)), [*arrays, structure.rows_of_blocks, team], team)
-        return sums
+        return sums, grad.sum(1)
     chunks, tiles = tiling(batch, dtype, MOST_SAMPLED, vector_bytes())
     parts = min(max(1, tiles // TILES_PER_PART), TASKS_PER_THREAD * threads())
     shares, team = row_blocks(structure.rows_of_blocks, parts, threads())
-    # The rows of a row of blocks are packed as well, after those of all columns.
+    # The rows of a row of blocks are packed as well, after those of all columns, and once more regrouped.
     columns = structure.columns_of_blocks * structure.width
-    scratch = _scratch(team, columns + structure.height, chunks)
-    sums = x.new_empty(parts, *shape)
-    tensors = (pointers, indices, grad, x, sums, scratch)
+    scratch = _scratch(team, columns + 2 * structure.height, chunks)
+    sums, row_sums = x.new_empty(parts, *shape), x.new_empty(parts, structure.rows_in_units)
+    tensors = (pointers, indices, grad, x, sums, row_sums, scratch)
     sizes = (structure.rows, structure.rows_of_blocks, structure.columns, batch, tiles, shares, scratch.shape[1], parts)
     run(_sampled(dtype, BlockForm.of(structure), chunks), [*tensors, *sizes, sums[0].numel()], team)
-    return sums[0] if parts == 1 else sums.sum(0)
+    values, totals = (sums[0], row_sums[0]) if parts == 1 else (sums.sum(0), row_sums.sum(0))
+    return values, totals[: structure.rows]
 
 
 def widest() -> int:
@@ -122,6 +132,17 @@ def _scratch(team: int, rows: int, chunks: int) -> Tensor:
     return torch.empty(team, rows * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
 
 
+def packed(piece: Piece, x: Any, columns: Any, width: int, buffer: Any) -> Any:
+    """Pack x into a buffer, with zeros that fill whole blocks, and return its address; or that of x, if that is so packed."""
+    emit = piece.emit
+    is_packed = emit.builder.icmp_signed("==", piece.batch, emit.constant(piece.chunks * emit.lanes))
+    for number, same in ((emit.aligned(x), x), (emit.padded(columns, width), columns)):
+        is_packed = emit.builder.and_(is_packed, emit.builder.icmp_signed("==", number, same))
+    with emit.builder.if_then(emit.builder.not_(is_packed)):
+        piece.pack(x, emit.constant(0), columns, buffer, of=width)
+    return emit.builder.select(is_packed, x, buffer)
+
+
 @kernel
 def _product(dtype: str, form: BlockForm, chunks: int, *, relu: bool, has_passed: bool) -> int:
     """Return the address of the kernel of `product` for tiles of so many vectors."""
@@ -133,7 +154,7 @@ def _product(dtype: str, form: BlockForm, chunks: int, *, relu: bool, has_passed
     with emit.tasks(emit.times(tiles, parts)) as task:
         tile, part = emit.divided(task, parts)
         piece = Piece(emit, tile, chunks, batch)
-        piece.pack(x, emit.constant(0), columns, buffer, of=form.width)
+        at = packed(piece, x, columns, form.width, buffer)
 
         def begin(row: object) -> list[object]:
             return [emit.splat(emit.load(emit.number, emit.add(bias, emit.times(row, bias_step))))] * chunks
@@ -146,7 +167,7 @@ def _product(dtype: str, form: BlockForm, chunks: int, *, relu: bool, has_passed
                 totals = [emit.passed(*pair) for pair in zip(piece.read(piece.of(passed, inside)), totals, strict=True)]
             piece.write(totals, piece.of(result, row))
 
-        matrix.products(emit, emit.share(rows_of_blocks, part, parts), buffer, Sums(begin, finish, None, chunks))
+        matrix.products(emit, emit.share(rows_of_blocks, part, parts), at, Sums(begin, finish, None, chunks))
     return emit.compiled()
 
 
@@ -154,22 +175,36 @@ def _product(dtype: str, form: BlockForm, chunks: int, *, relu: bool, has_passed
 def _sampled(dtype: str, form: BlockForm, chunks: int) -> int:
     """Return the address of the kernel of `sampled` for tiles of so many vectors."""
     emit = emitter_for(dtype, vector_bytes())
-    pointers, indices, grad, x, sums, scratch, rows, rows_of_blocks = (emit.argument(at) for at in range(8))
-    columns, batch, tiles, shares, scratch_bytes, parts, numbers = (emit.argument(at) for at in range(8, 15))
+    pointers, indices, grad, x, sums, row_sums, scratch, rows, rows_of_blocks = (emit.argument(at) for at in range(9))
+    columns, batch, tiles, shares, scratch_bytes, parts, numbers = (emit.argument(at) for at in range(9, 16))
     buffer = emit.own_part(scratch, scratch_bytes)
     padded = emit.times(emit.padded(columns, form.width), chunks * emit.lanes * emit.width)
     held = emit.add(buffer, padded)
+    spare = emit.add(held, form.height * chunks * emit.vector_bytes)
     with emit.tasks(emit.times(parts, shares)) as task:
         part, share = emit.divided(task, shares)
         own_sums = emit.add(sums, emit.times(emit.times(part, numbers), emit.width))
+        first_total = emit.times(emit.times(part, rows_of_blocks), form.height)
         matrix = BlockMatrix(form, pointers, indices, indices, own_sums)
         first_tile, last_tile = emit.share(tiles, part, parts)
         with emit.loop(first_tile, last_tile) as tile:
             piece = Piece(emit, tile.place, chunks, batch)
-            piece.pack(x, emit.constant(0), columns, buffer, of=form.width)
+            at = packed(piece, x, columns, form.width, buffer)
             is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
             with emit.loop(*emit.share(rows_of_blocks, share, shares)) as row:
                 first = emit.times(row.place, form.height)
-                piece.pack(grad, first, emit.least(emit.add(first, form.height), rows), held, of=form.height)
-                matrix.row_sampled(emit, row.place, held, buffer, chunks, is_first)
+                end = emit.add(first, form.height)
+                # Rows that are there are read where they are.
+                is_whole = emit.builder.and_(piece.is_whole, emit.builder.icmp_signed("<=", end, rows))
+                last = emit.builder.select(is_whole, first, emit.least(end, rows))
+                piece.pack(grad, first, last, held, of=form.height)
+                own = [
+                    emit.builder.select(is_whole, *pair)
+                    for pair in (
+                        (piece.of(grad, first), held),
+                        (emit.times(batch, emit.width), emit.constant(chunks * emit.vector_bytes)),
+                    )
+                ]
+                totals = emit.add(row_sums, emit.times(emit.add(first_total, first), emit.width))
+                row_sampled(emit, matrix, row.place, (own, at, spare), chunks, is_first, totals)
     return emit.compiled()

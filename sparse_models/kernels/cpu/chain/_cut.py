@@ -10,7 +10,6 @@ from sparse_models.kernels.cpu._arithmetic import BYTES, name_of
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._tile import of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm
-from sparse_models.kernels.cpu.blocks.products import whole_blocks
 from sparse_models.kernels.cpu.csr._form import CsrForm
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import AnyStructure, Structure
@@ -80,11 +79,10 @@ def arguments_for(
     rest: list[Tensor | int] = [powers, shifts, scratch, sums, sums.shape[1], batch, tiles, parts]
     rest += [scratch.shape[1], sum(heights), max(heights), links[0].rows.columns, heights[0]]
     for link, height, columns in zip(links, heights[1:], transposed, strict=True):
-        bias = None if link.bias is None else whole_blocks(link.bias, link.rows.unit[0])
         row_arguments, column_arguments = (
             form_of(structure, chunks, variant).arguments(cast("Any", structure), chunks, variant) for structure in link[:2]
         )
-        rest += [*row_arguments, link.values, *of_bias(bias), *column_arguments, columns]
+        rest += [*row_arguments, link.values, *of_bias(link.bias), *column_arguments, columns]
         rest += [link.rows.rows, height, link.values.numel()]
     forms = tuple(form_of(structure, chunks, variant) for link in links for structure in link[:2])
     return Arguments(rest, sums, lengths, powers, shifts, forms)

@@ -124,6 +124,7 @@ class Matrix(NamedTuple):
         chunks: int,
         is_first: Any,
         each: Callable[[Any, list[Any]], None],
+        spare: Any,  # noqa: ARG002  # what blocks need
     ) -> None:
         """Add, at the non-zeros, products of so many rows of a packed tile `held` with another's to the values.
 
