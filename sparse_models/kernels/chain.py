@@ -10,7 +10,7 @@ from sparse_models.kernels.candidates import of_chain
 from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._arithmetic import name_of
-from sparse_models.kernels.cpu._pass import CHUNKS, default, tile_by_tile
+from sparse_models.kernels.cpu._pass import default, tile_by_tile
 from sparse_models.kernels.cpu.blocks import products as blocks
 from sparse_models.kernels.cpu.chain import by_rows, by_tiles
 from sparse_models.kernels.cpu.chain._cut import Cut
@@ -142,9 +142,7 @@ def ready_step(links: Sequence[Link], parameters: Sequence[Parameter | None], ru
     Threads share out the tiles of the batch where these keep all of them busy alike, and the rows of a layer elsewhere; these
     also where a tile is all that each has, first caches are small, and all values would fill each one's second cache.
     """
-    variant = default(links)
-    if variant.vectors == 0:
-        variant = variant._replace(vectors=CHUNKS)
+    variant = by_tiles.default_of(links)
     tiles = Cut.of(batch, links[0].values.dtype, variant).tiles
     is_even = tiles % variant.threads == 0 or tiles > 4 * variant.threads
     is_large = by_tiles.has_small_cache(variant) and tiles <= variant.threads > 1 and _bytes_of(links) > SECOND_CACHE

@@ -14,7 +14,6 @@ from torch import Tensor
 from sparse_models.kernels.chain import define_gradients, ready_step
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu._compile import vector_bytes
-from sparse_models.kernels.cpu._pass import CHUNKS
 from sparse_models.kernels.cpu.chain import _phases, by_rows, by_tiles
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter
@@ -164,8 +163,9 @@ def test_tiles_go_through_all_layers_where_they_keep_all_threads_busy(
     went: list[str] = []
     for name, module in {"tiles": by_tiles, "rows": by_rows}.items():
         monkeypatch.setattr(module, "ready", lambda *_, name=name: went.append(name))
-    batch = tiles * CHUNKS * vector_bytes() // 4
-    ready_step(links(0, (20, 33, 5), 0.3, torch.float32, with_bias=True), [], RULES[torch.optim.Adam], batch)
+    chain = links(0, (20, 33, 5), 0.3, torch.float32, with_bias=True)
+    batch = tiles * by_tiles.default_of(chain).vectors * vector_bytes() // 4
+    ready_step(chain, [], RULES[torch.optim.Adam], batch)
     assert went == [way]
 
 
@@ -188,7 +188,7 @@ def test_large_values_are_shared_out_where_the_first_cache_is_small(
         monkeypatch.setattr(module, "ready", lambda *_, name=name: went.append(name))
     monkeypatch.setattr(by_tiles, "first_cache", lambda: cache_bytes)
     chain = links(0, (1000, outputs, 5), 0.5, torch.float32, with_bias=True)  # 6 bytes a value: 1.2 and 0.9 MB
-    ready_step(chain, [], RULES[torch.optim.Adam], tiles * CHUNKS * vector_bytes() // 4)
+    ready_step(chain, [], RULES[torch.optim.Adam], tiles * by_tiles.default_of(chain).vectors * vector_bytes() // 4)
     assert went == [way]
 
 

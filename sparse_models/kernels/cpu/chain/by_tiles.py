@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
-from sparse_models.kernels.cpu._pass import default, emit_pass
-from sparse_models.kernels.cpu._tile import emitter_for
+from sparse_models.kernels.cpu._pass import CHUNKS, default, emit_pass
+from sparse_models.kernels.cpu._tile import SUMS, emitter_for
 from sparse_models.kernels.cpu.chain._both import places_for
 from sparse_models.kernels.cpu.chain._cut import Cut, Form, arguments_for, heights_of, rows_of
 from sparse_models.kernels.cpu.chain._frame import Frame, ready_with, reordered
@@ -26,6 +26,7 @@ from sparse_models.kernels.variant import Variant
 SHARES_PER_THREAD = 2  # of each parameter
 PHASES = 3
 LEAST = 16  # non-zeros of a row in a panel of a small first cache, below which its sums are more work than its products
+WIDE = 64  # bytes of the vectors of which there are 32 registers
 FIRST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
 
 
@@ -40,13 +41,14 @@ def ready(
 ) -> Ready:
     """Return a step on so many samples for a chain of layers, whose parameters are each one's values and bias in turn.
 
-    `both` gradients of a layer of CSR matrices come of one walk where the first cache is smaller than panels, unless said: on a
-    larger one this was not measured. There panels are narrower, too, and fewer.
+    `both` gradients of a layer of CSR matrices come of one walk where the first cache is smaller than panels and vectors are
+    wide, unless said: on a larger one this was not measured, and of narrower ones it needs more than there are registers.
+    Panels are narrower and fewer there, too.
     """
-    variant, dtype = variant or default(links), links[0].values.dtype
+    variant, dtype = variant or default_of(links), links[0].values.dtype
     cut, heights = Cut.of(batch, dtype, variant), heights_of(links)
     is_small, is_csr = has_small_cache(variant), isinstance(links[0].rows, Structure)
-    both = is_csr and (is_small if both is None else both)
+    both = is_csr and (is_small and variant.vector_bytes == WIDE if both is None else both)
     transposes = {id(link.columns) for link in links} if both else set[int]()
     variant_of = partial(_variant_of, cut.chunks, transposes, first_cache() if is_small else 0)
     own = arguments_for(links, cut, reordered(links), heights, rows_of(heights), variant_of)
@@ -65,6 +67,13 @@ def first_cache() -> int:
     except OSError:
         return 0
     return 1024 * int(text[:-1]) if text[:-1].isdecimal() and text.endswith("K") else 0
+
+
+def default_of(links: Sequence[Link]) -> Variant:
+    """Return the variant of a step: where first caches are small, rows of a tile are as many bytes in narrower vectors, too."""
+    variant = default(links)
+    chunks = min(SUMS, CHUNKS * WIDE // variant.vector_bytes) if has_small_cache(variant) else CHUNKS
+    return variant._replace(vectors=chunks)
 
 
 def has_small_cache(variant: Variant) -> bool:
