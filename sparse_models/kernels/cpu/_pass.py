@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
-from sparse_models.kernels.cpu._emit import Emitter
+from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
 from sparse_models.kernels.cpu._loss import cross_entropy
 from sparse_models.kernels.cpu._team import run, threads
 from sparse_models.kernels.cpu._tile import TILE_BYTES, TOGETHER, Sums, add_to, emitter_for
@@ -138,7 +138,12 @@ def emit_pass(emit: Emitter, chunks: int, forms: Sequence[Form], tasks: Tasks, *
             cross_entropy(emit, held[-1], slopes[0], layers[-1].rows, samples, chunks)
             emit.clear(slopes[0], layers[-1].rows, layers[-1].tile_rows, chunks)
             is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
-            (_backward_at_once if both else _backward)(emit, layers, held, slopes, chunks, is_first)
+            if both:
+                bytes_of_x = emit.times(inputs, chunks * emit.vector_bytes)
+                following = emit.add(x, emit.times(emit.add(tile.place, 1), bytes_of_x)), bytes_of_x
+                _backward_at_once(emit, layers, held, slopes, chunks, is_first, following)
+            else:
+                _backward(emit, layers, held, slopes, chunks, is_first)
 
 
 def _forward(emit: Emitter, layers: Sequence[Layer], held: Sequence[Any], chunks: int) -> None:
@@ -182,13 +187,23 @@ def _backward(
 
 
 def _backward_at_once(
-    emit: Emitter, layers: Sequence[Layer], held: Sequence[Any], slopes: Sequence[Any], chunks: int, is_first: Any
+    emit: Emitter,
+    layers: Sequence[Layer],
+    held: Sequence[Any],
+    slopes: Sequence[Any],
+    chunks: int,
+    is_first: Any,
+    following: Sequence[Any],
 ) -> None:
-    """Do what `_backward` does, both gradients of a layer by one walk; a bias's comes with the output gradient's rows."""
+    """Do what `_backward` does, both gradients of a layer by one walk; a bias's comes with the output gradient's rows.
+
+    Meanwhile so many bytes from an address on that are `following` are asked for, some with each row of the last walk.
+    """
     (slope, below), tile_bytes = slopes, chunks * emit.vector_bytes
     with emit.loop(emit.constant(0), layers[-1].rows) as row:
         own = emit.vectors(emit.add(slope, emit.times(row.place, tile_bytes)), chunks)
         layers[-1].add_bias(emit, row.place, own, is_first)
+    lines = emit.add(emit.builder.sdiv(following[1], emit.times(layers[0].rows, CACHE_LINE)), 1)
     for number, layer in reversed(list(enumerate(layers))[1:]):
         inputs = layers[number - 1]
 
@@ -196,6 +211,10 @@ def _backward_at_once(
             totals = [emit.passed(*pair) for pair in zip(passed, totals, strict=True)]
             inputs.add_bias(emit, row, totals, is_first)
             emit.write(totals, emit.add(below, emit.times(row, tile_bytes)))
+            if inputs is layers[0]:
+                line = emit.add(following[0], emit.times(row, emit.times(lines, CACHE_LINE)))
+                with emit.loop(line, emit.add(line, emit.times(lines, CACHE_LINE)), CACHE_LINE) as ahead:
+                    emit.ask_for(ahead.place)
 
         transpose = layer.transposed_form.matrix(layer.transposed_arrays, layer.transposed_values)
         assert isinstance(transpose, Matrix)
