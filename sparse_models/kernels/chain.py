@@ -140,12 +140,12 @@ def ready_step(links: Sequence[Link], parameters: Sequence[Parameter | None], ru
     """Return a training step on so many samples, for a chain of which each layer's values and bias are parameters in turn.
 
     Threads share out the tiles of the batch where these keep all of them busy alike, and the rows of a layer elsewhere; these
-    also where a tile is all that each has, first caches are small, and all values would fill each one's second cache.
+    also where a tile is all that each has, first caches are small, and all values would fill two second caches.
     """
     variant = by_tiles.default_of(links)
     tiles = Cut.of(batch, links[0].values.dtype, variant).tiles
     is_even = tiles % variant.threads == 0 or tiles > 4 * variant.threads
-    is_large = by_tiles.has_small_cache(variant) and tiles <= variant.threads > 1 and _bytes_of(links) > SECOND_CACHE
+    is_large = by_tiles.has_small_cache(variant) and tiles <= variant.threads > 1 and _bytes_of(links) > 2 * SECOND_CACHE
     if (is_even and not is_large) or not isinstance(links[0].rows, Structure):
         return by_tiles.ready(links, parameters, rule, batch, variant)
     return by_rows.ready(links, parameters, rule, batch)

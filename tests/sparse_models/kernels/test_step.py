@@ -172,11 +172,11 @@ def test_tiles_go_through_all_layers_where_they_keep_all_threads_busy(
 @pytest.mark.parametrize(
     ("cache_bytes", "outputs", "tiles", "way"),
     [
-        (2**15, 400, 2, "rows"),
-        (2**15, 300, 2, "tiles"),
-        (2**15, 400, 4, "tiles"),
-        (3 * 2**14, 400, 2, "tiles"),
-        (0, 400, 2, "tiles"),
+        (2**15, 800, 2, "rows"),
+        (2**15, 600, 2, "tiles"),
+        (2**15, 800, 4, "tiles"),
+        (3 * 2**14, 800, 2, "tiles"),
+        (0, 800, 2, "tiles"),
     ],
 )
 def test_large_values_are_shared_out_where_the_first_cache_is_small(
@@ -187,7 +187,7 @@ def test_large_values_are_shared_out_where_the_first_cache_is_small(
     for name, module in {"tiles": by_tiles, "rows": by_rows}.items():
         monkeypatch.setattr(module, "ready", lambda *_, name=name: went.append(name))
     monkeypatch.setattr(by_tiles, "first_cache", lambda: cache_bytes)
-    chain = links(0, (1000, outputs, 5), 0.5, torch.float32, with_bias=True)  # 6 bytes a value: 1.2 and 0.9 MB
+    chain = links(0, (1000, outputs, 5), 0.5, torch.float32, with_bias=True)  # 6 bytes a value: 2.4 and 1.8 MB
     ready_step(chain, [], RULES[torch.optim.Adam], tiles * by_tiles.default_of(chain).vectors * vector_bytes() // 4)
     assert went == [way]
 
