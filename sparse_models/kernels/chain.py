@@ -10,7 +10,7 @@ from sparse_models.kernels.candidates import of_chain
 from sparse_models.kernels.choice import variant_for
 from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._arithmetic import name_of
-from sparse_models.kernels.cpu._pass import CHUNKS, default, tile_by_tile
+from sparse_models.kernels.cpu._pass import default, tile_by_tile
 from sparse_models.kernels.cpu.blocks import products as blocks
 from sparse_models.kernels.cpu.chain import by_rows, by_tiles
 from sparse_models.kernels.cpu.chain._cut import Cut
@@ -24,6 +24,8 @@ from sparse_models.kernels.cuda import sampled as cuda_sampled
 from sparse_models.kernels.link import Gradients, Link
 from sparse_models.kernels.structure import AnyStructure, BlockStructure, Structure
 from sparse_models.kernels.variant import Variant
+
+SECOND_CACHE = 2**20  # bytes, which most have at least
 
 
 class Kernels(NamedTuple):
@@ -124,17 +126,22 @@ def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradient
     return Gradients(loss, values[::-1], biases[::-1])
 
 
+def _bytes_of(links: Sequence[Link]) -> int:
+    """Return the bytes of all values and of where they are."""
+    return sum(tensor.nbytes for link in links for tensor in (link.values, link.rows.indices))
+
+
 def ready_step(links: Sequence[Link], parameters: Sequence[Parameter | None], rule: Rule, batch: int) -> Ready:
     """Return a training step on so many samples, for a chain of which each layer's values and bias are parameters in turn.
 
-    Threads share out the tiles of the batch where these keep all of them busy alike, and the rows of a layer elsewhere.
+    Threads share out the tiles of the batch where these keep all of them busy alike, and the rows of a layer elsewhere; these
+    also where a tile is all that each has, first caches are small, and all values would fill two second caches.
     """
-    variant = default(links)
-    if variant.vectors == 0:
-        variant = variant._replace(vectors=CHUNKS)
+    variant = by_tiles.default_of(links)
     tiles = Cut.of(batch, links[0].values.dtype, variant).tiles
     is_even = tiles % variant.threads == 0 or tiles > 4 * variant.threads
-    if is_even or not isinstance(links[0].rows, Structure):
+    is_large = by_tiles.has_small_cache(variant) and tiles <= variant.threads > 1 and _bytes_of(links) > 2 * SECOND_CACHE
+    if (is_even and not is_large) or not isinstance(links[0].rows, Structure):
         return by_tiles.ready(links, parameters, rule, batch, variant)
     return by_rows.ready(links, parameters, rule, batch)
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from sparse_models.kernels.chain import define_gradients, gradients, layer_by_layer
 from sparse_models.kernels.cpu._pass import tile_by_tile
@@ -28,6 +29,17 @@ def links(seed: int, sizes: tuple[int, ...], density: float, dtype: torch.dtype,
     return found
 
 
+def any_is_near_the_kink(linked: list[Link], x: Tensor) -> bool:
+    """Tell whether rounding may decide what ReLU lets pass: of a number so near to 0 another order of sums changes the sign."""
+    held = x.double()
+    for link in linked[:-1]:
+        held = held @ link.rows.dense(link.values).double().t() + (0 if link.bias is None else link.bias.double())
+        if bool(((held.abs() < 1e-5) & (held != 0)).any()):
+            return True
+        held = held.relu()
+    return False
+
+
 @settings(max_examples=40)
 @given(
     seeds,
@@ -46,6 +58,7 @@ def test_a_chain_has_the_loss_and_gradients_of_its_definition(
     x = x.t().contiguous().t() if feature_major else x
     labels = torch.randint(sizes[-1], (batch,), generator=numbers)
     linked = links(seed, sizes, density, dtype, with_bias=with_bias)
+    assume(not any_is_near_the_kink(linked, x))
     defined = define_gradients(linked, x, labels)
     for found in (tile_by_tile(linked, x.contiguous(), labels), layer_by_layer(linked, x, labels)):
         close(found.loss, defined.loss)

@@ -1,6 +1,7 @@
 """A whole training step of a chain of layers by one call, against its definition: gradients, then PyTorch's own optimizer."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,6 @@ from torch import Tensor
 from sparse_models.kernels.chain import define_gradients, ready_step
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu._compile import vector_bytes
-from sparse_models.kernels.cpu._pass import CHUNKS
 from sparse_models.kernels.cpu.chain import _phases, by_rows, by_tiles
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter
@@ -27,7 +27,7 @@ from tests.strategies import seeds, variants
 
 __all__ = ["width"]  # a fixture
 pytestmark = pytest.mark.usefixtures("poisoned")
-WAYS = {"tiles": by_tiles.ready, "rows": by_rows.ready}
+WAYS = {"tiles": partial(by_tiles.ready, both=False), "both": partial(by_tiles.ready, both=True), "rows": by_rows.ready}
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": lambda held: torch.optim.Adam(held, lr=0.1, weight_decay=0.1, betas=(0.8, 0.9), eps=1e-3),
     "adamw": lambda held: torch.optim.AdamW(held, lr=0.1, weight_decay=0.3),
@@ -129,10 +129,19 @@ def test_a_step_is_its_definition_at_every_width(width: Any, way: str, dtype: to
     taken.check(BATCH["x"].to(dtype), BATCH["labels"])
 
 
+@pytest.mark.parametrize("cache_bytes", [0, 2**15, 3 * 2**14])
+def test_a_step_is_its_definition_whatever_the_first_cache(monkeypatch: pytest.MonkeyPatch, cache_bytes: int) -> None:
+    monkeypatch.setattr(by_tiles, "first_cache", lambda: cache_bytes)
+    x, labels = torch.randn(300, 400, dtype=torch.float64), torch.arange(300) % 5
+    taken = Taken(links(0, (400, 40, 5), 0.3, torch.float64, with_bias=True), "adam", by_tiles.ready, 300)
+    taken.check(x, labels)
+
+
 @pytest.mark.parametrize("sizes", [(20, 32, 8), (20, 33, 5)])  # of blocks that fit, and that stand over the edge
 def test_a_step_of_blocks_is_its_definition(sizes: tuple[int, ...]) -> None:
     for optimizer in ("adam", "sgd"):
-        Taken(blocks((4, 4), sizes, torch.float64), optimizer, ready_step, 70).check(BATCH["x"].double(), BATCH["labels"])
+        for way in (ready_step, WAYS["both"]):  # blocks have no both
+            Taken(blocks((4, 4), sizes, torch.float64), optimizer, way, 70).check(BATCH["x"].double(), BATCH["labels"])
 
 
 @pytest.mark.parametrize(("threads", "tiles", "way"), [(1, 2, "tiles"), (2, 1, "rows"), (2, 2, "tiles"), (2, 3, "rows")])
@@ -143,8 +152,32 @@ def test_tiles_go_through_all_layers_where_they_keep_all_threads_busy(
     went: list[str] = []
     for name, module in {"tiles": by_tiles, "rows": by_rows}.items():
         monkeypatch.setattr(module, "ready", lambda *_, name=name: went.append(name))
-    batch = tiles * CHUNKS * vector_bytes() // 4
-    ready_step(links(0, (20, 33, 5), 0.3, torch.float32, with_bias=True), [], RULES[torch.optim.Adam], batch)
+    chain = links(0, (20, 33, 5), 0.3, torch.float32, with_bias=True)
+    batch = tiles * by_tiles.default_of(chain).vectors * vector_bytes() // 4
+    ready_step(chain, [], RULES[torch.optim.Adam], batch)
+    assert went == [way]
+
+
+@pytest.mark.parametrize(
+    ("cache_bytes", "outputs", "tiles", "way"),
+    [
+        (2**15, 800, 2, "rows"),
+        (2**15, 600, 2, "tiles"),
+        (2**15, 800, 4, "tiles"),
+        (3 * 2**14, 800, 2, "tiles"),
+        (0, 800, 2, "tiles"),
+    ],
+)
+def test_large_values_are_shared_out_where_the_first_cache_is_small(
+    monkeypatch: pytest.MonkeyPatch, cache_bytes: int, outputs: int, tiles: int, way: str
+) -> None:
+    torch.set_num_threads(2)
+    went: list[str] = []
+    for name, module in {"tiles": by_tiles, "rows": by_rows}.items():
+        monkeypatch.setattr(module, "ready", lambda *_, name=name: went.append(name))
+    monkeypatch.setattr(by_tiles, "first_cache", lambda: cache_bytes)
+    chain = links(0, (1000, outputs, 5), 0.5, torch.float32, with_bias=True)  # 6 bytes a value: 2.4 and 1.8 MB
+    ready_step(chain, [], RULES[torch.optim.Adam], tiles * by_tiles.default_of(chain).vectors * vector_bytes() // 4)
     assert went == [way]
 
 

@@ -1,6 +1,6 @@
 """How a chain of layers and a batch are cut for a pass: its arguments, and the memory of a tile."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -67,9 +67,17 @@ class Arguments(NamedTuple):
 
 
 def arguments_for(
-    links: Sequence[Link], cut: Cut, transposed: Sequence[Tensor], heights: Sequence[int], rows: int
+    links: Sequence[Link],
+    cut: Cut,
+    transposed: Sequence[Tensor],
+    heights: Sequence[int],
+    rows: int,
+    variant_of: Callable[[AnyStructure, Variant], Variant] = lambda _, variant: variant,
 ) -> Arguments:
-    """Return the arguments of a pass with each layer's values in its transpose's order, and so many rows in a tile."""
+    """Return the arguments of a pass with each layer's values in its transpose's order, and so many rows in a tile.
+
+    Given a structure of a link and the cut's variant, `variant_of` says the structure's own, which may have other panels.
+    """
     values, dtype = links[0].values, name_of(links[0].values.dtype)
     batch, variant, chunks, tiles, parts, scratches = cut
     scratch = torch.empty(scratches, rows * chunks * variant.vector_bytes + CACHE_LINE, dtype=torch.uint8)
@@ -78,11 +86,15 @@ def arguments_for(
     sums = values.new_empty(parts, sum(lengths))
     rest: list[Tensor | int] = [powers, shifts, scratch, sums, sums.shape[1], batch, tiles, parts]
     rest += [scratch.shape[1], sum(heights), max(heights), links[0].rows.columns, heights[0]]
+    forms = list[Form]()
     for link, height, columns in zip(links, heights[1:], transposed, strict=True):
+        variants = [variant_of(structure, variant) for structure in link[:2]]
+        own = [form_of(structure, chunks, one) for structure, one in zip(link[:2], variants, strict=True)]
         row_arguments, column_arguments = (
-            form_of(structure, chunks, variant).arguments(cast("Any", structure), chunks, variant) for structure in link[:2]
+            form.arguments(cast("Any", structure), chunks, one)
+            for form, structure, one in zip(own, link[:2], variants, strict=True)
         )
+        forms += own
         rest += [*row_arguments, link.values, *of_bias(link.bias), *column_arguments, columns]
         rest += [link.rows.rows, height, link.values.numel()]
-    forms = tuple(form_of(structure, chunks, variant) for link in links for structure in link[:2])
-    return Arguments(rest, sums, lengths, powers, shifts, forms)
+    return Arguments(rest, sums, lengths, powers, shifts, tuple(forms))
