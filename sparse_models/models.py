@@ -29,7 +29,9 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def __iter__(self) -> Iterator[SparseLinear]:
-        return iter(cast("Iterable[SparseLinear]", self.layers))
+        layers = cast("nn.ModuleList", self._modules["layers"])
+        # What `iter(self.layers)` does takes 0.9 us longer, a tenth of what a small chain takes for one sample.
+        return iter(cast("Iterable[SparseLinear]", layers._modules.values()))  # noqa: SLF001
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last layer's output, without an activation."""

@@ -31,10 +31,10 @@ def team_for(asked: tuple[str, tuple[int, ...], int, int, torch.dtype], weights:
     """Return how many threads multiply few samples, whose product takes as long as that of one with so many weights.
 
     One does where to wake the others takes longer. By default there are those of `threads_for`; all are tried where that may
-    pay. What is asked is a Work but for its threads.
+    pay: of fewer weights where a vector has fewer lanes. What is asked is a Work but for its threads.
     """
     first = Variant(1, 1, vector_bytes(), threads_for(weights))
-    most = threads() if weights >= WORTH_TRYING else 1
+    most = threads() if 64 * weights >= WORTH_TRYING * first.vector_bytes else 1
     tried = [first._replace(threads=team) for team in dict.fromkeys((first.threads, 1, most))]
     return variant_for(asked, lambda: tried, lambda variant: call(variant.threads)).threads
 

@@ -11,7 +11,7 @@ from sparse_models.kernels.cpu._compile import machine
 from sparse_models.kernels.kept_code import cache_folder, replace
 from sparse_models.kernels.variant import Choice, Variant
 
-MEANING = 2  # of what is in a file: another number wherever older choices no longer hold, as for kernels that are written anew
+MEANING = 3  # of what is in a file: another number wherever older choices no longer hold, as for kernels that are written anew
 
 
 def _told() -> dict[str, Any]:

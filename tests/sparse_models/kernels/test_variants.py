@@ -1,5 +1,6 @@
 """Kernels in every variant: what it gives does not depend on it but for rounding, and is the same bits every time."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.machine.facts import cache_of
+from sparse_models.kernels import candidates
 from sparse_models.kernels.chain import define_gradients
 from sparse_models.kernels.choice import Work
 from sparse_models.kernels.cpu._pass import tile_by_tile
+from sparse_models.kernels.cpu._team import WORTH_TRYING
 from sparse_models.kernels.cpu.csr import _panels
 from sparse_models.kernels.cpu.csr._panels import default
 from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled, sampled_and_summed
@@ -109,3 +112,20 @@ def test_the_first_cache_is_that_of_this_machine_or_not_told(monkeypatch: pytest
         for name, text in (("level", level), ("type", kind), ("size", size)):
             (folder / name).write_text(f"{text}\n")
     assert _panels.first_cache.__wrapped__() == 2**15
+
+
+def test_a_second_thread_is_tried_for_fewer_weights_where_vectors_have_fewer_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def variant_for(_: object, variants: Callable[[], list[Variant]], __: object) -> Variant:
+        tried.append([variant.threads for variant in variants()])
+        return variants()[0]
+
+    monkeypatch.setattr(candidates, "variant_for", variant_for)
+    monkeypatch.setattr(candidates, "threads", lambda: 2)
+    monkeypatch.setattr(candidates, "threads_for", lambda _: 1)
+    for width in (64, 32, 16):
+        monkeypatch.setattr(candidates, "vector_bytes", lambda width=width: width)
+        for weights in (WORTH_TRYING * width // 64 - 1, WORTH_TRYING * width // 64):
+            candidates.team_for(("sample", (8, 8), 1, 8, torch.float32), weights, lambda _: torch.zeros(1))
+    assert tried == [[1], [1, 2]] * 3
