@@ -18,6 +18,7 @@ from sparse_models.kernels.cpu.chain._update import Parameter
 from sparse_models.kernels.cpu.chain.rules import RULES
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.variant import Variant
+from sparse_models.layers.tiled import Tiled
 from tests.helpers.kernel_checks import BATCHES, Watcher, close, forget_kernels
 from tests.sparse_models.kernels.test_blocks import links as blocks
 from tests.sparse_models.kernels.test_chain import links
@@ -134,6 +135,20 @@ def test_a_step_is_its_definition_whatever_the_first_cache(monkeypatch: pytest.M
     x, labels = torch.randn(300, 400, dtype=torch.float64), torch.arange(300) % 5
     taken = Taken(links(0, (400, 40, 5), 0.3, torch.float64, with_bias=True), "adam", by_tiles.ready, 300)
     taken.check(x, labels)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_follows_indices_that_change_where_they_lie(way: str) -> None:
+    chain = links(0, (20, 33, 5), 0.3, torch.float64, with_bias=True)
+    taken = Taken(chain, "adam", WAYS[way], 70)
+    taken.check(BATCH["x"].double(), BATCH["labels"])
+    for link in chain:
+        moved = Tiled(torch.zeros(link.rows.rows, link.rows.columns), link.rows.dense(link.values).flip(0) != 0).link()
+        pairs = [(mine, other) for pair in zip(link[:2], moved[:2], strict=True) for mine, other in zip(*pair, strict=True)]
+        for mine, other in [*pairs, (link.transposition, moved.transposition)]:
+            if isinstance(mine, Tensor) and isinstance(other, Tensor):
+                mine.copy_(other)
+    taken.check(BATCH["x"].double(), BATCH["labels"])
 
 
 def test_both_gradients_come_of_transposes_that_are_wider_than_a_panel(monkeypatch: pytest.MonkeyPatch) -> None:
