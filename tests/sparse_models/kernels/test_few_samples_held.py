@@ -1,6 +1,7 @@
 """Layers that hold packed copies of their weights for few samples: whatever changes weights, bias or mask, they follow."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.func import functional_call
 from torch.nn.utils import prune
 
 from sparse_models.errors import InputError
+from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu.few import bitmap, frozen, sliced
 from sparse_models.layers.tiled import Tiled
@@ -17,6 +19,7 @@ from sparse_models.training import OPTIMIZERS
 from sparse_models.updates import move_mask
 from tests.helpers.kernel_checks import close
 from tests.sparse_models.kernels.test_few_samples import DTYPES, agrees
+from tests.sparse_models.kernels.test_output import WIDE, made
 from tests.strategies import generator, normal
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -148,3 +151,21 @@ def test_few_samples_in_16_bit_are_what_the_layer_holds_where_no_kernel_is_for_t
     assert not layer.is_for_few(x)
     with torch.no_grad():
         agrees(layer(x), multiplied(layer, x), dtype)
+
+
+def test_each_call_with_a_single_sample_has_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = made(0, WIDE), torch.randn(1, WIDE[0])
+    written: list[list[int]] = []
+
+    def run_on(function: int, arguments: Any, team: int) -> None:
+        written.append(list(arguments[3:5]))  # result and scratch
+        if len(written) == 1:
+            model(x)  # as by another thread, while this call is under way
+        _team.run_on(function, arguments, team)
+
+    monkeypatch.setattr("sparse_models.kernels.cpu.chain.single.run_on", run_on)
+    with torch.no_grad():
+        model(x)
+        assert not written
+        model(x)
+    assert len({*written[0], *written[1]}) == 4

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from sparse_models.kernels.chain import define_gradients, ready_step
 from sparse_models.kernels.cpu import _team
-from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu.chain import _phases, by_rows, by_tiles
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter
 from sparse_models.kernels.cpu.chain.rules import RULES
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.variant import Variant
+from sparse_models.layers.tiled import Tiled
 from tests.helpers.kernel_checks import BATCHES, Watcher, close, forget_kernels
 from tests.sparse_models.kernels.test_blocks import links as blocks
 from tests.sparse_models.kernels.test_chain import links
@@ -137,6 +137,26 @@ def test_a_step_is_its_definition_whatever_the_first_cache(monkeypatch: pytest.M
     taken.check(x, labels)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_follows_indices_that_change_where_they_lie(way: str) -> None:
+    chain = links(0, (20, 33, 5), 0.3, torch.float64, with_bias=True)
+    taken = Taken(chain, "adam", WAYS[way], 70)
+    taken.check(BATCH["x"].double(), BATCH["labels"])
+    for link in chain:
+        moved = Tiled(torch.zeros(link.rows.rows, link.rows.columns), link.rows.dense(link.values).flip(0) != 0).link()
+        pairs = [(mine, other) for pair in zip(link[:2], moved[:2], strict=True) for mine, other in zip(*pair, strict=True)]
+        for mine, other in [*pairs, (link.transposition, moved.transposition)]:
+            if isinstance(mine, Tensor) and isinstance(other, Tensor):
+                mine.copy_(other)
+    taken.check(BATCH["x"].double(), BATCH["labels"])
+
+
+def test_both_gradients_come_of_transposes_that_are_wider_than_a_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_tiles, "first_cache", lambda: 2**15)
+    chain = links(0, (20, 40, 300), 0.5, torch.float64, with_bias=True)
+    Taken(chain, "adam", WAYS["both"], 70).check(BATCH["x"].double(), BATCH["labels"])
+
+
 @pytest.mark.parametrize("sizes", [(20, 32, 8), (20, 33, 5)])  # of blocks that fit, and that stand over the edge
 def test_a_step_of_blocks_is_its_definition(sizes: tuple[int, ...]) -> None:
     for optimizer in ("adam", "sgd"):
@@ -144,47 +164,21 @@ def test_a_step_of_blocks_is_its_definition(sizes: tuple[int, ...]) -> None:
             Taken(blocks((4, 4), sizes, torch.float64), optimizer, way, 70).check(BATCH["x"].double(), BATCH["labels"])
 
 
-@pytest.mark.parametrize(("threads", "tiles", "way"), [(1, 2, "tiles"), (2, 1, "rows"), (2, 2, "tiles"), (2, 3, "rows")])
-def test_tiles_go_through_all_layers_where_they_keep_all_threads_busy(
-    monkeypatch: pytest.MonkeyPatch, threads: int, tiles: int, way: str
-) -> None:
-    torch.set_num_threads(threads)
-    went: list[str] = []
-    for name, module in {"tiles": by_tiles, "rows": by_rows}.items():
-        monkeypatch.setattr(module, "ready", lambda *_, name=name: went.append(name))
-    chain = links(0, (20, 33, 5), 0.3, torch.float32, with_bias=True)
-    batch = tiles * by_tiles.default_of(chain).vectors * vector_bytes() // 4
-    ready_step(chain, [], RULES[torch.optim.Adam], batch)
-    assert went == [way]
-
-
-@pytest.mark.parametrize(
-    ("cache_bytes", "outputs", "tiles", "way"),
-    [
-        (2**15, 800, 2, "rows"),
-        (2**15, 600, 2, "tiles"),
-        (2**15, 800, 4, "tiles"),
-        (3 * 2**14, 800, 2, "tiles"),
-        (0, 800, 2, "tiles"),
-    ],
-)
-def test_large_values_are_shared_out_where_the_first_cache_is_small(
-    monkeypatch: pytest.MonkeyPatch, cache_bytes: int, outputs: int, tiles: int, way: str
-) -> None:
-    torch.set_num_threads(2)
-    went: list[str] = []
-    for name, module in {"tiles": by_tiles, "rows": by_rows}.items():
-        monkeypatch.setattr(module, "ready", lambda *_, name=name: went.append(name))
-    monkeypatch.setattr(by_tiles, "first_cache", lambda: cache_bytes)
-    chain = links(0, (1000, outputs, 5), 0.5, torch.float32, with_bias=True)  # 6 bytes a value: 2.4 and 1.8 MB
-    ready_step(chain, [], RULES[torch.optim.Adam], tiles * by_tiles.default_of(chain).vectors * vector_bytes() // 4)
-    assert went == [way]
+CHAINS = {
+    "non-zeros": lambda: links(0, (4, 5, 3), 0.5, torch.float32, with_bias=True),
+    "blocks": lambda: blocks((3, 5), (4, 5, 3), torch.float32),
+    "blocks over the edge": lambda: blocks((4, 4), (4, 5, 3), torch.float32),
+}
 
 
 @pytest.mark.parametrize("batch", [1, 70, 300])
-@pytest.mark.parametrize("way", WAYS)
-def test_a_step_touches_what_is_its_own(watcher: Watcher, monkeypatch: pytest.MonkeyPatch, way: str, batch: int) -> None:
-    taken = Taken(links(0, (4, 5, 3), 0.5, torch.float32, with_bias=True), "adam", WAYS[way], batch)
+@pytest.mark.parametrize(
+    ("way", "chain"), [*((way, "non-zeros") for way in WAYS), ("tiles", "blocks"), ("tiles", "blocks over the edge")]
+)
+def test_a_step_touches_what_is_its_own(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch, way: str, chain: str, batch: int
+) -> None:
+    taken = Taken(CHAINS[chain](), "adam", WAYS[way], batch)
     x, labels = torch.randn(batch, 4), torch.arange(batch) % 3
     tensors = [tensor for tensor in taken.ready.held if isinstance(tensor, Tensor)]
     tensors += [tensor for own in taken.own if own is not None for tensor in (own.values, *own.moments)]

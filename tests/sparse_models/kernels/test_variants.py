@@ -1,7 +1,8 @@
-"""Kernels in every variant: what it gives does not depend on it but for rounding, and is the same bits every time."""
+"""Kernels in every variant give the same but for rounding, and the same bits every time; which variant suits which machine."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,16 +11,22 @@ from hypothesis import strategies as st
 
 from bench.machine.facts import cache_of
 from sparse_models.kernels import candidates
-from sparse_models.kernels.chain import define_gradients
+from sparse_models.kernels.candidates import of_product
+from sparse_models.kernels.chain import define_gradients, ready_step
 from sparse_models.kernels.choice import Work
+from sparse_models.kernels.cpu import _pass
+from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._pass import tile_by_tile
 from sparse_models.kernels.cpu._team import WORTH_TRYING
+from sparse_models.kernels.cpu.chain import by_rows, by_tiles
+from sparse_models.kernels.cpu.chain.rules import RULES
 from sparse_models.kernels.cpu.csr import _panels
 from sparse_models.kernels.cpu.csr._panels import default
 from sparse_models.kernels.cpu.tiled import define_product, define_sampled, product, sampled, sampled_and_summed
 from sparse_models.kernels.structure import PIECE, Sizes
 from sparse_models.kernels.variant import Variant
 from tests.helpers.kernel_checks import BATCHES, Watcher, close
+from tests.sparse_models.kernels.test_blocks import links as blocks
 from tests.sparse_models.kernels.test_chain import links
 from tests.sparse_models.kernels.test_kernels import problem
 from tests.strategies import seeds, variants
@@ -99,6 +106,7 @@ def test_a_panel_is_wider_than_a_small_first_cache_where_a_row_has_few_non_zeros
     found = Sizes(384, 3072, nnz=384 * 3072 // 10, pieces=96, index_bytes=2)
     wider, narrow = default(found), default(found._replace(nnz=2 * found.nnz))
     assert [(one.vectors, one.panel_bytes) for one in (wider, narrow)] == [(8, 3 * 2**14), (8, 2**15)]
+    assert {one.panel_bytes for one in of_product(narrow, 512, "float32")} == {0, 2**15, 3 * 2**14}
 
 
 def test_the_first_cache_is_that_of_this_machine_or_not_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -129,3 +137,76 @@ def test_a_second_thread_is_tried_for_fewer_weights_where_vectors_have_fewer_lan
         for weights in (WORTH_TRYING * width // 64 - 1, WORTH_TRYING * width // 64):
             candidates.team_for(("sample", (8, 8), 1, 8, torch.float32), weights, lambda _: torch.zeros(1))
     assert tried == [[1], [1, 2]] * 3
+
+
+@pytest.mark.parametrize(
+    ("cache_bytes", "bytes_of_vector", "density", "asked"),
+    [
+        (2**15, 64, 0.3, (True, 4, [False, True, False, True])),
+        (2**15, 64, 0.1, (True, 4, [True, True, True, True])),  # too few non-zeros of a row are in a panel
+        (2**15, 32, 0.3, (False, 8, [False, False, False, True])),
+        (2**15, 16, 0.3, (False, 8, [False, False, False, True])),
+        (3 * 2**14, 64, 0.3, (False, 4, [False, False, False, True])),
+        (3 * 2**14, 64, 0.1, (False, 4, [False, False, False, True])),
+        (0, 32, 0.3, (False, 4, [False, True, True, True])),
+    ],
+)
+def test_a_step_suits_the_first_cache(
+    monkeypatch: pytest.MonkeyPatch, cache_bytes: int, bytes_of_vector: int, density: float, asked: tuple[bool, int, list[bool]]
+) -> None:
+    found: list[tuple[bool, int, list[bool]]] = []
+
+    def step(_: str, chunks: int, __: int, forms: Any, ___: Any, *, both: bool) -> int:
+        found.append((both, chunks, [form.is_whole for form in forms]))
+        return 0
+
+    monkeypatch.setattr(by_tiles, "_step", step)
+    monkeypatch.setattr(by_tiles, "first_cache", lambda: cache_bytes)
+    monkeypatch.setattr(_pass, "vector_bytes", lambda: bytes_of_vector)
+    chain = links(0, (400, 300, 40), density, torch.float32, with_bias=True)  # of each its own panels, then its transpose's
+    by_tiles.ready(chain, [None] * 4, RULES[torch.optim.Adam], 512)
+    assert found == [asked]
+
+
+def test_a_step_of_blocks_has_no_more_vectors_where_they_are_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_tiles, "first_cache", lambda: 2**15)
+    monkeypatch.setattr(_pass, "vector_bytes", lambda: 32)
+    assert by_tiles.default_of(blocks((4, 4), (20, 32, 8), torch.float32)).vectors == _pass.CHUNKS
+
+
+@pytest.mark.parametrize(("threads", "tiles", "way"), [(1, 2, "tiles"), (2, 1, "rows"), (2, 2, "tiles"), (2, 3, "rows")])
+def test_tiles_go_through_all_layers_where_they_keep_all_threads_busy(
+    monkeypatch: pytest.MonkeyPatch, threads: int, tiles: int, way: str
+) -> None:
+    torch.set_num_threads(threads)
+    went: list[str] = []
+    for name, module in {"tiles": by_tiles, "rows": by_rows}.items():
+        monkeypatch.setattr(module, "ready", lambda *_, name=name: went.append(name))
+    chain = links(0, (20, 33, 5), 0.3, torch.float32, with_bias=True)
+    batch = tiles * by_tiles.default_of(chain).vectors * vector_bytes() // 4
+    ready_step(chain, [], RULES[torch.optim.Adam], batch)
+    assert went == [way]
+
+
+@pytest.mark.parametrize(
+    ("cache_bytes", "outputs", "threads", "tiles", "way"),
+    [
+        (2**15, 800, 2, 2, "rows"),
+        (2**15, 600, 2, 2, "tiles"),
+        (2**15, 800, 2, 4, "tiles"),
+        (2**15, 800, 1, 1, "tiles"),
+        (3 * 2**14, 800, 2, 2, "tiles"),
+        (0, 800, 2, 2, "tiles"),
+    ],
+)
+def test_large_values_are_shared_out_where_the_first_cache_is_small(
+    monkeypatch: pytest.MonkeyPatch, cache_bytes: int, outputs: int, threads: int, tiles: int, way: str
+) -> None:
+    torch.set_num_threads(threads)
+    went: list[str] = []
+    for name, module in {"tiles": by_tiles, "rows": by_rows}.items():
+        monkeypatch.setattr(module, "ready", lambda *_, name=name: went.append(name))
+    monkeypatch.setattr(by_tiles, "first_cache", lambda: cache_bytes)
+    chain = links(0, (1000, outputs, 5), 0.5, torch.float32, with_bias=True)  # 6 bytes a value: 2.4 and 1.8 MB
+    ready_step(chain, [], RULES[torch.optim.Adam], tiles * by_tiles.default_of(chain).vectors * vector_bytes() // 4)
+    assert went == [way]

@@ -58,10 +58,13 @@ def ready(
 
 
 def default_of(links: Sequence[Link]) -> Variant:
-    """Return the variant of a step: where first caches are small, rows of a tile are as many bytes in narrower vectors, too."""
+    """Return the variant of a step: where first caches are small, rows of a tile are as many bytes in narrower vectors, too.
+
+    Not of blocks: they keep sums of several rows, for which there are fewer registers where vectors are narrower.
+    """
     variant = default(links)
-    chunks = min(SUMS, CHUNKS * WIDE // variant.vector_bytes) if has_small_cache(variant) else CHUNKS
-    return variant._replace(vectors=chunks)
+    as_wide = isinstance(links[0].rows, Structure) and has_small_cache(variant)
+    return variant._replace(vectors=min(SUMS, CHUNKS * WIDE // variant.vector_bytes) if as_wide else CHUNKS)
 
 
 def has_small_cache(variant: Variant) -> bool:
