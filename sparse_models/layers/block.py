@@ -55,10 +55,11 @@ class Block(OwnKernels):
 
     def at_once(self, x: Tensor) -> Tensor | None:
         """Return the product of one sample where all is at the place where it was for the last one; None elsewhere."""
-        if self._one is None or torch.is_grad_enabled() or not self._is_own():
+        one = self._one  # another thread may let go of it meanwhile
+        if one is None or torch.is_grad_enabled() or not self._is_own():
             return None
-        if self._one.is_current(tensors_of([self])):
-            return self._one.of(x)
+        if one.is_current(tensors_of([self])):
+            return one.of(x)
         self._one = None
         return None
 

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
+from torch.autograd import forward_ad
 
 from sparse_models.errors import InputError
 from sparse_models.layers._base import SparseLinear, register_layer
@@ -51,15 +53,17 @@ class Compact(SparseLinear):
 
     def product(self, x: Tensor) -> Tensor:
         """Return x (W * M)^T + b [batch, out]: feature-major where outputs are put back, whose rows are then copied whole."""
-        is_plain = x.is_cpu and not torch.is_autocast_enabled("cpu")
+        # What transforms functions, as torch.func and forward mode do, knows the derivatives of PyTorch's own operations.
+        is_transformed = _are_functorch_transforms_active() or forward_ad._current_level >= 0  # noqa: SLF001  # no public name
+        is_plain = x.is_cpu and not is_transformed and not torch.is_autocast_enabled("cpu")
         if len(self.rows) == self.out_features or not is_plain:
             return self.traced_product(x)
         # A view is what a graph of autograd then holds on to: the parameter itself is another mask's once that has moved.
         arguments = x, self.values.view_as(self.values), self.bias, self.rows, self.columns, self.out_features
         if not torch.is_grad_enabled():  # entering autograd costs as much as a small product
-            return _Alone.forward(*arguments)
+            return _Alone.forward(*arguments).t()
         result: Tensor = _Alone.apply(*arguments)  # type: ignore[no-untyped-call]
-        return result
+        return result.t()  # here, because of a view that was made in there nothing is changed in place
 
     def traced_product(self, x: Tensor) -> Tensor:
         """Return what `product` does by PyTorch's own operations alone."""
@@ -122,20 +126,18 @@ class Compact(SparseLinear):
 
 
 class _Alone(torch.autograd.Function):
-    """A layer by itself, whose removed outputs are put back: feature-major, so that whole rows are copied.
+    """A layer by itself, whose removed outputs are put back: [out, batch], so that whole rows are copied.
 
     What PyTorch derives for the copies takes longer than the products: it puts zeros in a copy of the whole gradient.
     """
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, values: Tensor, bias: Tensor | None, rows: Tensor, columns: Tensor, outputs: int) -> Tensor:
         turned = x.index_select(1, columns).t()
         if bias is None:
-            return x.new_zeros(outputs, len(x)).index_copy_(0, rows, values @ turned).t()
+            return x.new_zeros(outputs, len(x)).index_copy_(0, rows, values @ turned)
         kept = torch.addmm(bias.index_select(0, rows)[:, None], values, turned)
-        return bias[:, None].expand(-1, len(x)).index_copy(0, rows, kept).t()
+        return bias[:, None].expand(-1, len(x)).index_copy(0, rows, kept)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
@@ -146,11 +148,10 @@ class _Alone(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, values, rows, columns = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        turned = grad.t()
-        kept = turned.index_select(0, rows) if turned.is_contiguous() else grad.index_select(1, rows).t()  # [rows, batch]
+        kept = grad.index_select(0, rows) if grad.is_contiguous() else grad.t().index_select(1, rows).t()  # [rows, batch]
         x_grad = values_grad = None
         if needed[0]:
             x_grad = x.new_zeros(x.shape).index_copy(1, columns, (values.t() @ kept).t())
         if needed[1]:
             values_grad = kept @ x.index_select(1, columns)
-        return x_grad, values_grad, grad.sum(0) if needed[2] else None, None, None, None
+        return x_grad, values_grad, grad.sum(1) if needed[2] else None, None, None, None

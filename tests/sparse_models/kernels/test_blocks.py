@@ -13,6 +13,7 @@ from torch import Tensor
 from sparse_models.errors import InputError
 from sparse_models.kernels.chain import define_gradients, layer_by_layer
 from sparse_models.kernels.cpu._pass import tile_by_tile
+from sparse_models.kernels.cpu.blocks.held import OneSample
 from sparse_models.kernels.cpu.blocks.products import define_product, define_sampled, product, sampled, sampled_and_summed
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import BlockStructure
@@ -24,8 +25,9 @@ from tests.strategies import generator, normal, seeds
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 Drawn = tuple[BlockStructure, BlockStructure, Tensor, Tensor, Tensor, Tensor]
-# Sizes that fill vectors, that are a part of one, that are of no power of 2, and of which neither side is the other.
-UNITS = [(1, 1), (4, 4), (8, 8), (16, 16), (32, 16), (3, 5), (4, 12), (20, 2)]
+# Sizes that fill vectors, that are a part of one, that are of no power of 2, of which neither side is the other, and of which
+# not all columns are summed up at a time.
+UNITS = [(1, 1), (4, 4), (8, 8), (16, 16), (32, 16), (3, 5), (4, 12), (20, 2), (4, 32)]
 RAGGED = [(3, 5), (4, 12)]
 
 
@@ -137,7 +139,7 @@ def links(unit: tuple[int, int], sizes: tuple[int, ...], dtype: torch.dtype) -> 
 @pytest.mark.parametrize("batch", [1, 70, 300])
 @pytest.mark.parametrize(
     ("unit", "sizes", "dtype"),
-    [((4, 4), (12, 20, 8, 5), torch.float32), ((3, 5), (11, 16, 7), torch.float64), ((32, 32), (7, 9), torch.float32)],
+    [((4, 4), (12, 20, 8, 5), torch.float32), ((3, 5), (11, 16, 7), torch.float64), ((32, 32), (70, 40), torch.float32)],
 )
 def test_a_chain_has_the_loss_and_gradients_of_its_definition(
     unit: tuple[int, int], sizes: tuple[int, ...], dtype: torch.dtype, batch: int
@@ -227,3 +229,22 @@ def test_one_sample_is_multiplied_by_the_weights_as_they_are(has_bias: bool) -> 
         close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), layer.own("bias")))
     assert layer(x).requires_grad
     assert layer.at_once(x) is None
+
+
+def test_what_is_held_for_one_sample_is_let_go_of_where_it_is_no_longer_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = of_size(4, 4)(normal(0, 8, 12), torch.ones(8, 12, dtype=torch.bool), normal(1, 8)), normal(2, 1, 12)
+    # As another thread lets go of it meanwhile.
+    let_go = lambda *_: vars(layer).pop("_one") is not None  # noqa: E731
+    with torch.no_grad():
+        expected = layer(x)
+        with monkeypatch.context() as patched:
+            patched.setattr(OneSample, "is_current", let_go)
+            close(layer(x), expected)
+        layer(x)
+        assert layer.at_once(x.float()) is layer.at_once(torch._neg_view(x)) is None
+        torch.set_num_threads(3)
+        assert layer.at_once(x) is None
+        layer(x)
+        layer.values.data = layer.values.data.transpose(1, 2)  # at the same place
+        with pytest.raises(InputError, match="contiguous"):
+            layer(x)

@@ -19,7 +19,7 @@ from tests.helpers.kernel_checks import Watcher, forget_kernels
 from tests.strategies import generator, seeds
 
 pytestmark = pytest.mark.usefixtures("poisoned")
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+DTYPES = [torch.float32, torch.float64, *(getattr(torch, name) for name in _compile.short_on_cpu())]
 FORMS = [sliced, bitmap]
 CASES = [(form, dtype) for form in FORMS for dtype in DTYPES if form is sliced or bitmap.is_possible(dtype)]
 Drawn = tuple[Structure, Tensor, Tensor, Tensor]
@@ -85,7 +85,7 @@ def test_each_value_is_packed_once_and_windows_lie_within_the_columns(drawn: tup
         held = numbered.values[numbered.values > 0]
         assert set(held.tolist()) == set(range(1, len(values) + 1))
     assert bool((packed.windows >= 0).all())
-    assert bool((packed.windows + sliced.window(values.dtype) <= structure.columns).all())
+    assert bool((packed.windows + packed.way.window <= structure.columns).all())
 
 
 @pytest.mark.skipif((bitmap, torch.float32) not in CASES, reason="no bitmap")
@@ -116,13 +116,13 @@ def test_what_a_thread_writes_are_rows_that_follow_one_another() -> None:
         assert own.sort().values.tolist() == list(range(number * sliced.SORTED, (number + 1) * sliced.SORTED))
 
 
-@pytest.mark.parametrize("is_even", [True, False])
-@pytest.mark.parametrize("rows", [32, 71])
+@pytest.mark.parametrize(("rows", "batch", "is_even"), [(32, 3, True), (32, 8, False), (71, 8, True), (71, 1, False)])
 @each_case
 def test_the_kernel_touches_what_is_its_own_and_no_two_threads_write_one_place(
-    watcher: Watcher, form: Any, dtype: torch.dtype, rows: int, is_even: bool
+    watcher: Watcher, form: Any, dtype: torch.dtype, rows: int, batch: int, is_even: bool
 ) -> None:
-    columns, batch = sliced.window(dtype) + 5 if form is sliced else 1111, 3
+    # Twice a window are those columns from which on a step takes two weights of a row.
+    columns = sliced.window(dtype) * (2 if batch == 8 else 1) + 5 if form is sliced else 1111
     structure, values, x, bias = problem(1, rows, columns, 0.05, dtype, is_even, batch)
     packed = form.pack(structure, values)
     agrees(frozen.product(packed, x, bias), define_product(structure, values, x, bias), dtype)

@@ -89,6 +89,7 @@ def test_a_loaded_layer_fits_the_next_one_again() -> None:
     torch.testing.assert_close(other(x), by_layer(model, x))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # which PyTorch's own forward mode calls
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("layout", ["batch-major", "feature-major"])
 def test_a_layer_by_itself_has_the_derivatives_of_its_output(layout: str, has_bias: bool) -> None:
@@ -104,5 +105,38 @@ def test_a_layer_by_itself_has_the_derivatives_of_its_output(layout: str, has_bi
     x = normal(2, 3, 5)
     torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), layer.bias))
     inputs = [x, *(one.detach() for one in layer.parameters())]
-    torch.autograd.gradcheck(output, [one.requires_grad_() for one in inputs])
+    torch.autograd.gradcheck(output, [one.requires_grad_() for one in inputs], check_forward_ad=True)
     torch.autograd.gradgradcheck(output, inputs)
+    torch.testing.assert_close(torch.func.jacfwd(output)(*inputs), torch.func.jacrev(output)(*inputs))
+    changed, x_grad = layer(x).relu_(), torch.autograd.grad(layer(x).relu().sum(), x)[0]
+    torch.testing.assert_close(torch.autograd.grad(changed.sum(), x)[0], x_grad)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_layers_by_themselves_are_mapped_over_their_weights(has_bias: bool) -> None:
+    mask = torch.zeros(6, 5, dtype=torch.bool)
+    mask[1:3, 2:] = True
+    layer, x = COMPACT(normal(0, 6, 5), mask, normal(1, 6) if has_bias else None), normal(2, 3, 5)
+    several = torch.stack([layer.values.detach(), 2 * layer.values.detach()])
+
+    def output(values: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = torch.func.functional_call(layer, {"values": values}, (x,))
+        return found
+
+    for is_graph in (True, False):
+        with torch.set_grad_enabled(is_graph):
+            torch.testing.assert_close(torch.func.vmap(output)(several), torch.stack([*map(output, several)]))
+
+
+@pytest.mark.parametrize("kept", [(0, 0), (1, 5), (6, 1)])
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_a_layer_of_no_neurons_or_of_one_multiplies_any_batch(kept: tuple[int, int], batch: int) -> None:
+    mask = torch.zeros(6, 5, dtype=torch.bool)
+    mask[: kept[0], : kept[1]] = True
+    layer, x = COMPACT(normal(0, 6, 5), mask, normal(1, 6)), normal(2, batch, 5).requires_grad_()
+    expected = torch.nn.functional.linear(x, layer.to_dense(), layer.bias)
+    found = layer(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(one.sum(), x)[0] for one in (found, expected)))
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected)
