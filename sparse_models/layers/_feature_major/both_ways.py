@@ -6,6 +6,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.compiler import is_compiling
 
 from sparse_models.kernels.cpu.moves._table import Storage
 from sparse_models.kernels.structure import AnyStructure, Structure
@@ -125,7 +126,8 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(x_t, values.detach())  # the parameter itself may be given other data when the mask moves
         ctx.layer, ctx.structures = layer, (rows, columns, transposition)
         ctx.is_batch_major = x.is_cpu and as_operator.is_batch_major(x)
-        return layer.multiply(rows, values, x_t, bias).t()
+        result = layer.multiply(rows, values, x_t, bias).t()
+        return result if is_compiling() else result.data  # no view: of one autograd refuses a ReLU in place
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

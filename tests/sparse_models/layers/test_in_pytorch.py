@@ -33,6 +33,19 @@ def like(layer: SparseLinear, *leading: int, seed: int = 9) -> Tensor:
     return normal(seed, *leading, layer.in_features, dtype=layer.values.dtype)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("batch", [1, 7])
+def test_a_relu_in_place_may_follow(name: str, batch: int) -> None:
+    layer = layer_of(name)
+    x, y = (like(layer, batch).requires_grad_() for _ in range(2))
+    layer(x).relu().square().sum().backward()
+    expected = layer.values.grad
+    layer.zero_grad()
+    result = layer(y)
+    result.relu_().square().sum().backward()
+    torch.testing.assert_close((y.grad, layer.values.grad), (x.grad, expected))
+
+
 @pytest.mark.filterwarnings(
     "ignore:.*torch.jit.trace.* is deprecated", "ignore::torch.jit.TracerWarning"
 )  # of what it asks of a shape

@@ -52,7 +52,7 @@ def emit_both(
     def add(place: Any, count: int, totals: list[Any], inputs: list[Any]) -> list[Any]:
         at, dots = transpose.tile_rows(emit, place, count, slope, tile_bytes), [emit.zero()] * count
         for number in range(count):
-            [value] = transpose.splats(emit, emit.add(place, number), 1)  # by itself: registers are few, and ports of shuffles busy
+            [value] = transpose.splats(emit, emit.add(place, number), 1)  # by itself: sums over lanes keep shuffles busy
             for chunk, vector in enumerate(emit.vectors(at[number], chunks)):
                 totals[chunk] = emit.multiply_add(value, vector, totals[chunk])
                 dots[number] = emit.multiply_add(inputs[chunk], vector, dots[number])
