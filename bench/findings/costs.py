@@ -14,12 +14,11 @@ _T = TypeVar("_T")
 
 
 class Bounded(NamedTuple):
-    """GFLOP/s that a kernel executes, their part of what bounds it, and the tile that the bound is of."""
+    """GFLOP/s that a kernel executes, their part of what bounds it, and those of the bound."""
 
     gflops: float
     fraction: float
     bound_gflops: float
-    tile_bytes: int
 
 
 class Roofline(NamedTuple):
@@ -126,7 +125,7 @@ def rooflines(rows: Sequence[Row]) -> list[Roofline]:
 
 
 def _bounded(row: Row) -> Bounded:
-    return Bounded(row["gflops"], row["bound_fraction"], row["bound_gflops"], row["tile_bytes"])
+    return Bounded(row["gflops"], row["bound_fraction"], row["bound_gflops"])
 
 
 def _by_layer(rows: Sequence[Row], tell: Callable[[Row], _T]) -> dict[str, dict[float, _T]]:

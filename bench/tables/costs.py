@@ -54,18 +54,13 @@ def rooflines(found: Sequence[Roofline]) -> tuple[str, Grid]:
     """Return the table of how near kernels come to what bounds them, of places that differ in shape alone."""
     at = _all_sparsities(one.points for one in found)
     title = (
-        f"Roofline ({_conditions(found[0])}): GFLOP/s executed, and how much that is of multiply-adds which each load a "
-        "vector of a tile as large"
+        f"Roofline ({_conditions(found[0])}): GFLOP/s executed / those of multiply-adds which each load a vector of a tile as "
+        "large, and what part that is"
     )
-    table = Grid(["shape", "operation", "layer", "", *named(at)], keys=4)
+    table = Grid(["shape", "operation", "layer", *named(at)], keys=3)
     for place, op, layer, points in found:
-        told = {
-            "executed": {one: f"{point.gflops:.0f} = {point.fraction:.0%}" for one, point in points.items()},
-            "bound": {one: f"{point.bound_gflops:.0f}" for one, point in points.items()},
-            "tile": {one: size(point.tile_bytes) for one, point in points.items()},
-        }
-        for number, (what, figures) in enumerate(told.items()):
-            table.add_row(*([""] * 3 if number else [place.size, op, layer]), what, *cells(figures, at))
+        rates = {one: f"{point.gflops:.0f}/{point.bound_gflops:.0f} {point.fraction:.0%}" for one, point in points.items()}
+        table.add_row(place.size, op, layer, *cells(rates, at))
     return title, table
 
 

@@ -108,10 +108,8 @@ def test_memory_is_told_beside_dense() -> None:
 def test_a_kernel_stands_beside_what_bounds_it() -> None:
     bounded = {"tile_bytes": 2**17, "bound_gflops": 200.0}
     text = lines([row(**bounded, gflops=160.0, bound_fraction=0.8), row(sparsity=0.9)])
-    told = [line.split() for line in text[text.index("Roofline") :].splitlines()]
-    assert [line[-5:] for line in told if "80%" in line] == [["csr", "executed", "160", "=", "80%"]]
-    assert ["bound", "200"] in told
-    assert ["tile", "128", "KiB"] in told
+    [line] = [line for line in text.splitlines() if "80%" in line]
+    assert line.split()[-3:] == ["csr", "160/200", "80%"]
     assert "Roofline" not in lines([row()])
 
 

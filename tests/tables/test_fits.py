@@ -61,7 +61,9 @@ def test_all_of_an_answer_fits_and_every_table_is_there() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
 def test_no_figure_of_an_answer_is_lost_or_broken_by_the_width(width: int) -> None:
-    figures = re.compile(r">?\d[\d.,]* [\[(][\d.]+ (?:[\d.]+|never)[\])]|\d+ = \d+%|\d\.\d{3} \(\d\.\d{3} \d\.\d{3}\)")
+    figures = re.compile(
+        r">?\d[\d.,]* [\[(][\d.]+ (?:[\d.]+|never)[\])]|\d+(?: = |/\d+ )\d+%|\d\.\d{3} \(\d\.\d{3} \d\.\d{3}\)"
+    )
 
     def found(screen: Screen) -> Counter[str]:
         return Counter(figures.findall("\n".join(lines(answer_of(rows_of_every_kind()), screen))))
