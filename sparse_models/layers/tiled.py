@@ -16,9 +16,9 @@ from sparse_models.kernels.cpu.chain.single import Single
 from sparse_models.kernels.cpu.few import frozen as few
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.cpu.transpose import transposed
+from sparse_models.kernels.cuda import _card, small_batch
 from sparse_models.kernels.cuda import product as on_gpu
 from sparse_models.kernels.cuda import sampled as sampled_on_gpu
-from sparse_models.kernels.cuda import small_batch
 from sparse_models.kernels.cuda._compile import why_absent
 from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.link import Link
@@ -192,7 +192,8 @@ class Tiled(OwnKernels):
     def tile_bytes(self, product: int, batch: int) -> int | None:
         """Return the bytes of a panel of a tile, on a GPU of a multiprocessor's shared memory; few samples have none."""
         if self.values.is_cuda or batch == 1:
-            return small_batch.MOST_SHARED if self.values.is_cuda and batch > small_batch.LARGEST_BATCH else None
+            has_panels = self.values.is_cuda and batch > small_batch.LARGEST_BATCH
+            return _card.card_of(self.values.device).shared_bytes if has_panels else None
         structure = self.structures[product == INPUT_GRADIENT]
         x = self.values.new_empty(structure.columns, batch, dtype=computed(self.values.dtype))
         return tiled.tile_bytes("sampled" if product == WEIGHT_GRADIENT else "product", structure, x)

@@ -21,6 +21,7 @@ from sparse_models.errors import InputError
 from sparse_models.kernels.kept_code import cache_folder, read_whole, write_whole
 
 PRELUDE = "prelude.cuh"
+OLDEST, OVERLAPPING = 8, 9  # compute capabilities from which on there are copies past registers, and overlapped launches
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)  # ours; a card's compiler is given one text
 Macros = tuple[tuple[str, str | int], ...]
 
@@ -50,17 +51,19 @@ def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | 
     """Launch the kernel of a file, whose name is the file's, on the current stream of its tensors' device.
 
     Tensors are passed by address (None as a null), whole numbers as 32-bit ints, others as floats. Raises InputError where a
-    block is to have more shared memory than the card has for one.
+    card is too old for these kernels, or a block is to have more shared memory than it has for one.
     """
     device = next(argument.device.index for argument in arguments if isinstance(argument, Tensor))
     with torch.cuda.device(device):
         _set_current(device)
-        function, most = _function(file, macros, device)
+        function, most, overlaps = _function(file, macros, device)
         if launch.shared_bytes > most:
             raise InputError(
-                f"expected a card with {launch.shared_bytes} bytes of shared memory for a block, got one with {most}; these "
-                "kernels are made for cards of compute capability 9.0: use another layer, or smaller ones"
+                f"expected a card with {launch.shared_bytes} bytes of shared memory for a block, got one with {most}; "
+                "use another layer, or a smaller one"
             )
+        if launch.overlapped and not overlaps:
+            launch = launch._replace(overlapped=False)
         converted = [_converted(argument) for argument in arguments]
         stream = _stream(device, torch.cuda.current_stream().cuda_stream)
         _core().launch(stream, _config(launch), function, *converted)
@@ -120,9 +123,14 @@ def _config(launch: Launch) -> Any:
 
 
 @cache
-def _function(file: str, macros: Macros, device: int) -> tuple[Any, int]:
-    """Return a kernel on a device, and the bytes of shared memory that a block can have there."""
+def _function(file: str, macros: Macros, device: int) -> tuple[Any, int, bool]:
+    """Return a kernel on a device, the bytes of shared memory that a block can have there, and whether launches may overlap."""
     major, minor = torch.cuda.get_device_capability(device)
+    if major < OLDEST:
+        raise InputError(
+            f"expected a card of compute capability {OLDEST}.0 or later, got {major}.{minor}, which copies nothing to shared "
+            "memory by itself; use another layer, as csr"
+        )
     code = _core().ObjectCode.from_cubin(compiled(file, macros, f"sm_{major}{minor}"))
     kernel = code.get_kernel(Path(file).stem)
     # Beyond 48 KiB of shared memory a card wants to be asked: for all that it has, as launches of one kernel differ in it.
@@ -131,7 +139,7 @@ def _function(file: str, macros: Macros, device: int) -> tuple[Any, int]:
     most = _checked(driver.cuDeviceGetAttribute(limit.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, device))
     dynamic = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     _checked(driver.cuKernelSetAttribute(dynamic, most, handle, driver.CUdevice(device)))
-    return kernel, most
+    return kernel, most, major >= OVERLAPPING
 
 
 def _checked(answer: tuple[Any, ...]) -> Any:

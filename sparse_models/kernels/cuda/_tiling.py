@@ -1,16 +1,15 @@
 """How the sparse products cut their work into blocks, and which cut is estimated to be fastest for a shape."""
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.cuda import _card
+from sparse_models.kernels.cuda._card import H100, RESERVED_BYTES
 from sparse_models.kernels.cuda._compile import Macros
 from sparse_models.kernels.structure import Structure
 
-SHARED_BYTES = 227 * 1024  # of a multiprocessor of sm_90, that blocks share
-RESERVED_BYTES = 1024  # of it, for each block
 PIECE_BYTES = 16  # what a lane loads at once
 NAMES = {torch.float32: "Float32", torch.float16: "Float16", torch.bfloat16: "Bfloat16"}
 
@@ -19,14 +18,15 @@ MOST_PARTS = 512
 
 
 class Work(NamedTuple):
-    """What a product's time depends on: its sizes, the bytes of a number, and the multiprocessors that share it."""
+    """What a product's time depends on: its sizes, the bytes of a number, and what the card has."""
 
     rows: int
     columns: int
     nnz: int
     batch: int
     number_bytes: int
-    multiprocessors: int
+    multiprocessors: int = H100.multiprocessors
+    shared_bytes: int = H100.shared_bytes  # that a block can have
 
 
 class Tiling(NamedTuple):
@@ -72,13 +72,13 @@ class Tiling(NamedTuple):
         """Return into how many blocks so many rows are cut."""
         return -(-rows // (self.warps * self.rows))
 
-    def slab(self, columns: int, staged: int, *, turns: bool = False) -> tuple[int, int]:
-        """Return the columns of a slab and a block's bytes of shared memory, `staged` of them for each warp.
+    def slab(self, columns: int, staged: int, *, turns: bool = False, most: int = H100.shared_bytes) -> tuple[int, int]:
+        """Return the columns of a slab and a block's bytes of shared memory, at most `most`, `staged` of them for each warp.
 
         Two slabs take turns in it where there is more than one, or where the one is followed by those of other tiles (`turns`),
         and where there are two buffers.
         """
-        room = SHARED_BYTES // self.blocks - RESERVED_BYTES - self.warps * staged
+        room = most // self.blocks - RESERVED_BYTES - self.warps * staged
         room = room // self.column_bytes - 1  # a column of zeros
         cuts = max(1, min(self.cuts, columns))
         two = self.buffers == 2 and (cuts > 1 or turns or columns > room)
@@ -101,12 +101,6 @@ class Tiling(NamedTuple):
         )
 
 
-@cache
-def multiprocessors(device: torch.device) -> int:
-    """Return how many multiprocessors a card has."""
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
 def aligned(batch: int, *tensors: Tensor | None) -> bool:
     """Tell whether rows of a batch so long can be read 16 bytes at a time."""
     present = [tensor for tensor in tensors if tensor is not None]
@@ -116,7 +110,7 @@ def aligned(batch: int, *tensors: Tensor | None) -> bool:
 def work_of(structure: Structure, x: Tensor) -> Work:
     """Return the work of a product of a structure and x [columns, batch]."""
     sizes = structure.rows, structure.columns, len(structure.indices), x.shape[1], x.element_size()
-    return Work(*sizes, multiprocessors(x.device))
+    return Work(*sizes, *_card.card_of(x.device))
 
 
 class Costs(NamedTuple):
@@ -145,7 +139,7 @@ WAITED_CLOCKS = 700
 def estimated(tiling: Tiling, work: Work, staged: int, parts: int, costs: Costs) -> float:
     """Return the clocks that a product may take for which the batch is cut into parts."""
     tiles_each = tiling.tiles_each(work, parts)
-    slab, _ = tiling.slab(work.columns, staged, turns=tiles_each > 1)
+    slab, _ = tiling.slab(work.columns, staged, turns=tiles_each > 1, most=work.shared_bytes)
     slabs, blocks = max(1, -(-work.columns // slab)), tiling.row_blocks(work.rows) * -(-tiling.tiles(work) // tiles_each)
     each = -(-blocks // work.multiprocessors)  # of the multiprocessor that has most
     at_once = min(tiling.blocks, each)

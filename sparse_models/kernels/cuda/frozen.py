@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
-from sparse_models.kernels.cuda import small_batch
+from sparse_models.kernels.cuda import _card, small_batch
 from sparse_models.kernels.cuda.small_batch import Form, Packed
 from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure
@@ -28,7 +28,8 @@ class Frozen:
 
     def product(self, structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return x [batch, in] times the matrix that holds `values` [nnz] transposed, plus bias [out]: [batch, out]."""
-        form = small_batch.form_for(structure.columns, values.dtype, len(x))
+        card = _card.card_of(x.device)
+        form = small_batch.form_for(structure.columns, values.dtype, len(x), card)
         values = values.detach()
         now = Source.of(structure.indices, values)
         packed, source = self.held.get(form, (None, None))
@@ -41,7 +42,7 @@ class Frozen:
             self.held = {other: one for other, one in self.held.items() if one[1].has_structure_of(now)}
             self.held[form] = packed, now
             # An overlapped kernel reads weights before the one that wrote them is known to have ended; so may another stream.
-            plan = small_batch.rule(packed, len(x))._replace(overlapped=False)
+            plan = small_batch.rule(packed, len(x), card)._replace(overlapped=False)
             if is_asynchronous(values) and not is_captured(values):
                 torch.cuda.current_stream(values.device).synchronize()
         return small_batch.product(packed, x.contiguous(), bias, plan)

@@ -50,7 +50,7 @@ def product(
     work = work_of(structure, x)
     tiling = tiling or default_tiling(work)
     tiles_each = tiling.tiles_each(work, parts or default_parts(tiling, work))
-    slab, shared_bytes = tiling.slab(columns, STAGED_BYTES, turns=tiles_each > 1)
+    slab, shared_bytes = tiling.slab(columns, STAGED_BYTES, turns=tiles_each > 1, most=work.shared_bytes)
     macros = tiling.macros(structure, x, aligned=aligned(batch, x, result, passed))
     overlaps = order is not None and len(order) > 0  # what comes before is then the gathering, behind all that wrote x
     if order is not None and overlaps:

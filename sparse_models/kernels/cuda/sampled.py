@@ -35,7 +35,7 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, *, tiling: Tiling | N
     tiling = tiling or default_tiling(work)
     tiles_each = tiling.tiles_each(work, parts or default_parts(tiling, work))
     parts = -(-tiling.tiles(work) // tiles_each)
-    slab, shared_bytes = tiling.slab(columns, STAGED_BYTES, turns=tiles_each > 1)
+    slab, shared_bytes = tiling.slab(columns, STAGED_BYTES, turns=tiles_each > 1, most=work.shared_bytes)
     macros = tiling.macros(structure, x, aligned=aligned(batch, x, grad))
     launch = Launch((tiling.row_blocks(structure.rows), parts), tiling.threads, shared_bytes)
     sums = x.new_empty(parts, nnz, dtype=torch.float32)

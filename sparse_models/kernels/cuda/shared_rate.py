@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_models.kernels.cuda import _compile, _tiling
+from sparse_models.kernels.cuda import _card, _compile
 from sparse_models.kernels.cuda._compile import Launch
 
 THREADS, BLOCKS, PIECES = 512, 2, 2048  # in a block, on a multiprocessor; of 16 bytes in a block's shared memory
@@ -15,7 +15,7 @@ ROUNDS, TRIALS = 2000, 5
 
 def sums(rounds: int, device: torch.device | str) -> Tensor:
     """Return what the kernel adds up in each thread [threads]: 8 for each load."""
-    blocks = BLOCKS * _tiling.multiprocessors(torch.device(device))
+    blocks = BLOCKS * _card.card_of(torch.device(device)).multiprocessors
     result = torch.empty(blocks * THREADS, device=device)
     _compile.run("shared_rate.cu", (), Launch((blocks, 1), THREADS, 16 * PIECES), result, rounds, PIECES)
     return result

@@ -6,16 +6,14 @@ import torch
 from torch import Tensor
 
 from sparse_models.errors import InputError
-from sparse_models.kernels.cuda import _compile
+from sparse_models.kernels.cuda import _card, _compile
+from sparse_models.kernels.cuda._card import H100, RESERVED_BYTES, Card
 from sparse_models.kernels.cuda._chunks import COUNTERS, Form, Packed, pack, refill
 from sparse_models.kernels.cuda._compile import Launch
-from sparse_models.kernels.cuda._tiling import multiprocessors
 
 __all__ = ["LARGEST_BATCH", "Form", "Packed", "Plan", "form_for", "pack", "product", "refill", "rule"]
 
 LARGEST_BATCH = 16
-MOST_SHARED = 227 * 1024  # bytes of shared memory a block of a Hopper card can have
-MULTIPROCESSORS = 132  # of the H100 (HBM3) by whose measurements form_for and rule choose
 BEYOND = 64  # columns of zeros behind x: where the zeros that fill up a chunk may point
 FILE = "small_batch.cu"
 TYPES = {torch.float32: "Float32", torch.float16: "Float16", torch.bfloat16: "Bfloat16"}
@@ -38,31 +36,33 @@ class Plan(NamedTuple):
     overlapped: bool = True
 
 
-def form_for(columns: int, dtype: torch.dtype, batch: int) -> Form:
+def form_for(columns: int, dtype: torch.dtype, batch: int, card: Card = H100) -> Form:
     """Return the form for a matrix of so many columns and a batch: the fewest slabs of which each, of x, fits a block."""
     # On an H100 bfloat16 takes 8 to 22 % less time on CUDA cores than on tensor cores at batches 1 and 2. Two slabs where one
     # does take 11 to 24 % more at 4096 columns, and at 14336 from 4 % less to 12 % more.
     matrix = dtype.itemsize == 2 and batch > 2
-    most = MOST_SHARED // _bytes_a_column(_columns(batch, matrix=matrix), matrix=matrix) - BEYOND
+    most = card.shared_bytes // _bytes_a_column(_columns(batch, matrix=matrix), matrix=matrix) - BEYOND
     return Form(matrix, max(1, -(-columns // (most // 16 * 16))))
 
 
-def rule(packed: Packed, batch: int) -> Plan:
+def rule(packed: Packed, batch: int, card: Card = H100) -> Plan:
     """Return a plan for a batch by the sizes alone: on an H100 within some percent of the fastest that was measured."""
     columns = _columns(batch, matrix=packed.matrix)
-    while columns > 1 and shared_bytes(packed, columns) > MOST_SHARED:
+    while columns > 1 and shared_bytes(packed, columns) > card.shared_bytes:
         columns //= 2  # packed for a smaller batch
     size, rows = packed.values.element_size(), packed.rows * packed.slabs
     # Two short rows a warp, where each has many: sums are gathered across lanes, and written, half as often.
-    short = packed.chunks < 128 * rows and rows >= 4 * 16 * MULTIPROCESSORS
+    short = packed.chunks < 128 * rows and rows >= 4 * 16 * card.multiprocessors
     if columns == 16:  # sums in registers leave room for few threads
         return Plan(columns, 16, 3, 384, fit=1) if short else Plan(columns, fit=1)
     if not packed.matrix and columns >= 4:
         return Plan(columns, 16, fit=1)
-    twice = 3 * (shared_bytes(packed, columns) + 1024) <= MOST_SHARED + 1024  # two blocks, and one of the next kernel
+    twice = (
+        3 * (shared_bytes(packed, columns) + RESERVED_BYTES) <= card.shared_bytes + RESERVED_BYTES
+    )  # two blocks, and one of the next kernel
     if packed.matrix and twice and short and columns < 8:
         return Plan(columns, 16, blocks=2)
-    read = packed.bytes_read / MULTIPROCESSORS
+    read = packed.bytes_read / card.multiprocessors
     if not packed.matrix and twice and read > 6 * columns * packed.slab_columns * size:
         return Plan(columns, blocks=2)  # one reads weights while the other fetches x, which both must, and is small
     if read < 100_000:  # over in 7 us: there is to be room for blocks of the next kernel, that they begin early
@@ -81,8 +81,9 @@ def product(packed: Packed, x: Tensor, bias: Tensor | None = None, plan: Plan | 
     y = x.new_empty(batch, packed.rows)
     if y.numel() == 0:
         return y
-    plan = plan or rule(packed, batch)
-    launch, passes = _launch(packed, batch, plan, multiprocessors(x.device))
+    card = _card.card_of(x.device)
+    plan = plan or rule(packed, batch, card)
+    launch, passes = _launch(packed, batch, plan, card)
     partial = None
     if packed.slabs > 1:
         partial = x.new_empty(passes * packed.slabs * packed.rows * plan.columns, dtype=torch.float32)
@@ -115,16 +116,16 @@ def _columns(batch: int, *, matrix: bool) -> int:
     return min(next(size for size in (1, 2, 4, 8, 16) if size >= batch), 16 if matrix else 8)
 
 
-def _launch(packed: Packed, batch: int, plan: Plan, multiprocessors: int) -> tuple[Launch, int]:
+def _launch(packed: Packed, batch: int, plan: Plan, card: Card) -> tuple[Launch, int]:
     """Return the launch and its passes over the batch."""
     passes = -(-batch // plan.columns)
     shared = shared_bytes(packed, plan.columns)
-    if shared > MOST_SHARED:
+    if shared > card.shared_bytes:
         raise InputError(
-            f"expected a slab of x within {MOST_SHARED} bytes, got {shared}; pack in more slabs or plan fewer columns"
+            f"expected a slab of x within {card.shared_bytes} bytes, got {shared}; pack in more slabs or plan fewer columns"
         )
     rows_a_block = plan.threads // plan.lanes
-    blocks = min(-(-packed.rows // rows_a_block), max(1, multiprocessors * plan.blocks // (packed.slabs * passes)))
+    blocks = min(-(-packed.rows // rows_a_block), max(1, card.multiprocessors * plan.blocks // (packed.slabs * passes)))
     if packed.slabs > 1 and blocks * passes > COUNTERS:
         raise InputError(f"expected at most {COUNTERS} blocks for each slab, got {blocks * passes}; plan fewer")
     return Launch((blocks, packed.slabs * passes), plan.threads, shared, plan.overlapped), passes

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from sparse_models.kernels.cuda._card import H100
+
 EXACT = "tf32x3"  # float32 of all bits: three products of TensorFloat-32, as Triton names them
 SIZES = (
     16,
@@ -12,7 +14,6 @@ SIZES = (
     64,
     128,
 )  # of blocks: tensor cores take no smaller tile, and a larger one's sums do not fit a program's registers
-MOST_SHARED = 227 * 1024  # bytes of shared memory that a program can have on a Hopper card
 DEPTHS = {torch.float32: 32, torch.float16: 64, torch.bfloat16: 64}  # 128 bytes of each row: a line of the second cache
 
 
@@ -28,7 +29,7 @@ class Plan(NamedTuple):
 
 @cache
 def product_plan(
-    size: int, batch: int, dtype: torch.dtype, precision: str, *, has_tma: bool, shared_bytes: int = MOST_SHARED
+    size: int, batch: int, dtype: torch.dtype, precision: str, *, has_tma: bool, shared_bytes: int = H100.shared_bytes
 ) -> Plan:
     """Return the plan of x times a matrix of blocks, whose tile is `rows` samples times one block's `size` outputs.
 

@@ -1,17 +1,16 @@
 """Block-sparse products on a GPU: CSR of blocks and batch-major activations in, outputs and gradients out, by Triton."""
 
 import importlib
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparse_models.kernels.cuda._tiling import multiprocessors
+from sparse_models.kernels.cuda import _card
 from sparse_models.kernels.structure import BlockStructure
 from sparse_models.kernels.triton import _loading
-from sparse_models.kernels.triton._plan import EXACT, MOST_SHARED, SIZES, Plan, parts_of, product_plan, sampled_plan
+from sparse_models.kernels.triton._plan import EXACT, SIZES, Plan, parts_of, product_plan, sampled_plan
 
 SIDE = 64  # of a tile that is transposed
 
@@ -77,7 +76,7 @@ def product(
     if turned and precision == "tf32":  # of which tensor cores take both factors with the summed dimension last, or copy them
         values, turned = values.transpose(1, 2).contiguous(), False
     if plan is None:
-        tma, shared = _has_tma(x, values, inputs), _shared_bytes(x.device)
+        tma, shared = _has_tma(x, values, inputs), _card.card_of(x.device).shared_bytes
         plan = product_plan(size, batch, x.dtype, precision, has_tma=tma, shared_bytes=shared)
     factors = (_box(x, plan.rows, size), _box(values.view(-1, size), size, size)) if plan.by_tma else (x, values)
     options: dict[str, int | str] = {
@@ -111,7 +110,7 @@ def sampled(structure: BlockStructure, grad: Tensor, x: Tensor, plan: Plan | Non
         grad, x = transposed(grad), transposed(x)
     rows = structure.rows_of_blocks
     programs = count // plan.rows + rows
-    parts = parts_of(programs, batch, multiprocessors(x.device))
+    parts = parts_of(programs, batch, _card.card_of(x.device).multiprocessors)
     each = -(-batch // parts // plan.depth) * plan.depth
     parts = -(-batch // each)
     result = x.new_empty(parts, count, size, size, dtype=x.dtype if parts == 1 else torch.float32)
@@ -151,15 +150,6 @@ def _has_tma(x: Tensor, values: Tensor, inputs: int) -> bool:
     """Tell whether a card's memory accelerator (from compute capability 9.0 on) copies tiles of x and values."""
     aligned = (x.data_ptr() | values.data_ptr() | inputs * x.element_size()) % 16 == 0
     return aligned and len(values) > 0 and x.is_cuda and torch.cuda.get_device_capability(x.device)[0] >= 9
-
-
-@cache
-def _shared_bytes(device: torch.device) -> int:
-    """Return the bytes of shared memory that a program can have on a device."""
-    if device.type != "cuda":
-        return MOST_SHARED
-    properties: Any = torch.cuda.get_device_properties(device)
-    return int(properties.shared_memory_per_block_optin)
 
 
 def _box(tensor: Tensor, rows: int, columns: int) -> Any:

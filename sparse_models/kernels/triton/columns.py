@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
-from sparse_models.kernels.cuda._tiling import multiprocessors
+from sparse_models.kernels.cuda import _card
 from sparse_models.kernels.source import Source
 from sparse_models.kernels.triton import _loading
 
@@ -65,7 +65,9 @@ def product(packed: Columns, x: Tensor, bias: Tensor | None = None, parts: int |
     x, batch = x.contiguous(), len(x)
     samples = 1 << (batch - 1).bit_length()
     depth, tiles = depth_for(samples), -(-packed.height // ROWS)
-    parts = parts or max(1, min(PROGRAMS * multiprocessors(x.device) // tiles, packed.width // (LEAST_STEPS * depth)))
+    parts = parts or max(
+        1, min(PROGRAMS * _card.card_of(x.device).multiprocessors // tiles, packed.width // (LEAST_STEPS * depth))
+    )
     each = -(-packed.width // (parts * depth)) * depth
     parts = -(-packed.width // each)
     result = x.new_empty(parts, batch, packed.height, dtype=x.dtype if parts == 1 else torch.float32)

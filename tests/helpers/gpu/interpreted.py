@@ -14,7 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_models.kernels.triton import _loading, blocks, columns
+from sparse_models.kernels.cuda import _card
+from sparse_models.kernels.cuda._card import Card
+from sparse_models.kernels.triton import _loading
 
 NEW_EMPTY: Any = torch.Tensor.new_empty
 MULTIPROCESSORS = 7  # of the card that is not there
@@ -34,8 +36,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         if int(version("triton").split(".")[1]) < 7 and version("triton")[0] == "3":
             pytest.skip("before 3.7 Triton's interpreter takes no loop over numbers of NumPy from 2.4 on: pip install triton")
         monkeypatch.setattr(_loading, "kernels", interpreted_kernels)
-        for products in (blocks, columns):
-            monkeypatch.setattr(products, "multiprocessors", lambda _: MULTIPROCESSORS)
+        monkeypatch.setattr(_card, "card_of", lambda _: Card(MULTIPROCESSORS))
     monkeypatch.setattr(torch.Tensor, "new_empty", new_nan)
     return "cuda" if request.param == "cuda" else "cpu"
 

@@ -5,7 +5,8 @@ import shutil
 import pytest
 import torch
 
-from sparse_models.kernels.cuda import _compile, _tiling
+from sparse_models.kernels.cuda import _card, _compile
+from sparse_models.kernels.cuda._card import Card
 from tests.helpers.gpu import cuda_emulator
 
 MULTIPROCESSORS = 3  # of the emulated card
@@ -23,5 +24,5 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if shutil.which("g++") is None:
         pytest.skip("no g++ on this machine, which the emulator needs")
     monkeypatch.setattr(_compile, "run", cuda_emulator.run)
-    monkeypatch.setattr(_tiling, "multiprocessors", lambda _: MULTIPROCESSORS)
+    monkeypatch.setattr(_card, "card_of", lambda _: Card(MULTIPROCESSORS))
     return "cpu"

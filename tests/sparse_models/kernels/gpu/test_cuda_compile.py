@@ -44,7 +44,7 @@ def test_what_is_missing_is_said_whatever_is_in_its_place(monkeypatch: pytest.Mo
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]:
-    """What is launched, and on which device; blocks have 1,000 bytes of shared memory."""
+    """What is launched, and on which device; blocks have 1,000 bytes of shared memory; on the first, launches may overlap."""
     seen: list[tuple[Any, ...]] = []
     current = [0]
 
@@ -55,13 +55,13 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]
         current[0] = before
 
     core = SimpleNamespace(
-        launch=lambda stream, config, kernel, *arguments: seen.append((current[0], stream, kernel, arguments)),
+        launch=lambda stream, config, kernel, *arguments: seen.append((current[0], stream, kernel, arguments, config)),
         LaunchConfig=lambda **of: of,
         Stream=SimpleNamespace(from_handle=lambda handle: f"stream {handle} of {current[0]}"),
         Device=lambda device: SimpleNamespace(set_current=lambda: None),
     )
     monkeypatch.setattr(_compile, "_core", lambda: core)
-    monkeypatch.setattr(_compile, "_function", lambda file, macros, device: (f"{file} on {device}", 1000))
+    monkeypatch.setattr(_compile, "_function", lambda file, macros, device: (f"{file} on {device}", 1000, device == 0))
     monkeypatch.setattr(torch.cuda, "device", on)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
     for kept in (_compile._stream, _compile._config):
@@ -86,7 +86,7 @@ def test_a_kernel_runs_where_its_tensors_are(launched: list[tuple[Any, ...]]) ->
     for number in (0, 1):
         x = on_card(number)
         _compile.run("product.cu", (), Launch((1, 1), 32), None, x, 3, 0.5)
-        device, stream, kernel, arguments = launched[-1]
+        device, stream, kernel, arguments, _ = launched[-1]
         assert (device, stream, kernel) == (number, f"stream 0 of {number}", f"product.cu on {number}")
         assert [getattr(argument, "value", argument) for argument in arguments] == [0, x.data_ptr(), 3, 0.5]
 
@@ -95,3 +95,15 @@ def test_a_card_with_too_little_shared_memory_is_refused_in_one_sentence(launche
     with pytest.raises(InputError, match=r"expected a card with 1001 bytes .* got one with 1000; .*use another layer"):
         _compile.run("product.cu", (), Launch((1, 1), 32, 1001), on_card(0))
     assert not launched
+
+
+def test_launches_overlap_where_the_card_can(launched: list[tuple[Any, ...]]) -> None:
+    for number in (0, 1):
+        _compile.run("product.cu", (), Launch((1, 1), 32, overlapped=True), on_card(number))
+    assert [config["programmatic_stream_serialization"] for *_, config in launched] == [True, False]
+
+
+def test_a_card_that_is_too_old_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    with pytest.raises(InputError, match=r"expected a card of compute capability 8.0 or later, got 7.5, .*; use another layer"):
+        _compile._function("product.cu", (), 0)

@@ -18,7 +18,7 @@ from sparse_models.layers.tiled import Tiled
 from sparse_models.models import MLP
 from sparse_models.testing import Problem, gate, gate_chain
 from sparse_models.training import OPTIMIZERS, optimizer_for, training_step
-from tests.helpers.gpu.on_a_card import MULTIPROCESSORS, device
+from tests.helpers.gpu.on_a_card import device
 
 __all__ = ["device"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -30,7 +30,6 @@ def _kernels_of_a_gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tiled, "on_a_gpu", lambda _: True)
         monkeypatch.setattr(tiled, "NUMBERS", tiled.NUMBERS | {"cpu": (*tiled.NUMBERS["cpu"], *tiled.NUMBERS["cuda"])})
         monkeypatch.setattr(Tiled, "devices", ("cpu", "cuda"))
-        monkeypatch.setattr(small_batch, "multiprocessors", lambda _: MULTIPROCESSORS)
 
 
 def drawn(device: str, outputs: int, inputs: int, batch: int, dtype: torch.dtype) -> Problem:

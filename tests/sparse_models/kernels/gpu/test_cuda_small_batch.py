@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_models.errors import InputError
-from sparse_models.kernels.cuda import _compile, small_batch
+from sparse_models.kernels.cuda import _card, _compile, small_batch
+from sparse_models.kernels.cuda._card import RESERVED_BYTES, Card
 from sparse_models.kernels.cuda._chunks import COUNTERS
 from sparse_models.kernels.cuda._compile import Launch, Macros
 from sparse_models.kernels.cuda.small_batch import Form, Packed, Plan, form_for, pack, product, refill, rule
@@ -59,7 +60,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_compile, "run", poisoned)
         if request.param == "cpu":
-            patch.setattr(small_batch, "multiprocessors", lambda device: 2)
+            patch.setattr(_card, "card_of", lambda _: Card(2))
         yield request.param
 
 
@@ -179,17 +180,16 @@ def sized(dtype: torch.dtype, rows: int, columns: int, chunks_a_row: int, form: 
 
 @given(
     st.sampled_from([F32, F16, BF16]), st.integers(1, 2**18), st.integers(1, 2**18), st.integers(0, 2000), st.integers(1, 16),
-    st.integers(1, 16),
+    st.integers(1, 16), st.sampled_from([Card(), Card(108, 163 * 1024), Card(16, 99 * 1024)]),
 )  # fmt: skip
 def test_every_plan_by_rule_can_be_launched(
-    dtype: torch.dtype, rows: int, columns: int, chunks_a_row: int, packed_for: int, batch: int
+    dtype: torch.dtype, rows: int, columns: int, chunks_a_row: int, packed_for: int, batch: int, card: Card
 ) -> None:
-    packed = sized(dtype, rows, columns, chunks_a_row, form_for(columns, dtype, packed_for))
-    plan = rule(packed, batch)
-    assert plan.threads % 32 == 0
-    assert plan.fit * plan.threads <= 1024  # 64 registers a thread at least
-    launch, passes = small_batch._launch(packed, batch, plan, 132)
-    assert min(plan.blocks, plan.fit) * (launch.shared_bytes + 1024) <= small_batch.MOST_SHARED + 1024
+    packed = sized(dtype, rows, columns, chunks_a_row, form_for(columns, dtype, packed_for, card))
+    plan = rule(packed, batch, card)
+    assert (plan.threads % 32, plan.fit * plan.threads <= 1024) == (0, True)  # 64 registers a thread at least
+    launch, passes = small_batch._launch(packed, batch, plan, card)
+    assert min(plan.blocks, plan.fit) * (launch.shared_bytes + RESERVED_BYTES) <= card.shared_bytes + RESERVED_BYTES
     assert launch.grid[0] * passes <= COUNTERS
     assert passes * plan.columns >= batch
 

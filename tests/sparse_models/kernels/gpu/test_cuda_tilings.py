@@ -1,27 +1,32 @@
 """How the sparse products for a GPU are cut, and that what they are cut into compiles."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 
-from sparse_models.kernels.cuda import _compile, _tiling
+from sparse_models.kernels.cuda import _card, _compile, _tiling
+from sparse_models.kernels.cuda._card import RESERVED_BYTES, Card
+from sparse_models.kernels.cuda._compile import Launch
 from sparse_models.kernels.cuda.product import CANDIDATES as PRODUCT_CANDIDATES
-from sparse_models.kernels.cuda.product import STAGED_BYTES, default_parts, default_tiling
+from sparse_models.kernels.cuda.product import STAGED_BYTES, default_parts, default_tiling, product
 from sparse_models.kernels.cuda.sampled import CANDIDATES as SAMPLED_CANDIDATES
 from sparse_models.kernels.cuda.sampled import default_parts as default_sampled_parts
 from sparse_models.kernels.cuda.sampled import default_tiling as default_sampled_tiling
+from sparse_models.kernels.cuda.sampled import sampled
 from tests.sparse_models.kernels.gpu.test_cuda_products import TILINGS, problem
 
 
-def test_slabs_fit_into_shared_memory() -> None:
+@pytest.mark.parametrize("most", [99 * 1024, 163 * 1024, 227 * 1024])
+def test_slabs_fit_into_shared_memory(most: int) -> None:
     for columns, turns in itertools.product((1, 300, 5000), (False, True)):
         for tiling in (*TILINGS, *PRODUCT_CANDIDATES, *SAMPLED_CANDIDATES):
-            slab, shared = tiling.slab(columns, STAGED_BYTES, turns=turns)
+            slab, shared = tiling.slab(columns, STAGED_BYTES, turns=turns, most=most)
             assert 1 <= slab <= columns
             assert -(-columns // slab) >= min(tiling.cuts, columns) // 2
-            assert tiling.blocks * (shared + _tiling.RESERVED_BYTES) <= _tiling.SHARED_BYTES
-            assert tiling._replace(buffers=1).slab(columns, STAGED_BYTES, turns=turns)[0] >= slab
+            assert tiling.blocks * (shared + RESERVED_BYTES) <= most
+            assert tiling._replace(buffers=1).slab(columns, STAGED_BYTES, turns=turns, most=most)[0] >= slab
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
@@ -35,7 +40,25 @@ def test_nvrtc_compiles_them(file: str, architecture: str) -> None:
 
 @pytest.mark.parametrize(("rows", "columns", "batch"), [(256, 256, 4096), (4096, 4096, 64), (10, 256, 4096)])
 def test_the_default_keeps_all_multiprocessors_busy(rows: int, columns: int, batch: int) -> None:
-    work = _tiling.Work(rows, columns, rows * columns // 5, batch, 4, 132)
+    work = _tiling.Work(rows, columns, rows * columns // 5, batch, 4)
     tiling, sampling = default_tiling(work), default_sampled_tiling(work)
     assert tiling.row_blocks(rows) * default_parts(tiling, work) >= 64
     assert sampling.row_blocks(rows) * default_sampled_parts(sampling, work) >= 64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_on_a_card_with_less_shared_memory_wide_layers_are_cut_into_more_slabs(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    launched: list[tuple[Launch, tuple[Any, ...]]] = []
+    monkeypatch.setattr(_compile, "run", lambda _file, _macros, launch, *arguments: launched.append((launch, arguments)))
+    wide = problem(1, 64, 14336, 256, 0.1, dtype, "cpu")
+    for kernel in (product, sampled):
+        slabs = []
+        for card in (Card(108, 163 * 1024), Card(128, 99 * 1024)):
+            monkeypatch.setattr(_card, "card_of", lambda _, card=card: card)
+            _ = kernel(wide.structure, wide.values if kernel is product else wide.grad, wide.x)
+            launch, arguments = launched.pop()
+            assert launch.shared_bytes <= card.shared_bytes
+            slabs.append(arguments[-3])
+        assert slabs[1] < slabs[0]

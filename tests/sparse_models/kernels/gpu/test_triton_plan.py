@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sparse_models.kernels.triton import blocks
-from sparse_models.kernels.triton._plan import MOST_SHARED, SIZES, parts_of, product_plan, sampled_plan
+from sparse_models.kernels.cuda import _card
+from sparse_models.kernels.triton._plan import SIZES, parts_of, product_plan, sampled_plan
 
 
 @pytest.mark.parametrize("batch", [1, 16, 17, 300, 4096])
@@ -31,10 +31,11 @@ def test_what_is_under_way_fits_the_shared_memory_that_a_card_has(size: int, dty
         assert plan == product_plan(size, 4096, dtype, "tf32", has_tma=False)
 
 
-def test_a_card_is_asked_how_much_shared_memory_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(shared_memory_per_block_optin=99 * 1024))
-    assert blocks._shared_bytes.__wrapped__(torch.device("cuda", 0)) == 99 * 1024
-    assert blocks._shared_bytes.__wrapped__(torch.device("cpu")) == MOST_SHARED
+def test_a_card_is_asked_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = SimpleNamespace(shared_memory_per_block_optin=99 * 1024, multi_processor_count=128)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: told)
+    assert _card.card_of.__wrapped__(torch.device("cuda", 0)) == (128, 99 * 1024)
+    assert _card.card_of.__wrapped__(torch.device("cpu")) == _card.H100
 
 
 def test_parts_of_a_batch_fill_the_card_and_are_no_fewer_than_512_samples() -> None:

@@ -1,0 +1,26 @@
+"""What a card has that decides how its kernels are cut: multiprocessors and shared memory."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Card(NamedTuple):
+    """Multiprocessors, and bytes of shared memory that a block can have; by default an H100's, to which rules are fitted."""
+
+    multiprocessors: int = 132
+    shared_bytes: int = 227 * 1024
+
+
+H100 = Card()
+RESERVED_BYTES = 1024  # of a multiprocessor's shared memory, for each block beside its own
+
+
+@cache
+def card_of(device: torch.device) -> Card:
+    """Return what the card of a device has; H100 where it is none, as for kernels that are emulated."""
+    if device.type != "cuda":
+        return H100
+    properties: Any = torch.cuda.get_device_properties(device)
+    return Card(int(properties.multi_processor_count), int(properties.shared_memory_per_block_optin))
