@@ -21,23 +21,21 @@ from bench.engine.pairing import PATIENCE, Racer
 from bench.engine.preparing import found_out
 from bench.engine.processes import Means, fork_server_for, fork_server_of
 from bench.works.once_per_run import KNOWN
-from tests.engine.test_processes import fine, job, measured
+from tests.engine.test_processes import job, measured, still
 from tests.works import test_preparing as preparing
-
-pytestmark = pytest.mark.alone
 
 
 def orphaned(case: Case, race: Racer) -> dict[str, Any]:
     if "orphaned" not in KNOWN and os.getppid() != int(os.environ["ASKING"]):
         os.kill(os.getppid(), signal.SIGKILL)
     KNOWN["orphaned"] = True
-    return fine(case, race)
+    return still(case, race)
 
 
 def noisy(case: Case, race: Racer) -> dict[str, Any]:
     print("this is not a result")
     os.write(1, b"nor is this\n")
-    return fine(case, race)
+    return still(case, race)
 
 
 def test_what_was_to_fork_the_next_process_is_replaced_if_it_dies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +57,7 @@ def lingers(case: Case, race: Racer) -> dict[str, Any]:
 
 def test_a_process_that_is_not_listened_to_is_gone_before_the_next_is_asked() -> None:
     asked = {"patience": PATIENCE, "timer": "time.perf_counter", "disable_gc": False, "known": {}, "seconds": 0.0}
-    with closing(fork_server_for([job(fine)])) as fork_server:
+    with closing(fork_server_for([job(still)])) as fork_server:
         fresh = fork_server.run(asked | {"cases": [(__name__, "lingers", job(lingers).case)]})
         assert "begin" not in next(fresh)
         lingering = fork_server._forked
@@ -68,7 +66,7 @@ def test_a_process_that_is_not_listened_to_is_gone_before_the_next_is_asked() ->
         assert lingering is not None
         with pytest.raises(ProcessLookupError):
             os.kill(lingering, 0)
-        _, began, said = fork_server.run(asked | {"cases": [(fine.__module__, "fine", job(fine).case)]})
+        _, began, said = fork_server.run(asked | {"cases": [(still.__module__, "still", job(still).case)]})
     assert (began["begin"], said["case"], len(said["race"][0])) == (0, 0, 6)
 
 
@@ -135,7 +133,7 @@ def starts_another(held: str) -> Iterator[dict[str, Any]]:
 def test_what_a_process_started_ends_with_it(tmp_path: Path) -> None:
     os.mkfifo(held := tmp_path / "held")
     reading = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
-    with closing(fork_server_for([job(fine)])) as fork_server:
+    with closing(fork_server_for([job(still)])) as fork_server:
         asked = {"cases": [], "call": [__name__, "starts_another", [str(held)]]}
         assert {"started": True} in list(fork_server.run(asked))
     assert select.select([reading], [], [], 5.0)[0]  # nobody holds it any longer

@@ -10,7 +10,7 @@ from tests.test_cases import DEFAULT
 
 
 def test_cold_caches_are_a_regime_and_a_cpu_has_no_graphs(tmp_path: Path) -> None:
-    done = run(*SMALL, "--op", "forward", "-k", "csr-", "--regime", "warm,cold,graph", "-rs", "--budget", "8",
+    done = run(*SMALL, "--op", "forward", "-k", "csr-", "--regime", "warm,cold,graph", "-rs", "--budget", "60",
                f"--benchmark-json={tmp_path / 'run.json'}")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"]]
