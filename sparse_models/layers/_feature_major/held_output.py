@@ -32,8 +32,9 @@ class HeldOutput:
         turned = x.t()
         is_turned = turned.is_contiguous()
         key = len(x), is_turned
-        if key not in self.by_batch:
+        output = self.by_batch.get(key)  # looked up once: another thread may let go of it
+        if output is None:
             if len(self.by_batch) == MOST_BATCHES:
                 self.by_batch.clear()
-            self.by_batch[key] = Output(self.links, len(x), is_turned=is_turned)
-        return self.by_batch[key].of(turned if is_turned else x.contiguous())
+            output = self.by_batch[key] = Output(self.links, len(x), is_turned=is_turned)
+        return output.of(turned if is_turned else x.contiguous())

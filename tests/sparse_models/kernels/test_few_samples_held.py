@@ -163,7 +163,7 @@ def test_each_call_with_a_single_sample_has_memory_of_its_own(monkeypatch: pytes
             model(x)  # as by another thread, while this call is under way
         _team.run_on(function, arguments, team)
 
-    monkeypatch.setattr("sparse_models.kernels.cpu.chain.single.run_on", run_on)
+    monkeypatch.setattr("sparse_models.kernels.cpu.chain.few.run_on", run_on)
     with torch.no_grad():
         model(x)
         assert not written
