@@ -98,7 +98,7 @@ class Tiled(OwnKernels):
         """Return the product of few samples where nothing has changed since the last one's; None elsewhere."""
         if self.training or torch.is_grad_enabled() or not isinstance(self._frozen, few.Frozen):
             return None
-        return self._frozen.again(self._parameters, x)
+        return self._frozen.again(self._buffers["columns"], self._parameters, x)
 
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""

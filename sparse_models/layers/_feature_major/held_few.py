@@ -47,5 +47,5 @@ def _ready_for(layer: "Tiled", batch: int) -> Ready | None:
     ready = frozen.ready.get(batch) if isinstance(frozen, Frozen) else None
     if ready is None or layer.training or not ready.is_chained or not layer.adds_nothing():
         return None
-    own = layer._parameters  # noqa: SLF001
-    return ready if ready.is_current(own.get("values"), own.get("bias")) else None
+    own, index = layer._parameters, layer._buffers["columns"]  # noqa: SLF001
+    return ready if ready.is_current(index, own.get("values"), own.get("bias")) else None

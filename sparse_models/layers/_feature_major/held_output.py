@@ -20,10 +20,13 @@ class HeldOutput:
         """Hold layers, as `links` has them."""
         self.layers, self.links, self.threads = list(layers), links, threads()
         self.held, self.by_batch = Held(tensors_of(layers)), dict[tuple[int, bool], Output]()
+        parameters = [one for layer in layers for one in layer._parameters.values() if one is not None]  # noqa: SLF001  # its own
+        self.lying = [(one, one.detach()) for one in parameters]  # another view of that memory may begin where one does
 
     def is_current(self, layers: Sequence[SparseLinear]) -> bool:
         """Tell whether all layers and tensors are those that are held, at their places in memory."""
-        return are_same(layers, self.layers) and threads() == self.threads and self.held.are(tensors_of(layers))
+        are_held = are_same(layers, self.layers) and threads() == self.threads and self.held.are(tensors_of(layers))
+        return are_held and all(own.is_set_to(lying) for own, lying in self.lying)
 
     def of(self, x: Tensor) -> Tensor | None:
         """Return what the layers make of x [batch, in]: [batch, out], feature-major; None for what they would misread."""
