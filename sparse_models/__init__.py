@@ -5,7 +5,7 @@ from sparse_models.errors import GateError, InputError
 from sparse_models.layers import LAYERS, SparseLinear, register_layer
 from sparse_models.masks import count_kept, magnitude_mask, random_mask
 from sparse_models.models import MLP, dense_mlp, draw, narrow_mlp, sparse_mlp
-from sparse_models.sparsification import GradualPruner, SparseConv2d, densify, sparse_layers, sparsify
+from sparse_models.sparsification import GradualPruner, SparseConv2d, SparseSequential, densify, sparse_layers, sparsify
 from sparse_models.training import Settings, evaluate, train
 from sparse_models.updates import UPDATES, Update, dense_gradients, register_update, update_masks
 
@@ -19,6 +19,7 @@ __all__ = [
     "Settings",
     "SparseConv2d",
     "SparseLinear",
+    "SparseSequential",
     "Update",
     "count_kept",
     "dense_gradients",

@@ -53,10 +53,10 @@ class Source(NamedTuple):
 
     def has_values_of(self, now: "Source") -> bool:
         """Tell whether these are still the weights, as far as can be told: a CUDA graph's replay changes them unseen."""
-        same = self.values.data_ptr() == now.values.data_ptr() and self.versions[1] == now.versions[1]
+        same = self.values.is_set_to(now.values) and self.versions[1] == now.versions[1]
         return same and self.has_structure_of(now)
 
     def has_structure_of(self, now: "Source") -> bool:
         """Tell whether this is still the structure, and the dtype: other values then take the place of these."""
-        same = self.columns.data_ptr() == now.columns.data_ptr() and self.versions[0] == now.versions[0]
+        same = self.columns.is_set_to(now.columns) and self.versions[0] == now.versions[0]
         return same and self.values.dtype == now.values.dtype

@@ -86,6 +86,11 @@ class Block(OwnKernels):
         return on_gpu.linear(x, self.values, self.bias, *self.structures)
 
     @classmethod
+    def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:  # noqa: ARG003
+        """Return None: blocks have no kernel of a whole output, and to find that out anew takes as long as a product."""
+        return None
+
+    @classmethod
     def chain_cross_entropy(cls, layers: Sequence[SparseLinear], x: Tensor, labels: Tensor) -> Tensor | None:
         """Return the mean cross-entropy of a chain of such layers, on a CPU: see base class."""
         return None if on_a_gpu(x) else super().chain_cross_entropy(layers, x, labels)

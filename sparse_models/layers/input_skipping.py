@@ -59,7 +59,7 @@ class InputSkipping(Masked):
             self.outdate()
             return self.dense_product(x)
         if self._skipping is not None:
-            known = self._skipping.again(self._parameters, x)
+            known = self._skipping.again(self._buffers["kept"], self._parameters, x)
             if known is not None:
                 return known
         if not self.is_for_few(x):

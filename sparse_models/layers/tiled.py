@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor
 from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._arithmetic import computed
 from sparse_models.kernels.cpu._compile import short_on_cpu
-from sparse_models.kernels.cpu._team import threads_for
-from sparse_models.kernels.cpu.chain.single import Single
 from sparse_models.kernels.cpu.few import frozen as few
+from sparse_models.kernels.cpu.few import sliced
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import _card, small_batch
@@ -22,9 +21,10 @@ from sparse_models.kernels.cuda import sampled as sampled_on_gpu
 from sparse_models.kernels.cuda._compile import why_absent
 from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.link import Link
-from sparse_models.kernels.source import Source, are_same
+from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure, cut
 from sparse_models.layers._base import INPUT_GRADIENT, WEIGHT_GRADIENT, SparseLinear, register_layer
+from sparse_models.layers._feature_major.held_few import HeldFew
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
 
 NUMBERS = {"cpu": ("float32", "float64", *short_on_cpu()), "cuda": ("float32", "float16", "bfloat16")}
@@ -49,7 +49,7 @@ class Tiled(OwnKernels):
     dtypes: ClassVar[tuple[str, ...]] = NUMBERS["cpu"]
     absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
     _frozen: Frozen | few.Frozen | None = None
-    _single: Single | None = None  # of the chain that it is the first of
+    _few: Mapping[int, HeldFew] = MappingProxyType({})  # by the number of samples, of chains that it is the first of
     _cut_of: Tensor | None = None  # the columns of which it is held where each piece starts
 
     @classmethod
@@ -98,7 +98,7 @@ class Tiled(OwnKernels):
         """Return the product of few samples where nothing has changed since the last one's; None elsewhere."""
         if self.training or torch.is_grad_enabled() or not isinstance(self._frozen, few.Frozen):
             return None
-        return self._frozen.again(self._parameters, x)
+        return self._frozen.again(self._buffers["columns"], self._parameters, x)
 
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
@@ -110,30 +110,24 @@ class Tiled(OwnKernels):
 
     @classmethod
     def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:
-        """Return what a chain of such layers makes of x: a single sample by the copies that each has for one, once it has."""
-        first = layers[0]
-        is_single = x.dim() == 2 and x.shape[0] == 1 and cls.device_of(x) == "cpu" and not torch.is_grad_enabled()
-        if not is_single or not isinstance(first, Tiled) or len(layers) == 1 or any(layer.is_watched for layer in layers):
-            return super().chain_output(layers, x)
-        ready = [layer.ready_for_one for layer in layers if isinstance(layer, Tiled)]
-        single = first._single  # noqa: SLF001  # of its own class
-        if len(ready) == len(layers) and None not in ready:
-            if single is None or not are_same(ready, single.layers) or single.team != threads_for(single.weights):
-                fits = all(before.out_features == after.in_features for before, after in pairwise(layers))
-                single = first._single = Single([one for one in ready if one is not None]) if fits else None  # noqa: SLF001
-            return None if single is None else single.of(x)
-        makes_copies = all(isinstance(layer, Tiled) and layer.is_for_few(x) for layer in layers)
-        return None if makes_copies else super().chain_output(layers, x)
-
-    @property
-    def ready_for_one(self) -> few.Ready | None:
-        """The product of one sample on a CPU where it was made from what the layer is now, and nothing is added to it."""
-        frozen = self._frozen
-        ready = frozen.ready.get(1) if isinstance(frozen, few.Frozen) else None
-        if ready is None or self.training or not ready.is_chained or not self.adds_nothing():
+        """Return what a chain of such layers makes of x: few samples by the copies that each has for them, once it has."""
+        if torch.is_grad_enabled() or x.dim() != 2:
             return None
-        own = self._parameters
-        return ready if ready.is_current(own.get("values"), own.get("bias")) else None
+        first, batch = layers[0], x.shape[0]
+        known = first._few.get(batch) if isinstance(first, Tiled) else None  # noqa: SLF001  # of its own class
+        if known is not None and known.is_current(layers):
+            return known.of(x)
+        is_few = 0 < batch <= few.largest_batch() and cls.device_of(x) == "cpu" and not any(one.is_watched for one in layers)
+        if not is_few or len(layers) == 1 or not all(isinstance(layer, Tiled) for layer in layers):
+            return super().chain_output(layers, x)
+        chained = cast("Sequence[Tiled]", layers)
+        held = HeldFew.made(chained, batch)
+        if held is not None:
+            chained[0]._few = {**chained[0]._few, batch: held}  # noqa: SLF001  # another, for threads may look into this one
+            return held.of(x)
+        # Several samples that some layer has other copies for are tiles.
+        makes_copies = all(layer.is_for_few(x) and (batch == 1 or layer.form_for(x) is sliced.pack) for layer in chained)
+        return None if makes_copies else super().chain_output(layers, x)
 
     def outdate(self) -> None:
         """Have copies of the weights made anew when they are next needed: these are about to be trained."""
@@ -149,9 +143,14 @@ class Tiled(OwnKernels):
         if on_a_gpu(x):
             has_kernel = 0 < len(x) <= small_batch.LARGEST_BATCH and columns.numel() > 0
         else:
-            has_kernel = few.form_for(self.out_features, self.in_features, columns.numel(), x.dtype, len(x)) is not None
+            has_kernel = self.form_for(x) is not None
         # Tensors of inference_mode count no changes, by which it would be seen that a copy is no longer one.
         return has_kernel and not columns.is_inference() and not self.own("values").is_inference()
+
+    def form_for(self, x: Tensor) -> few.Pack | None:
+        """Return what packs the weights for as many samples as x [batch, in] on a CPU; None where any number is as fast."""
+        nnz = cast("Tensor", self._buffers["columns"]).numel()
+        return few.form_for(self.out_features, self.in_features, nnz, x.dtype, len(x))
 
     @property
     def frozen(self) -> Frozen | few.Frozen:
@@ -168,7 +167,7 @@ class Tiled(OwnKernels):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_frozen": None, "_single": None}  # made anew where needed
+        return super().__getstate__() | {"_frozen": None, "_few": {}}  # made anew where needed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tiled":
         own: Tiled = type(self).__new__(type(self))

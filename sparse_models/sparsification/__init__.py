@@ -4,6 +4,7 @@ from sparse_models.sparsification.choice import CRITERIA
 from sparse_models.sparsification.convolution import SparseConv2d
 from sparse_models.sparsification.places import sparse_layers
 from sparse_models.sparsification.pruning import GradualPruner
+from sparse_models.sparsification.sequential import SparseSequential
 from sparse_models.sparsification.swap import densify, sparsify
 
-__all__ = ["CRITERIA", "GradualPruner", "SparseConv2d", "densify", "sparse_layers", "sparsify"]
+__all__ = ["CRITERIA", "GradualPruner", "SparseConv2d", "SparseSequential", "densify", "sparse_layers", "sparsify"]

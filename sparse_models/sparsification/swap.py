@@ -17,6 +17,7 @@ from sparse_models.sparsification.convolution import SparseConv2d
 from sparse_models.sparsification.fast_path import fit_fast_path
 from sparse_models.sparsification.optimizer_state import check_state, exchange
 from sparse_models.sparsification.places import Place, Wanted, candidates, places
+from sparse_models.sparsification.sequential import fit_sequences
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -161,3 +162,4 @@ def _carry_out(model: nn.Module, swaps: Sequence[Swap], optimizer: torch.optim.O
         if optimizer is not None:
             exchange(optimizer, swap.old, swap.new, swap.converted)
     fit_fast_path(model)
+    fit_sequences(model)

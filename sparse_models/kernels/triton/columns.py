@@ -120,7 +120,7 @@ class Skipping:
         self.last = x.detach(), _changes(x)
         return product(held[0], x, bias)
 
-    def again(self, parameters: Mapping[str, Tensor | None], x: Tensor) -> None:
+    def again(self, kept: Tensor | None, parameters: Mapping[str, Tensor | None], x: Tensor) -> None:
         """Return None: to look up the copy takes no longer than to launch a kernel."""
 
     @property

@@ -13,14 +13,16 @@ from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu.few import bitmap, frozen, sliced
+from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.layers.tiled import Tiled
 from sparse_models.masks import random_mask
+from sparse_models.models import MLP
 from sparse_models.training import OPTIMIZERS
 from sparse_models.updates import move_mask
 from tests.helpers.kernel_checks import close
 from tests.sparse_models.kernels.test_few_samples import DTYPES, agrees
 from tests.sparse_models.kernels.test_output import WIDE, made
-from tests.strategies import generator, normal
+from tests.strategies import generator, mask_for, normal
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 LAYER_DTYPES = [dtype for dtype in DTYPES if name_of(dtype) in Tiled.dtypes_on("cpu")]
@@ -131,6 +133,51 @@ def test_a_bias_that_lies_where_the_layers_own_does_is_not_taken_for_it() -> Non
         functional_call(layer, {"bias": layer.bias.detach()[:1].expand(20)}, (x,))
 
 
+def of_other_views(layer: SparseLinear, which: str) -> None:
+    """Put another view of the memory of values or bias, which begins where that does, in its place."""
+    values, bias = layer.values, layer.bias
+    assert bias is not None
+    if which == "values":
+        values.data = values.data.t() if values.dim() == 2 else values.data[:1].expand(values.shape)
+    elif which == "bias":
+        bias.data = bias.data[:1].expand(bias.shape)
+    elif which == "negated values":
+        values.data = torch._neg_view(values.data)
+    else:
+        bias.data = bias.data.as_strided(bias.shape, (2,))
+
+
+@pytest.mark.parametrize("name", ["tiled", "block16", "input_skipping"])
+@pytest.mark.parametrize("which", ["values", "bias", "negated values", "longer strides"])
+@pytest.mark.parametrize("batch", [1, 2, 40])
+def test_another_view_that_begins_where_weights_did_is_not_taken_for_them(name: str, which: str, batch: int) -> None:
+    layer = LAYERS[name](normal(0, 80, 80).float(), mask_for(name, (80, 80), 0.7, 0), torch.randn(160)[:80]).eval()
+    net, x = MLP([layer, copy.deepcopy(layer)]), torch.randn(batch, 80)
+    layer.bias = torch.nn.Parameter(torch.randn(160)[:80])
+    with torch.no_grad():
+        for _ in range(3):
+            layer(x), net(x)
+        of_other_views(layer, which)
+        weight, bias = layer.to_dense(), layer.bias
+        for _ in range(2):
+            try:
+                found = layer(x), net(x)
+            except InputError:  # what kernels do not read as it is meant, they refuse
+                continue
+            first = torch.nn.functional.linear(x, weight, bias)
+            torch.testing.assert_close(found[0], first, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(found[1], list(net)[1](first.relu()), rtol=1e-4, atol=1e-4)
+
+
+def test_another_index_for_one_call_is_used() -> None:
+    layer, other = (Tiled(torch.ones(80, 80), mask_for("fan_in", (80, 80), 0.7, seed)).eval() for seed in (0, 1))
+    x = torch.randn(1, 80)
+    with torch.no_grad():
+        for _ in range(3):
+            layer(x)
+        torch.testing.assert_close(functional_call(layer, dict(other.named_buffers()), (x,)), x @ other.mask.float().t())
+
+
 def test_a_layer_counts_the_bytes_that_its_last_product_read() -> None:
     layer, x = layer_and_samples()
     before = layer.weight_bytes
@@ -163,7 +210,7 @@ def test_each_call_with_a_single_sample_has_memory_of_its_own(monkeypatch: pytes
             model(x)  # as by another thread, while this call is under way
         _team.run_on(function, arguments, team)
 
-    monkeypatch.setattr("sparse_models.kernels.cpu.chain.single.run_on", run_on)
+    monkeypatch.setattr("sparse_models.kernels.cpu.chain.few.run_on", run_on)
     with torch.no_grad():
         model(x)
         assert not written

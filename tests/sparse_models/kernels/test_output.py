@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import _team
+from sparse_models.kernels.cpu.chain.few import FewSamples
 from sparse_models.kernels.cpu.chain.output import Output
-from sparse_models.kernels.cpu.chain.single import Single
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.variant import Variant
 from sparse_models.layers._feature_major.held_output import MOST_BATCHES
@@ -160,7 +160,7 @@ def test_whatever_happens_between_two_outputs_the_second_is_that_of_layer_by_lay
     with torch.no_grad():
         for _ in range(3):
             model(normal(0, batch, sizes[0], dtype=next(model.parameters()).dtype))
-        assert (vars(model.layers[0]).get("_single") is not None) == (sizes == WIDE)
+        assert bool(vars(model.layers[0]).get("_few")) == (sizes == WIDE)
         event(model)
         x = normal(1, batch, sizes[0], dtype=next(model.parameters()).dtype)
         hidden = x
@@ -189,13 +189,13 @@ def test_a_single_sample_is_multiplied_at_once(monkeypatch: pytest.MonkeyPatch, 
     for layer in [] if with_bias else model:
         layer.bias = None
     seen: list[Tensor | None] = []
-    output = Single.of
+    output = FewSamples.of
 
-    def spy(self: Single, given: Tensor) -> Tensor | None:
+    def spy(self: FewSamples, given: Tensor) -> Tensor | None:
         seen.append(output(self, given))
         return seen[-1]
 
-    monkeypatch.setattr(Single, "of", spy)
+    monkeypatch.setattr(FewSamples, "of", spy)
     with torch.no_grad():
         first, *others = (model(x) for _ in range(3))
     assert len(seen) == 2
@@ -204,17 +204,30 @@ def test_a_single_sample_is_multiplied_at_once(monkeypatch: pytest.MonkeyPatch, 
     assert seen[0] is not None
 
 
+def test_a_single_sample_takes_as_many_threads_as_there_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_team, "WORTH_A_TEAM", 0)
+    model, x, before, teams = made(0, WIDE), torch.randn(1, WIDE[0]), torch.get_num_threads(), list[int]()
+    monkeypatch.setattr("sparse_models.kernels.cpu.chain.few.run_on", lambda *given: teams.append(given[2]))
+    with torch.no_grad():
+        for threads in (before, 1):
+            torch.set_num_threads(threads)
+            for _ in range(3):
+                model(x)
+    torch.set_num_threads(before)
+    assert (set(teams[:2]), set(teams[2:])) == ({_team.threads()}, {1})
+
+
 def test_a_single_sample_touches_what_is_its_own(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = made(0, WIDE), torch.randn(1, WIDE[0])
 
     def run_on(function: int, arguments: Any, team: int) -> None:
-        single = vars(model.layers[0])["_single"]
+        single = vars(model.layers[0])["_few"][1].of.__self__
         held = [tensor for layer in single.layers for tensor in (*layer.packed[:5], layer.bias) if tensor is not None]
         watcher.may = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in (x, *held)]
         watcher.may += [(at, at + 4 * size) for at, size in zip(arguments[3:5], (WIDE[3], sum(WIDE[1:3])), strict=True)]
         _team.run_on(function, arguments, team)
 
-    monkeypatch.setattr("sparse_models.kernels.cpu.chain.single.run_on", run_on)
+    monkeypatch.setattr("sparse_models.kernels.cpu.chain.few.run_on", run_on)
     monkeypatch.setattr("sparse_models.kernels.cpu.few.frozen.run_on", _team.run_on)
     watcher.outside = []
     with torch.no_grad():

@@ -23,7 +23,8 @@ class OneSample:
         self, tensors: Sequence[Tensor | None], structure: BlockStructure, values: Tensor, bias: Tensor | None, x: Tensor
     ) -> None:
         """Hold it for a layer's tensors, all that it has, and for x [1, in] like this one; blocks divide its sizes."""
-        self.held, self.values, self.threads = Held(tensors), values, threads()
+        self.held, self.threads = Held(tensors), threads()
+        self.lying = [(one, one.detach()) for one in (values, bias) if one is not None]  # another view may begin there
         self.shape, self.dtype = x.shape, x.dtype
         self.room = x.new_empty(1, structure.rows)  # no result itself, for each call has its own
         self.function = single(name_of(x.dtype), BlockForm.of(structure))
@@ -37,7 +38,9 @@ class OneSample:
 
     def is_current(self, tensors: Sequence[Tensor | None]) -> bool:
         """Tell whether these are the tensors that it was made for, where and as they were, for as many threads."""
-        return threads() == self.threads and self.held.are(tensors) and self.values.is_contiguous()
+        if threads() != self.threads or not self.held.are(tensors):
+            return False
+        return all(own.is_set_to(lying) for own, lying in self.lying)
 
     def of(self, x: Tensor) -> Tensor | None:
         """Return the product with x [1, in], plus bias: [1, out]; None for what it would misread."""

@@ -104,10 +104,12 @@ def _team_for(packed: Packed, x: Tensor, bias: Tensor | None) -> int:
 class Ready:
     """A product with all that is known before it: to look that up again takes 10 us, as long as a product."""
 
-    def __init__(self, packed: Packed, values: Tensor, bias: Tensor | None, x: Tensor, team: int | None = None) -> None:
-        """Hold it for a layer's own values and bias, and for x [batch, in] like this one; a team not given is measured."""
+    def __init__(self, packed: Packed, own: tuple[Tensor, Tensor, Tensor | None], x: Tensor, team: int | None = None) -> None:
+        """Hold it for a layer's index, values and bias, and for x [batch, in] like this one; a team not given is measured."""
+        self.index, values, bias = own
         self.values, self.bias, self.version = values, bias, values._version  # noqa: SLF001
-        self.place, self.bias_place = values.data_ptr(), 0 if bias is None else bias.data_ptr()
+        # As they lie in memory: another view of it may begin where they do.
+        self.lying, self.bias_lying = values.detach(), (values if bias is None else bias).detach()
         self.shape, self.dtype, self.threads = x.shape, x.dtype, threads()
         self.team = team or _team_for(packed, x, bias)
         self.function = packed.function(len(x), has_bias=bias is not None)
@@ -118,9 +120,9 @@ class Ready:
         self.is_chained = isinstance(packed, sliced.Sliced) and x.dtype == result.dtype
         self.packed, self.numbers = packed, passed(packed.arguments(taken, result, bias, self.team))
 
-    def product(self, values: Any, bias: Any, x: Tensor) -> Tensor | None:
+    def product(self, index: Any, values: Any, bias: Any, x: Tensor) -> Tensor | None:
         """Return x [batch, in] times the weights, plus bias: [batch, out]; None where anything is not as it was."""
-        if not self.is_current(values, bias) or threads() != self.threads:
+        if not self.is_current(index, values, bias) or threads() != self.threads:
             return None
         if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or x.is_neg():
             return None
@@ -133,11 +135,11 @@ class Ready:
         run_on(self.function, numbers, self.team)
         return result if self.gives_it else self.packed.given(result)
 
-    def is_current(self, values: Any, bias: Any) -> bool:
-        """Tell whether a layer's values and bias are still those that it was made for."""
-        if values is not self.values or bias is not self.bias or values._version != self.version:  # noqa: SLF001
+    def is_current(self, index: Any, values: Any, bias: Any) -> bool:
+        """Tell whether a layer's index, values and bias are still those that it was made for, where and as they lay."""
+        if values is not self.values or bias is not self.bias or values._version != self.version or index is not self.index:  # noqa: SLF001
             return False
-        return bool(values.data_ptr() == self.place and (bias is None or bias.data_ptr() == self.bias_place))
+        return bool(values.is_set_to(self.lying)) and (bias is None or bool(bias.is_set_to(self.bias_lying)))
 
 
 class Frozen:
@@ -168,13 +170,13 @@ class Frozen:
                 self.held = {other: one for other, one in self.held.items() if one[1].has_structure_of(now)}
         self.held[pack] = packed, now  # the last
         if bias is None or packed.room(1).shape[1] == len(bias):  # else the kernel is given a longer copy of the bias
-            self.ready[len(x)] = Ready(packed, values, bias, x)
+            self.ready[len(x)] = Ready(packed, (structure.indices, values, bias), x)
         return product(packed, x, bias)
 
-    def again(self, parameters: Mapping[str, Tensor | None], x: Tensor) -> Tensor | None:
-        """Return what `product` does for a layer's own parameters where nothing has changed since its last call, or None."""
+    def again(self, index: Tensor | None, parameters: Mapping[str, Tensor | None], x: Tensor) -> Tensor | None:
+        """Return what `product` does for a layer's own tensors where nothing has changed since its last call, or None."""
         ready = self.ready.get(x.shape[0])  # a tensor's len() takes several times as long
-        return None if ready is None else ready.product(parameters.get("values"), parameters.get("bias"), x)
+        return None if ready is None else ready.product(index, parameters.get("values"), parameters.get("bias"), x)
 
     def copied(self, before: Source, now: Source) -> "Frozen":
         """Return copies for a copy of the layer, of whose weights `now` says what `before` says of this one's."""

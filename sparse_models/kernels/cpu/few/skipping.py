@@ -28,10 +28,10 @@ class _ReadyColumns(Ready):
 
     packed: Columns
 
-    def product(self, values: Tensor | None, bias: Tensor | None, x: Tensor) -> Tensor | None:
+    def product(self, index: Tensor | None, values: Tensor | None, bias: Tensor | None, x: Tensor) -> Tensor | None:
         """Return x [batch, in] times the weights, plus bias: [batch, out]; None where anything is not as it was."""
         self.team = self.packed.team
-        return super().product(values, bias, x)
+        return super().product(index, values, bias, x)
 
 
 class Skipping:
@@ -54,13 +54,13 @@ class Skipping:
             self.held, self.ready = (pack(weight, sparse=is_better_sparse(weight)), now), {}
         packed = self.held[0]
         if bias is None or (bias.dtype == packed.room(0).dtype and bias.is_contiguous()):  # else the kernel is given a copy
-            self.ready[len(x)] = _ReadyColumns(packed, values, bias, x, packed.team)
+            self.ready[len(x)] = _ReadyColumns(packed, (kept, values, bias), x, packed.team)
         return product(packed, x, bias, packed.team)
 
-    def again(self, parameters: Mapping[str, Tensor | None], x: Tensor) -> Tensor | None:
-        """Return what `product` does for a layer's own parameters where nothing has changed since its last call, or None."""
+    def again(self, kept: Tensor | None, parameters: Mapping[str, Tensor | None], x: Tensor) -> Tensor | None:
+        """Return what `product` does for a layer's own tensors where nothing has changed since its last call, or None."""
         ready = self.ready.get(x.shape[0])
-        return None if ready is None else ready.product(parameters.get("values"), parameters.get("bias"), x)
+        return None if ready is None else ready.product(kept, parameters.get("values"), parameters.get("bias"), x)
 
     @property
     def share_read(self) -> float:

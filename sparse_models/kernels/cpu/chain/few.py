@@ -1,4 +1,4 @@
-"""What a chain of layers makes of a single sample, from packed copies of their weights (`sliced`), in one call."""
+"""What a chain of layers makes of few samples, from packed copies of their weights (`sliced`), in one call."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -16,35 +16,35 @@ from sparse_models.kernels.cpu.few._slice_kernel import Slices, Way, emitter
 from sparse_models.kernels.cpu.few.frozen import Ready
 from sparse_models.kernels.cpu.few.sliced import Sliced
 
-FIRST, PER_LAYER = 4, 8  # arguments
-ONE = 1, 0, 0  # sample
+FIRST, PER_LAYER = 5, 9  # arguments
 
 
-class Single:
-    """The output for one sample of layers whose own products of one sample are ready."""
+class FewSamples:
+    """The output for so many samples of layers whose own products of as many are ready."""
 
     def __init__(self, layers: Sequence[Ready]) -> None:
         """Hold them; what they hold of weights must be current whenever they are used."""
         self.layers, first = layers, layers[0].packed.values
         packed = [cast("Sliced", layer.packed) for layer in layers]
-        self.weights = sum(len(one.values) for one in packed)
-        self.team = threads_for(self.weights)
         self.shape, self.dtype = layers[0].shape, first.dtype
-        *places, scratch_size = accumulate((one.height for one in packed[:-1]), initial=0)
+        batch = self.shape[0]
+        self.team = threads_for(sum(one.work(batch) for one in packed))
+        *places, scratch_size = accumulate((batch * one.height for one in packed[:-1]), initial=0)
         self.result, self.scratch = layers[-1].room, first.new_empty(scratch_size)  # by way of these memory is had sooner
-        held: list[Tensor | int] = [self.team]
+        held: list[Tensor | int] = [self.team, packed[0].width]
         for layer, one, place in zip(layers, packed, [*places, 0], strict=True):
             rows = one.pointers if one.rows is None else one.rows
             bias = one.values if layer.bias is None else layer.bias
-            held += [bias, one.pointers, one.windows, one.codes, one.values, rows, len(one.pointers) - 1, place]
+            held += [bias, one.pointers, one.windows, one.codes, one.values, rows, len(one.pointers) - 1, one.height, place]
         self.arguments = passed([0, 0, 0, *held, *[0] * len(layers)])
         kinds = tuple((one.way, one.rows is None, layer.bias is not None) for layer, one in zip(layers, packed, strict=True))
-        self.function = _single(name_of(first.dtype), kinds)
+        self.function = _few_samples(name_of(first.dtype), batch, kinds)
 
     def of(self, x: Tensor) -> Tensor | None:
-        """Return what the layers make of x [1, in]: [1, out]; None for what they would misread."""
-        if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or not x.is_contiguous() or x.is_neg():
+        """Return what the layers make of x [batch, in]: [batch, out]; None for what they would misread."""
+        if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or x.is_neg():
             return None
+        x = x if x.is_contiguous() else x.contiguous()
         # Of its own for each call: several threads may multiply at a time.
         result, scratch = torch.empty_like(self.result), torch.empty_like(self.scratch)
         arguments = self.arguments[:]
@@ -56,18 +56,18 @@ class Single:
 
 
 @kernel
-def _single(dtype: str, kinds: Sequence[tuple[Way, bool, bool]]) -> int:
-    """Return the address of the kernel of `Single` for layers whose rows follow one another or not, with a bias or without."""
+def _few_samples(dtype: str, batch: int, kinds: Sequence[tuple[Way, bool, bool]]) -> int:
+    """Return the address of the kernel for so many samples and layers with rows in order or not, and a bias or none."""
     emit = emitter(dtype)
-    x, result, scratch, shares = (emit.argument(place) for place in range(FIRST))
+    x, result, scratch, shares, columns = (emit.argument(place) for place in range(FIRST))
     phases = Phases(emit, FIRST + PER_LAYER * len(kinds))
     for number, (way, is_direct, has_bias) in enumerate(kinds):
-        *own, slices, place = (emit.argument(FIRST + PER_LAYER * number + at) for at in range(PER_LAYER))
+        *own, slices, rows, place = (emit.argument(FIRST + PER_LAYER * number + at) for at in range(PER_LAYER))
         is_last = number == len(kinds) - 1
         after = result if is_last else emit.add(scratch, emit.times(place, emit.width))
         with phases.tasks(shares) as share:
             some = emit.share(slices, share, shares)
-            layer = Slices(emit, dtype, way, (x, after, *own), ONE)
+            layer = Slices(emit, dtype, way, (x, after, *own), (batch, columns, rows))
             layer.multiply(some, is_direct=is_direct, has_bias=has_bias, relu=not is_last)
-        x = after
+        x, columns = after, rows
     return emit.compiled()
