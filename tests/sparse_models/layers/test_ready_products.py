@@ -70,7 +70,7 @@ def test_steps_that_are_alike_look_nothing_up(name: str, biased: bool, monkeypat
     for product in ("multiply", "multiply_transposed", "sample_and_sum"):
         monkeypatch.setattr(type(layer), product, staticmethod(looks_up))
     found = layer(x)
-    found.backward(torch.ones_like(found).t().contiguous().t(), inputs=[x, layer.values, layer.bias] if biased else [x])  # type: ignore[list-item]
+    found.backward(torch.ones_like(found).t().contiguous().t(), inputs=[x, layer.values, layer.bias] if biased else [x])
     with pytest.raises(AssertionError, match="looked up"):
         layer(input_of(layer, BATCH + 1))
 
@@ -110,7 +110,7 @@ def _input_without_gradient(layer: SparseLinear, x: Tensor) -> None:
 
 
 def _frozen_values(layer: SparseLinear, x: Tensor) -> None:
-    layer.values.requires_grad_(requires_grad=False)
+    layer.values.requires_grad_(False)
     check(layer, x)
     layer.values.requires_grad_()
 
@@ -228,7 +228,7 @@ def test_products_of_more_than_one_call_are_right_each_time(inputs: int, outputs
 
 
 def test_what_a_subclass_does_to_a_product_is_done_each_time() -> None:
-    class Doubled(LAYERS["tiled"]):  # type: ignore[misc]
+    class Doubled(LAYERS["tiled"]):  # type: ignore[misc, name-defined, valid-type]
         @staticmethod
         def multiply(*given: Any) -> Tensor:
             return LAYERS["tiled"].multiply(*given).mul_(2)  # type: ignore[attr-defined,no-any-return]
