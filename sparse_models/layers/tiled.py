@@ -104,9 +104,12 @@ class Tiled(OwnKernels):
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
         if self.is_for_few(x):
             return self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias"))
-        if torch.is_grad_enabled():
-            self.outdate()
         return super().multiplied(x)
+
+    def learning_product(self, x: Tensor, products: Any) -> Tensor:
+        """Return x W^T + b [batch, out], feature-major, with its graph: the weights are about to be trained."""
+        self.outdate()
+        return super().learning_product(x, products)
 
     @classmethod
     def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:
@@ -214,8 +217,7 @@ class Tiled(OwnKernels):
             return on_gpu.product(structure, values, x, bias)
         if values.dtype == x.dtype:
             return tiled.product(structure, values, x, bias)
-        wide_bias = None if bias is None else bias.to(x.dtype)
-        return tiled.product(structure, values, x, wide_bias).to(values.dtype)
+        return tiled.product(structure, values, x, None if bias is None else bias.to(x.dtype)).to(values.dtype)
 
     @classmethod
     def multiply_transposed(cls, structure: Structure, values: Tensor, order: Tensor, x: Tensor) -> Tensor:

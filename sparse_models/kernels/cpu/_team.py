@@ -5,8 +5,10 @@ on 2 cores were 20 times as slow. So the OpenMP runtime that torch has loaded is
 """
 
 import ctypes
+import threading
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -40,8 +42,30 @@ def threads_for(weights: int) -> int:
     return threads() if weights >= WORTH_A_TEAM else 1
 
 
+Run = tuple[int, Sequence[Tensor | int], int]  # what `run` was given
+
+
+class _Notes(threading.local):
+    runs: list[Run] | None = None
+
+
+_NOTES = _Notes()
+
+
+@contextmanager
+def noted() -> Iterator[list[Run]]:
+    """Yield the list of what this thread's `run` is given in the block under `with`."""
+    runs = _NOTES.runs = list[Run]()
+    try:
+        yield runs
+    finally:
+        _NOTES.runs = None
+
+
 def run(function: int, arguments: Sequence[Tensor | int], team: int) -> None:
     """Call the function at an address with integers and the addresses of tensors, by each thread of a team of this size."""
+    if _NOTES.runs is not None:
+        _NOTES.runs.append((function, arguments, team))
     run_on(function, passed(arguments), team)
 
 

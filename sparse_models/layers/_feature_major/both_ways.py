@@ -6,12 +6,12 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.compiler import is_compiling
 
 from sparse_models.kernels.cpu.moves._table import Storage
 from sparse_models.kernels.structure import AnyStructure, Structure
 from sparse_models.layers._feature_major import as_operator
 from sparse_models.layers._feature_major.csr_storage import CsrStorage
+from sparse_models.layers._feature_major.products import Products
 from sparse_models.masks import UNSTRUCTURED
 
 
@@ -92,10 +92,17 @@ class CsrBothWays(CsrStorage):
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major."""
-        rows, columns = self.structures
         if not torch.is_grad_enabled():  # entering autograd costs more than the product of a small batch
-            return self.multiply(rows, self.own("values"), self.turned(x), self.own("bias")).t()
-        result: Tensor = _Product.apply(x, self.values, self.bias, type(self), rows, columns, self.transposition)  # type: ignore[no-untyped-call]
+            return self.multiply(self.structures[0], self.own("values"), self.turned(x), self.own("bias")).t()
+        return self.learning_product(x, self.products_for(x))
+
+    def products_for(self, x: Tensor) -> Products:  # noqa: ARG002
+        """Return what autograd asks of the layer for x [batch, in]; override where there is a faster way."""
+        return Products(type(self), *self.structures, self.transposition)
+
+    def learning_product(self, x: Tensor, products: Products) -> Tensor:
+        """Return x W^T + b [batch, out], feature-major, with its graph."""
+        result: Tensor = _Product.apply(x, self.own("values"), self.own("bias"), products)  # type: ignore[no-untyped-call]
         return result
 
     def traced_product(self, x: Tensor) -> Tensor:
@@ -112,22 +119,12 @@ class _Product(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        values: Tensor,
-        bias: Tensor | None,
-        layer: type[CsrBothWays],
-        rows: AnyStructure,
-        columns: AnyStructure,
-        transposition: Tensor,
-    ) -> Tensor:
-        x_t = layer.turned(x)  # [in, batch]
+    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, products: Products) -> Tensor:
+        x_t = products.turned(x)  # [in, batch]
         ctx.save_for_backward(x_t, values.detach())  # the parameter itself may be given other data when the mask moves
-        ctx.layer, ctx.structures = layer, (rows, columns, transposition)
+        ctx.products = products
         ctx.is_batch_major = x.is_cpu and as_operator.is_batch_major(x)
-        result = layer.multiply(rows, values, x_t, bias).t()
-        return result if is_compiling() else result.data  # no view: of one autograd refuses a ReLU in place
+        return products.output(x_t, values, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -138,19 +135,21 @@ class _Product(torch.autograd.Function):
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x_t, values = ctx.saved_tensors
-    rows, columns, transposition = ctx.structures
-    grad_t = ctx.layer.turned(grad)  # [out, batch]
-    x_needed, values_needed, bias_needed, *_ = ctx.needs_input_grad
-    x_grad = None
+    products: Products = ctx.products
+    grad_t = products.turned(grad)  # [out, batch]
+    x_needed, values_needed, bias_needed, _ = ctx.needs_input_grad
+    x_grad: Tensor | None = None
+    values_grad: Tensor | None = None
+    bias_grad: Tensor | None = None
     if x_needed:
-        x_grad_t = ctx.layer.multiply_transposed(columns, values, transposition, grad_t)  # [in, batch]
-        x_grad = ctx.layer.turned(x_grad_t).to(x_grad_t.dtype) if ctx.is_batch_major else x_grad_t.t()
+        found = products.input_gradient(grad_t, values)  # [batch, in], feature-major
+        x_grad = products.turned(found.t()).to(found.dtype) if ctx.is_batch_major else found
     if values_needed and bias_needed:
-        values_grad, bias_grad = ctx.layer.sample_and_sum(rows, grad_t, x_t)
+        values_grad, bias_grad = products.weight_and_bias_gradient(grad_t, x_t)
     else:
-        values_grad = ctx.layer.sample(rows, grad_t, x_t) if values_needed else None
+        values_grad = products.weight_gradient(grad_t, x_t) if values_needed else None
         bias_grad = grad_t.sum(1) if bias_needed else None
-    return x_grad, values_grad, bias_grad, None, None, None, None
+    return x_grad, values_grad, bias_grad, None
 
 
 _once_differentiable_gradients = once_differentiable(_gradients)

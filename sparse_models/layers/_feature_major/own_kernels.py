@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.link import Link
@@ -13,6 +14,7 @@ from sparse_models.layers._base import SparseLinear
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.layers._feature_major.chain_loss import ChainCrossEntropy
 from sparse_models.layers._feature_major.held_output import HeldOutput
+from sparse_models.layers._feature_major.products import Products, ReadyProducts
 
 STEPPED = (torch.float32, torch.float64)  # what a whole step is taken in; 16 bit is computed with in float32
 SHORT = 2**15  # up to so many rows or columns 16 bits number them
@@ -23,9 +25,11 @@ class OwnKernels(CsrBothWays):
 
     has_variants: ClassVar[bool] = True
     _held: HeldOutput | None = None  # of the chain that it is the first of
+    _ready: ReadyProducts | None = None  # for inputs of the last batch's size
 
     def index_units(self, units: Tensor) -> None:
         """Store the structure of the kept units [grid]; raises InputError where 32-bit indices do not hold it."""
+        self._ready = None  # which holds the index that was there
         super().index_units(units)
         if self.columns.dtype not in (torch.int32, torch.int16):
             raise InputError(
@@ -59,6 +63,9 @@ class OwnKernels(CsrBothWays):
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major; raises InputError for x of another dtype or device than the weights."""
+        ready = self._ready  # another thread may put others in its place meanwhile
+        if ready is not None and torch.is_grad_enabled() and ready.are_for([*self._buffers.values()], x) and self.has_plain(x):
+            return self.learning_product(x, ready)
         known = self.at_once(x)
         if known is not None:
             return known
@@ -89,13 +96,20 @@ class OwnKernels(CsrBothWays):
 
     def takes(self, x: Tensor) -> bool:
         """Tell whether the kernels, which see addresses alone, read x as it is meant."""
+        return self.has_kernels_for(x) and not x.is_neg() and self.has_plain(x)
+
+    def has_plain(self, x: Tensor) -> bool:
+        """Tell whether the kernels, which see addresses alone, read values and bias as they are meant, and as they read x."""
         values, bias = self.own("values"), self.own("bias")
-        return (
-            self.has_kernels_for(x)
-            and not x.is_neg()
-            and _is_plain(values, self.values_shape, x)
-            and (bias is None or _is_plain(bias, (self.out_features,), x))
-        )
+        return _is_plain(values, self.values_shape, x) and (bias is None or _is_plain(bias, (self.out_features,), x))
+
+    def products_for(self, x: Tensor) -> Products:
+        """Return what autograd asks of the layer for x [batch, in]: calls that are ready, where steps may be alike."""
+        products = super().products_for(x)
+        if self.device_of(x) != "cpu" or x.dtype not in STEPPED or len(x) < 2 or is_compiling():
+            return products
+        self._ready = ReadyProducts(products, [*self._buffers.values()], x)
+        return self._ready
 
     @classmethod
     def adds_nothing(cls) -> bool:
@@ -121,7 +135,7 @@ class OwnKernels(CsrBothWays):
         return None if held is None else held.of(x)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_held": None}  # made anew where needed
+        return self.__dict__ | {"_held": None, "_ready": None}  # made anew where needed
 
     @classmethod
     def linked(cls, layers: Sequence[SparseLinear], x: Tensor) -> list[Link] | None:

@@ -1,0 +1,177 @@
+"""What autograd asks of a layer, its three products; and the same as calls that are ready, for steps that are alike.
+
+What a product is made of is looked up at each call: sizes, a variant, a plan, a kernel. Between kernels that fill the caches
+with other things that takes a tenth of a step of 384x1536 with 128 samples, and most of a small one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from sparse_models.kernels.cpu._emit import TICKETS
+from sparse_models.kernels.cpu._team import Run, noted, passed, run_on
+from sparse_models.kernels.cpu._tile import of_bias
+from sparse_models.kernels.source import Held
+from sparse_models.kernels.structure import AnyStructure
+
+TRIES = 3  # to note a call: the first of a class of shapes measures variants, which are more than one
+
+
+class Products:
+    """The products of a structure, looked up at each call: of feature-major activations, [features, batch] contiguous."""
+
+    def __init__(self, layer: Any, rows: AnyStructure, columns: AnyStructure, transposition: Tensor) -> None:
+        """Take them from a layer's class, for a weight's structure, that of its transpose, and the order of its values."""
+        self.layer, self.rows, self.columns, self.transposition = layer, rows, columns, transposition
+
+    def turned(self, x: Tensor) -> Tensor:
+        """Return x [batch, features], in any strides, as [features, batch], contiguous."""
+        result: Tensor = self.layer.turned(x)
+        return result
+
+    def output(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the output [batch, out], feature-major, for x [in, batch]."""
+        result: Tensor = self.layer.multiply(self.rows, values, x, bias).t()
+        return result if is_compiling() else result.data  # no view: of one autograd refuses a ReLU in place
+
+    def input_gradient(self, grad: Tensor, values: Tensor) -> Tensor:
+        """Return the input's gradient [batch, in], feature-major, for the output's [out, batch]."""
+        result: Tensor = self.layer.multiply_transposed(self.columns, values, self.transposition, grad)
+        return result.t()
+
+    def weight_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
+        """Return the gradient of the values for that of the output [out, batch] and x [in, batch]."""
+        result: Tensor = self.layer.sample(self.rows, grad, x)
+        return result
+
+    def weight_and_bias_gradient(self, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of the values and of the bias, likewise."""
+        result: tuple[Tensor, Tensor] = self.layer.sample_and_sum(self.rows, grad, x)
+        return result
+
+
+class ReadyProducts(Products):
+    """The same on a CPU for one batch size: called as they were called before, with other memory.
+
+    Nothing is held that is made from values. A product that takes more than a single kernel, as does one whose parts are added
+    up or whose last blocks stand over an edge, is looked up at each call.
+    """
+
+    def __init__(self, own: Products, buffers: Sequence[Tensor | None], x: Tensor) -> None:
+        """Take them from others, for a layer's buffers and inputs like x [batch, in]."""
+        super().__init__(own.layer, own.rows, own.columns, own.transposition)
+        self.held, self.batch, self.dtype, self.threads = Held(buffers), x.shape[0], x.dtype, torch.get_num_threads()
+        self.strides, self.sizes = (1, self.batch), (own.rows.rows, own.columns.rows)
+        self._output, self._input_gradient, self._weight_gradient = _Again(self.held), _Again(self.held), _Again(self.held)
+
+    def are_for(self, buffers: Sequence[Tensor | None], x: Tensor) -> bool:
+        """Tell whether they multiply x [batch, in] of a layer with these buffers."""
+        return (
+            x.shape[0] == self.batch
+            and x.dtype == self.dtype
+            and x.is_cpu
+            and not x.is_neg()
+            and torch.get_num_threads() == self.threads
+            and self.held.are(buffers)
+        )
+
+    def turned(self, x: Tensor) -> Tensor:
+        """Return x [batch, features], in any strides, as [features, batch], contiguous."""
+        return x.t() if x.stride() == self.strides else super().turned(x)
+
+    def output(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the output [batch, out], feature-major, for x [in, batch]."""
+        given, call = (x, values) if bias is None else (x, values, bias), self._output
+        if call.is_ready:
+            result = self._empty(self.sizes[0])
+            call.run(*given, result)
+            return result
+        with noted() as runs:
+            found: Tensor = self.layer.multiply(self.rows, values, x, bias)
+        call.note(runs, given, (found,))
+        return found.t().data
+
+    def input_gradient(self, grad: Tensor, values: Tensor) -> Tensor:
+        """Return the input's gradient [batch, in], feature-major, for the output's [out, batch]."""
+        call = self._input_gradient
+        if call.is_ready:
+            result = self._empty(self.sizes[1])
+            call.run(grad, values, result)
+            return result
+        with noted() as runs:
+            result = super().input_gradient(grad, values)
+        call.note(runs, (grad, values), (result,))
+        return result
+
+    def weight_and_bias_gradient(self, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of the values and of the bias for that of the output [out, batch] and x [in, batch]."""
+        call = self._weight_gradient
+        if call.is_ready:
+            results = [grad.new_empty(shape) for shape in call.shapes]
+            call.run(grad, x, *results)
+            return results[0], results[1]
+        with noted() as runs:
+            found = super().weight_and_bias_gradient(grad, x)
+        call.note(runs, (grad, x), found)
+        return found
+
+    def _empty(self, features: int) -> Tensor:
+        return torch.empty_strided((self.batch, features), self.strides, dtype=self.dtype)
+
+
+class _Again:
+    """A kernel's call, noted as it was made, to be made again with other tensors of the same sizes."""
+
+    def __init__(self, held: Held) -> None:
+        self.held, self.is_ready, self._tries = held, False, 0
+        self.shapes = list[torch.Size]()  # of the results
+
+    def note(self, runs: Sequence[Run], given: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+        """Note a product's call if it is one kernel's, which reads what was given and writes the results themselves."""
+        self._tries += 1
+        if len(runs) != 1 or self._tries > TRIES or any(map(_is_changed, results)):
+            return
+        [(function, arguments, team)] = runs
+        places = [_places(arguments, tensor) for tensor in (*given, *results)]
+        taken = [place for found in places for place in found]
+        rest = {place: one for place, one in enumerate(arguments) if isinstance(one, Tensor) and place not in taken}
+        scratch = {place: one.nbytes for place, one in rest.items() if one.dtype == torch.uint8}
+        known = {id(tensor) for tensor in (*self.held.tensors, of_bias(None)[0])}
+        are_known = all(place in scratch or id(one) in known for place, one in rest.items())
+        # Of a tensor that stands for two, as a gradient that is the input, it is not known which is which.
+        if not all(places) or len({*taken}) < len(taken) or not are_known or len(scratch) > 1:
+            return
+        self._function, self._numbers, self._team = function, passed(arguments), team
+        self._places = [[TICKETS + place for place in found] for found in places]
+        self._scratch = [(TICKETS + place, size) for place, size in scratch.items()]
+        self.shapes, self.is_ready = [result.shape for result in results], True
+
+    def run(self, *tensors: Tensor) -> None:
+        """Make the call with what is given and with memory for the results, in the order in which they were noted."""
+        numbers = self._numbers[:]  # one call's own, so that threads may share a layer
+        for places, tensor in zip(self._places, tensors, strict=True):
+            address = tensor.data_ptr()
+            for place in places:
+                numbers[place] = address
+        for place, size in self._scratch:
+            scratch = torch.empty(size, dtype=torch.uint8)
+            numbers[place] = scratch.data_ptr()
+        run_on(self._function, numbers, self._team)
+
+
+def _places(arguments: Sequence[Tensor | int], tensor: Tensor) -> list[int]:
+    """Return which of a call's arguments are a tensor, or all of it in another shape."""
+    address, size = tensor.data_ptr(), tensor.nbytes
+    return [
+        place
+        for place, one in enumerate(arguments)
+        if isinstance(one, Tensor) and one.data_ptr() == address and one.nbytes == size
+    ]
+
+
+def _is_changed(result: Tensor) -> bool:
+    """Tell whether anything but a kernel, which is not seen to, may have written to a tensor that was made just now."""
+    return result.is_inference() or result._version > 0  # noqa: SLF001  # PyTorch has no public name for it
