@@ -125,10 +125,10 @@ def emit_pass(
     held = [own]  # the input of each layer, then the logits
     for rows in (input_rows, *(layer.tile_rows for layer in layers[:-1])):
         held.append(emit.add(held[-1], emit.times(rows, tile_bytes)))
-    slopes = [emit.add(own, emit.times(all_rows, tile_bytes))]
-    slopes.append(emit.add(slopes[0], emit.times(widest, tile_bytes)))
+    after = emit.add(own, emit.times(all_rows, tile_bytes))
+    slopes = [held[-1]] if orders else [after, emit.add(after, emit.times(widest, tile_bytes))]
     if orders:
-        emit_own(emit, layers, orders, emit.add(slopes[1], emit.times(widest, tile_bytes)))
+        emit_own(emit, layers, orders, after)
 
     with tasks(parts) as part:
         own_sums = emit.add(sums, emit.times(emit.times(part, numbers), emit.width))  # of values, biases, values ...
@@ -149,7 +149,7 @@ def emit_pass(
             if orders:
                 bytes_of_x = emit.times(inputs, chunks * emit.vector_bytes)
                 following = emit.add(x, emit.times(emit.add(tile.place, 1), bytes_of_x)), bytes_of_x
-                emit_backward(emit, layers, held, slopes, chunks, is_first, following)
+                emit_backward(emit, layers, held, chunks, is_first, following)
             else:
                 _backward(emit, layers, held, slopes, chunks, is_first)
         for layer, order in list(zip(layers, orders or [], strict=False))[1:]:

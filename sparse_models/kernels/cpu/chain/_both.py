@@ -80,28 +80,28 @@ def emit_backward(
     emit: Emitter,
     layers: Sequence["Layer"],
     held: Sequence[Any],
-    slopes: Sequence[Any],
     chunks: int,
     is_first: Any,
     following: Sequence[Any],
 ) -> None:
     """Add up the gradients of each layer for a tile, the last layer's first, both of a layer by one walk.
 
-    A bias's comes with the output gradient's rows. Meanwhile so many bytes from an address on that
-    are `following` are asked for, some with each row of the last walk.
+    Held are the input of each layer and the gradient by the logits. A row of an input is read once, and the row of its gradient
+    takes its place. A bias's comes with the output gradient's rows. Meanwhile so many bytes from an address on that are
+    `following` are asked for, some with each row of the last walk.
     """
-    (slope, below), tile_bytes = slopes, chunks * emit.vector_bytes
+    tile_bytes = chunks * emit.vector_bytes
     with emit.loop(emit.constant(0), layers[-1].rows) as row:
-        own = emit.vectors(emit.add(slope, emit.times(row.place, tile_bytes)), chunks)
+        own = emit.vectors(emit.add(held[-1], emit.times(row.place, tile_bytes)), chunks)
         layers[-1].add_bias(emit, row.place, own, is_first)
     lines = emit.add(emit.builder.sdiv(following[1], emit.times(layers[0].rows, CACHE_LINE)), 1)
     for number, layer in reversed(list(enumerate(layers))[1:]):
         inputs = layers[number - 1]
 
-        def finish(row: Any, passed: list[Any], totals: list[Any], inputs: "Layer" = inputs, below: Any = below) -> None:
+        def finish(row: Any, passed: list[Any], totals: list[Any], inputs: "Layer" = inputs, at: Any = held[number]) -> None:
             totals = [emit.passed(*pair) for pair in zip(passed, totals, strict=True)]
             inputs.add_bias(emit, row, totals, is_first)
-            emit.write(totals, emit.add(below, emit.times(row, tile_bytes)))
+            emit.write(totals, emit.add(at, emit.times(row, tile_bytes)))
             if inputs is layers[0]:
                 line = emit.add(following[0], emit.times(row, emit.times(lines, CACHE_LINE)))
                 with emit.loop(line, emit.add(line, emit.times(lines, CACHE_LINE)), CACHE_LINE) as ahead:
@@ -109,8 +109,8 @@ def emit_backward(
 
         transpose = layer.transposed_form.matrix(layer.transposed_arrays, layer.transposed_values)
         assert isinstance(transpose, Matrix)
-        emit_both(emit, transpose, layer.transposed_sums, (slope, held[number]), (inputs.rows, chunks), is_first, finish)
-        slope, below = below, slope
+        tiles = held[number + 1], held[number]
+        emit_both(emit, transpose, layer.transposed_sums, tiles, (inputs.rows, chunks), is_first, finish)
     first = layers[0]
     matrix = first.form.matrix(first.arrays, first.own_values)
-    matrix.sampled(emit, first.rows, slope, held[0], chunks, is_first, lambda *_: None, below)
+    matrix.sampled(emit, first.rows, held[1], held[0], chunks, is_first, lambda *_: None, None)

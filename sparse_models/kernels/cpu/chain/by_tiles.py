@@ -49,8 +49,8 @@ def ready(
     transposes = {id(link.columns) for link in links} if both else set[int]()
     variant_of = partial(_variant_of, cut.chunks, transposes, first_cache() if is_small else 0)
     transposed = [link.values for link in links] if both else reordered(links)
-    beside = own_bytes(links) if both else 0
-    own = arguments_for(links, cut, transposed, heights, rows_of(heights), variant_of, beside)
+    rows, beside = (sum(heights), own_bytes(links)) if both else (rows_of(heights), 0)
+    own = arguments_for(links, cut, transposed, heights, rows, variant_of, beside)
     function = _step(name_of(dtype), cut.chunks, variant.vector_bytes, own.forms, rule, both=both)
     sizes = variant.threads, SHARES_PER_THREAD * variant.threads, 2 if both else 3
     return ready_with(function, own, links, parameters, rule, sizes)
