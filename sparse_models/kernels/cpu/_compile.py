@@ -17,7 +17,7 @@ import llvmlite
 from llvmlite import binding
 
 from sparse_models.errors import InputError
-from sparse_models.kernels.cpu._openmp import BARRIER, barrier_address
+from sparse_models.kernels.cpu._openmp import addresses, barrier_address
 from sparse_models.kernels.kept_code import cache_folder, read_whole, sources, write_whole
 
 Kernel = Callable[..., int]
@@ -148,8 +148,8 @@ def _file(digest: str) -> Path:
 
 def _loaded(code: Code, module: binding.ModuleRef, known: bytes | None) -> int:
     """Return the address of a function, of object code that is `known`, or that is made of a module now and kept."""
-    if barrier_address():
-        binding.add_symbol(BARRIER, barrier_address())
+    for called, at in addresses().items():
+        binding.add_symbol(called, at)
     engine = binding.create_mcjit_compiler(module, _target())
     if known is None:
         engine.set_object_cache(lambda _, made: write_whole(_file(code.digest), made))

@@ -34,9 +34,12 @@ class Emitter(Arithmetic):
         """Return an argument by its place."""
         return self.builder.load(self._pointer(self.add(self.tickets, 8 * (TICKETS + place))), typ=INTEGER)
 
-    def own_part(self, scratch: Any, size: Any) -> Any:
-        """Return the address, a multiple of a cache line's bytes, of this thread's own `size` bytes of scratch memory."""
-        thread = self._take_ticket(self.add(self.tickets, 8))
+    def own_part(self, scratch: Any, size: Any, thread: Any = None) -> Any:
+        """Return the address, a multiple of a cache line's bytes, of this thread's own `size` bytes of scratch memory.
+
+        It is the thread's by its number, or, where that is not given, by who comes first.
+        """
+        thread = self._take_ticket(self.add(self.tickets, 8)) if thread is None else thread
         return self.aligned(self.add(scratch, self.times(thread, size)))
 
     def aligned(self, address: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-BARRIER = "sparse_models_barrier"  # the name by which kernels call it
+BARRIER, THREAD = "sparse_models_barrier", "sparse_models_thread"  # the names by which kernels call its functions
 
 
 @cache
@@ -27,7 +27,15 @@ def openmp() -> ctypes.CDLL | None:
 
 
 @cache
+def addresses() -> dict[str, int]:
+    """Return the addresses of what kernels call: the barrier, and what tells a thread's number in its team; none without."""
+    library = openmp()
+    if library is None:
+        return {}
+    functions = {BARRIER: library.GOMP_barrier, THREAD: library.omp_get_thread_num}
+    return {name: int(ctypes.cast(function, ctypes.c_void_p).value or 0) for name, function in functions.items()}
+
+
 def barrier_address() -> int:
     """Return the address of the function at which a team's threads wait for one another as at its end; 0 without a runtime."""
-    library = openmp()
-    return 0 if library is None else int(ctypes.cast(library.GOMP_barrier, ctypes.c_void_p).value or 0)
+    return addresses().get(BARRIER, 0)

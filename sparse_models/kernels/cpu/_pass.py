@@ -13,13 +13,13 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
-from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
+from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._loss import cross_entropy
 from sparse_models.kernels.cpu._team import run, threads
 from sparse_models.kernels.cpu._tile import TILE_BYTES, TOGETHER, Sums, add_to, emitter_for
-from sparse_models.kernels.cpu.chain._both import emit_both
+from sparse_models.kernels.cpu.chain._both import emit_backward, emit_own
 from sparse_models.kernels.cpu.chain._cut import Cut, Form, arguments_for, heights_of, rows_of
-from sparse_models.kernels.cpu.csr._matrix import Matrix
+from sparse_models.kernels.cpu.permute import scatter
 from sparse_models.kernels.cpu.transpose import take_in
 from sparse_models.kernels.link import Gradients, Link
 from sparse_models.kernels.variant import Variant
@@ -66,6 +66,7 @@ class Layer(NamedTuple):
     numbers: Any  # of values
     own_values: Any = None
     own_biases: Any = None
+    transposed_sums: Any = None  # of values' gradients in the transpose's order
 
     @classmethod
     def of(cls, form: Form, transposed_form: Form, arguments: Iterator[Any]) -> "Layer":
@@ -107,22 +108,27 @@ def _gradients(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[Form]
     return emit.compiled()
 
 
-def emit_pass(emit: Emitter, chunks: int, forms: Sequence[Form], tasks: Tasks, *, both: bool = False) -> None:
+def emit_pass(
+    emit: Emitter, chunks: int, forms: Sequence[Form], tasks: Tasks, thread: Any = None, orders: Sequence[Any] | None = None
+) -> None:
     """Emit a pass, whose `tasks` are parts of the batch.
 
-    There are as many layers as pairs of `forms`, those of a layer's structure and of its transpose's. With `both`, for CSR
-    matrices with whole transposes, a walk of each but the first's gives both gradients, and sums of values are in its order.
+    There are as many layers as pairs of `forms`, those of a layer's structure and of its transpose's. With `orders`, for CSR
+    matrices with whole transposes, a walk of each but the first's gives both gradients: each thread, by its number, has its own
+    values and sums in these orders, `own_bytes` after its tile, so that no other's have to come out of another core's caches.
     """
     tile_bytes = chunks * emit.vector_bytes
     x, labels, powers, shifts, scratch, sums, numbers, batch, tiles, parts = (emit.argument(place) for place in range(10))
     scratch_bytes, all_rows, widest, inputs, input_rows = (emit.argument(place) for place in range(10, 15))
     layers = layers_of(emit, forms)
-    own = emit.own_part(scratch, scratch_bytes)
+    own = emit.own_part(scratch, scratch_bytes, thread)
     held = [own]  # the input of each layer, then the logits
     for rows in (input_rows, *(layer.tile_rows for layer in layers[:-1])):
         held.append(emit.add(held[-1], emit.times(rows, tile_bytes)))
-    slopes = [emit.add(own, emit.times(all_rows, tile_bytes))]
-    slopes.append(emit.add(slopes[0], emit.times(widest, tile_bytes)))
+    after = emit.add(own, emit.times(all_rows, tile_bytes))
+    slopes = [held[-1]] if orders else [after, emit.add(after, emit.times(widest, tile_bytes))]
+    if orders:
+        emit_own(emit, layers, orders, after)
 
     with tasks(parts) as part:
         own_sums = emit.add(sums, emit.times(emit.times(part, numbers), emit.width))  # of values, biases, values ...
@@ -140,12 +146,14 @@ def emit_pass(emit: Emitter, chunks: int, forms: Sequence[Form], tasks: Tasks, *
             cross_entropy(emit, held[-1], slopes[0], layers[-1].rows, samples, chunks)
             emit.clear(slopes[0], layers[-1].rows, layers[-1].tile_rows, chunks)
             is_first = emit.builder.icmp_signed("==", tile.place, first_tile)
-            if both:
+            if orders:
                 bytes_of_x = emit.times(inputs, chunks * emit.vector_bytes)
                 following = emit.add(x, emit.times(emit.add(tile.place, 1), bytes_of_x)), bytes_of_x
-                _backward_at_once(emit, layers, held, slopes, chunks, is_first, following)
+                emit_backward(emit, layers, held, chunks, is_first, following)
             else:
                 _backward(emit, layers, held, slopes, chunks, is_first)
+        for layer, order in list(zip(layers, orders or [], strict=False))[1:]:
+            scatter(emit, layer.transposed_sums, order, layer.own_values, layer.numbers)
 
 
 def _forward(emit: Emitter, layers: Sequence[Layer], held: Sequence[Any], chunks: int) -> None:
@@ -186,45 +194,6 @@ def _backward(
             emit_input_gradient(emit, layer, (slope, held[number], below), rows, chunks)
             emit.clear(below, inputs.rows, inputs.tile_rows, chunks)
             slope, below = below, slope
-
-
-def _backward_at_once(
-    emit: Emitter,
-    layers: Sequence[Layer],
-    held: Sequence[Any],
-    slopes: Sequence[Any],
-    chunks: int,
-    is_first: Any,
-    following: Sequence[Any],
-) -> None:
-    """Do what `_backward` does, both gradients of a layer by one walk; a bias's comes with the output gradient's rows.
-
-    Meanwhile so many bytes from an address on that are `following` are asked for, some with each row of the last walk.
-    """
-    (slope, below), tile_bytes = slopes, chunks * emit.vector_bytes
-    with emit.loop(emit.constant(0), layers[-1].rows) as row:
-        own = emit.vectors(emit.add(slope, emit.times(row.place, tile_bytes)), chunks)
-        layers[-1].add_bias(emit, row.place, own, is_first)
-    lines = emit.add(emit.builder.sdiv(following[1], emit.times(layers[0].rows, CACHE_LINE)), 1)
-    for number, layer in reversed(list(enumerate(layers))[1:]):
-        inputs = layers[number - 1]
-
-        def finish(row: Any, passed: list[Any], totals: list[Any], inputs: Layer = inputs, below: Any = below) -> None:
-            totals = [emit.passed(*pair) for pair in zip(passed, totals, strict=True)]
-            inputs.add_bias(emit, row, totals, is_first)
-            emit.write(totals, emit.add(below, emit.times(row, tile_bytes)))
-            if inputs is layers[0]:
-                line = emit.add(following[0], emit.times(row, emit.times(lines, CACHE_LINE)))
-                with emit.loop(line, emit.add(line, emit.times(lines, CACHE_LINE)), CACHE_LINE) as ahead:
-                    emit.ask_for(ahead.place)
-
-        transpose = layer.transposed_form.matrix(layer.transposed_arrays, layer.transposed_values)
-        assert isinstance(transpose, Matrix)
-        emit_both(emit, transpose, layer.own_values, (slope, held[number]), (inputs.rows, chunks), is_first, finish)
-        slope, below = below, slope
-    first = layers[0]
-    matrix = first.form.matrix(first.arrays, first.own_values)
-    matrix.sampled(emit, first.rows, slope, held[0], chunks, is_first, lambda *_: None, below)
 
 
 def emit_input_gradient(emit: Emitter, layer: Layer, tiles: Sequence[Any], rows: Sequence[Any], chunks: int) -> None:

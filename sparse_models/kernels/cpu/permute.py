@@ -43,3 +43,19 @@ def gather(emit: Emitter, values: Any, order: Any, result: Any, places: tuple[An
     with emit.loop(whole, end) as one:
         number = emit.gathered(values, [emit.index(order, one.place)])
         emit.store(number, emit.add(result, emit.times(one.place, emit.width)))
+
+
+def scatter(emit: Emitter, values: Any, order: Any, result: Any, count: Any) -> None:
+    """Emit the scattering of so many values, each to its 32-bit place in the result: what undoes a gathering in that order."""
+    lanes = SMALL_BYTES // emit.width
+    whole = emit.builder.and_(count, emit.constant(-lanes))
+
+    def put(first: Any, places: list[Any]) -> None:
+        for number, place in enumerate(places):
+            value = emit.load(emit.number, emit.add(values, emit.times(emit.add(first, number), emit.width)))
+            emit.store(value, emit.add(result, emit.times(place, emit.width)))
+
+    with emit.loop(emit.constant(0), whole, lanes) as group:
+        put(group.place, emit.indices(order, group.place, lanes, 4))
+    with emit.loop(whole, count) as one:
+        put(one.place, [emit.index(order, one.place)])

@@ -213,6 +213,17 @@ def test_a_step_gives_the_same_bits_on_a_number_of_threads(threads: int, way: st
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_step_is_taken_whole_by_fewer_threads_than_it_was_made_for(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    torch.set_num_threads(3)
+    taken = Taken(links(0, (20, 33, 5), 0.3, torch.float64, with_bias=True), "adam", WAYS[way], 300)
+    alone = partial(_team.run_on, team=1)
+    monkeypatch.setattr(
+        "sparse_models.kernels.cpu.chain._ready.run_on", lambda function, arguments, _: alone(function, arguments)
+    )
+    taken.check(torch.randn(300, 20, dtype=torch.float64), torch.arange(300) % 5)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_step_needs_no_team(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     monkeypatch.setattr(_phases, "barrier_address", lambda: 0)
     monkeypatch.setattr(_team, "_runtime", lambda: None)

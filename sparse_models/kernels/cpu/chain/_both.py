@@ -5,31 +5,16 @@ that there are two multiply-adds for each, and half as many indices, ends of row
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llvmlite import ir
-from torch import Tensor
-
-from sparse_models.kernels.cpu._emit import Emitter
+from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
 from sparse_models.kernels.cpu._tile import add_to
 from sparse_models.kernels.cpu.csr._matrix import Matrix
+from sparse_models.kernels.cpu.permute import gather
+from sparse_models.kernels.link import Link
 
-LANES = 16  # of a vector, at most: an update reads so many places at once
-
-
-def places_for(transposition: Tensor) -> Tensor:
-    """Return memory for where in the transpose's order each value is, and as many zeros after it as a vector has lanes."""
-    return transposition.new_zeros(len(transposition) + LANES)
-
-
-def emit_places(emit: Emitter, order: Any, places: Any, numbers: Sequence[Any]) -> None:
-    """Write these places, by where each of the transpose's values is, for its values from one to below another.
-
-    In the step itself: indices may have changed where they lie since the step before.
-    """
-    with emit.loop(*numbers) as number:
-        at = emit.add(places, emit.times(emit.index(order, number.place), 4))
-        emit.store(emit.builder.trunc(number.place, ir.IntType(32)), at, align=4)
+if TYPE_CHECKING:
+    from sparse_models.kernels.cpu._pass import Layer
 
 
 def emit_both(
@@ -70,3 +55,62 @@ def emit_both(
         with emit.loop(whole, end, 1, group.carried) as one:
             one.carried = add(one.place, 1, one.carried[:], inputs)
         finish(row, inputs, one.carried)
+
+
+def own_bytes(links: Sequence[Link]) -> int:
+    """Return the bytes that `emit_own` takes."""
+    return sum(2 * (link.values.nbytes + CACHE_LINE) for link in links[1:])
+
+
+def emit_own(emit: Emitter, layers: list["Layer"], orders: Sequence[Any], at: Any) -> None:
+    """Give each layer but the first values in its transpose's order, copied to an address on, and room for sums in it.
+
+    Copied in each step: a copy from the step before could not be known to be current.
+    """
+    for number, order in list(enumerate(orders))[1:]:
+        layer = layers[number]
+        values, size = emit.aligned(at), emit.times(layer.numbers, emit.width)
+        sums = emit.aligned(emit.add(values, size))
+        at = emit.add(sums, size)
+        gather(emit, layer.values, order, values, (emit.constant(0), layer.numbers))
+        layers[number] = layer._replace(transposed_values=values, transposed_sums=sums)
+
+
+def emit_backward(
+    emit: Emitter,
+    layers: Sequence["Layer"],
+    held: Sequence[Any],
+    chunks: int,
+    is_first: Any,
+    following: Sequence[Any],
+) -> None:
+    """Add up the gradients of each layer for a tile, the last layer's first, both of a layer by one walk.
+
+    Held are the input of each layer and the gradient by the logits. A row of an input is read once, and the row of its gradient
+    takes its place. A bias's comes with the output gradient's rows. Meanwhile so many bytes from an address on that are
+    `following` are asked for, some with each row of the last walk.
+    """
+    tile_bytes = chunks * emit.vector_bytes
+    with emit.loop(emit.constant(0), layers[-1].rows) as row:
+        own = emit.vectors(emit.add(held[-1], emit.times(row.place, tile_bytes)), chunks)
+        layers[-1].add_bias(emit, row.place, own, is_first)
+    lines = emit.add(emit.builder.sdiv(following[1], emit.times(layers[0].rows, CACHE_LINE)), 1)
+    for number, layer in reversed(list(enumerate(layers))[1:]):
+        inputs = layers[number - 1]
+
+        def finish(row: Any, passed: list[Any], totals: list[Any], inputs: "Layer" = inputs, at: Any = held[number]) -> None:
+            totals = [emit.passed(*pair) for pair in zip(passed, totals, strict=True)]
+            inputs.add_bias(emit, row, totals, is_first)
+            emit.write(totals, emit.add(at, emit.times(row, tile_bytes)))
+            if inputs is layers[0]:
+                line = emit.add(following[0], emit.times(row, emit.times(lines, CACHE_LINE)))
+                with emit.loop(line, emit.add(line, emit.times(lines, CACHE_LINE)), CACHE_LINE) as ahead:
+                    emit.ask_for(ahead.place)
+
+        transpose = layer.transposed_form.matrix(layer.transposed_arrays, layer.transposed_values)
+        assert isinstance(transpose, Matrix)
+        tiles = held[number + 1], held[number]
+        emit_both(emit, transpose, layer.transposed_sums, tiles, (inputs.rows, chunks), is_first, finish)
+    first = layers[0]
+    matrix = first.form.matrix(first.arrays, first.own_values)
+    matrix.sampled(emit, first.rows, held[1], held[0], chunks, is_first, lambda *_: None, None)

@@ -73,14 +73,16 @@ def arguments_for(
     heights: Sequence[int],
     rows: int,
     variant_of: Callable[[AnyStructure, Variant], Variant] = lambda _, variant: variant,
+    beside: int = 0,
 ) -> Arguments:
     """Return the arguments of a pass with each layer's values in its transpose's order, and so many rows in a tile.
 
-    Given a structure of a link and the cut's variant, `variant_of` says the structure's own, which may have other panels.
+    Given a structure of a link and the cut's variant, `variant_of` says the structure's own, which may have other panels. A
+    thread has so many bytes `beside` its tile.
     """
     values, dtype = links[0].values, name_of(links[0].values.dtype)
     batch, variant, chunks, tiles, parts, scratches = cut
-    scratch = torch.empty(scratches, rows * chunks * variant.vector_bytes + CACHE_LINE, dtype=torch.uint8)
+    scratch = torch.empty(scratches, rows * chunks * variant.vector_bytes + CACHE_LINE + beside, dtype=torch.uint8)
     powers, shifts = values.new_empty(2, tiles * variant.vector_bytes // BYTES[dtype])
     lengths = [length for link in links for length in (link.values.numel(), link.rows.rows)]
     sums = values.new_empty(parts, sum(lengths))

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._pass import end_of, layers_of
-from sparse_models.kernels.cpu.chain._both import emit_places
 from sparse_models.kernels.cpu.chain._cut import Arguments, Form
 from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.chain._ready import Ready
@@ -20,7 +19,7 @@ from sparse_models.kernels.cpu.permute import gather
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import Structure
 
-OWN, EACH = 3, 3  # arguments of a step before the layers' orders, and those of each layer
+OWN, EACH = 4, 2  # arguments of a step before the layers' orders, and those of each layer
 
 
 def reordered(links: Sequence[Link]) -> list[Tensor]:
@@ -39,22 +38,16 @@ def ready_with(
     parameters: Sequence[Parameter | None],
     rule: Rule,
     sizes: tuple[int, int, int],
-    places: Sequence[Tensor | None] = (),
 ) -> Ready:
     """Return a step that calls a function with the arguments of a pass, its layers and what becomes of their parameters.
 
-    Sizes are those of the team, into how many shares work is cut, and the number of phases; `places` as `table` has them.
+    Sizes are those of the team, into how many shares work is cut, and the number of phases.
     """
     team, shares, phases = sizes
     starts = list(accumulate(own.lengths, initial=0))[:-1]
-    places = places or [None] * len(parameters)
-    rows, numbers = table(parameters, starts, places), own.sums.new_empty(len(parameters), rule.width)
-    orders = [
-        own
-        for link, place in zip(links, places[::2], strict=True)
-        for own in (link.transposition, link.rows.pointers, 0 if place is None else place)
-    ]
-    return Ready(function, [*own.rest, rows, numbers, shares, *orders], phases, team, numbers, parameters)
+    rows, numbers = table(parameters, starts), own.sums.new_empty(len(parameters), rule.width)
+    orders = [own for link in links for own in (link.transposition, link.rows.pointers)]
+    return Ready(function, [*own.rest, rows, numbers, shares, team, *orders], phases, team, numbers, parameters)
 
 
 class Frame:
@@ -69,26 +62,24 @@ class Frame:
         )
         self.parts, self.scratch_bytes = emit.argument(9), emit.argument(10)
         self.inputs = emit.argument(13)
-        self.rows, self.all_numbers, self.shares = (emit.argument(first + place) for place in range(OWN))
-        # Of each layer: where each of the transpose's values is, where rows start, and where in the transpose each value is.
-        self.orders, self.pointers, self.places = (
+        self.rows, self.all_numbers, self.shares, team = (emit.argument(first + place) for place in range(OWN))
+        # Of each layer: where each of the transpose's values is, and where rows start.
+        self.orders, self.pointers = (
             [emit.argument(first + OWN + EACH * place + which) for place in range(count)] for which in range(EACH)
         )
         self.loss = emit.argument(first + OWN + EACH * count)
-        self.phases = Phases(emit, first + OWN + EACH * count + 1)
+        self.phases = Phases(emit, first + OWN + EACH * count + 1, team)
 
-    def reorder(self, share: Any, *, both: bool = False) -> None:
-        """Bring a share of all values into the order of their transposes; with `both` write where each is there.
+    def reorder(self, share: Any) -> None:
+        """Bring a share of all values into the order of their transposes.
 
         In the step itself: a copy from the step before could not be known to be current, as PyTorch's fused optimizers change
         values and do not count it.
         """
-        for layer, order, places in list(zip(self.layers, self.orders, self.places, strict=True))[1:]:
+        for layer, order in list(zip(self.layers, self.orders, strict=True))[1:]:
             if isinstance(layer.form, CsrForm):
                 numbers = self.emit.share(layer.numbers, share, self.shares)
                 gather(self.emit, layer.values, order, layer.transposed_values, numbers)
-                if both:
-                    emit_places(self.emit, order, places, numbers)
 
     def write_loss(self) -> None:
         """Write the mean of the samples' cross-entropies from what `cross_entropy` has written of each tile."""

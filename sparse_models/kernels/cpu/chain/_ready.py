@@ -23,7 +23,7 @@ class Ready:
     ) -> None:
         """Hold what the function is given between labels and loss, and the parameters, whose addresses are in a table there."""
         self.function, self.team, self.held, self.parameters = function, team, held, parameters
-        self.arguments = passed([0, 0, *held, 0, *[0] * phases])
+        self.arguments = passed([0, 0, *held, 0, *[0] * (phases * team)])
         self.loss_place = TICKETS + 2 + len(held)
         self.numbers = numbers.numpy().reshape(-1)  # a view: to write to it takes a tensor several times as long
 

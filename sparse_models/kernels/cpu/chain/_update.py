@@ -10,7 +10,7 @@ from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu.chain.rules import Rule
 
 MOMENTS = 2  # of an optimizer, at most
-COLUMNS = 4 + MOMENTS  # of the table
+COLUMNS = 3 + MOMENTS  # of the table
 
 
 class Parameter(NamedTuple):
@@ -20,16 +20,13 @@ class Parameter(NamedTuple):
     moments: tuple[Tensor, ...]
 
 
-def table(parameters: Sequence[Parameter | None], starts: Sequence[int], places: Sequence[Tensor | None]) -> Tensor:
-    """Return what a kernel is told of parameters [parameters, COLUMNS], whose gradients start at some places of the sums.
-
-    Where a parameter has places, they say where from there on each of its gradients is; else these lie one after the other.
-    """
+def table(parameters: Sequence[Parameter | None], starts: Sequence[int]) -> Tensor:
+    """Return what a kernel is told of parameters [parameters, COLUMNS], whose gradients start at some places of the sums."""
     rows = []
-    for parameter, start, order in zip(parameters, starts, places, strict=True):
+    for parameter, start in zip(parameters, starts, strict=True):
         held = [] if parameter is None else [parameter.values, *parameter.moments]
         addresses = [tensor.data_ptr() for tensor in held]
-        own = [0 if order is None else order.data_ptr(), len(held) and held[0].numel(), start]
+        own = [len(held) and held[0].numel(), start]
         rows.append([*addresses, *[0] * (COLUMNS - len(own) - len(held)), *own])
     return torch.tensor(rows, dtype=torch.int64)
 
@@ -44,7 +41,7 @@ class Updated:
         row = emit.add(rows, emit.times(parameter, 8 * COLUMNS))
         own = [emit.index(row, emit.constant(column), 8) for column in range(COLUMNS)]
         self.values, self.moments = own[0], own[1 : 1 + len(rule.moments)]
-        self.places, self.count, self.start = own[-3:]
+        self.count, self.start = own[-2:]
         first = emit.add(all_numbers, emit.times(parameter, rule.width * emit.width))
         self.numbers = [emit.splat(emit.load(emit.number, emit.add(first, at * emit.width))) for at in range(rule.width)]
 
@@ -61,20 +58,10 @@ class Updated:
             addresses = [emit.add(base, offset) for base in (self.values, *self.moments)]
             value, *moments = (emit.first_numbers(address, 1, left)[0] for address in addresses)
 
-            def in_order(group: Any = group.place, left: Any = left) -> list[Any]:
-                own = emit.add(first, emit.times(emit.add(self.start, group), emit.width))
-                with emit.loop(own, last, part_bytes, [emit.zero()]) as part:
-                    part.carried = [emit.plus(part.carried[0], emit.first_numbers(part.place, 1, left)[0])]
-                return part.carried
-
-            def looked_up(group: Any = group.place) -> list[Any]:
-                places = emit.indices(self.places, group, emit.lanes, 4)
-                with emit.loop(emit.add(first, emit.times(self.start, emit.width)), last, part_bytes, [emit.zero()]) as part:
-                    part.carried = [emit.plus(part.carried[0], emit.gathered(part.place, places))]
-                return part.carried
-
-            is_in_order = emit.builder.icmp_signed("==", self.places, emit.constant(0))
-            [gradient] = emit.either(is_in_order, in_order, looked_up)
+            own = emit.add(first, emit.times(emit.add(self.start, group.place), emit.width))
+            with emit.loop(own, last, part_bytes, [emit.zero()]) as part:
+                part.carried = [emit.plus(part.carried[0], emit.first_numbers(part.place, 1, left)[0])]
+            [gradient] = part.carried
             value, moments = self.rule.emitted(emit, self.numbers, value, gradient, moments)
             for vector, address in zip([value, *moments], addresses, strict=True):
                 emit.write_first_numbers([vector], address, left)

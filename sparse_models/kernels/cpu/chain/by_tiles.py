@@ -11,7 +11,7 @@ from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._pass import CHUNKS, default, emit_pass
 from sparse_models.kernels.cpu._tile import SUMS, emitter_for
-from sparse_models.kernels.cpu.chain._both import places_for
+from sparse_models.kernels.cpu.chain._both import own_bytes
 from sparse_models.kernels.cpu.chain._cut import Cut, Form, arguments_for, heights_of, rows_of
 from sparse_models.kernels.cpu.chain._frame import Frame, ready_with, reordered
 from sparse_models.kernels.cpu.chain._ready import Ready
@@ -23,7 +23,6 @@ from sparse_models.kernels.structure import AnyStructure, Structure
 from sparse_models.kernels.variant import Variant
 
 SHARES_PER_THREAD = 2  # of each parameter
-PHASES = 3
 LEAST = 16  # non-zeros of a row in a panel of a small first cache, below which its sums are more work than its products
 WIDE = 64  # bytes of the vectors of which there are 32 registers
 
@@ -49,12 +48,12 @@ def ready(
     both = is_csr and (is_small and variant.vector_bytes == WIDE if both is None else both)
     transposes = {id(link.columns) for link in links} if both else set[int]()
     variant_of = partial(_variant_of, cut.chunks, transposes, first_cache() if is_small else 0)
-    own = arguments_for(links, cut, reordered(links), heights, rows_of(heights), variant_of)
+    transposed = [link.values for link in links] if both else reordered(links)
+    rows, beside = (sum(heights), own_bytes(links)) if both else (rows_of(heights), 0)
+    own = arguments_for(links, cut, transposed, heights, rows, variant_of, beside)
     function = _step(name_of(dtype), cut.chunks, variant.vector_bytes, own.forms, rule, both=both)
-    sizes = variant.threads, SHARES_PER_THREAD * variant.threads, PHASES
-    looked_up = [places_for(link.transposition) if both and number else None for number, link in enumerate(links)]
-    places = [one for order in looked_up for one in (order, None)]  # of values, and of a bias, whose are in order
-    return ready_with(function, own, links, parameters, rule, sizes, places)
+    sizes = variant.threads, SHARES_PER_THREAD * variant.threads, 2 if both else 3
+    return ready_with(function, own, links, parameters, rule, sizes)
 
 
 def default_of(links: Sequence[Link]) -> Variant:
@@ -88,9 +87,10 @@ def _step(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[Form], rul
     """Return the address of the kernel of a step for tiles of so many vectors, as `emit_pass` has them."""
     emit = emitter_for(dtype, vector_bytes)
     frame = Frame(emit, forms, rule)
-    with frame.phases.tasks(frame.shares) as share:
-        frame.reorder(share, both=both)
-    emit_pass(emit, chunks, forms, frame.phases.tasks, both=both)
+    if not both:
+        with frame.phases.tasks(frame.shares) as share:
+            frame.reorder(share)
+    emit_pass(emit, chunks, forms, frame.phases.tasks, frame.phases.thread, frame.orders if both else None)
     with frame.phases.tasks(frame.shares) as share:
         with emit.builder.if_then(emit.builder.icmp_signed("==", share, emit.constant(0))):
             frame.write_loss()
