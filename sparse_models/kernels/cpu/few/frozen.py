@@ -56,7 +56,7 @@ def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) 
     """
     if not 0 < batch <= bitmap.LARGEST_BATCH or nnz == 0:
         return None
-    weights, in_slices = rows * columns, columns >= sliced.window(dtype) and batch <= sliced.most_samples(dtype)
+    weights, in_slices = rows * columns, columns >= sliced.fewest_columns(dtype) and batch <= sliced.most_samples(dtype)
     enough = _dense_enough(weights, dtype.itemsize == 2, batch) if in_slices else DENSE_ENOUGH
     if bitmap.is_possible(dtype) and nnz >= weights * enough:
         return bitmap.pack
