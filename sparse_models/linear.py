@@ -1,7 +1,7 @@
 """An nn.Linear in, what a sparse layer is built from out; and what such a layer cannot take over, refused by name."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,18 @@ class Convertible(nn.Module):
     def to_dense(self) -> Tensor:
         """Return the weight [out, in] with exact zeros outside the mask."""
         raise NotImplementedError
+
+
+def are_watched(attributes: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether a hook waits for a module of which `vars` gave these, or for all, or another function is its forward."""
+    if _has_any_global_hook():
+        return True
+    for own in attributes:  # of each what it has now: it may have been given other dictionaries, without hooks
+        if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
+            return True
+        if "forward" in own:
+            return True
+    return False
 
 
 def check_plain(module: nn.Module, plain: type[nn.Module]) -> None:

@@ -53,6 +53,8 @@ class Source(NamedTuple):
 
     def has_values_of(self, now: "Source") -> bool:
         """Tell whether these are still the weights, as far as can be told: a CUDA graph's replay changes them unseen."""
+        if self.values.device != now.values.device:  # of which one may be "meta", which lies nowhere
+            return False
         same = self.values.is_set_to(now.values) and self.versions[1] == now.versions[1]
         return same and self.has_structure_of(now)
 

@@ -92,6 +92,7 @@ class InputSkipping(Masked):
             and (bias is None or bias.shape == values.shape[:1])
             # Tensors of inference_mode count no changes, by which it would be seen that a copy is no longer one.
             and not any(one.is_inference() for one in (*plain, self.kept))
+            and not (values.is_cpu and values.is_shared())  # nor are changes by other processes counted
         )
 
     def outdate(self) -> None:

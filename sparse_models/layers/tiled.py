@@ -146,7 +146,8 @@ class Tiled(OwnKernels):
         if on_a_gpu(x):
             has_kernel = 0 < len(x) <= small_batch.LARGEST_BATCH and columns.numel() > 0
         else:
-            has_kernel = self.form_for(x) is not None
+            # Where other processes have the weights, too, their changes are not seen by what a tensor counts.
+            has_kernel = self.form_for(x) is not None and not self.own("values").is_shared()
         # Tensors of inference_mode count no changes, by which it would be seen that a copy is no longer one.
         return has_kernel and not columns.is_inference() and not self.own("values").is_inference()
 

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch._C import _is_tracing
 from torch.compiler import is_compiling
-from torch.nn.modules.module import _has_any_global_hook
 
 from sparse_models.layers import SparseLinear
-from sparse_models.linear import CALL_HOOKS
+from sparse_models.linear import are_watched
 
 CHAIN = re.compile("L(?:n*R[Rn]*L)+")  # layers, ReLUs, and what does nothing: at least two layers
 
@@ -33,7 +32,7 @@ class SparseSequential(nn.Sequential):
         plan = self._plan  # another thread may make another
         if plan is None or not plan.is_current():
             plan = self._plan = _Plan(self)
-        if plan.is_watched():
+        if are_watched(plan.watched):
             return super().forward(x)  # type: ignore[no-untyped-call]
         for step in plan.steps:
             x = step(x)
@@ -81,17 +80,12 @@ class _Plan:
             watched += leaves[chain.start() : chain.end()]
             at = chain.end()
         self.steps += leaves[at:]
-        self.hooks = [getattr(module, name) for module in watched for name in CALL_HOOKS]
-        self.own = [vars(module) for module in watched]
+        self.watched = [vars(module) for module in watched]  # those that would not be called
 
     def is_current(self) -> bool:
         """Tell whether the same modules are there, and as many of them in training."""
         there = all([*module._modules.values()] == before for module, before in self.held)  # noqa: SLF001
         return there and [module.training for module in self.drops] == self.modes
-
-    def is_watched(self) -> bool:
-        """Tell whether a hook waits for a module that would not be called, or another function stands for it."""
-        return any(self.hooks) or bool(_has_any_global_hook()) or any("forward" in own for own in self.own)
 
 
 def fit_sequences(model: nn.Module) -> None:

@@ -1,6 +1,8 @@
 """The OpenMP runtime that torch has loaded, and of it what kernels call."""
 
+import contextlib
 import ctypes
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -39,3 +41,16 @@ def addresses() -> dict[str, int]:
 def barrier_address() -> int:
     """Return the address of the function at which a team's threads wait for one another as at its end; 0 without a runtime."""
     return addresses().get(BARRIER, 0)
+
+
+def _let_team_go() -> None:
+    """End the team of this thread, which the next call makes anew."""
+    library = openmp()
+    with contextlib.suppress(AttributeError):  # a runtime from before OpenMP 5.0
+        if library is not None:
+            library.omp_pause_resource_all(1)  # omp_pause_soft
+
+
+# A forked process has none of the team's threads, and GNU's runtime would wait for them for ever: for kernels and for torch.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_let_team_go)

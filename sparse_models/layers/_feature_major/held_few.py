@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from torch.nn.modules.module import _has_any_global_hook
-
 from sparse_models.kernels.cpu._team import threads
 from sparse_models.kernels.cpu.chain.few import FewSamples
 from sparse_models.kernels.cpu.few.frozen import Frozen, Ready
 from sparse_models.layers._base import SparseLinear
-from sparse_models.linear import CALL_HOOKS
+from sparse_models.linear import are_watched
 
 if TYPE_CHECKING:
     from sparse_models.layers.tiled import Tiled
@@ -23,7 +21,7 @@ class HeldFew:
         """Hold them, as they are now."""
         self.layers, self.batch, self.threads = list(layers), batch, threads()
         self.each = list(zip(layers, ready, strict=True))
-        self.hooks = [getattr(layer, name) for layer in layers for name in CALL_HOOKS]
+        self.own = [vars(layer) for layer in layers]
         self.of = FewSamples(ready).of
 
     @classmethod
@@ -36,7 +34,7 @@ class HeldFew:
 
     def is_current(self, layers: Sequence[SparseLinear]) -> bool:
         """Tell whether these are the layers, no hook waits for one, and what each has ready is of what it is now."""
-        if layers != self.layers or any(self.hooks) or _has_any_global_hook() or threads() != self.threads:
+        if layers != self.layers or threads() != self.threads or are_watched(self.own):
             return False
         return all(_ready_for(layer, self.batch) is ready for layer, ready in self.each)
 

@@ -56,7 +56,7 @@ def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) 
     """
     if not 0 < batch <= bitmap.LARGEST_BATCH or nnz == 0:
         return None
-    weights, in_slices = rows * columns, columns >= sliced.window(dtype) and batch <= sliced.most_samples(dtype)
+    weights, in_slices = rows * columns, columns >= sliced.fewest_columns(dtype) and batch <= sliced.most_samples(dtype)
     enough = _dense_enough(weights, dtype.itemsize == 2, batch) if in_slices else DENSE_ENOUGH
     if bitmap.is_possible(dtype) and nnz >= weights * enough:
         return bitmap.pack
@@ -108,8 +108,9 @@ class Ready:
         """Hold it for a layer's index, values and bias, and for x [batch, in] like this one; a team not given is measured."""
         self.index, values, bias = own
         self.values, self.bias, self.version = values, bias, values._version  # noqa: SLF001
-        # As they lie in memory: another view of it may begin where they do.
-        self.lying, self.bias_lying = values.detach(), (values if bias is None else bias).detach()
+        # As they lie in memory: another view of it may begin where they do, and `share_memory` moves it with all views.
+        other = values if bias is None else bias
+        self.lying, self.bias_lying, self.places = values.detach(), other.detach(), (values.data_ptr(), other.data_ptr())
         self.shape, self.dtype, self.threads = x.shape, x.dtype, threads()
         self.team = team or _team_for(packed, x, bias)
         self.function = packed.function(len(x), has_bias=bias is not None)
@@ -138,6 +139,9 @@ class Ready:
     def is_current(self, index: Any, values: Any, bias: Any) -> bool:
         """Tell whether a layer's index, values and bias are still those that it was made for, where and as they lay."""
         if values is not self.values or bias is not self.bias or values._version != self.version or index is not self.index:  # noqa: SLF001
+            return False
+        other = values if bias is None else bias
+        if self.places != (values.data_ptr(), other.data_ptr()):
             return False
         return bool(values.is_set_to(self.lying)) and (bias is None or bool(bias.is_set_to(self.bias_lying)))
 

@@ -92,8 +92,13 @@ def _is_permuted(dtype: torch.dtype) -> bool:
 
 
 def window(dtype: torch.dtype) -> int:
-    """Return the columns of a window: a matrix must have so many at least."""
+    """Return the columns of a window."""
     return TABLES * _lanes(dtype) if _is_permuted(dtype) else CODES
+
+
+def fewest_columns(dtype: torch.dtype) -> int:
+    """Return how many columns a matrix must have: those of a window where all of it is loaded."""
+    return window(dtype) if _is_permuted(dtype) else 1
 
 
 def most_samples(dtype: torch.dtype) -> int:
@@ -123,7 +128,7 @@ def pack(structure: Structure, values: Tensor) -> Sliced:
     order = torch.cat([order, order[-1:].expand(-structure.rows % lanes)]).reshape(-1, lanes)
     columns = torch.cat([structure.indices.int(), structure.indices.new_zeros(slots, dtype=torch.int32)])
     place, end = structure.pointers[order], structure.pointers[order + 1, None]  # [slices, lanes], and for each slot
-    last, none = structure.columns - way.window, 2**31 - 1
+    last, none = max(0, structure.columns - way.window), 2**31 - 1
     align = CACHE_LINE * way.pair // computed(values.dtype).itemsize
     windows, sources, codes = [], [], []
     while True:
