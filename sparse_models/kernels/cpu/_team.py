@@ -55,11 +55,14 @@ _NOTES = _Notes()
 @contextmanager
 def noted() -> Iterator[list[Run]]:
     """Yield the list of what this thread's `run` is given in the block under `with`."""
-    runs = _NOTES.runs = list[Run]()
+    before, runs = _NOTES.runs, list[Run]()
+    _NOTES.runs = runs
     try:
         yield runs
     finally:
-        _NOTES.runs = None
+        _NOTES.runs = before
+        if before is not None:
+            before += runs
 
 
 def run(function: int, arguments: Sequence[Tensor | int], team: int) -> None:

@@ -135,8 +135,9 @@ class _Product(torch.autograd.Function):
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x_t, values = ctx.saved_tensors
-    products: Products = ctx.products
-    grad_t = products.turned(grad)  # [out, batch]
+    x_t, values = x_t.contiguous(), values.contiguous()  # a hook may have saved them in other strides
+    products: Products = ctx.products.current()
+    grad_t = products.turned(grad.resolve_neg())  # [out, batch]
     x_needed, values_needed, bias_needed, _ = ctx.needs_input_grad
     x_grad: Tensor | None = None
     values_grad: Tensor | None = None

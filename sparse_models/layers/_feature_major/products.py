@@ -4,8 +4,9 @@ What a product is made of is looked up at each call: sizes, a variant, a plan, a
 with other things that takes a tenth of a step of 384x1536 with 128 samples, and most of a small one.
 """
 
+from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,10 @@ class Products:
     def __init__(self, layer: Any, rows: AnyStructure, columns: AnyStructure, transposition: Tensor) -> None:
         """Take them from a layer's class, for a weight's structure, that of its transpose, and the order of its values."""
         self.layer, self.rows, self.columns, self.transposition = layer, rows, columns, transposition
+
+    def current(self) -> "Products":
+        """Return what makes the products of a graph from before, now."""
+        return self
 
     def turned(self, x: Tensor) -> Tensor:
         """Return x [batch, features], in any strides, as [features, batch], contiguous."""
@@ -65,7 +70,7 @@ class ReadyProducts(Products):
         super().__init__(own.layer, own.rows, own.columns, own.transposition)
         self.held, self.batch, self.dtype, self.threads = Held(buffers), x.shape[0], x.dtype, torch.get_num_threads()
         self.strides, self.sizes = (1, self.batch), (own.rows.rows, own.columns.rows)
-        self._output, self._input_gradient, self._weight_gradient = _Again(self.held), _Again(self.held), _Again(self.held)
+        self._output, self._biased_output, self._input_gradient, self._weight_gradient = (_Again(self.held) for _ in range(4))
 
     def are_for(self, buffers: Sequence[Tensor | None], x: Tensor) -> bool:
         """Tell whether they multiply x [batch, in] of a layer with these buffers."""
@@ -78,56 +83,84 @@ class ReadyProducts(Products):
             and self.held.are(buffers)
         )
 
+    def current(self) -> Products:
+        """Return these, or what looks all up where the structure is elsewhere in memory since, as in a layer that is shared."""
+        own = self.layer, self.rows, self.columns, self.transposition
+        return self if self.held.are(self.held.tensors) else Products(*own)
+
     def turned(self, x: Tensor) -> Tensor:
         """Return x [batch, features], in any strides, as [features, batch], contiguous."""
         return x.t() if x.stride() == self.strides else super().turned(x)
 
     def output(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Return the output [batch, out], feature-major, for x [in, batch]."""
-        given, call = (x, values) if bias is None else (x, values, bias), self._output
-        if call.is_ready:
+        given, again = ((x, values), self._output) if bias is None else ((x, values, bias), self._biased_output)
+        if again.call is not None:
             result = self._empty(self.sizes[0])
-            call.run(*given, result)
+            again.call.run(*given, result)
             return result
         with noted() as runs:
             found: Tensor = self.layer.multiply(self.rows, values, x, bias)
-        call.note(runs, given, (found,))
+        again.note(runs, given, (found,))
         return found.t().data
 
     def input_gradient(self, grad: Tensor, values: Tensor) -> Tensor:
         """Return the input's gradient [batch, in], feature-major, for the output's [out, batch]."""
-        call = self._input_gradient
-        if call.is_ready:
+        again = self._input_gradient
+        if again.call is not None:
             result = self._empty(self.sizes[1])
-            call.run(grad, values, result)
+            again.call.run(grad, values, result)
             return result
         with noted() as runs:
             result = super().input_gradient(grad, values)
-        call.note(runs, (grad, values), (result,))
+        again.note(runs, (grad, values), (result,))
         return result
 
     def weight_and_bias_gradient(self, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of the values and of the bias for that of the output [out, batch] and x [in, batch]."""
-        call = self._weight_gradient
-        if call.is_ready:
+        call = self._weight_gradient.call
+        if call is not None:
             results = [grad.new_empty(shape) for shape in call.shapes]
             call.run(grad, x, *results)
             return results[0], results[1]
         with noted() as runs:
             found = super().weight_and_bias_gradient(grad, x)
-        call.note(runs, (grad, x), found)
+        self._weight_gradient.note(runs, (grad, x), found)
         return found
 
     def _empty(self, features: int) -> Tensor:
         return torch.empty_strided((self.batch, features), self.strides, dtype=self.dtype)
 
 
+class _Call(NamedTuple):
+    """A kernel's call, to be made again with other tensors of the same sizes."""
+
+    function: int
+    numbers: "array[int]"
+    team: int
+    places: list[list[int]]  # of what is given and of the results, one after the other
+    scratch: list[tuple[int, int]]  # places and bytes
+    shapes: list[torch.Size]  # of the results
+
+    def run(self, *tensors: Tensor) -> None:
+        """Make the call with what is given and with memory for the results, in the order in which they were noted."""
+        numbers = self.numbers[:]  # one call's own, so that threads may share a layer
+        for places, tensor in zip(self.places, tensors, strict=True):
+            address = tensor.data_ptr()
+            for place in places:
+                numbers[place] = address
+        for place, size in self.scratch:
+            scratch = torch.empty(size, dtype=torch.uint8)
+            numbers[place] = scratch.data_ptr()
+        run_on(self.function, numbers, self.team)
+
+
 class _Again:
-    """A kernel's call, noted as it was made, to be made again with other tensors of the same sizes."""
+    """A product's call once it is noted: all of it at once, as another thread may make it or note its own."""
 
     def __init__(self, held: Held) -> None:
-        self.held, self.is_ready, self._tries = held, False, 0
-        self.shapes = list[torch.Size]()  # of the results
+        self.held, self._tries = held, 0
+        self.call: _Call | None = None
 
     def note(self, runs: Sequence[Run], given: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Note a product's call if it is one kernel's, which reads what was given and writes the results themselves."""
@@ -144,22 +177,14 @@ class _Again:
         # Of a tensor that stands for two, as a gradient that is the input, it is not known which is which.
         if not all(places) or len({*taken}) < len(taken) or not are_known or len(scratch) > 1:
             return
-        self._function, self._numbers, self._team = function, passed(arguments), team
-        self._places = [[TICKETS + place for place in found] for found in places]
-        self._scratch = [(TICKETS + place, size) for place, size in scratch.items()]
-        self.shapes, self.is_ready = [result.shape for result in results], True
-
-    def run(self, *tensors: Tensor) -> None:
-        """Make the call with what is given and with memory for the results, in the order in which they were noted."""
-        numbers = self._numbers[:]  # one call's own, so that threads may share a layer
-        for places, tensor in zip(self._places, tensors, strict=True):
-            address = tensor.data_ptr()
-            for place in places:
-                numbers[place] = address
-        for place, size in self._scratch:
-            scratch = torch.empty(size, dtype=torch.uint8)
-            numbers[place] = scratch.data_ptr()
-        run_on(self._function, numbers, self._team)
+        self.call = _Call(
+            function,
+            passed(arguments),
+            team,
+            [[TICKETS + place for place in found] for found in places],
+            [(TICKETS + place, size) for place, size in scratch.items()],
+            [result.shape for result in results],
+        )
 
 
 def _places(arguments: Sequence[Tensor | int], tensor: Tensor) -> list[int]:
