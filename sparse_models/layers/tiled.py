@@ -141,8 +141,7 @@ class Tiled(OwnKernels):
         """Tell whether a kernel for few samples multiplies x [batch, in]."""
         if self.training or torch.is_grad_enabled():
             return False
-        columns = self._buffers["columns"]
-        assert columns is not None
+        columns = cast("Tensor", self._buffers["columns"])
         if on_a_gpu(x):
             has_kernel = 0 < len(x) <= small_batch.LARGEST_BATCH and columns.numel() > 0
         else:
@@ -195,8 +194,7 @@ class Tiled(OwnKernels):
     def tile_bytes(self, product: int, batch: int) -> int | None:
         """Return the bytes of a panel of a tile, on a GPU of a multiprocessor's shared memory; few samples have none."""
         if self.values.is_cuda or batch == 1:
-            has_panels = self.values.is_cuda and batch > small_batch.LARGEST_BATCH
-            return _card.card_of(self.values.device).shared_bytes if has_panels else None
+            return _card.card_of(self.values.device).shared_bytes if batch > small_batch.LARGEST_BATCH else None
         structure = self.structures[product == INPUT_GRADIENT]
         x = self.values.new_empty(structure.columns, batch, dtype=computed(self.values.dtype))
         return tiled.tile_bytes("sampled" if product == WEIGHT_GRADIENT else "product", structure, x)

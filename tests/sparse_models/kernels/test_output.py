@@ -1,8 +1,5 @@
-"""The output of a chain of layers by one call, against its layers one by one; and that what is held is noticed to be old."""
+"""The output of a chain of layers by one call, against its layers one by one."""
 
-import copy
-import pickle
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,22 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_models.errors import InputError
 from sparse_models.kernels.cpu import _team
 from sparse_models.kernels.cpu.chain.few import FewSamples
 from sparse_models.kernels.cpu.chain.output import Output
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.variant import Variant
-from sparse_models.layers._feature_major.held_output import MOST_BATCHES
-from sparse_models.layers._feature_major.own_kernels import OwnKernels
 from sparse_models.models import MLP, draw
 from tests.helpers.kernel_checks import BATCHES, Watcher, close
 from tests.sparse_models.kernels.test_chain import links
 from tests.sparse_models.kernels.test_emit import width
-from tests.strategies import generator, mask_for, mlp_of, normal, seeds, variants
+from tests.strategies import generator, mlp_of, normal, seeds, variants
 
 __all__ = ["width"]  # a fixture
 pytestmark = pytest.mark.usefixtures("poisoned")
+NARROW, WIDE = (12, 16, 8, 4), (300, 270, 264, 4)  # in single precision the last are multiplied by copies for a single sample
 
 
 def define(chain: list[Link], x: Tensor) -> Tensor:
@@ -91,94 +86,9 @@ def test_an_output_touches_what_is_its_own(
     assert not watcher.outside
 
 
-def changed(model: MLP) -> None:
-    for parameter in model.parameters():
-        parameter.data.mul_(0.5)
-
-
-def given_other_data(model: MLP) -> None:
-    for parameter in model.parameters():
-        parameter.data = parameter.data * 0.5
-
-
-def moved(model: MLP, *, sparsity: float = 0.5) -> None:
-    for number, layer in enumerate(model):
-        layer.set_mask(mask_for("tiled", layer.mask.shape, sparsity, seed=100 + number))
-
-
-def layer_replaced(model: MLP) -> None:
-    before = list(model)[1]
-    model.layers[1] = mlp_of("tiled", draw((before.in_features, before.out_features), generator(4)), 0.5).layers[0].eval()
-    model.to(next(model.parameters()).dtype)
-
-
-def layer_added(model: MLP) -> None:
-    model.layers.append(mlp_of("tiled", draw((4, 4), generator(4)), 0.5).layers[0])
-    model.to(next(model.parameters()).dtype)
-
-
-def loaded(model: MLP) -> None:
-    layers = list(model)
-    model.load_state_dict(made(7, (layers[0].in_features, *(layer.out_features for layer in layers))).state_dict())
-
-
-def hooked(model: MLP) -> None:
-    model.layers[1].register_forward_hook(lambda _, __, output: output * 2)
-
-
-def threads_changed(_: MLP) -> None:
-    torch.set_num_threads(3)
-
-
-EVENTS: list[Callable[[MLP], object]] = [
-    changed,
-    given_other_data,
-    moved,
-    lambda model: moved(model, sparsity=0.9),
-    layer_replaced,
-    hooked,
-    threads_changed,
-    loaded,
-    lambda model: model.double() if next(model.parameters()).dtype == torch.float32 else model.float(),
-    lambda model: model.train(not model.training),
-    layer_added,
-]
-NARROW, WIDE = (12, 16, 8, 4), (300, 270, 264, 4)  # in single precision the last are multiplied by copies for a single sample
-
-
 def made(seed: int, sizes: tuple[int, ...] = NARROW) -> MLP:
     model = mlp_of("tiled", draw(sizes, generator(seed)), 0.7, seed)
     return model.float().eval() if sizes == WIDE else model
-
-
-@pytest.mark.parametrize("event", EVENTS)
-@pytest.mark.parametrize(("sizes", "batch"), [(NARROW, 1), (NARROW, 40), (WIDE, 1)])
-def test_whatever_happens_between_two_outputs_the_second_is_that_of_layer_by_layer(
-    event: Callable[[MLP], object], sizes: tuple[int, ...], batch: int
-) -> None:
-    model = made(0, sizes)
-    with torch.no_grad():
-        for _ in range(3):
-            model(normal(0, batch, sizes[0], dtype=next(model.parameters()).dtype))
-        assert bool(vars(model.layers[0]).get("_few")) == (sizes == WIDE)
-        event(model)
-        x = normal(1, batch, sizes[0], dtype=next(model.parameters()).dtype)
-        hidden = x
-        for number, layer in enumerate(copy.deepcopy(model)):
-            hidden = layer(torch.relu(hidden) if number else hidden)
-        for _ in range(3):
-            torch.testing.assert_close(model(x), hidden)
-
-
-@pytest.mark.parametrize(("sizes", "batch"), [(NARROW, 40), (WIDE, 1)])
-def test_a_negated_view_is_refused_also_where_an_output_is_held(sizes: tuple[int, ...], batch: int) -> None:
-    model = made(0, sizes)
-    x = normal(0, batch, sizes[0], dtype=next(model.parameters()).dtype)
-    with torch.no_grad():
-        for _ in range(3):
-            model(x)
-        with pytest.raises(InputError, match="no negated view"):
-            model(torch._neg_view(x))
 
 
 @pytest.mark.parametrize("worth_a_team", [0, 2**30])
@@ -236,28 +146,3 @@ def test_a_single_sample_touches_what_is_its_own(watcher: Watcher, monkeypatch: 
         model(x)
     assert watcher.written
     assert not watcher.outside
-
-
-def test_copies_hold_none_of_it_and_few_sizes_are_held() -> None:
-    model = mlp_of("tiled", draw((12, 16, 8, 4), generator(0)), 0.5)
-    with torch.no_grad():
-        for batch in range(1, 3 * MOST_BATCHES):
-            expected = model(normal(0, batch, 12))
-            for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301  # our own
-                assert vars(other.layers[0]).get("_held") is None
-                assert torch.equal(other(normal(0, batch, 12)), expected)
-    [layer, *_] = model
-    assert isinstance(layer, OwnKernels)
-    assert layer._held is not None
-    assert len(layer._held.by_batch) <= MOST_BATCHES
-
-
-def test_an_output_with_a_graph_goes_layer_by_layer() -> None:
-    model = mlp_of("tiled", draw((12, 16, 8, 4), generator(0)), 0.5)
-    x = normal(0, 40, 12)
-    with torch.no_grad():
-        model(x)
-    assert model(x).requires_grad
-    asked = x.clone().requires_grad_()
-    with torch.no_grad():
-        assert not model(asked).requires_grad
