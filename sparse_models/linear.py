@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import _is_tracing  # torch.jit.is_tracing without a look at TorchScript, which takes as long again
+from torch.compiler import is_compiling
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize, prune
 
@@ -13,9 +15,11 @@ from sparse_models.errors import InputError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CALL_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 HOOKS = (
-    *CALL_HOOKS,
+    "_forward_pre_hooks",
+    "_forward_hooks",
+    "_backward_pre_hooks",
+    "_backward_hooks",
     "_state_dict_hooks",
     "_state_dict_pre_hooks",
     "_load_state_dict_pre_hooks",
@@ -72,6 +76,11 @@ def are_watched(attributes: Iterable[Mapping[str, Any]]) -> bool:
         if "forward" in own:
             return True
     return False
+
+
+def is_traced() -> bool:
+    """Tell whether torch traces what is called now, which is to see operators, and no kernels."""
+    return is_compiling() or _is_tracing()
 
 
 def check_plain(module: nn.Module, plain: type[nn.Module]) -> None:

@@ -7,12 +7,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch._C import _is_tracing
 from torch.compiler import is_compiling
 from torch.nn import functional
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS, SparseLinear
+from sparse_models.linear import is_traced
 from sparse_models.masks import DISTRIBUTIONS, count_kept, random_score, top_k_mask, uniform_numbers
 from sparse_models.updates import Update, kept_gradients
 
@@ -38,8 +38,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the last layer's output, without an activation."""
         layers = list(self)
-        is_traced = is_compiling() or _is_tracing()  # what sees operators, and no kernels
-        whole = layers[0].chain_output(layers, x) if layers and not is_traced else None
+        whole = layers[0].chain_output(layers, x) if layers and not is_traced() else None
         if whole is not None:
             return whole
         for number, layer in enumerate(layers, 1):

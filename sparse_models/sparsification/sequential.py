@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C import _is_tracing
-from torch.compiler import is_compiling
 
 from sparse_models.layers import SparseLinear
-from sparse_models.linear import are_watched
+from sparse_models.linear import are_watched, is_traced
 
 CHAIN = re.compile("L(?:n*R[Rn]*L)+")  # layers, ReLUs, and what does nothing: at least two layers
 
@@ -27,7 +25,7 @@ class SparseSequential(nn.Sequential):
 
     def forward(self, x: Any) -> Any:
         """Return what the last module makes of what the one before makes ... of x."""
-        if is_compiling() or _is_tracing() or torch.is_grad_enabled() or type(x) is not Tensor:
+        if is_traced() or torch.is_grad_enabled() or type(x) is not Tensor:
             return super().forward(x)  # type: ignore[no-untyped-call]
         plan = self._plan  # another thread may make another
         if plan is None or not plan.is_current():

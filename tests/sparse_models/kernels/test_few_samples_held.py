@@ -158,15 +158,14 @@ def test_another_view_that_begins_where_weights_did_is_not_taken_for_them(name: 
         for _ in range(3):
             layer(x), net(x)
         of_other_views(layer, which)
-        weight, bias = layer.to_dense(), layer.bias
-        for _ in range(2):
-            try:
-                found = layer(x), net(x)
-            except InputError:  # what kernels do not read as it is meant, they refuse
-                continue
-            first = torch.nn.functional.linear(x, weight, bias)
-            torch.testing.assert_close(found[0], first, rtol=1e-4, atol=1e-4)
-            torch.testing.assert_close(found[1], list(net)[1](first.relu()), rtol=1e-4, atol=1e-4)
+        first = torch.nn.functional.linear(x, layer.to_dense(), layer.bias)
+        for module, expected in ((layer, first), (net, list(net)[1](first.relu()))):
+            for _ in range(2):
+                try:
+                    found = module(x)
+                except InputError:  # what kernels do not read as it is meant, they refuse
+                    continue
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_another_index_for_one_call_is_used() -> None:

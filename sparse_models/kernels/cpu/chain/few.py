@@ -44,7 +44,7 @@ class FewSamples:
         """Return what the layers make of x [batch, in]: [batch, out]; None for what they would misread."""
         if x.shape != self.shape or x.dtype != self.dtype or not x.is_cpu or x.is_neg():
             return None
-        x = x if x.is_contiguous() else x.contiguous()
+        x = x.contiguous()
         # Of its own for each call: several threads may multiply at a time.
         result, scratch = torch.empty_like(self.result), torch.empty_like(self.scratch)
         arguments = self.arguments[:]
