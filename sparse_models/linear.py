@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch._C import _is_tracing  # torch.jit.is_tracing without a look at TorchScript, which takes as long again
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.compiler import is_compiling
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize, prune
@@ -78,9 +79,9 @@ def are_watched(attributes: Iterable[Mapping[str, Any]]) -> bool:
     return False
 
 
-def is_traced() -> bool:
-    """Tell whether torch traces what is called now, which is to see operators, and no kernels."""
-    return is_compiling() or _is_tracing()
+def is_traced(x: Tensor) -> bool:
+    """Tell whether torch traces what is called now, or x has no numbers (FakeTensor): that is to see operators, no kernels."""
+    return is_compiling() or _is_tracing() or isinstance(x, FakeTensor)
 
 
 def check_plain(module: nn.Module, plain: type[nn.Module]) -> None:

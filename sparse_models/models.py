@@ -7,7 +7,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
 from torch.nn import functional
 
 from sparse_models.errors import InputError
@@ -38,7 +37,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the last layer's output, without an activation."""
         layers = list(self)
-        whole = layers[0].chain_output(layers, x) if layers and not is_traced() else None
+        whole = layers[0].chain_output(layers, x) if layers and not is_traced(x) else None
         if whole is not None:
             return whole
         for number, layer in enumerate(layers, 1):
@@ -52,7 +51,7 @@ class MLP(nn.Module):
         watches a single layer. Losses and gradients are the same but for rounding.
         """
         layers = list(self)
-        fused = fused and torch.is_grad_enabled() and not is_compiling() and not any(layer.is_watched for layer in layers)
+        fused = fused and torch.is_grad_enabled() and not is_traced(x) and not any(layer.is_watched for layer in layers)
         loss = layers[0].chain_cross_entropy(layers, x, labels) if fused else None
         return functional.cross_entropy(self(x), labels) if loss is None else loss
 

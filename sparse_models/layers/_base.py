@@ -158,7 +158,7 @@ class SparseLinear(Convertible):
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output [..., out] for x [..., in], in any strides; raises InputError for another last size."""
         if x.dim() == 2 and x.shape[1] == self.in_features:
-            return self.traced_product(x) if is_traced() else self.product(x)
+            return self.traced_product(x) if is_traced(x) else self.product(x)
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise InputError(f"expected an input of shape [..., {self.in_features}], got {list(x.shape)}; reshape it")
         return self.forward(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)

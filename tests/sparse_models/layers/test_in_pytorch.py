@@ -13,9 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS, SparseLinear
+from sparse_models.models import MLP
 from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS, mask_for, normal, seeds, sizes, widest
 
 # PyTorch traces no creation of a sparse tensor, which that layer is there to show.
@@ -44,6 +46,22 @@ def test_a_relu_in_place_may_follow(name: str, batch: int) -> None:
     result = layer(y)
     result.relu_().square().sum().backward()
     torch.testing.assert_close((y.grad, layer.values.grad), (x.grad, expected))
+
+
+@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("batch", [1, 7])
+def test_of_an_input_without_numbers_the_output_has_none(name: str, batch: int) -> None:
+    """What sizes memory before a network runs gives it tensors of a shape alone, which no kernel may read."""
+    layers = layer_of(name), layer_of(name, 5, 33)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(batch, 300, dtype=layers[0].values.dtype)
+        for model in (layers[0], MLP(layers), MLP(layers).eval()):
+            for grad in (False, True):
+                with torch.set_grad_enabled(grad):
+                    output = model(x)
+                assert isinstance(output, FakeTensor)
+                assert output.shape == (batch, 33 if model is layers[0] else 5)
+                assert output.requires_grad == grad
 
 
 @pytest.mark.filterwarnings(
