@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from bench.bench_layer import measure
 from bench.cases import Case
 from bench.engine.pairing import Plan
-from bench.works import once_per_run, reference
+from bench.works import compiled, once_per_run, reference
 from bench.works.compiled import COMPILED, can_compile, compiled_step
 from bench.works.reference import dense_reference, variant_key
 from bench.works.replays import Works, listed
@@ -134,3 +135,24 @@ def test_a_compiled_step_is_gated_once_a_run(monkeypatch: pytest.MonkeyPatch) ->
     known[next(iter(known))] = "it was wrong"  # as another process found
     with pytest.raises(GateError, match="it was wrong"):
         compiled_step.__wrapped__("6x8x4b16", "cpu", "float32", 1)
+
+
+def test_a_gpus_compiler_is_imported_without_its_driver_which_forked_processes_initialise() -> None:
+    imported = "import sys, bench.works.compiled as c; c.import_compiler()"
+    asked = f"{imported}; print('torch._inductor.compile_fx' in sys.modules, c.is_gpu_in_use())"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert told == "True False\n"
+
+
+@pytest.mark.parametrize(("error", "is_in_use"), [(0, True), (3, False)])  # 3: "the driver is not initialised"
+def test_whether_a_gpus_driver_was_initialised_is_asked_of_the_driver(
+    error: int, is_in_use: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Mock(cuDeviceGetCount=Mock(return_value=error))
+    monkeypatch.setattr("ctypes.CDLL", lambda _: driver)
+    assert compiled.is_gpu_in_use() == is_in_use
+
+
+def test_without_a_driver_no_gpu_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", Mock(side_effect=OSError))
+    assert not compiled.is_gpu_in_use()
