@@ -94,7 +94,7 @@ def _dtypes(op: str, selection: Selection, device: str) -> Iterator[tuple[str, b
     yield "float32", False
     if op in grids.WHOLE:
         if is_gpu(device):
-            yield from (("bfloat16", False), ("tf32", True))
+            yield from (("bfloat16", op == "training_step" and not selection.is_full), ("tf32", True))
         elif selection.has_references:
             yield from ((dtype, True) for dtype in selection.rivals)
 
@@ -178,7 +178,7 @@ def _sparsities(layer: str, sparsities: tuple[float, ...], selection: Selection,
     is_whole = selection.is_full or selection.layers is not None
     if LAYERS[layer].is_indifferent and (is_gpu(device) or not is_whole):
         return grids.usual(sparsities)
-    return sparsities if is_whole or layer in _best(device) else (*grids.SPARSITIES_OF_OTHERS, *grids.usual(sparsities))
+    return sparsities if is_whole or layer in _best(device) else grids.of_others(sparsities, on_gpu=is_gpu(device))
 
 
 def _with_those_of(layers: tuple[str, ...], sparsities: tuple[float, ...]) -> tuple[float, ...]:

@@ -89,7 +89,9 @@ GRIDS: dict[str, Grid] = {
     **OF_STEPS,
 }
 DEFAULT_GRIDS: dict[str, Grid] = {**GRIDS, "step": [(SHAPES[:1], SPARSITIES)]}
-# A GPU's shapes: layers of a large language model for one and eight samples and at a training's batch, and a ViT's.
+# A GPU's shapes: layers of a large language model for one and eight samples and at a training's batch, and a ViT's. By default
+# layers but the best have the usual sparsity alone, and an MLP is float32: a process takes some seconds to be ready there, and
+# 96 cases are what 170 seconds decide.
 GPU_SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 VIT_SHAPES, LARGE_SHAPES = ("768x3072b2048",), ("4096x4096b4096",)
 PREFILL_SHAPES = ("4096x14336b256", "4096x14336b4096")  # between which batches 2:4 may begin to pay, and where it should
@@ -126,6 +128,11 @@ def is_gpu(device: str) -> bool:
 def usual(sparsities: tuple[float, ...]) -> tuple[float, ...]:
     """Return the one of a grid's sparsities at which most networks are told of."""
     return (USUAL_SPARSITY,) if USUAL_SPARSITY in sparsities else (sparsities[len(sparsities) // 2],)
+
+
+def of_others(sparsities: tuple[float, ...], *, on_gpu: bool) -> tuple[float, ...]:
+    """Return the sparsities of layers that the best one is held against by default: on a GPU one of the grid's."""
+    return usual(sparsities) if on_gpu else (*SPARSITIES_OF_OTHERS, *usual(sparsities))
 
 
 def epochs_and_batch(data: str) -> tuple[int, int]:

@@ -194,6 +194,20 @@ def test_a_grid_has_a_layer_in_the_precisions_of_its_own_unless_others_are_asked
     assert {case.dtype for case in grid(ON_GPU) if case.layer == "two_four"} == {"float32", "bfloat16"}
 
 
+def test_on_a_gpu_the_default_grid_has_what_one_run_can_decide() -> None:
+    default = grid(ON_GPU._replace(ops=DEFAULT_OPS, is_full=False, data=None))
+    layers = [case for case in default if case.model == "sparse" and case.op != "train"]
+    assert {case.sparsity for case in layers if case.layer == "tiled"} == set(grids.GPU_SPARSITIES)
+    assert {case.sparsity for case in layers if case.layer not in ("tiled", "two_four")} == {0.9}
+    assert "csr_linear" not in {case.layer for case in layers}
+    assert {case.dtype for case in layers if case.op == "training_step"} == {"float32"}
+    steps = [case for case in default if case.op == "training_step" and case.model == "dense"]
+    assert {case.dtype for case in steps} == {"float32", "bfloat16", "tf32"}
+    in_full = {case.layer for case in grid(ON_GPU) if (case.op, case.dtype) == ("training_step", "bfloat16")}
+    assert "tiled" in in_full
+    assert "csr_linear" in {case.layer for case in grid(ON_GPU)}
+
+
 def test_a_layer_that_does_not_care_is_timed_on_a_gpu_at_one_sparsity_unless_asked() -> None:
     forward = ON_GPU._replace(ops=("forward",), shapes=("64x64b4",), dtypes=("float32",))
     assert [case.sparsity for case in grid(forward) if case.layer == "masked"] == [0.9]

@@ -95,7 +95,10 @@ def test_json_is_plain_and_names_no_host(saved: tuple[str, dict[str, Any], Path]
     assert "node" not in saved[1]["machine_info"]
     assert saved[1]["machine_info"]["torch"]["version"]
     assert saved[1]["machine"]["bounds"]["cpu"]["dense_gflops"] > 0
-    assert set(saved[1]["machine"]["run"]["spent_seconds"]) == {"timed", "warming", "building", "starting", "bookkeeping"}
+    run = saved[1]["machine"]["run"]
+    assert set(run["spent_seconds"]) == {"timed", "warming", "building", "starting", "bookkeeping"}
+    assert sum(turn["timed"] for turn in run["turns"]) == pytest.approx(run["spent_seconds"]["timed"], rel=1e-4)
+    assert 0 < sum(kind["timed"] for kind in run["kinds"]) <= run["spent_seconds"]["timed"]  # the search's are in the turns
 
 
 @pytest.mark.alone

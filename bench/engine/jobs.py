@@ -113,6 +113,19 @@ class Spent(NamedTuple):
         return ", ".join(f"{part / whole:.1%} {name}" for part, name in zip(self, names, strict=True))
 
 
+class Turn(NamedTuple):
+    """Where the seconds of one process, or of the visits to one kind of case, went, and how many visits they were for."""
+
+    which: str
+    visits: int
+    spent: Spent
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a saved run says of it."""
+        return {"which": self.which, "visits": self.visits, **self.spent._asdict()}
+
+
 class Results(NamedTuple):
     """What a run measured, by name of the case, why it stopped short, if it did, where its time went, what processes know."""
 
@@ -121,6 +134,8 @@ class Results(NamedTuple):
     out_of_time: bool
     spent: Spent
     known: Mapping[str, Any] = MappingProxyType({})
+    turns: tuple[Turn, ...] = ()  # process by process
+    kinds: tuple[Turn, ...] = ()  # the same seconds by operation and layer, what the first process took and what later ones did
 
 
 def plan_text(jobs: Sequence[Job], effort: Effort, before: float = 0.0) -> str:

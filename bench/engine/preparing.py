@@ -21,6 +21,7 @@ from bench.cases import Case
 from bench.engine.forkserver import ForkServer
 from bench.engine.jobs import Job, Spent
 from bench.engine.processes import Means
+from bench.grids import is_gpu
 from bench.works.once_per_run import KNOWN
 from bench.works.tuning import as_tuned, has_variants
 from sparse_models.kernels import choice
@@ -30,6 +31,7 @@ from sparse_models.kernels.variant import Choice
 
 PREPARE = "prepare"  # the function of a body's module
 AT_ONCE = 8  # processes at most, however many cores there are: one that compiles takes up to 650 MiB
+AT_ONCE_ON_GPU = 16  # beside which there is more memory, and of which some wait for the GPU
 
 
 class Tuned(NamedTuple):
@@ -125,9 +127,10 @@ def together(needed: Sequence[tuple[str, str, Case]]) -> list[list[tuple[str, st
     return list(groups.values())
 
 
-def at_once(count: int) -> int:
-    """Return by how many processes so many groups are found."""
-    return min(CORES, AT_ONCE, count)
+def at_once(groups: Sequence[Sequence[tuple[str, str, Case]]]) -> int:
+    """Return by how many processes groups are found."""
+    on_gpu = any(is_gpu(case.device) for group in groups for _, _, case in group)
+    return min(CORES, AT_ONCE_ON_GPU if on_gpu else AT_ONCE, len(groups))
 
 
 def find_all(groups: list[list[tuple[str, str, list[Any]]]], choices: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -136,8 +139,9 @@ def find_all(groups: list[list[tuple[str, str, list[Any]]]], choices: dict[str, 
     For what is not found, as where a process died, nothing is yielded.
     """
     choice.hold(choices)
-    with ProcessPoolExecutor(at_once(len(groups)), get_context("fork")) as processes:
-        looked_for = {processes.submit(_find, group): len(group) for group in groups}
+    found_by = [[(module, function, Case(*values)) for module, function, values in group] for group in groups]
+    with ProcessPoolExecutor(at_once(found_by), get_context("fork")) as processes:
+        looked_for = {processes.submit(_find, group): len(group) for group in found_by}
         while looked_for:
             over, _ = wait(looked_for, timeout=1.0, return_when=FIRST_COMPLETED)
             found = {one: looked_for.pop(one) for one in over}
@@ -145,9 +149,9 @@ def find_all(groups: list[list[tuple[str, str, list[Any]]]], choices: dict[str, 
             yield {}  # for whoever listens to see whether there is time left
 
 
-def _find(group: list[tuple[str, str, list[Any]]]) -> dict[str, Any]:
+def _find(group: list[tuple[str, str, Case]]) -> dict[str, Any]:
     before = set(KNOWN)
-    for module, function, values in group:
+    for module, function, case in group:
         with contextlib.suppress(Exception):  # it is met again, and told, where the case is timed
-            getattr(importlib.import_module(module), function)(Case(*values))
+            getattr(importlib.import_module(module), function)(case)
     return {key: value for key, value in KNOWN.items() if key not in before}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bench.engine.forkserver import ForkServer
 from bench.engine.interleaving import Interleaving
-from bench.engine.jobs import STARTING_SECONDS, Effort, Job, Results, Spent, decidable
+from bench.engine.jobs import STARTING_SECONDS, Effort, Job, Results, Spent, Turn, decidable
 from bench.engine.journal import Journal
 from bench.engine.pairing import Patience
 from bench.runs.outcome import Outcome, Race
@@ -21,6 +21,7 @@ from bench.runs.outcome import Outcome, Race
 # of the next step be faulted in anew: that made dense's step take 13 ms in one process and 17 in another.
 KEPT = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 ALONE = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # where dense is compiled: the other threads would be processes
+NO_DRIVER = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}  # is begun by asking whether there is a GPU: forks could not use it then
 POOLS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"]
 
 
@@ -43,7 +44,7 @@ def fork_server_for(jobs: Sequence[Job]) -> ForkServer:
 
 def fork_server_of(threads: int) -> ForkServer:
     """Return the fork server of processes none of whose pools has more threads: libraries size them as they load."""
-    return ForkServer({**dict.fromkeys(POOLS, str(threads)), **KEPT, **ALONE})
+    return ForkServer({**dict.fromkeys(POOLS, str(threads)), **KEPT, **ALONE, **NO_DRIVER})
 
 
 def measure_all(
@@ -64,7 +65,7 @@ def measure_all(
     run.take_up()
     deadline = time.monotonic() + effort.budget
     starting = STARTING_SECONDS
-    spent = Spent()
+    turns = list[Turn]()
     interrupted = out_of_time = False
     try:
         for process in range(effort.processes):
@@ -77,28 +78,30 @@ def measure_all(
             ]
             if not waiting:
                 continue
+            which = f"{label}process {process + 1} of {effort.processes}"
             if means.turns:
-                deadline += means.turns.take(f"{label}process {process + 1} of {effort.processes}")
+                deadline += means.turns.take(which)
             began = time.monotonic()
             waiting = _in_random_order(decidable(waiting, outcomes, run.seconds, deadline - began, effort))
             # Its share of the time left; the processes that come after have the same, if this one needs no more.
             end = began + (deadline - began) / (effort.processes - process)
-            one = Spent()
+            one, visits = Spent(), run.visits
             while waiting:
                 done = sum(job.is_done(outcomes[job.name], effort) for job in jobs)
-                which = f"{label}process {process + 1} of {effort.processes}"
                 progress = Progress(means.progress, which, len(waiting), done, len(jobs), deadline)
                 waiting, some = run.process(process, waiting, end - time.monotonic() - starting, progress)
                 one += some
             starting = one.starting
             now = time.monotonic()
-            spent += one._replace(bookkeeping=max(0.0, now - began - sum(one)))
+            one = one._replace(bookkeeping=max(0.0, now - began - sum(one)))
+            turns.append(Turn(which, run.visits - visits, one))
             out_of_time = now > deadline and not all(job.is_done(outcomes[job.name], effort) for job in jobs)
             if out_of_time:
                 break
     except KeyboardInterrupt:
         interrupted = True
-    return Results(outcomes, interrupted, out_of_time, spent, run.known)
+    spent = sum((turn.spent for turn in turns), Spent())
+    return Results(outcomes, interrupted, out_of_time, spent, run.known, tuple(turns), tuple(run.kinds.values()))
 
 
 def _in_random_order(jobs: Iterable[Job]) -> list[Job]:
@@ -145,6 +148,8 @@ class _Run:
         self.jobs, self.outcomes, self.asked, self.known = jobs, outcomes, asked, known
         self.fork_server, self.journal = means.fork_server, means.journal
         self.seconds: dict[str, float] = {}  # that the shortest visit to each case took
+        self.visits = 0
+        self.kinds: dict[str, Turn] = {}
 
     def take_up(self) -> None:
         """Take from the journal what a broken run has measured."""
@@ -152,6 +157,7 @@ class _Run:
         for process, name, said in self.journal.said if self.journal else ():
             if name in jobs:
                 self._take(said, jobs[name], process)
+        self.kinds.clear()  # of this run alone
 
     def process(self, process: int, jobs: list[Job], seconds: float, progress: Progress) -> tuple[list[Job], Spent]:
         """Measure jobs in one fresh process, once each and for `seconds` all those again that are not narrow.
@@ -192,12 +198,17 @@ class _Run:
 
     def _take(self, said: dict[str, Any], job: Job, process: int) -> Spent:
         outcome = self.outcomes[job.name]
+        self.visits += 1
         self.known.update(said["known"])
         if "failure" in said:
             outcome.failure = said["failure"]
             return Spent()
         outcome.add(process, Race(*said["race"]), said["facts"])
         whole, raced, timed = (said["spent"][name] for name in ("whole", "raced", "timed"))
+        spent = Spent(timed, raced - timed, whole - raced)
+        kind = f"{job.case.op} {job.case.layer}, {'the first process' if len(outcome.races) == 1 else 'later'}"
+        before = self.kinds.get(kind, Turn(kind, 0, Spent()))
+        self.kinds[kind] = Turn(kind, before.visits + 1, before.spent + spent)
         # Of the first visit, which gates and compiles as well, the rounds tell what the next will take.
         self.seconds[job.name] = min(self.seconds.get(job.name, 2 * raced), whole)
-        return Spent(timed, raced - timed, whole - raced)
+        return spent

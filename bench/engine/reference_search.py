@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from bench.cases import Case
-from bench.engine.jobs import Effort, Job, Results, Spent
+from bench.engine.jobs import Effort, Job, Results, Spent, Turn
 from bench.engine.pairing import Racer
 from bench.engine.preparing import at_once, found_out, preparations, together
 from bench.engine.processes import Means, measure_all
 from bench.engine.timed import SAVED_UP, SHARED
+from bench.grids import is_gpu
 from bench.runs.outcome import Outcome
 from bench.runs.row import Facts
 from bench.works.compiled import COMPILED
@@ -26,6 +27,7 @@ from bench.works.problems import narrowed
 from bench.works.reference import dense_case, first_variant, training_key, variant_key, variants, works_of
 
 PROCESSES = 5  # three of them outvote two that something else disturbed; where three find no gain, they are enough
+ON_GPU = 3  # which nothing else uses: its processes agree within a percent or two
 VISIT_SECONDS = 0.2  # for six pairs, after which there are no more: the processes differ by more than the pairs of one
 SHARE = 1 / 3  # of a run's budget, at most, and as much before it for what all processes need to know
 VARIANT_SECONDS, PREPARING_SECONDS = 0.3, 0.5  # for the plan alone: a variant in a process; one thing they need to know
@@ -71,6 +73,18 @@ def compiled_jobs(jobs: Sequence[Job]) -> list[Job]:
     return [*found, *(found[0]._replace(case=case._replace(protocol=COMPILED)) for case in narrow)]
 
 
+def in_batches(jobs: Sequence[Job]) -> list[tuple[list[Job], bool]]:
+    """Return of which jobs it is found out together what they need, and whether PyTorch compiles for them.
+
+    On a CPU what is compiled comes last, as the compiler is loaded meanwhile. On a GPU all is found out at once, that first
+    which takes the longest: what is compiled, and learning rates.
+    """
+    to_compile = compiled_jobs(jobs)
+    if not any(is_gpu(job.case.device) for job in jobs):
+        return [(list(jobs), False), (to_compile, True)]
+    return [([*to_compile, *sorted(jobs, key=lambda job: job.case.op != "train")], True)]
+
+
 def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, tuple[str, float]]:
     """Return the variant of each reference, and its speed-up over the first, as a run's processes are to know them.
 
@@ -89,16 +103,16 @@ def fastest(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> dict[str, t
     return best
 
 
-def search_effort(effort: Effort) -> Effort:
-    """Return the part of a run's effort that goes into the search for the fastest variants."""
-    processes = min(PROCESSES, effort.processes)
+def search_effort(jobs: Sequence[Job], effort: Effort) -> Effort:
+    """Return the part of a run's effort that goes into the search for the jobs' fastest variants."""
+    processes = min(ON_GPU if all(is_gpu(job.case.device) for job in jobs) else PROCESSES, effort.processes)
     return Effort(processes, math.inf, SHARE * effort.budget, VISIT_SECONDS, beyond=CLEARLY)
 
 
 def expected_seconds(jobs: Sequence[Job], effort: Effort) -> float:
     """Return about how long all takes that comes before the jobs: what processes need to know, dense's fastest variants."""
-    search, needed = search_effort(effort), preparations(jobs)
-    preparing = len(needed) * PREPARING_SECONDS / at_once(len(together(needed))) if len(needed) > 1 else 0.0
+    search, needed = search_effort(jobs, effort), preparations(jobs)
+    preparing = len(needed) * PREPARING_SECONDS / at_once(together(needed)) if len(needed) > 1 else 0.0
     searching = search.processes * len(variant_jobs(jobs)) * VARIANT_SECONDS
     return min(preparing, search.budget) + min(searching, search.budget)
 
@@ -111,13 +125,13 @@ def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[st
     start = time.monotonic()
     variants, names = variant_jobs(jobs), {job.name for job in jobs}
     has_chosen = means.journal is not None and any(visit.name in names for visit in means.journal.said)
-    search, known, spent = search_effort(effort), dict[str, Any](), Spent()
+    search, known, spent = search_effort(jobs, effort), dict[str, Any](), Spent()
     if has_chosen:
         search = search._replace(processes=0)
     try:  # of a broken run too, whose journal has only what the processes that timed have found: it is the same each time
-        known, spent = found_out(jobs, means, start + search.budget, tell)
-        by_compiling, more = found_out(compiled_jobs(jobs), means, start + search.budget, tell, compiled=True)
-        known, spent = known | by_compiling, spent + more
+        for some, compiled in in_batches(jobs):
+            more, seconds = found_out(some, means, start + search.budget, tell, compiled=compiled)
+            known, spent = known | more, spent + seconds
     except KeyboardInterrupt:
         return Results({job.name: Outcome() for job in jobs}, interrupted=True, out_of_time=False, spent=spent)
     found = measure_all(variants, search, means, known, label="dense's layouts, ")
@@ -133,4 +147,5 @@ def measure_against_best(jobs: Sequence[Job], effort: Effort, tell: Callable[[st
     left = effort._replace(budget=max(0.0, effort.budget - (time.monotonic() - start)))
     shared = {name: found.known[name] for name in (SHARED, SAVED_UP) if name in found.known}
     results = measure_all(jobs, left, means, known | shared | fastest(variants, found.outcomes))
-    return results._replace(spent=spent + found.spent + results.spent)
+    turns = (Turn("what all processes need to know", 0, spent), *found.turns, *results.turns)
+    return results._replace(spent=spent + found.spent + results.spent, turns=turns)

@@ -32,14 +32,14 @@ from bench.engine.timed import Timed, own_stream
 from bench.grids import OF_A_NETWORK, is_gpu
 from bench.machine.cores import TEAMS
 from bench.runs.outcome import Race
-from bench.works.compiled import can_compile, load_compiler
+from bench.works.compiled import can_compile, import_compiler, is_gpu_in_use, load_compiler
 from bench.works.once_per_run import KNOWN, find_once
 from bench.works.tuning import call_once, tune
 from sparse_models.errors import DivergedError, GateError, InputError
 from sparse_models.kernels import choice
 
 FORKS = sys.platform == "linux"  # macOS's own libraries do not bear it
-COMPILING = {(op, "cpu") for op in ("training_step", "train", *OF_A_NETWORK)}  # of which dense compiled is a variant
+COMPILING = ("training_step", "train", *OF_A_NETWORK)  # of which dense compiled is a variant
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux's prctl
 ENDING_SECONDS = 0.2  # for a compiler to remove what it has written half, which would be loaded the next time
 MESSAGE = 500  # characters of what a failure says: a compiler tells its own in a thousand lines
@@ -205,11 +205,15 @@ def main() -> None:
         for module in {case[0] for case in asked["cases"]}:
             with contextlib.suppress(Exception):  # it is met again, and told, in the first of the module's cases
                 importlib.import_module(module)
-        kinds = {(case.op, case.device) for case in (Case(*values) for _, _, values in asked["cases"])}
-        is_compiling = bool(asked.get("compiles") or kinds & COMPILING) and can_compile("cpu")
+        cases = [Case(*values) for _, _, values in asked["cases"]]
+        on_gpu, compiles = any(is_gpu(case.device) for case in cases), any(case.op in COMPILING for case in cases)
+        if on_gpu and compiles and can_compile("cuda"):
+            import_compiler()
+        is_compiling = bool(asked.get("compiles") or compiles) and not on_gpu and can_compile("cpu")
         if is_compiling and not asked.get("meanwhile"):
             load_compiler()
-        process = os.fork() if FORKS else 0
+        can_fork = FORKS and not (on_gpu and is_gpu_in_use())
+        process = os.fork() if can_fork else 0
         if process == 0:
             # As much as a fresh layout of addresses would, on the heap and where large tensors are mapped.
             _unused = [bytearray(random.SystemRandom().randrange(most)) for most in (2**16, 2**24)]

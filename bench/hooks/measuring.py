@@ -95,6 +95,8 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         "asked": words_asked(config),
         "effort": effort._asdict(),
         "spent_seconds": results.spent._asdict(),
+        "turns": [turn.facts for turn in results.turns],
+        "kinds": [kind.facts for kind in results.kinds],
         "saved_up_seconds": results.known.get(SAVED_UP, 0.0),
         "after": {"load_average": after["cpu"]["load_average"], "gpu": after["gpu"]},
     }

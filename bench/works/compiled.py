@@ -1,6 +1,7 @@
 """Dense's whole training step, compiled by torch.compile: one of the variants of the reference."""
 
 import contextlib
+import ctypes
 import importlib
 import importlib.util
 import os
@@ -43,6 +44,29 @@ def load_compiler() -> None:
         warnings.simplefilter("ignore")
         torch.compile(lambda x: torch.relu(x).sum())(torch.ones(1))
         importlib.import_module("torch._dynamo").reset()
+
+
+@cache
+def import_compiler() -> None:
+    """Import what compiles for a GPU, and find out by what names it keeps code, for all processes forked later.
+
+    That is half of what it takes each of them to load code that lies compiled on disk. Nothing is compiled: it would begin with
+    asking the driver for the GPU, which no process can use that is forked after that.
+    """
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # a process that fails to compile tells
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._inductor.compile_fx")
+        importlib.import_module("torch._inductor.codecache").torch_key()
+        importlib.import_module("torch._inductor.runtime.triton_compat").triton_key()
+
+
+def is_gpu_in_use() -> bool:
+    """Tell whether this process has initialised the driver of a GPU: none that is forked from it can use one then."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return int(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int()))) == 0  # an error, if it has not
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -64,6 +64,11 @@ class CsrLinear(CsrStorage):
 
     layout: ClassVar[str] = "batch-major"
 
+    @classmethod
+    def is_default_on(cls, device: str) -> bool:
+        """Tell whether the default grid has the layer: on a GPU no graph holds its steps, and it is all launches."""
+        return cls.is_default and device == "cpu"
+
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out]; raises InputError for weights of a number type that torch.sparse does not multiply."""
         check_number_type(self, self.values)

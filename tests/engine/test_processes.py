@@ -13,7 +13,7 @@ import pytest
 
 from bench.cases import Case
 from bench.engine import worker
-from bench.engine.jobs import Effort, Job, Results, decidable
+from bench.engine.jobs import Effort, Job, Results, Spent, decidable
 from bench.engine.pairing import Patience, Plan, Racer
 from bench.engine.processes import Means, fork_server_for, measure_all
 from bench.engine.timed import Timed
@@ -242,3 +242,9 @@ def test_time_is_told_in_parts_that_add_up() -> None:
     whole = time.monotonic() - start
     assert 0.9 * whole <= sum(results.spent) <= whole
     assert results.spent.timed < results.spent.starting
+    assert [(turn.which, turn.visits) for turn in results.turns] == [(f"process {number} of 2", 1) for number in (1, 2)]
+    assert sum((turn.spent for turn in results.turns), Spent()) == results.spent
+    assert [(kind.which, kind.visits) for kind in results.kinds] == [
+        ("forward csr, the first process", 1),
+        ("forward csr, later", 1),
+    ]

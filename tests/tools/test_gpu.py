@@ -150,3 +150,11 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         with pytest.raises(SystemExit, match="2"):
             tool.main(["gpu", *options])
         assert message in capsys.readouterr().err
+
+
+def test_a_run_has_what_is_left_of_a_part_beside_its_beginning_and_its_end() -> None:
+    def budget(seconds: float) -> str:
+        command = Part("", seconds, ()).command(Path())
+        return command[command.index("--budget") + 1]
+
+    assert [budget(seconds) for seconds in (60.0, 245.0)] == ["42", "205"]

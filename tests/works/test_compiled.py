@@ -4,20 +4,25 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from torch import Tensor
 
 from bench.bench_layer import measure
 from bench.cases import Case
-from bench.engine.pairing import Plan
-from bench.works import once_per_run, reference
+from bench.engine.jobs import Effort, Job
+from bench.engine.pairing import Plan, Racer
+from bench.engine.processes import Means, fork_server_for, measure_all
+from bench.works import compiled, once_per_run, reference
 from bench.works.compiled import COMPILED, can_compile, compiled_step
 from bench.works.reference import dense_reference, variant_key
 from bench.works.replays import Works, listed
 from sparse_models.errors import GateError
+from tests.engine.test_processes import fine
 
 CASE = Case("training_step", "dense", "dense", "static", "6x8x4b16", 0.0, "cpu", "float32", 1)
 STEP = f"""
@@ -134,3 +139,42 @@ def test_a_compiled_step_is_gated_once_a_run(monkeypatch: pytest.MonkeyPatch) ->
     known[next(iter(known))] = "it was wrong"  # as another process found
     with pytest.raises(GateError, match="it was wrong"):
         compiled_step.__wrapped__("6x8x4b16", "cpu", "float32", 1)
+
+
+def test_a_gpus_compiler_is_imported_without_its_driver_which_forked_processes_initialise() -> None:
+    imported = "import sys, bench.works.compiled as c; c.import_compiler()"
+    asked = f"{imported}; print('torch._inductor.compile_fx' in sys.modules, c.is_gpu_in_use())"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert told == "True False\n"
+
+
+@pytest.mark.parametrize(("error", "is_in_use"), [(0, True), (3, False)])  # 3: "the driver is not initialised"
+def test_whether_a_gpus_driver_was_initialised_is_asked_of_the_driver(
+    error: int, is_in_use: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Mock(cuDeviceGetCount=Mock(return_value=error))
+    monkeypatch.setattr("ctypes.CDLL", lambda _: driver)
+    assert compiled.is_gpu_in_use() == is_in_use
+
+
+def test_without_a_driver_no_gpu_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", Mock(side_effect=OSError))
+    assert not compiled.is_gpu_in_use()
+
+
+@pytest.mark.card
+def test_processes_forked_from_one_that_has_imported_the_compiler_compile_for_the_card() -> None:
+    case = CASE._replace(device="cuda")
+    step = Job("", __name__, compiled_steps_loss.__name__, case)
+    with closing(fork_server_for([step])) as fork_server:
+        outcome = measure_all([step], Effort(2, 1e9, 100.0), Means(fork_server)).outcomes[""]
+    assert outcome.failure is None
+    assert len(outcome.races) == 2
+    assert outcome.facts["is_fork"]
+
+
+def compiled_steps_loss(case: Case, race: Racer) -> dict[str, Any]:
+    """Call a compiled step on the device of the case; what is timed is all the same."""
+    step, _ = compiled_step(case.shape, case.device, case.dtype, case.threads)
+    assert isinstance(step(), Tensor)
+    return fine(case, race) | {"is_fork": os.getpid() == os.getpgid(0) and "torch._inductor.compile_fx" in sys.modules}

@@ -14,7 +14,9 @@ from bench.engine.jobs import Effort, Job
 from bench.engine.pairing import Racer
 from bench.engine.preparing import Tuned, found_out, tuned
 from bench.engine.processes import Means, fork_server_for, measure_all
-from bench.works import gates, once_per_run
+from bench.engine.reference_search import compiled_jobs, in_batches, search_effort
+from bench.works import gates, once_per_run, reference
+from bench.works.compiled import COMPILED
 from bench.works.gates import pass_gate
 from bench.works.problems import LAYOUTS
 from bench.works.tuning import as_gated, as_tuned, gate_once, has_variants
@@ -140,3 +142,20 @@ def test_on_a_gpu_gates_are_passed_by_processes_that_each_use_it() -> None:
     gated = {key: failure for key, failure in known.items() if "_gate_failure" in key}
     assert set(gated.values()) == {None}
     assert all(any(repr(layer) in key for key in gated) for layer in ("dense", *layers))
+
+
+def test_on_a_gpu_all_that_processes_need_is_found_at_once_and_what_takes_longest_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reference, "can_compile", lambda _: True)
+    step = CASE._replace(op="training_step", shape="6x8x4b16")
+    trained = step._replace(op="train", shape="7x8x4b16", data="digits")
+    on_cpu = [Job("", "", "", case) for case in (CASE, step, trained)]
+    on_gpu = [one._replace(case=one.case._replace(device="cuda")) for one in on_cpu]
+    [(found, compiled)] = in_batches(on_gpu)
+    assert compiled
+    assert [job.case.protocol for job in found] == [COMPILED, COMPILED, "-", "-", "-"]
+    assert [job.case.op for job in found[2:]] == ["train", "step", "training_step"]
+    assert in_batches(on_cpu) == [(on_cpu, False), (compiled_jobs(on_cpu), True)]
+    effort = Effort(12, 0.05, 60.0)
+    assert [search_effort(jobs, effort).processes for jobs in (on_cpu, on_gpu, [*on_cpu, *on_gpu])] == [5, 3, 5]
