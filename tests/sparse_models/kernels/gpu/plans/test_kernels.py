@@ -74,16 +74,18 @@ def test_all_plans_for_few_samples_can_be_launched_and_the_rules_is_first(dtype:
 @pytest.mark.usefixtures("told")
 def test_a_plan_of_a_class_has_as_many_batch_columns_as_fit_each_of_its_works() -> None:
     """Of two widths of a class the wider leaves no room for as many."""
-    form, held, columns = small_batch.Form(matrix=False, slabs=1, width=16), small_batch.Plan(8, lanes=8), []
-    work = choice.Work("few samples (matrix=0, slabs=1, width=16)", (7000, 4), 8, 1400, torch.float32, "no card")
-    choice.hold({str(work): Choice(held, {held: 1.0}, 0.0, held._fields).plain()})
+    form, held, columns, names = small_batch.Form(matrix=False, slabs=1, width=16), Plan(8, lanes=8), [], set[str]()
     for width in (7000, 7300):
         numbers = problem(3, 4, width, 8, 0.05, torch.float32, "cpu")
         packed = small_batch.pack(numbers.structure, numbers.values, form)
+        kernel = "few samples (matrix=0, slabs=1, width=16)"
+        names.add(str(choice.Work(kernel, (width, 4), 8, len(numbers.values), torch.float32, "no card")))
+        choice.hold({min(names): Choice(held, {held: 1.0}, 0.0, held._fields).plain()})
         plan = small_batch.plan_for(packed, numbers.x.t().contiguous())
         assert plan.lanes == held.lanes
         assert small_batch.shared_bytes(packed, plan.columns) <= Card().shared_bytes
         columns.append(plan.columns)
+    assert len(names) == 1
     assert columns == [8, 4]
 
 
