@@ -22,16 +22,13 @@ from sparse_models.updates import UPDATES
 
 def places(names: Iterable[str]) -> list[ParameterSet]:
     """The layers, each on each device: one that this machine or the layer lacks is skipped, with the reason."""
-    cuda = torch.cuda.is_available()
-    reasons = {name: "no CUDA device on this machine" for name in names if not cuda}
+    on_cuda = list[ParameterSet]()
     for name in names:
-        layer = LAYERS[name]
-        if cuda and "cuda" not in layer.devices:
-            reasons[name] = (
-                f"{name} runs on {', '.join(layer.devices)}{': ' * bool(layer.absent)}{layer.absent.get('cuda', '')}"
-            )
-    skips = {name: [pytest.mark.skip(reason=reason)] for name, reason in reasons.items()}
-    on_cuda = [pytest.param(name, "cuda", marks=skips.get(name, [])) for name in names]
+        layer, marks = LAYERS[name], [pytest.mark.card]
+        if torch.cuda.is_available() and "cuda" not in layer.devices:
+            absent = f"{': ' * bool(layer.absent)}{layer.absent.get('cuda', '')}"
+            marks.append(pytest.mark.skip(reason=f"{name} runs on {', '.join(layer.devices)}{absent}"))
+        on_cuda.append(pytest.param(name, "cuda", marks=marks))
     return [pytest.param(name, "cpu") for name in names] + on_cuda
 
 

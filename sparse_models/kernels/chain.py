@@ -21,6 +21,7 @@ from sparse_models.kernels.cpu.chain.rules import Rule
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import product as cuda_product
 from sparse_models.kernels.cuda import sampled as cuda_sampled
+from sparse_models.kernels.cuda.cross_entropy import cross_entropy
 from sparse_models.kernels.link import Gradients, Link
 from sparse_models.kernels.structure import AnyStructure, BlockStructure, Structure
 from sparse_models.kernels.variant import Variant
@@ -35,6 +36,7 @@ class Kernels(NamedTuple):
     sampled: Callable[[Any, Tensor, Tensor], Tensor]
     transposed: Callable[[Tensor], Tensor]
     multiply_transposed: Callable[[Link, Tensor, Tensor], Tensor]  # a link, a gradient, and what ReLU gave where it came from
+    cross_entropy: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of logits [classes, batch], with its slope
 
 
 def _on_cpu(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
@@ -49,9 +51,18 @@ def _on_cuda(link: Link, slope: Tensor, passed: Tensor) -> Tensor:
     return cuda_product.product(cast("Structure", link.columns), link.values, slope, passed=passed, order=link.transposition)
 
 
-CPU = Kernels(tiled.product, tiled.sampled, transposed, _on_cpu)
-CUDA = Kernels(cuda_product.product, cuda_sampled.sampled, lambda x: x.t().contiguous(), _on_cuda)
-BLOCKS_ON_CPU = Kernels(blocks.product, blocks.sampled, transposed, _blocks_on_cpu)
+def _cross_entropy_on_cpu(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    log_shares = torch.log_softmax(logits.t(), 1)
+    loss = torch.nn.functional.nll_loss(log_shares, labels)
+    shares = log_shares.exp_()
+    chosen = labels[:, None]
+    shares.scatter_(1, chosen, shares.gather(1, chosen) - 1)
+    return loss, transposed(shares) / len(labels)
+
+
+CPU = Kernels(tiled.product, tiled.sampled, transposed, _on_cpu, _cross_entropy_on_cpu)
+CUDA = Kernels(cuda_product.product, cuda_sampled.sampled, lambda x: x.t().contiguous(), _on_cuda, cross_entropy)
+BLOCKS_ON_CPU = Kernels(blocks.product, blocks.sampled, transposed, _blocks_on_cpu, _cross_entropy_on_cpu)
 KERNELS = {(Structure, "cpu"): CPU, (Structure, "cuda"): CUDA, (BlockStructure, "cpu"): BLOCKS_ON_CPU}
 
 
@@ -110,13 +121,7 @@ def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradient
     held, last = [kernels.transposed(x)], len(links) - 1
     for number, link in enumerate(links):
         held.append(kernels.product(link.rows, link.values, held[-1], link.bias, relu=number < last))
-    logits = held.pop().t()  # [batch, classes]
-    log_shares = torch.log_softmax(logits, 1)
-    loss = torch.nn.functional.nll_loss(log_shares, labels)
-    shares = log_shares.exp_()
-    chosen = labels[:, None]
-    shares.scatter_(1, chosen, shares.gather(1, chosen) - 1)  # on a card, indexing would wait for the host
-    slope = kernels.transposed(shares) / len(labels)  # [classes, batch]
+    loss, slope = kernels.cross_entropy(held.pop(), labels)
     values, biases = [], []
     for number, link in reversed(list(enumerate(links))):
         values.append(kernels.sampled(link.rows, slope, held[number]))

@@ -9,8 +9,6 @@ from bench.engine.pairing import Plan, race
 from bench.engine.rounds import evictor, synchronised, time_round
 from bench.machine.bounds import cache_bytes
 
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-
 
 class Ticks:
     """A clock that work moves."""
@@ -149,7 +147,7 @@ def test_a_replay_is_timed_by_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert raced.timed == pytest.approx(6e-3, rel=1e-3)
 
 
-@cuda
+@pytest.mark.card
 def test_device_time_agrees_with_an_independent_clock() -> None:
     a, b = (torch.rand(4096, 4096, device="cuda") for _ in range(2))
 

@@ -54,7 +54,7 @@ def test_gb_per_s_is_positive_and_its_buffers_outgrow_the_caches(monkeypatch: py
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.card
 def test_the_bounds_of_a_gpu_are_measured() -> None:
     assert dense_gflops("cuda") > 100
     assert read_gb_per_s("cuda") > memory_gb_per_s("cuda") / 2 > 10

@@ -119,7 +119,7 @@ def test_all_parts_together_take_no_longer_than_there_is() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Not saving anything")
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+@pytest.mark.parametrize("part", [part for part in PARTS if part.is_run], ids=lambda part: part.name)
 def test_a_part_asks_for_cases_that_there_are(part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine with a card: what is collected is not run."""
     monkeypatch.setattr(values, "device", lambda text: text)
@@ -127,14 +127,21 @@ def test_a_part_asks_for_cases_that_there_are(part: Part, tmp_path: Path, monkey
         monkeypatch.setattr(layer, "devices", ("cpu", "cuda"))
     _, _, pytest_, *arguments = part.command(tmp_path)
     assert pytest_ == "pytest"
-    if "-n" in arguments:
-        del arguments[arguments.index("-n") :]
     done = run(*arguments[1:], "--collect-only", "-q", path=arguments[0])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "cuda" in done.stdout
-    if part.is_run:
-        layers = part.arguments[part.arguments.index("--layer") + 1].split(",") if part.arguments else ["tiled", "csr"]
-        assert all(f"[{layer}-" in done.stdout for layer in layers)
+    layers = part.arguments[part.arguments.index("--layer") + 1].split(",") if part.arguments else ["tiled", "csr"]
+    assert all(f"[{layer}-" in done.stdout for layer in layers)
+
+
+def test_the_tests_are_all_that_need_a_card(tmp_path: Path) -> None:
+    arguments = next(part for part in PARTS if not part.is_run).command(tmp_path)[3:]
+    folders, options = [one for one in arguments if "/" in one], [one for one in arguments if "/" not in one]
+    assert "-m" in options
+    done = run("--collect-only", "-q", "-m", "card", path="tests")
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = [line.partition("::")[0] for line in done.stdout.splitlines() if line.startswith("tests/")]
+    assert {"/".join(file.split("/")[:2]) for file in files} == set(folders)
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

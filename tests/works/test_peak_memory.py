@@ -12,9 +12,7 @@ from torch import nn
 from bench.works.peak_memory import peak_bytes
 
 MIB = 2**20
-devices = pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
-)
+devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.card)])
 
 
 def block(device: str, size: int = MIB) -> torch.Tensor:

@@ -6,8 +6,6 @@ import torch
 
 from bench.works.replays import captured, in_turn, listed
 
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-
 
 def test_copies_are_called_in_turn() -> None:
     calls: list[str] = []
@@ -18,7 +16,7 @@ def test_copies_are_called_in_turn() -> None:
     assert listed(work) == [work]
 
 
-@cuda
+@pytest.mark.card
 def test_a_captured_work_does_the_same_as_often_as_it_says() -> None:
     with torch.cuda.stream(torch.cuda.Stream()):
         x, y = torch.ones(8, device="cuda"), torch.zeros(8, device="cuda")
@@ -46,14 +44,14 @@ with torch.cuda.stream(torch.cuda.Stream()):
 """
 
 
-@cuda
+@pytest.mark.card
 def test_what_a_graph_cannot_hold_is_refused() -> None:
     done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True)
     assert "expected a work that a CUDA graph can hold" in done.stdout
     assert done.stdout.endswith("True\n")  # launched by the host it still works
 
 
-@cuda
+@pytest.mark.card
 def test_graphs_come_and_go_in_one_memory() -> None:
     with torch.cuda.stream(torch.cuda.Stream()):
         x = torch.ones(2**20, device="cuda")

@@ -129,7 +129,7 @@ def test_what_is_gated_before_is_not_gated_again(layer: str, op: str, monkeypatc
     assert known == before != {}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.card
 def test_on_a_gpu_gates_are_passed_by_processes_that_each_use_it() -> None:
     layers = [name for name in ("csr", "masked", "tiled", "block16") if "cuda" in LAYERS[name].devices]
     cases = [CASE._replace(device="cuda", layer=layer, op=op) for layer in layers for op in ("forward", "step")]

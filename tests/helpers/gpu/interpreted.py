@@ -22,7 +22,7 @@ NEW_EMPTY: Any = torch.Tensor.new_empty
 MULTIPROCESSORS = 7  # of the card that is not there
 
 
-@pytest.fixture(params=["interpreted", "cuda"])
+@pytest.fixture(params=["interpreted", pytest.param("cuda", marks=pytest.mark.card)])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the device on which tensors of a test are to be; memory that kernels are given to write is NaN.
 
@@ -30,8 +30,6 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """
     if _loading.why_absent():
         pytest.skip(str(_loading.why_absent()))
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device on this machine")
     if request.param == "interpreted":
         if int(version("triton").split(".")[1]) < 7 and version("triton")[0] == "3":
             pytest.skip("before 3.7 Triton's interpreter takes no loop over numbers of NumPy from 2.4 on: pip install triton")

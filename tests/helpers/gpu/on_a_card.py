@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-import torch
 
 from sparse_models.kernels.cuda import _card, _compile
 from sparse_models.kernels.cuda._card import Card
@@ -12,12 +11,10 @@ from tests.helpers.gpu import cuda_emulator
 MULTIPROCESSORS = 3  # of the emulated card
 
 
-@pytest.fixture(params=["emulated", "cuda"])
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.card)])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the device on which tensors of a test are to be."""
     if request.param == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("no CUDA device on this machine")
         if _compile.why_absent():
             pytest.skip(str(_compile.why_absent()))
         return "cuda"

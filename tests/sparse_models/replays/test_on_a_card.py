@@ -14,7 +14,6 @@ from sparse_models.training import Settings, train
 from sparse_models.updates import UPDATES
 from tests.strategies import MOVING_LAYERS, drawn, generator, mlp_of, normal, places, widest
 
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 ON_CARDS = [one for one in places(MOVING_LAYERS) if one.values[1] == "cuda"]
 RULES = ["static", "set", "rigl"]
 
@@ -76,7 +75,7 @@ print(y.min().item() >= 2)
 """
 
 
-@cuda
+@pytest.mark.card
 def test_cuda_goes_on_after_a_capture_that_failed() -> None:
     done = subprocess.run([sys.executable, "-c", FAILS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -20,8 +20,6 @@ from sparse_models.layers._feature_major.csr_storage import compress
 from tests.helpers.gpu import cuda_emulator
 from tests.strategies import normal
 
-pytestmark = cuda_emulator.needs_compiler
-on_a_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 ROUNDING = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 MATRIX = Form(matrix=True)
 LANES = Form(matrix=False)
@@ -42,10 +40,11 @@ VARIANTS = [
     variant(BF16, MATRIX, 6, 16, 16, 1, 64), variant(F16, MATRIX, 16, 8, 8, 2, 32), variant(F16, MATRIX, 4, 16, 32, 2, 64),
     variant(F16, MATRIX, 3, 4, 16, 3, 64), variant(BF16, MATRIX, 6, 2, 32, 2, 128),
 ]  # fmt: skip
+DEVICES = [pytest.param("cpu", marks=cuda_emulator.needs_compiler), pytest.param("cuda", marks=pytest.mark.card)]
 each = pytest.mark.parametrize(("dtype", "form", "plan"), VARIANTS)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=on_a_card)], scope="module")
+@pytest.fixture(params=DEVICES, scope="module")
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
     run = cuda_emulator.run if request.param == "cpu" else _compile.run
     if request.param == "cuda" and _compile.why_absent():

@@ -30,7 +30,7 @@ def test_slabs_fit_into_shared_memory(most: int) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("file", ["product.cu", "sampled.cu"])
+@pytest.mark.parametrize("file", ["product.cu", "sampled.cu", "cross_entropy.cu"])
 def test_nvrtc_compiles_them(file: str, architecture: str) -> None:
     if _compile.why_absent():
         pytest.skip(str(_compile.why_absent()))

@@ -5,7 +5,6 @@ from sparse_models.kernels.cuda import shared_rate
 from tests.helpers.gpu.on_a_card import device
 
 __all__ = ["device"]
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
 
 def test_every_thread_loads_and_adds_as_often_as_is_counted(device: str) -> None:
@@ -13,7 +12,7 @@ def test_every_thread_loads_and_adds_as_often_as_is_counted(device: str) -> None
     assert found.tolist() == [8.0 * 3 * shared_rate.LOADS] * len(found)
 
 
-@cuda
+@pytest.mark.card
 def test_a_card_adds_up_less_from_shared_memory_than_from_registers() -> None:
     wide, narrow = (shared_rate.shared_gflops("cuda", number_bytes) for number_bytes in (2, 4))
     assert wide == pytest.approx(2 * narrow, rel=0.2)

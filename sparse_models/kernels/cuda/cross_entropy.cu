@@ -1,0 +1,36 @@
+// Cross-entropy of logits [classes, batch] against labels [batch], and its slope [classes, batch] over the batch; a thread has a
+// sample. `parts` [blocks] add up to the mean. A label that is no class makes its sample NaN, and so the loss.
+typedef NUMBER::Stored Stored;
+
+extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(
+    const Stored* __restrict__ logits, const long long* __restrict__ labels, Stored* __restrict__ slope,
+    float* __restrict__ parts, int classes, int batch) {
+    __shared__ float sums[THREADS / 32];
+    const int sample = blockIdx.x * THREADS + threadIdx.x;
+    float loss = 0.f;
+    if (sample < batch) {
+        const long long label = labels[sample];
+        const bool known = 0 <= label && label < classes;
+        const Stored* own = logits + sample;
+        float largest = NUMBER::load(own[0]), total = 0.f;
+        for (int c = 1; c < classes; c++) largest = fmaxf(largest, NUMBER::load(own[(long long)c * batch]));
+        for (int c = 0; c < classes; c++) total += expf(NUMBER::load(own[(long long)c * batch]) - largest);
+        const float unknown = known ? 0.f : __uint_as_float(0x7fc00000u), each = 1.f / batch;
+        if (known) loss = logf(total) - (NUMBER::load(own[label * batch]) - largest);
+        loss += unknown;
+        for (int c = 0; c < classes; c++) {
+            const float share = expf(NUMBER::load(own[(long long)c * batch]) - largest) / total;
+            slope[(long long)c * batch + sample] = NUMBER::store((share - (c == label ? 1.f : 0.f) + unknown) * each);
+        }
+    }
+#pragma unroll
+    for (int step = 16; step; step /= 2) loss += __shfl_xor_sync(0xffffffffu, loss, step);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = loss;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        float sum = 0.f;
+#pragma unroll
+        for (int warp = 0; warp < THREADS / 32; warp++) sum += sums[warp];
+        parts[blockIdx.x] = sum / batch;
+    }
+}
