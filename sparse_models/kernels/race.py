@@ -22,11 +22,14 @@ Stopwatch = Callable[[Callable[[], Any], int], float]  # a call and how often to
 
 
 def measured(candidates: Sequence[V], call: Call[V], stopwatch: Stopwatch | None = None) -> Choice | None:
-    """Return which of some variants is the fastest, the first unless another clearly is; None where that was disturbed."""
+    """Return which of some variants is the fastest, the first unless another clearly is; None where that was disturbed.
+
+    By a stopwatch of its own a device tells what it took itself, whatever disturbs the host.
+    """
     began = time.perf_counter()
     expected = call(candidates[0])
     # All are compiled by now.
-    times = _raced([variant for variant in candidates if _alike(call(variant), expected)], call, stopwatch or least)
+    times = _raced([variant for variant in candidates if _alike(call(variant), expected)], call, stopwatch)
     if times is None:
         return None
     tried = {variant: relative(times, variant) for variant in times}
@@ -34,7 +37,7 @@ def measured(candidates: Sequence[V], call: Call[V], stopwatch: Stopwatch | None
     return Choice(variant, tried, time.perf_counter() - began, variant._fields)
 
 
-def _raced(variants: Sequence[V], call: Call[V], stopwatch: Stopwatch) -> dict[V, list[float]] | None:
+def _raced(variants: Sequence[V], call: Call[V], stopwatch: Stopwatch | None) -> dict[V, list[float]] | None:
     """Return the seconds of each variant in each round that nothing disturbed; None where there were too few such.
 
     Of what is far behind in the first round there are none of others.
@@ -42,7 +45,7 @@ def _raced(variants: Sequence[V], call: Call[V], stopwatch: Stopwatch) -> dict[V
     default, times = variants[0], {variant: list[float]() for variant in variants}
 
     def seconds_of(variant: V, calls: int) -> float:
-        return stopwatch(lambda: call(variant), calls)
+        return (stopwatch or least)(lambda: call(variant), calls)
 
     calls = max(1, min(MOST_CALLS, int(ROUND_SECONDS / seconds_of(default, 1))))
     left = list(variants)
@@ -50,7 +53,7 @@ def _raced(variants: Sequence[V], call: Call[V], stopwatch: Stopwatch) -> dict[V
         before = Usage.now()
         left.reverse()  # so that each is as often before the others as behind
         found = {variant: seconds_of(variant, calls) for variant in left}
-        if before.was_disturbed(Usage.now()):
+        if stopwatch is None and before.was_disturbed(Usage.now()):
             continue
         for variant, seconds in found.items():
             times[variant].append(seconds)

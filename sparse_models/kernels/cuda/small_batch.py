@@ -77,11 +77,10 @@ def candidates(packed: Packed, batch: int, card: Card = H100) -> list[Plan]:
     first = rule(packed, batch, card)
     columns = first.columns
     if columns == 16:
-        others = [Plan(columns, fit=1), Plan(columns, 16, 3, 384, fit=1), Plan(columns, depth=4, fit=1)]
+        others = [Plan(columns, fit=1), Plan(columns, 16, 3, 384, fit=1)]
     else:
-        others = [Plan(columns, threads=1024, fit=1), Plan(columns, blocks=2), Plan(columns, 16, fit=1), Plan(columns)]
-        if packed.matrix:
-            others[2] = Plan(columns, 16, blocks=2)
+        lanes = 16 if packed.matrix else 32
+        others = [Plan(columns, threads=1024, fit=1), Plan(columns, lanes, blocks=2), Plan(columns)]
     return list(dict.fromkeys([first, *others]))
 
 

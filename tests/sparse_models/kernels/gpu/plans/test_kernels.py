@@ -65,7 +65,7 @@ def test_all_plans_for_few_samples_can_be_launched_and_the_rules_is_first(dtype:
         packed = small_batch.pack(numbers.structure, numbers.values, form)
         plans = small_batch.candidates(packed, batch)
         assert plans[0] == small_batch.rule(packed, batch)
-        assert len({*plans}) == len(plans) >= 3
+        assert len({*plans}) == len(plans) >= 2
         for plan in plans:
             launch, _ = small_batch._launch(packed, batch, plan, Card())
             assert launch.shared_bytes <= Card().shared_bytes

@@ -192,7 +192,7 @@ def test_the_card_waits_until_all_is_queued(monkeypatch: pytest.MonkeyPatch) -> 
     assert slept[-1] == _race.MOST_CYCLES
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.card
 def test_on_a_card_plans_are_raced_by_its_own_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SPARSE_MODELS_CACHE", str(tmp_path))
     monkeypatch.delenv("SPARSE_MODELS_VARIANT")
