@@ -44,7 +44,7 @@ class Tuned(NamedTuple):
     @property
     def facts(self) -> dict[str, Any]:
         """What a saved run says of the kernels' variants."""
-        chosen = {name: str(Choice.of(choice).variant) for name, choice in sorted(self.choices.items())}
+        chosen = {name: str(Choice.of(choice)) for name, choice in sorted(self.choices.items())}
         return {"asked": self.asked or "measured", "chosen": chosen, "measured_seconds": self.seconds}
 
     @property

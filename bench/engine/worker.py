@@ -28,7 +28,7 @@ from threadpoolctl import ThreadpoolController
 from bench.cases import Case
 from bench.engine.pairing import Patience
 from bench.engine.rounds import Timer
-from bench.engine.timed import Timed, own_stream
+from bench.engine.timed import Timed, own_stream, precision_of
 from bench.grids import OF_A_NETWORK, is_gpu
 from bench.machine.cores import TEAMS
 from bench.runs.outcome import Race
@@ -123,13 +123,14 @@ def visits(cases: list[Any], patience: Patience, seconds: float) -> Iterator[tup
 
 
 def tuned(cases: list[Any]) -> Iterator[dict[str, Any]]:
-    """Yield the variants of our own kernels that cases need, and which of them were measured just now."""
+    """Yield the variants and plans of our own kernels that cases need, and which of them were measured just now."""
     before = set(choice.known())
 
     def call(case: Case) -> None:
         with contextlib.suppress(Exception):  # what fails is met again, and told, when the case is timed
             limit_threads(case.threads)
-            call_once(case)
+            with own_stream(case.device), precision_of(case.dtype):
+                call_once(case)
 
     tune([Case(*values) for values in cases], call)
     needed = choice.in_use()

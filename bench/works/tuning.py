@@ -1,4 +1,4 @@
-"""What our own kernels need before a case is timed: on CPUs a variant for each class of shapes, on GPUs code and gates."""
+"""What our own kernels need before a case is timed: a variant or plan for each class of shapes, and on GPUs code and gates."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ PASSES, PAUSE = 4, 1.0  # through all cases, and seconds between them: what dist
 
 def has_variants(case: Case) -> bool:
     """Tell whether the case's layer is multiplied by kernels whose variant is a matter of the machine."""
-    return case.device == "cpu" and LAYERS[case.layer].has_variants
+    return LAYERS[case.layer].has_variants
 
 
 def as_tuned(case: Case) -> Case:
@@ -25,6 +25,8 @@ def as_tuned(case: Case) -> Case:
     if case.op in OF_A_MODEL:  # whose masks its data and its distribution are
         return case._replace(regime="warm")
     op = {"train": "training_step", "beside": "forward", "threshold": "forward"}.get(case.op, case.op)
+    if is_gpu(case.device) and op in OPERATIONS and op not in ("forward", "training_step"):
+        op = "step"  # whose products are those of its parts: on a CPU some are fused
     return case._replace(op=op, update="static", data="-", protocol="-", seed=0, regime="warm", distribution="-")
 
 

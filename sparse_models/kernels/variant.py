@@ -19,11 +19,19 @@ class Variant(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The variant that is fastest, each that was tried with its time over that of the first, and the seconds that it took."""
+    """The variant that is fastest, each that was tried with its time over that of the first, and the seconds that it took.
 
-    variant: Variant
-    tried: dict[Variant, float]
+    On a GPU it is a plan, as numbers: each kernel's plans have their own, which `names` tells.
+    """
+
+    variant: tuple[int, ...]
+    tried: dict[Any, float]
     seconds: float
+    names: tuple[str, ...] = Variant._fields
+
+    def __str__(self) -> str:
+        """Return what is chosen, as in vectors=8,together=4,vector_bytes=64,threads=2."""
+        return ",".join(f"{name}={int(number)}" for name, number in zip(self.names, self.variant, strict=True))
 
     @property
     def gain(self) -> float:
@@ -33,19 +41,23 @@ class Choice(NamedTuple):
     def plain(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         tried = [[*variant, time] for variant, time in self.tried.items()]
-        return {"variant": list(self.variant), "tried": tried, "seconds": self.seconds}
+        names = {} if self.names == Variant._fields else {"names": list(self.names)}
+        return {"variant": list(self.variant), "tried": tried, "seconds": self.seconds, **names}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Choice":
         """Return what `plain` gave; raises KeyError, TypeError or ValueError for anything else."""
-        tried = {_variant(numbers): float(time) for *numbers, time in plain["tried"]}
-        variant = _variant(plain["variant"])
+        names = tuple(map(str, plain.get("names", Variant._fields)))
+        tried = {_numbers(numbers, names): float(time) for *numbers, time in plain["tried"]}
+        variant = _numbers(plain["variant"], names)
         if variant not in tried:
             raise ValueError("a choice that was not tried")
-        return cls(variant, tried, float(plain["seconds"]))
+        return cls(variant, tried, float(plain["seconds"]), names)
 
 
-def _variant(numbers: Any) -> Variant:
+def _numbers(numbers: Any, names: tuple[str, ...]) -> tuple[int, ...]:
+    if names != Variant._fields:
+        return tuple(int(number) for _, number in zip(names, numbers, strict=True))
     variant = Variant(*map(int, numbers))
     if min(variant.together, variant.vector_bytes, variant.threads, variant.vectors + 1) < 1:
         raise ValueError("numbers that no variant has")

@@ -42,7 +42,7 @@ class SparseLinear(Convertible):
     optional: ClassVar[bool] = False  # whether it is another library's, and is run only when asked for by name
     # Whether the default grid has it; else it is timed when asked for by name, and in the full grid.
     is_default: ClassVar[bool] = True
-    has_variants: ClassVar[bool] = False  # whether it has kernels for a CPU of which the machine decides which is fastest
+    has_variants: ClassVar[bool] = False  # whether the machine decides which of its kernels is fastest
     absent: ClassVar[Mapping[str, str]] = {}  # what is missing for a device that it would run on, with what to install
 
     _nnz_as_set: int | None = None

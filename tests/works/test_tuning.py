@@ -84,8 +84,11 @@ def test_a_run_says_which_variants_it_used() -> None:
 def test_cases_that_need_the_same_variants_are_one() -> None:
     trainings = [CASE._replace(op="train", data="digits", protocol="tuned", seed=seed, update="rigl") for seed in range(3)]
     assert {as_tuned(case) for case in trainings} == {as_tuned(CASE._replace(op="training_step"))}
-    others = (CASE, CASE._replace(layer="csr"), CASE._replace(device="cuda"))
-    assert [has_variants(case) for case in others] == [True, False, False]
+    others = (CASE, CASE._replace(layer="csr"), CASE._replace(device="cuda"), CASE._replace(layer="masked", device="cuda"))
+    assert [has_variants(case) for case in others] == [True, False, True, False]
+    for device, count in (("cpu", 3), ("cuda", 1)):
+        parts = [CASE._replace(device=device, op=op) for op in ("step", "weight_gradient", "input_gradient")]
+        assert len({as_tuned(case) for case in parts}) == count
 
 
 def test_where_nothing_is_timed_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -129,6 +132,22 @@ def test_what_is_gated_before_is_not_gated_again(layer: str, op: str, monkeypatc
         asked = layout or ("batch-major" if op == "training_step" else "feature-major")
         pass_gate(case, layer, asked)
     assert known == before != {}
+
+
+@pytest.mark.card
+def test_on_a_gpu_plans_are_raced_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SPARSE_MODELS_VARIANT")
+    monkeypatch.setenv("SPARSE_MODELS_CACHE", str(tmp_path))
+    cases = [CASE._replace(device="cuda", op=op, shape="256x128b64") for op in ("step", "optimizer")]
+    jobs = [Job("", bench_layer.__name__, "", case) for case in [*cases, cases[0]._replace(op="forward", shape="256x128b4")]]
+    with closing(fork_server_for(jobs)) as fork_server:
+        found = tuned(jobs, fork_server)
+        again = tuned(jobs, fork_server)
+    assert found is not None
+    kernels = {name.partition(" 1")[0].partition(" 2")[0].partition(" (")[0] for name in found.choices}
+    assert kernels == {"sparse product", "transposed sparse product", "sparse gradient", "few samples"}
+    assert set(found.measured) == set(found.choices)
+    assert again == found._replace(measured=[])
 
 
 @pytest.mark.card

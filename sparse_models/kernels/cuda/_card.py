@@ -18,6 +18,13 @@ RESERVED_BYTES = 1024  # of a multiprocessor's shared memory, for each block bes
 
 
 @cache
+def cache_bytes(device: torch.device) -> int:
+    """Return the bytes of a card's last cache; 0 where it is none."""
+    properties: Any = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    return 0 if properties is None else int(properties.L2_cache_size)
+
+
+@cache
 def card_of(device: torch.device) -> Card:
     """Return what the card of a device has; H100 where it is none, as for kernels that are emulated."""
     if device.type != "cuda":

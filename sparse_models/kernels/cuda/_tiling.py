@@ -1,5 +1,6 @@
 """How the sparse products cut their work into blocks, and which cut is estimated to be fastest for a shape."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from sparse_models.kernels.cuda import _card
 from sparse_models.kernels.cuda._card import H100, RESERVED_BYTES
 from sparse_models.kernels.cuda._compile import Macros
+from sparse_models.kernels.cuda._race import MOST
 from sparse_models.kernels.structure import Structure
 
 PIECE_BYTES = 16  # what a lane loads at once
@@ -154,3 +156,14 @@ def estimated(tiling: Tiling, work: Work, staged: int, parts: int, costs: Costs)
     if tiling.buffers == 1 and slabs * tiles_each > 1:
         copied = max(copied, slab_bytes / WAITED_RATE) + WAITED_CLOCKS
     return -(-each // tiling.blocks) * (tiles_each * slabs * (multiplied + copied) + costs.begun)
+
+
+def best(clocks: Mapping[Tiling, float], work: Work, staged: int) -> list[Tiling]:
+    """Return the tilings of the fewest clocks, of those alone that differ in more than cuts that make the same slabs."""
+    kinds = dict[tuple[Tiling, tuple[int, int]], Tiling]()
+    for tiling in sorted(clocks, key=lambda one: clocks[one]):
+        slab = tiling.slab(work.columns, staged, turns=tiling.tiles(work) > 1, most=work.shared_bytes)
+        kinds.setdefault((tiling._replace(cuts=0), slab), tiling)
+        if len(kinds) == MOST:
+            break
+    return list(kinds.values())

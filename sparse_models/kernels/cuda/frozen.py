@@ -28,7 +28,7 @@ class Frozen:
 
     def product(self, structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return x [batch, in] times the matrix that holds `values` [nnz] transposed, plus bias [out]: [batch, out]."""
-        card = _card.card_of(x.device)
+        card, x = _card.card_of(x.device), x.contiguous()
         form = small_batch.form_for(structure.columns, values.dtype, len(x), card)
         values = values.detach()
         now = Source.of(structure.indices, values)
@@ -42,10 +42,10 @@ class Frozen:
             self.held = {other: one for other, one in self.held.items() if one[1].has_structure_of(now)}
             self.held[form] = packed, now
             # An overlapped kernel reads weights before the one that wrote them is known to have ended; so may another stream.
-            plan = small_batch.rule(packed, len(x), card)._replace(overlapped=False)
             if is_asynchronous(values) and not is_captured(values):
                 torch.cuda.current_stream(values.device).synchronize()
-        return small_batch.product(packed, x.contiguous(), bias, plan)
+            plan = small_batch.plan_for(packed, x, bias)._replace(overlapped=False)
+        return small_batch.product(packed, x, bias, plan)
 
     def copied(self, before: Source, now: Source) -> "Frozen":
         """Return copies for a copy of the layer, of whose weights `now` says what `before` says of this one's."""

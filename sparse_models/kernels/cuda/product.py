@@ -4,9 +4,9 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from sparse_models.kernels.cuda import _compile
+from sparse_models.kernels.cuda import _compile, _race
 from sparse_models.kernels.cuda._compile import Launch
-from sparse_models.kernels.cuda._tiling import Costs, Tiling, Work, aligned, estimated, work_of
+from sparse_models.kernels.cuda._tiling import Costs, Tiling, Work, aligned, best, estimated, work_of
 from sparse_models.kernels.cuda.gathered import gathered
 from sparse_models.kernels.structure import Structure
 
@@ -48,7 +48,12 @@ def product(
     if rows == 0 or batch == 0:
         return result
     work = work_of(structure, x)
-    tiling = tiling or default_tiling(work)
+    if tiling is None:
+        kernel = "sparse product" if order is None else "transposed sparse product"
+        tiling = _race.chosen(
+            kernel, (columns, rows), batch, work.nnz, x, lambda: best_tilings(work),
+            lambda one: product(structure, values, x, bias, relu=relu, passed=passed, order=order, tiling=one, parts=parts),
+        )  # fmt: skip
     tiles_each = tiling.tiles_each(work, parts or default_parts(tiling, work))
     slab, shared_bytes = tiling.slab(columns, STAGED_BYTES, turns=tiles_each > 1, most=work.shared_bytes)
     macros = tiling.macros(structure, x, aligned=aligned(batch, x, result, passed))
@@ -64,13 +69,19 @@ def product(
     return result
 
 
-@lru_cache(maxsize=1024)
 def default_tiling(work: Work) -> Tiling:
     """Return the tiling that is estimated to be fastest."""
+    return best_tilings(work)[0]
+
+
+@lru_cache(maxsize=1024)
+def best_tilings(work: Work) -> list[Tiling]:
+    """Return the tilings that are estimated to be fastest, the fastest first."""
     wide = 4 // work.number_bytes  # a lane has as many sums of a row as numbers fit into 16 bytes
     few = work.rows < FEW_ROWS
     fitting = [one for one in CANDIDATES if one.rows * one.pieces * wide <= 16 and (few or one.rows >= 4)]
-    return min(fitting, key=lambda one: estimated(one, work, STAGED_BYTES, default_parts(one, work), COSTS))
+    clocks = {one: estimated(one, work, STAGED_BYTES, default_parts(one, work), COSTS) for one in fitting}
+    return best(clocks, work, STAGED_BYTES)
 
 
 @lru_cache(maxsize=1024)

@@ -5,9 +5,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sparse_models.kernels.cuda import _compile
+from sparse_models.kernels.cuda import _compile, _race
 from sparse_models.kernels.cuda._compile import Launch
-from sparse_models.kernels.cuda._tiling import Costs, Tiling, Work, aligned, estimated, work_of
+from sparse_models.kernels.cuda._tiling import Costs, Tiling, Work, aligned, best, estimated, work_of
 from sparse_models.kernels.structure import Structure
 
 STAGED_BYTES = 2 * 32 * 4  # of a warp: two times 32 places
@@ -32,7 +32,10 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, *, tiling: Tiling | N
     if batch == 0 or nnz == 0:
         return x.new_zeros(nnz)
     work = work_of(structure, x)
-    tiling = tiling or default_tiling(work)
+    tiling = tiling or _race.chosen(
+        "sparse gradient", (columns, structure.rows), batch, nnz, x, lambda: best_tilings(work),
+        lambda one: sampled(structure, grad, x, tiling=one, parts=parts),
+    )  # fmt: skip
     tiles_each = tiling.tiles_each(work, parts or default_parts(tiling, work))
     parts = -(-tiling.tiles(work) // tiles_each)
     slab, shared_bytes = tiling.slab(columns, STAGED_BYTES, turns=tiles_each > 1, most=work.shared_bytes)
@@ -44,11 +47,16 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, *, tiling: Tiling | N
     return (sums[0] if parts == 1 else sums.sum(0)).to(x.dtype)
 
 
-@lru_cache(maxsize=1024)
 def default_tiling(work: Work) -> Tiling:
     """Return the tiling that is estimated to be fastest, with as many parts of the batch as are best for it."""
+    return best_tilings(work)[0]
+
+
+@lru_cache(maxsize=1024)
+def best_tilings(work: Work) -> list[Tiling]:
+    """Return the tilings that are estimated to be fastest, the fastest first, with as many parts of the batch likewise."""
     fitting = [one for one in CANDIDATES if one.pieces * 4 // work.number_bytes <= 4]  # numbers of a lane, which are registers
-    return min(fitting, key=lambda one: _clocks(one, work, default_parts(one, work)))
+    return best({one: _clocks(one, work, default_parts(one, work)) for one in fitting}, work, STAGED_BYTES)
 
 
 @lru_cache(maxsize=1024)

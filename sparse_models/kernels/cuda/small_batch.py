@@ -1,20 +1,24 @@
 """A sparse matrix in chunks and activations of 1 to 16 in, their product out, on a GPU; bound by the matrix's bytes."""
 
+import contextlib
+from collections.abc import Iterator
+from itertools import cycle
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparse_models.errors import InputError
-from sparse_models.kernels.cuda import _card, _compile
+from sparse_models.kernels.cuda import _card, _compile, _race
 from sparse_models.kernels.cuda._card import H100, RESERVED_BYTES, Card
 from sparse_models.kernels.cuda._chunks import COUNTERS, Form, Packed, pack, refill
 from sparse_models.kernels.cuda._compile import Launch
 
-__all__ = ["LARGEST_BATCH", "Form", "Packed", "Plan", "form_for", "pack", "product", "refill", "rule"]
+__all__ = ["LARGEST_BATCH", "Form", "Packed", "Plan", "form_for", "pack", "plan_for", "product", "refill", "rule"]
 
 LARGEST_BATCH = 16
 BEYOND = 64  # columns of zeros behind x: where the zeros that fill up a chunk may point
+CACHES, MOST_COPIES = 2, 64  # of weights that race plans in turns, so that they are as cold as a large model has them
 FILE = "small_batch.cu"
 TYPES = {torch.float32: "Float32", torch.float16: "Float16", torch.bfloat16: "Bfloat16"}
 
@@ -47,9 +51,7 @@ def form_for(columns: int, dtype: torch.dtype, batch: int, card: Card = H100) ->
 
 def rule(packed: Packed, batch: int, card: Card = H100) -> Plan:
     """Return a plan for a batch by the sizes alone: on an H100 within some percent of the fastest that was measured."""
-    columns = _columns(batch, matrix=packed.matrix)
-    while columns > 1 and shared_bytes(packed, columns) > card.shared_bytes:
-        columns //= 2  # packed for a smaller batch
+    columns = _fitting(packed, batch, card)
     size, rows = packed.values.element_size(), packed.rows * packed.slabs
     # Two short rows a warp, where each has many: sums are gathered across lanes, and written, half as often.
     short = packed.chunks < 128 * rows and rows >= 4 * 16 * card.multiprocessors
@@ -70,6 +72,49 @@ def rule(packed: Packed, batch: int, card: Card = H100) -> Plan:
     return Plan(columns, threads=1024, fit=1)
 
 
+def candidates(packed: Packed, batch: int, card: Card = H100) -> list[Plan]:
+    """Return the plans that are worth measuring for a batch, the rule's first: the others that it has for some matrix."""
+    first = rule(packed, batch, card)
+    columns = first.columns
+    if columns == 16:
+        others = [Plan(columns, fit=1), Plan(columns, 16, 3, 384, fit=1)]
+    else:
+        lanes = 16 if packed.matrix else 32
+        others = [Plan(columns, threads=1024, fit=1), Plan(columns, lanes, blocks=2), Plan(columns)]
+    return list(dict.fromkeys([first, *others]))
+
+
+def plan_for(packed: Packed, x: Tensor, bias: Tensor | None = None) -> Plan:
+    """Return the plan for activations [batch, columns]: on a card the fastest, for weights that are in no cache."""
+    batch, card = len(x), _card.card_of(x.device)
+    turns = list[Iterator[Packed]]()
+
+    def call(plan: Plan) -> Tensor:
+        if not turns:
+            turns.append(cycle(_copies(packed)))
+        return product(next(turns[0]), x, bias, plan)
+
+    form = f"few samples (matrix={int(packed.matrix)}, slabs={packed.slabs}, width={packed.width})"
+    power = 1 << (batch - 1).bit_length()
+    plan = _race.chosen(
+        form, (packed.columns, packed.rows), power, len(packed.slots), x, lambda: candidates(packed, batch, card), call
+    )
+    return plan._replace(columns=_fitting(packed, batch, card))
+
+
+def _copies(packed: Packed) -> list[Packed]:
+    """Return the matrix and as many copies as no cache of its card holds, nor as its memory has no room for."""
+    copies = [packed]
+    with contextlib.suppress(torch.cuda.OutOfMemoryError):
+        for _ in range(min(MOST_COPIES, CACHES * _card.cache_bytes(packed.values.device) // packed.bytes_read)):
+            values, words, pointers = (part.clone() for part in (packed.values, packed.words, packed.pointers))
+            firsts = None if packed.firsts is None else packed.firsts.clone()
+            copies.append(packed._replace(values=values, words=words, firsts=firsts, pointers=pointers))
+    if packed.values.is_cuda:  # an overlapped kernel reads weights before the one that wrote them is known to have ended
+        torch.cuda.current_stream(packed.values.device).synchronize()
+    return copies
+
+
 def product(packed: Packed, x: Tensor, bias: Tensor | None = None, plan: Plan | None = None) -> Tensor:
     """Return x [batch, columns] times the packed matrix transposed, plus bias [rows]: [batch, rows], sums in float32."""
     batch = x.shape[0]
@@ -82,7 +127,7 @@ def product(packed: Packed, x: Tensor, bias: Tensor | None = None, plan: Plan | 
     if y.numel() == 0:
         return y
     card = _card.card_of(x.device)
-    plan = plan or rule(packed, batch, card)
+    plan = plan or plan_for(packed, x, bias)
     launch, passes = _launch(packed, batch, plan, card)
     partial = None
     if packed.slabs > 1:
@@ -104,6 +149,14 @@ def macros(packed: Packed, plan: Plan) -> _compile.Macros:
 def shared_bytes(packed: Packed, columns: int) -> int:
     """Return the bytes of shared memory that a block needs for a slab of x at so many batch columns a pass."""
     return (packed.slab_columns + BEYOND) * _bytes_a_column(columns, matrix=packed.matrix)
+
+
+def _fitting(packed: Packed, batch: int, card: Card) -> int:
+    """Return the batch columns a pass, fewer where a form for a smaller batch leaves no room for more."""
+    columns = _columns(batch, matrix=packed.matrix)
+    while columns > 1 and shared_bytes(packed, columns) > card.shared_bytes:
+        columns //= 2
+    return columns
 
 
 def _bytes_a_column(columns: int, *, matrix: bool) -> int:

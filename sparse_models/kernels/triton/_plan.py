@@ -14,6 +14,7 @@ SIZES = (
     64,
     128,
 )  # of blocks: tensor cores take no smaller tile, and a larger one's sums do not fit a program's registers
+MOST_SUMS = 128 * 32  # of a warp's lanes, of 255 registers each
 DEPTHS = {torch.float32: 32, torch.float16: 64, torch.bfloat16: 64}  # 128 bytes of each row: a line of the second cache
 
 
@@ -52,6 +53,40 @@ def sampled_plan(size: int, dtype: torch.dtype, precision: str) -> Plan:
     """Return the plan of a weight gradient, whose tile is `rows` blocks of a row of blocks: 128 columns, or one block."""
     rows = max(1, 128 // size)
     return Plan(rows, DEPTHS[dtype], _warps(rows * size * size, precision), 3)
+
+
+def product_plans(
+    size: int, batch: int, dtype: torch.dtype, precision: str, *, has_tma: bool, shared_bytes: int = H100.shared_bytes
+) -> list[Plan]:
+    """Return the plans of a product that are worth measuring: `product_plan`, and others that fit where it does."""
+    first = product_plan(size, batch, dtype, precision, has_tma=has_tma, shared_bytes=shared_bytes)
+    half = max(16, first.rows // 2)
+    others = [
+        first._replace(by_tma=not first.by_tma and has_tma and first.depth == size and dtype != torch.float32),
+        first._replace(rows=half, warps=_warps(half * size, precision)),
+        first._replace(warps=12 - first.warps),
+        first._replace(stages=first.stages - 1),
+    ]
+
+    def fits(plan: Plan) -> bool:
+        held = plan.stages * plan.depth * (plan.rows + size) * dtype.itemsize
+        return plan.rows * size <= MOST_SUMS * plan.warps and held <= shared_bytes and plan.stages > 1
+
+    return list(dict.fromkeys([first, *filter(fits, others)]))
+
+
+def sampled_plans(size: int, dtype: torch.dtype, precision: str, shared_bytes: int = H100.shared_bytes) -> list[Plan]:
+    """Return the plans of a weight gradient that are worth measuring: `sampled_plan`, and others that fit."""
+    first = sampled_plan(size, dtype, precision)
+    counts = 2 * first.rows, max(1, first.rows // 2)
+    others = [first._replace(rows=count, warps=_warps(count * size * size, precision)) for count in counts]
+    others += [first._replace(stages=4), first._replace(stages=2)]
+
+    def fits(plan: Plan) -> bool:
+        held = plan.stages * plan.depth * (plan.rows + 1) * size * dtype.itemsize
+        return plan.rows * size * size <= MOST_SUMS * plan.warps and held <= shared_bytes
+
+    return list(dict.fromkeys([first, *filter(fits, others)]))
 
 
 def _warps(sums: int, precision: str) -> int:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparse_models.kernels.cuda import _card
+from sparse_models.kernels.cuda import _card, _race
 from sparse_models.kernels.structure import BlockStructure
 from sparse_models.kernels.triton import _loading
-from sparse_models.kernels.triton._plan import EXACT, SIZES, Plan, parts_of, product_plan, sampled_plan
+from sparse_models.kernels.triton._plan import EXACT, SIZES, Plan, parts_of, product_plans, sampled_plans
 
 SIDE = 64  # of a tile that is transposed
 
@@ -72,12 +72,17 @@ def product(
     result = x.new_empty(batch, outputs)
     if result.numel() == 0:
         return result
-    whole, turned, precision = inputs % size == 0, order is not None, _precision(x)
+    whole, turned, precision, given = inputs % size == 0, order is not None, _precision(x), values
     if turned and precision == "tf32":  # of which tensor cores take both factors with the summed dimension last, or copy them
         values, turned = values.transpose(1, 2).contiguous(), False
     if plan is None:
         tma, shared = _has_tma(x, values, inputs), _card.card_of(x.device).shared_bytes
-        plan = product_plan(size, batch, x.dtype, precision, has_tma=tma, shared_bytes=shared)
+        kernel = f"{'transposed ' if order is not None else ''}block{size} product ({precision}{' by TMA' if tma else ''})"
+        plan = _race.chosen(
+            kernel, (inputs, outputs), batch, given.numel(), x,
+            lambda: product_plans(size, batch, x.dtype, precision, has_tma=tma, shared_bytes=shared),
+            lambda one: product(structure, given, x, bias, one),
+        )  # fmt: skip
     factors = (_box(x, plan.rows, size), _box(values.view(-1, size), size, size)) if plan.by_tma else (x, values)
     options: dict[str, int | str] = {
         "SIZE": size,
@@ -102,9 +107,14 @@ def sampled(structure: BlockStructure, grad: Tensor, x: Tensor, plan: Plan | Non
     """
     grad, x, size, (batch, inputs), outputs = grad.contiguous(), x.contiguous(), structure.height, x.shape, grad.shape[1]
     count, precision = len(structure.indices), _precision(x)
-    plan = plan or sampled_plan(size, x.dtype, precision)
     if count == 0 or batch == 0:
         return x.new_zeros(count, size, size)
+    if plan is None:
+        shared = _card.card_of(x.device).shared_bytes
+        plan = _race.chosen(
+            f"block{size} gradient ({precision})", (inputs, outputs), batch, count * size * size, x,
+            lambda: sampled_plans(size, x.dtype, precision, shared), lambda one: sampled(structure, grad, x, one),
+        )  # fmt: skip
     feature_major = precision == "tf32"
     if feature_major:
         grad, x = transposed(grad), transposed(x)

@@ -95,7 +95,12 @@ def test_usual_levels_and_what_else_decides_are_told_apart() -> None:
     levels = (0.5, 0.8, 0.9, 0.95, 0.99)
     work = Work("product", (512, 512), 128, 1, torch.float32, 2)
     works = [work._replace(nnz=int((1 - level) * 2**18)) for level in levels]
-    works += [work._replace(threads=1), work._replace(kernel="sampled"), work._replace(dtype=torch.float64)]
+    works += [
+        work._replace(runs_on=1),
+        work._replace(runs_on="a card"),
+        work._replace(kernel="sampled"),
+        work._replace(dtype=torch.float64),
+    ]
     works += [work._replace(sizes=(512, 1024)), work._replace(batch=512)]
     assert len(set(map(str, works))) == len(works)
 
