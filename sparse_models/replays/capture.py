@@ -25,7 +25,7 @@ def capturing(graph: torch.cuda.CUDAGraph, pool: Any = None) -> Iterator[None]:
         try:
             yield
         except BaseException as error:  # Ctrl-C among them, after which what is measured is still saved
-            with contextlib.suppress(RuntimeError):  # it says once more that the capture failed
+            with contextlib.suppress(RuntimeError, UserWarning):  # it failed once more, or there is nothing in it
                 graph.capture_end()
             _mend(memory)
             if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, Exception):

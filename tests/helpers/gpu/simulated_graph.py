@@ -4,6 +4,7 @@ What is captured are PyTorch's operations; kernels of our own, which pass by its
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -73,6 +74,8 @@ class SimulatedGraph:
         self.captured.remove(self)
         self.recording.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         self.recording.undo()
+        if all(func is None for func, *_ in self.recording.calls):
+            warnings.warn("The CUDA Graph is empty, which PyTorch says of a capture that failed early, too", stacklevel=2)
 
     def replay(self) -> None:
         assert not self.captured

@@ -137,3 +137,24 @@ def test_a_product_that_skips_zero_inputs_loads_only_where_it_may(
     assert ("popc" in code.ptx) == sparse
     assert code.shared_bytes <= SHARED[card]
     assert code.spilled_bytes == 0
+
+
+@pytest.mark.parametrize("ones", [("batch",), ("inputs", "outputs"), ("batch", "inputs", "outputs", "rows", "blocks", "words")])
+@pytest.mark.parametrize("name", ["product", "sampled", "skipping"])
+def test_sizes_of_1_are_constants_which_a_kernel_must_take_too(name: str, ones: tuple[str, ...], tmp_path: Path) -> None:
+    """To the interpreter they are integers like others, so that it cannot tell."""
+    options = {
+        "product": {"SIZE": 16, "ROWS": 16, "DEPTH": 64, "TURNED": True, "ORDERED": True, "BIASED": True, "BY_TMA": False},
+        "sampled": {"SIZE": 16, "COUNT": 8, "DEPTH": 64, "POINTERS": 1, "FEATURE_MAJOR": False},
+        "skipping": {"SAMPLES": 1, "DEPTH": columns.STEP, "ROWS": columns.ROWS, "SPARSE": True, "BIASED": True},
+    }[name]
+    constants: dict[str, Any] = {**options} if name == "skipping" else {**options, "WHOLE": False, "PRECISION": "ieee"}
+    numbers = {"x", "values", "grad", "bias", "result"}
+    structure = {"pointers", "indices", "order", "bits", "starts"}
+    kinds = dict[str, str]()
+    for argument in getattr(compiled_kernels(), name).arg_names:
+        if argument in ones:
+            constants[argument] = 1
+        elif argument not in constants:
+            kinds[argument] = "*bf16" if argument in numbers else "*i32" if argument in structure else "i32"
+    assert compiled(name, 90, Plan(16, 64, 4, 3), kinds, constants, tmp_path).shared_bytes <= SHARED[90]
