@@ -14,7 +14,6 @@ SIZES = (
     64,
     128,
 )  # of blocks: tensor cores take no smaller tile, and a larger one's sums do not fit a program's registers
-MOST_SUMS = 128 * 32  # of a warp's lanes, of 255 registers each
 DEPTHS = {torch.float32: 32, torch.float16: 64, torch.bfloat16: 64}  # 128 bytes of each row: a line of the second cache
 
 
@@ -61,18 +60,13 @@ def product_plans(
     """Return the plans of a product that are worth measuring: `product_plan`, and others that fit where it does."""
     first = product_plan(size, batch, dtype, precision, has_tma=has_tma, shared_bytes=shared_bytes)
     half = max(16, first.rows // 2)
-    others = [
+    others = [  # each with no more under way, nor more sums, than the first
         first._replace(by_tma=not first.by_tma and has_tma and first.depth == size and dtype != torch.float32),
         first._replace(rows=half, warps=_warps(half * size, precision)),
         first._replace(warps=12 - first.warps),
         first._replace(stages=first.stages - 1),
     ]
-
-    def fits(plan: Plan) -> bool:
-        held = plan.stages * plan.depth * (plan.rows + size) * dtype.itemsize
-        return plan.rows * size <= MOST_SUMS * plan.warps and held <= shared_bytes and plan.stages > 1
-
-    return list(dict.fromkeys([first, *filter(fits, others)]))
+    return list(dict.fromkeys([first, *(plan for plan in others if plan.stages > 1)]))
 
 
 def sampled_plans(size: int, dtype: torch.dtype, precision: str, shared_bytes: int = H100.shared_bytes) -> list[Plan]:
@@ -83,8 +77,7 @@ def sampled_plans(size: int, dtype: torch.dtype, precision: str, shared_bytes: i
     others += [first._replace(stages=4), first._replace(stages=2)]
 
     def fits(plan: Plan) -> bool:
-        held = plan.stages * plan.depth * (plan.rows + 1) * size * dtype.itemsize
-        return plan.rows * size * size <= MOST_SUMS * plan.warps and held <= shared_bytes
+        return plan.stages * plan.depth * (plan.rows + 1) * size * dtype.itemsize <= shared_bytes
 
     return list(dict.fromkeys([first, *filter(fits, others)]))
 

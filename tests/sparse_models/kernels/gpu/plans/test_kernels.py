@@ -12,7 +12,7 @@ from sparse_models.kernels.cuda import product as cuda_product
 from sparse_models.kernels.cuda import sampled as cuda_sampled
 from sparse_models.kernels.cuda._card import Card
 from sparse_models.kernels.cuda._compile import Macros
-from sparse_models.kernels.cuda._tiling import work_of
+from sparse_models.kernels.cuda._tiling import Work, work_of
 from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.cuda.small_batch import Packed, Plan
 from sparse_models.kernels.triton import _loading, blocks
@@ -39,7 +39,10 @@ def test_the_products_of_few_samples_are_raced(told: Told, monkeypatch: pytest.M
     told.noted(monkeypatch, small_batch, "product", 3)
     read = set[int]()
 
+    launched = []
+
     def noted(packed: Packed, plan: Plan) -> Macros:
+        launched.append(plan)
         read.add(packed.values.data_ptr())
         return macros(packed, plan)
 
@@ -53,6 +56,7 @@ def test_the_products_of_few_samples_are_raced(told: Told, monkeypatch: pytest.M
             torch.testing.assert_close(found.double(), expected.double(), rtol=1e-5, atol=1e-5)
     assert len(read) == 1 + 2 * 10_000 // packed.bytes_read
     assert told.calls[-1] == other._replace(overlapped=False) != rule
+    assert launched[-1] == other
     assert small_batch.plan_for(packed, x) == other
 
 
@@ -155,4 +159,16 @@ def test_all_plans_of_blocks_fit_and_the_rules_is_first(size: int, dtype: torch.
         first, *others = sampled_plans(size, dtype, precision, shared_bytes)
         assert first == sampled_plan(size, dtype, precision)
         assert {plan.rows for plan in others} <= {first.rows // 2, first.rows, 2 * first.rows} - {0}
-        assert all(plan.rows * size * size <= 128 * 32 * plan.warps for plan in others)
+        for plan in others:
+            assert plan.rows * size * size <= 128 * 32 * plan.warps
+            assert plan.stages * plan.depth * (plan.rows + 1) * size * dtype.itemsize <= shared_bytes
+
+
+@pytest.mark.parametrize("module", [cuda_product, cuda_sampled])
+def test_tilings_that_race_are_different_kernels_or_have_different_slabs(module: Any) -> None:
+    for columns in (30, 256, 4096):
+        work = Work(256, columns, 64 * columns, 512, 4)
+        tried = module.best_tilings(work)
+        kinds = {(one._replace(cuts=0), one.slab(columns, module.STAGED_BYTES, turns=one.tiles(work) > 1)) for one in tried}
+        assert len(kinds) == len(tried) == _race.MOST
+        assert tried[0] == module.default_tiling(work)

