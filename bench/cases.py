@@ -234,17 +234,17 @@ def _own_updates(selection: Selection) -> tuple[str, ...]:
 def _arms(selection: Selection, device: str, dtype: str, shape: Shape) -> Iterator[tuple[str, str, str, float, str]]:
     layers = [layer for layer in selection.layers or _best(device) if LAYERS[layer].pattern is not FULL]
     full = ["dense", *(("eager", "compiled") if selection.is_full else ())]
-    # Where the machine multiplies bfloat16, and there are more bits to save.
-    full += ["autocast"] * ("bfloat16" in selection.rivals and dtype == "float32" and not is_gpu(device))
-    for model in full:
-        yield model, "dense", "static", 0.0, grids.DISTRIBUTION
+    full += ["autocast"] * ("bfloat16" in selection.rivals and dtype == "float32" and not is_gpu(device))  # fewer bits
+    yield from ((model, "dense", "static", 0.0, grids.DISTRIBUTION) for model in full)
     grid = grids.FULL_TRAINING_SPARSITIES if selection.is_full else grids.TRAINING_SPARSITIES
     sparsities = selection.sparsities or _with_those_of(tuple(layers), grid)
     for distribution, sparsity in itertools.product(selection.distributions, sparsities):
         for layer in layers:
-            if sparsity in _sparsities(layer, grid, selection, device):
+            is_uniform = LAYERS[layer].pattern.sparsities is not None  # in every layer, and so once beside any distribution
+            is_new = not is_uniform or distribution == selection.distributions[0]
+            if is_new and sparsity in _sparsities(layer, grid, selection, device):
                 for update in selection.updates or _own_updates(selection):
                     if UPDATES[update].fits(LAYERS[layer].pattern):
-                        yield "sparse", layer, update, sparsity, distribution
+                        yield "sparse", layer, update, sparsity, grids.DISTRIBUTION if is_uniform else distribution
         if len(shape.sizes) > 2:  # or there is nothing that could be narrower
             yield "narrow", "dense", "static", sparsity, distribution

@@ -67,6 +67,16 @@ def test_distributions_are_an_axis_of_trainings_and_the_usual_one_goes_without_s
     assert {case.distribution for case in found if case.op == "forward"} == {"-"}
 
 
+@pytest.mark.parametrize("distributions", [("erk",), ("erk", "uniform")])
+def test_a_pattern_of_one_sparsity_is_trained_once_beside_any_distribution(distributions: tuple[str, ...]) -> None:
+    asked = DEFAULT._replace(ops=("train",), layers=("two_four", "block16"), sparsities=(0.5,), updates=("static",), seeds=1)
+    found = [case for case in grid(asked._replace(distributions=distributions)) if case.model == "sparse"]
+    plain = [case for case in grid(asked) if case.layer == "two_four"]
+    assert [case for case in found if case.layer == "two_four"] == plain
+    assert {case.distribution for case in plain} == {"uniform"}
+    assert {case.distribution for case in found if case.layer == "block16"} == set(distributions)
+
+
 def test_every_data_set_has_its_settings() -> None:
     assert set(grids.EPOCHS_AND_BATCH) == set(grids.FEATURES) == set(DATA)
 
