@@ -41,7 +41,6 @@ def run_anew(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.alone
 def test_files_dropped_in_are_gated_timed_trained_and_tabulated_and_a_wrong_one_takes_no_other_down(checkout: Path) -> None:
     options = ["--op", "forward,step,update,train", "--layer", "bool_masked,wrong", "--update", "set,dropped_in"]
     options += ["--data", "digits", "--protocol", "seed", "--seeds", "1", "--benchmark-json=run.json", "-v"]

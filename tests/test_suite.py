@@ -81,14 +81,12 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         assert row["effective_sparsity"] == (asked if is_exact else pytest.approx(asked, abs=0.5))  # one block may be all
 
 
-@pytest.mark.alone
 def test_pytest_benchmarks_own_figures_are_seconds_per_call(saved: tuple[str, dict[str, Any], Path]) -> None:
     for record in saved[1]["benchmarks"]:
         assert record["stats"]["rounds"] == record["extra_info"]["pairs"]
         assert record["stats"]["min"] == pytest.approx(min(record["extra_info"]["pair_seconds"]))
 
 
-@pytest.mark.alone
 def test_json_is_plain_and_names_no_host(saved: tuple[str, dict[str, Any], Path]) -> None:
     text = json.dumps(saved[1])
     assert "UNSERIALIZABLE" not in text
@@ -101,7 +99,6 @@ def test_json_is_plain_and_names_no_host(saved: tuple[str, dict[str, Any], Path]
     assert 0 < sum(kind["timed"] for kind in run["kinds"]) <= run["spent_seconds"]["timed"]  # the search's are in the turns
 
 
-@pytest.mark.alone
 def test_the_answer_stands_after_pytest_benchmarks_table(saved: tuple[str, dict[str, Any], Path]) -> None:
     own = saved[0].index("do sparse networks save compute?")
     assert saved[0].index("benchmark 'forward 8x8b4'") < own
@@ -126,7 +123,6 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
     assert f"{cases_of(OWN_LAYERS, is_full=True) + 2 * arms + pruned + thresholds} passed" in done.stdout
 
 
-@pytest.mark.alone
 def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
     options = ["--threads", "1", "--op", "train", "--data", "digits", "--seeds", "1", "--update", "rigl"]
     done = run(*options, f"--benchmark-json={tmp_path / 'run.json'}")

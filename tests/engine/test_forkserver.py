@@ -21,12 +21,12 @@ from bench.engine.pairing import PATIENCE, Racer
 from bench.engine.preparing import found_out
 from bench.engine.processes import Means, fork_server_for, fork_server_of
 from bench.works.once_per_run import KNOWN
-from tests.engine.test_processes import job, measured, still
+from tests.engine.test_processes import job, measured, naming, still
 from tests.works import test_preparing as preparing
 
 
 def orphaned(case: Case, race: Racer) -> dict[str, Any]:
-    if "orphaned" not in KNOWN and os.getppid() != int(os.environ["ASKING"]):
+    if "orphaned" not in KNOWN and os.getppid() != int(case.data):
         os.kill(os.getppid(), signal.SIGKILL)
     KNOWN["orphaned"] = True
     return still(case, race)
@@ -38,9 +38,8 @@ def noisy(case: Case, race: Racer) -> dict[str, Any]:
     return still(case, race)
 
 
-def test_what_was_to_fork_the_next_process_is_replaced_if_it_dies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASKING", str(os.getpid()))
-    results, _ = measured(job(orphaned), processes=2)
+def test_what_was_to_fork_the_next_process_is_replaced_if_it_dies() -> None:
+    results, _ = measured(naming(orphaned, os.getpid()), processes=2)
     assert results.outcomes["orphaned0-0"].failure is None
     assert results.outcomes["orphaned0-0"].processes == [0, 1]
 

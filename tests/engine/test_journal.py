@@ -1,7 +1,6 @@
 """What a broken run had measured is taken up, whole lines and no others, by a run that measures the very same."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from bench.engine.pairing import Racer
 from bench.engine.processes import Means, fork_server_for, measure_all
 from bench.runs.reading import parse
 from sparse_models.errors import InputError
-from tests.engine.test_processes import cases_of, job, still
+from tests.engine.test_processes import cases_of, job, naming, still
 from tests.helpers import in_process
 from tests.helpers.damaged import is_sentence
 
@@ -183,18 +182,15 @@ def visits(journal: Path) -> list[tuple[int, str]]:
 
 
 def failing_once(case: Case, race: Racer) -> dict[str, Any]:
-    marker = Path(os.environ["FAILED_BEFORE"])
+    marker = Path(case.data)
     if not marker.exists():
         marker.touch()
         raise ZeroDivisionError
     return still(case, race)
 
 
-def test_a_run_gone_on_with_measures_what_is_missing_and_ends_as_if_it_had_not_been_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAILED_BEFORE", str(tmp_path / "marker"))
-    failing = job(failing_once)._replace(module=__name__)
+def test_a_run_gone_on_with_measures_what_is_missing_and_ends_as_if_it_had_not_been_broken(tmp_path: Path) -> None:
+    failing = naming(failing_once, tmp_path / "marker")
     jobs = [job(still), job(still, 50), job(still, 80), failing]
     run = identity("machine", [one.name for one in jobs])
     journal = Journal.start(tmp_path, run)

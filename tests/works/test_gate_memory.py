@@ -11,7 +11,7 @@ from sparse_models.testing import Problem, gate
 from sparse_models.testing.sample import SMALL
 from tests.strategies import OWN_LAYERS, generator
 
-INPUTS, OUTPUTS, BATCH = 1700, 1500, 16
+INPUTS, OUTPUTS, BATCH = 1100, 1000, 16
 WEIGHT_BYTES = 4 * INPUTS * OUTPUTS
 MOST = 3 * WEIGHT_BYTES
 

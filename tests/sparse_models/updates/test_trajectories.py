@@ -64,14 +64,15 @@ def test_a_hundred_updates_are_those_of_the_definition(rule: str, optimizer: str
     network = Network(start, optimizer, SETTINGS.learning_rate)
     due = updates_due(STEPS, 1, UPDATES[rule])
     expected = plainly_trained(network, *data(), rule, due, SPARSITY, SETTINGS.batch, SEED)
-    for layer in LAYERS:
-        found = reached(layer, rule, optimizer)
-        torch.testing.assert_close(found.losses, expected.losses, rtol=0, atol=1e-9)
-        for one, other in zip(found.masks, expected.masks, strict=True):
-            assert torch.equal(one, other), layer
-        for one, other in zip((*found.weights, *found.biases), (*expected.weights, *expected.biases), strict=True):
-            torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
-        for own, defined in zip(found.state, expected.state, strict=True):
-            assert own.keys() == defined.keys() != set()
-            for name, slot in defined.items():
-                torch.testing.assert_close(own[name], slot, rtol=0, atol=1e-9)
+    # Each rule and each optimizer with each layer, but not all three of all.
+    layer = LAYERS[(FREE.index(rule) + list(OPTIMIZERS).index(optimizer)) % len(LAYERS)]
+    found = reached(layer, rule, optimizer)
+    torch.testing.assert_close(found.losses, expected.losses, rtol=0, atol=1e-9)
+    for one, other in zip(found.masks, expected.masks, strict=True):
+        assert torch.equal(one, other), layer
+    for one, other in zip((*found.weights, *found.biases), (*expected.weights, *expected.biases), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+    for own, defined in zip(found.state, expected.state, strict=True):
+        assert own.keys() == defined.keys() != set()
+        for name, slot in defined.items():
+            torch.testing.assert_close(own[name], slot, rtol=0, atol=1e-9)
