@@ -69,8 +69,11 @@ def test_accuracy_at_equal_time_is_that_of_the_last_epoch_done(
 ) -> None:
     seed = told(own, dense)
     for moment, accuracy in ((seed.dense.seconds.low, seed.when_dense_is_there), (sum(dense[1]), seed.when_dense_ends)):
-        done = [value for number, value in enumerate(own[0], 1) if sum(own[1][:number]) <= moment * (1 + 1e-12)]
-        assert accuracy == (done[-1] if done else 0.0)
+        found = set[float]()
+        for off in (1 - 1e-12, 1 + 1e-12):  # an epoch that ends at the moment itself may be done or not, as sums are rounded
+            done = [value for number, value in enumerate(own[0], 1) if sum(own[1][:number]) <= moment * off]
+            found.add(done[-1] if done else 0.0)
+        assert accuracy in found
 
 
 @given(curves(), curves(), st.data())
