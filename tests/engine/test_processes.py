@@ -79,24 +79,18 @@ def finds(case: Case, race: Racer) -> dict[str, Any]:
 
 
 @once_per_run
-def searched_for_nothing() -> None:  # as a gate that is passed
-    KNOWN["searched"] = KNOWN.get("searched", 0) + 1
-
-
-@once_per_run
 def pid_of_finder() -> int:
     return os.getpid()
 
 
-def job(function: Any, number: int = 0, op: str = "forward", seed: int = 0) -> Job:
-    case = Case(op, "sparse", "csr", "static", "8x8b4", number / 100, "cpu", "float32", 1, seed=seed)
+def job(function: Any, number: int = 0, op: str = "forward", seed: int = 0, data: str = "-") -> Job:
+    case = Case(op, "sparse", "csr", "static", "8x8b4", number / 100, "cpu", "float32", 1, seed=seed, data=data)
     return Job(f"{function.__name__}{number}-{seed}", function.__module__, function.__name__, case)
 
 
 def naming(function: Any, what: object) -> Job:
     """Return a job whose case names something to it: told by its environment, it would need a fork server of its own."""
-    plain = job(function)
-    return plain._replace(case=plain.case._replace(data=str(what)))
+    return job(function, data=str(what))
 
 
 def cases_of(progress: str) -> str:
@@ -146,8 +140,7 @@ def test_a_process_that_a_case_spoiled_ends_after_it_and_another_goes_on() -> No
     for outcome in results.outcomes.values():
         assert outcome.failure is None
         assert len(outcome.races) == 2
-    first = {outcome.facts["pid"] for outcome in results.outcomes.values()}
-    assert len(first) == 3
+    assert len({outcome.facts["pid"] for outcome in results.outcomes.values()}) == 3
 
 
 def test_a_failure_on_a_gpu_ends_the_process_that_it_may_have_broken() -> None:
@@ -173,6 +166,11 @@ def test_what_one_process_found_out_the_next_knows() -> None:
     outcome = results.outcomes["finds0-0"]
     assert len(outcome.races) == 2
     assert outcome.facts["found_by"] == outcome.facts["pid"]
+
+
+@once_per_run
+def searched_for_nothing() -> None:  # as a gate that is passed
+    KNOWN["searched"] = KNOWN.get("searched", 0) + 1
 
 
 def counts(case: Case, race: Racer) -> dict[str, Any]:
@@ -204,9 +202,8 @@ def lasting(case: Case, race: Racer) -> dict[str, Any]:
 def test_the_budget_is_a_bound_past_which_one_case_at_most_is_measured() -> None:
     results, _ = measured(*(job(lasting, number) for number in range(9)), processes=9, budget=4.0)
     assert results.out_of_time
-    processes = sorted(len(outcome.races) for outcome in results.outcomes.values())
-    assert processes[0] == 0  # the first process, which goes through all, has no more time than the budget
-    assert processes[-1] == 1
+    # The first process, which goes through all, has no more time than the budget.
+    assert {len(outcome.races) for outcome in results.outcomes.values()} == {0, 1}
 
 
 def test_time_that_does_not_suffice_for_all_goes_to_cases_that_can_be_decided() -> None:
@@ -249,7 +246,5 @@ def test_time_is_told_in_parts_that_add_up() -> None:
     assert results.spent.timed < results.spent.starting
     assert [(turn.which, turn.visits) for turn in results.turns] == [(f"process {number} of 2", 1) for number in (1, 2)]
     assert sum((turn.spent for turn in results.turns), Spent()) == results.spent
-    assert [(kind.which, kind.visits) for kind in results.kinds] == [
-        ("forward csr, the first process", 1),
-        ("forward csr, later", 1),
-    ]
+    kinds = [(kind.which, kind.visits) for kind in results.kinds]
+    assert kinds == [(f"forward csr, {which}", 1) for which in ("the first process", "later")]
