@@ -9,7 +9,6 @@ from torch.compiler import is_compiling
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.link import Link
-from sparse_models.kernels.structure import Structure
 from sparse_models.layers._base import SparseLinear
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.layers._feature_major.chain_loss import ChainCrossEntropy
@@ -130,7 +129,7 @@ class OwnKernels(CsrBothWays):
         held = first._held  # noqa: SLF001  # of its own class
         if held is None or not held.is_current(layers):
             links = None if x.requires_grad else cls.chain_for_step(layers, x)
-            fits = links is not None and len(links) > 1 and all(isinstance(link.rows, Structure) for link in links)
+            fits = links is not None and len(links) > 1
             held = first._held = HeldOutput(layers, links) if links is not None and fits else None  # noqa: SLF001
         return None if held is None else held.of(x)
 

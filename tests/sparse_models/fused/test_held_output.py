@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sparse_models.errors import InputError
+from sparse_models.layers import LAYERS, SparseLinear, block
 from sparse_models.layers._feature_major.held_output import MOST_BATCHES
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
 from sparse_models.models import MLP, draw
@@ -15,6 +16,10 @@ from tests.sparse_models.kernels.test_output import NARROW, WIDE, made
 from tests.strategies import generator, mask_for, mlp_of, normal
 
 pytestmark = pytest.mark.usefixtures("poisoned")
+
+
+def name_of(layer: SparseLinear) -> str:
+    return next(name for name, kind in LAYERS.items() if kind is type(layer))
 
 
 def changed(model: MLP) -> None:
@@ -29,7 +34,7 @@ def given_other_data(model: MLP) -> None:
 
 def moved(model: MLP, *, sparsity: float = 0.5) -> None:
     for number, layer in enumerate(model):
-        layer.set_mask(mask_for("tiled", layer.mask.shape, sparsity, seed=100 + number))
+        layer.set_mask(mask_for(name_of(layer), layer.mask.shape, sparsity, seed=100 + number))
 
 
 def layer_replaced(model: MLP) -> None:
@@ -45,7 +50,8 @@ def layer_added(model: MLP) -> None:
 
 def loaded(model: MLP) -> None:
     layers = list(model)
-    model.load_state_dict(made(7, (layers[0].in_features, *(layer.out_features for layer in layers))).state_dict())
+    sizes = layers[0].in_features, *(layer.out_features for layer in layers)
+    model.load_state_dict(made(7, sizes, name_of(layers[0])).state_dict())
 
 
 def hooked(model: MLP) -> None:
@@ -72,20 +78,24 @@ EVENTS: list[Callable[[MLP], object]] = [
 
 
 @pytest.mark.parametrize("event", EVENTS)
-@pytest.mark.parametrize(("sizes", "batch"), [(NARROW, 1), (NARROW, 40), (WIDE, 1)])
+@pytest.mark.parametrize(
+    ("layer", "sizes", "batch"),
+    [("tiled", NARROW, 1), ("tiled", NARROW, 40), ("tiled", WIDE, 1), ("block4", NARROW, 1), ("block4", NARROW, 40)],
+)
 def test_whatever_happens_between_two_outputs_the_second_is_that_of_layer_by_layer(
-    event: Callable[[MLP], object], sizes: tuple[int, ...], batch: int
+    event: Callable[[MLP], object], layer: str, sizes: tuple[int, ...], batch: int
 ) -> None:
-    model = made(0, sizes)
+    model = made(0, sizes, layer)
     with torch.no_grad():
         for _ in range(3):
             model(normal(0, batch, sizes[0], dtype=next(model.parameters()).dtype))
         assert bool(vars(model.layers[0]).get("_few")) == (sizes == WIDE)
+        assert vars(model.layers[0]).get("_held") is not None or sizes == WIDE
         event(model)
         x = normal(1, batch, sizes[0], dtype=next(model.parameters()).dtype)
         hidden = x
-        for number, layer in enumerate(copy.deepcopy(model)):
-            hidden = layer(torch.relu(hidden) if number else hidden)
+        for number, own in enumerate(copy.deepcopy(model)):
+            hidden = own(torch.relu(hidden) if number else hidden)
         for _ in range(3):
             torch.testing.assert_close(model(x), hidden)
 
@@ -113,6 +123,15 @@ def test_copies_hold_none_of_it_and_few_sizes_are_held() -> None:
     assert isinstance(layer, OwnKernels)
     assert layer._held is not None
     assert len(layer._held.by_batch) <= MOST_BATCHES
+
+
+def test_of_many_weights_in_blocks_a_single_sample_goes_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made(0, layer="block4")
+    for most, is_held in ((sum(layer.values.numel() for layer in model) - 1, False), (2**18, True)):
+        monkeypatch.setattr(block, "MOST_OF_A_SAMPLE", most)
+        with torch.no_grad():
+            model(normal(0, 1, NARROW[0]))
+        assert (vars(model.layers[0]).get("_held") is not None) == is_held
 
 
 def test_an_output_with_a_graph_goes_layer_by_layer() -> None:

@@ -15,6 +15,7 @@ from sparse_models.kernels.link import Link
 from sparse_models.kernels.variant import Variant
 from sparse_models.models import MLP, draw
 from tests.helpers.kernel_checks import BATCHES, Watcher, close
+from tests.sparse_models.kernels.test_blocks import links as links_of_blocks
 from tests.sparse_models.kernels.test_chain import links
 from tests.sparse_models.kernels.test_emit import width
 from tests.strategies import generator, mlp_of, normal, seeds, variants
@@ -52,6 +53,24 @@ def test_an_output_is_that_of_layer_by_layer(
         check(links(seed, sizes, density, torch.float64, with_bias=with_bias), normal(seed, batch, sizes[0]))
 
 
+@pytest.mark.parametrize("worth_a_team", [0, 2**30])
+@pytest.mark.parametrize("batch", [1, 70, 300, 900])
+@pytest.mark.parametrize(
+    ("unit", "sizes", "dtype"),
+    [
+        ((4, 4), (12, 20, 8, 5), torch.float32),  # of edges that blocks divide, and of one that they do not
+        ((3, 5), (11, 16, 7), torch.float64),
+        ((32, 32), (70, 40, 3), torch.float32),
+    ],
+)
+def test_an_output_of_blocks_is_that_of_layer_by_layer(
+    unit: tuple[int, int], sizes: tuple[int, ...], dtype: torch.dtype, batch: int, worth_a_team: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_team, "WORTH_A_TEAM", worth_a_team)
+        check(links_of_blocks(unit, sizes, dtype), normal(0, batch, sizes[0], dtype=dtype))
+
+
 @settings(max_examples=6)
 @given(st.sampled_from([1, 70, 300]), variants)
 def test_an_output_in_every_variant_is_that_of_layer_by_layer(batch: int, variant: Variant) -> None:
@@ -65,11 +84,14 @@ def test_an_output_is_that_of_layer_by_layer_at_every_width(width: Any, dtype: t
 
 @pytest.mark.parametrize("is_turned", [False, True])
 @pytest.mark.parametrize("batch", [1, 70, 300])
+@pytest.mark.parametrize("of_blocks", [False, True])
 def test_an_output_touches_what_is_its_own(
-    watcher: Watcher, monkeypatch: pytest.MonkeyPatch, batch: int, is_turned: bool
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch, batch: int, is_turned: bool, of_blocks: bool
 ) -> None:
-    x = torch.randn(4, batch) if is_turned else torch.randn(batch, 4)
-    output = Output(links(0, (4, 5, 3), 0.5, torch.float32, with_bias=True), batch, is_turned=is_turned)
+    x, sizes = torch.randn(4, batch) if is_turned else torch.randn(batch, 4), (4, 5, 3)
+    plain = links(0, sizes, 0.5, torch.float32, with_bias=True)
+    chain = links_of_blocks((2, 3), sizes, torch.float32) if of_blocks else plain
+    output = Output(chain, batch, is_turned=is_turned)
 
     def run_on(function: int, arguments: Any, team: int) -> None:
         result, scratch = arguments[3:5]
@@ -86,8 +108,8 @@ def test_an_output_touches_what_is_its_own(
     assert not watcher.outside
 
 
-def made(seed: int, sizes: tuple[int, ...] = NARROW) -> MLP:
-    model = mlp_of("tiled", draw(sizes, generator(seed)), 0.7, seed)
+def made(seed: int, sizes: tuple[int, ...] = NARROW, layer: str = "tiled") -> MLP:
+    model = mlp_of(layer, draw(sizes, generator(seed)), 0.7, seed)
     return model.float().eval() if sizes == WIDE else model
 
 

@@ -7,7 +7,7 @@ thread does all. Many tiles: each goes through all layers by itself. Activations
 from array import array
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,18 +18,16 @@ from sparse_models.kernels.cpu._emit import CACHE_LINE, TICKETS, Emitter
 from sparse_models.kernels.cpu._pass import Layer, emit_outputs
 from sparse_models.kernels.cpu._team import passed, run_on, threads_for
 from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias
-from sparse_models.kernels.cpu.chain._cut import Cut
+from sparse_models.kernels.cpu.chain import by_rows, by_tiles
+from sparse_models.kernels.cpu.chain._cut import Cut, Form, form_of, heights_of
 from sparse_models.kernels.cpu.chain._phases import Phases
-from sparse_models.kernels.cpu.chain.by_rows import default_of
-from sparse_models.kernels.cpu.csr._form import ARRAYS, NUMBERS, CsrForm
 from sparse_models.kernels.cpu.transpose import take_in
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import Structure
 from sparse_models.kernels.variant import Variant
 
 SHARES_PER_THREAD = 4  # of a layer's rows
-FIRST, MATRIX = 8, ARRAYS + NUMBERS  # arguments: those before the layers', those of a matrix
-PER_LAYER = MATRIX + 4
+FIRST, AFTER = 9, 5  # arguments: those before the layers', those of a layer beside its matrix
 BESIDE = 2  # vectors whose multiply-adds take as long as what a non-zero costs beside them
 
 
@@ -38,24 +36,27 @@ class Output:
 
     def __init__(self, links: Sequence[Link], batch: int, *, is_turned: bool, variant: Variant | None = None) -> None:
         """Hold it for x [batch, in] that is feature-major, if turned, or batch-major."""
-        sizes = [links[0].rows.columns, *(link.rows.rows for link in links)]
-        variant, dtype = variant or default_of(links), links[0].values.dtype
+        heights, is_csr = heights_of(links), isinstance(links[0].rows, Structure)
+        variant = variant or (by_rows.default_of(links) if is_csr else by_tiles.default_of(links))
+        dtype = links[0].values.dtype
         cut = Cut.of(batch, dtype, variant)
         weights = sum(link.values.numel() for link in links) * (cut.chunks + BESIDE)
         self.team = min(variant.threads, threads_for(weights))
-        self.result_shape, self.links = (sizes[-1], batch), links
-        by_tiles = cut.tiles % self.team == 0 or cut.tiles > SHARES_PER_THREAD * self.team
-        scratches = self.team if by_tiles else cut.tiles
-        scratch_bytes = sum(sizes) * cut.chunks * variant.vector_bytes + CACHE_LINE
+        self.result_shape, self.links = (links[-1].rows.rows, batch), links
+        is_by_tiles = cut.tiles % self.team == 0 or cut.tiles > SHARES_PER_THREAD * self.team
+        scratches = self.team if is_by_tiles else cut.tiles
+        scratch_bytes = sum(heights) * cut.chunks * variant.vector_bytes + CACHE_LINE
         self.scratch_bytes = scratches * scratch_bytes
-        shares = 1 if by_tiles else SHARES_PER_THREAD * self.team
-        self.held: list[Tensor | int] = [scratch_bytes, batch, cut.tiles, sizes[0], shares]
-        structures = [cast("Structure", link.rows) for link in links]
-        forms = tuple(CsrForm.of(structure.sizes, cut.chunks, variant) for structure in structures)
-        for link, structure, form in zip(links, structures, forms, strict=True):
-            self.held += [*form.arguments(structure, cut.chunks, variant), link.values, *of_bias(link.bias), structure.rows]
+        shares = 1 if is_by_tiles else SHARES_PER_THREAD * self.team
+        self.held: list[Tensor | int] = [scratch_bytes, batch, cut.tiles, links[0].rows.columns, heights[0], shares]
+        forms = tuple(form_of(link.rows, cut.chunks, variant) for link in links)
+        for link, form, height in zip(links, forms, heights[1:], strict=True):
+            structure: Any = link.rows
+            self.held += [*form.arguments(structure, cut.chunks, variant), link.values, *of_bias(link.bias)]
+            self.held += [structure.rows, height]
         self.arguments = passed([0, 0, 0, *self.held, *[0] * (len(links) + 1)])
-        self.function = _output(name_of(dtype), cut.chunks, variant.vector_bytes, forms, is_turned=is_turned, by_tiles=by_tiles)
+        kind = name_of(dtype), cut.chunks, variant.vector_bytes, forms
+        self.function = _output(*kind, is_turned=is_turned, is_by_tiles=is_by_tiles)
 
     def of(self, x: Tensor) -> Tensor:
         """Return what the chain makes of x [batch, in]: [batch, out], feature-major."""
@@ -68,17 +69,17 @@ class Output:
 
 
 @kernel
-def _output(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[CsrForm], *, is_turned: bool, by_tiles: bool) -> int:
+def _output(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[Form], *, is_turned: bool, is_by_tiles: bool) -> int:
     """Return the address of the kernel of `Output` for tiles of so many vectors."""
     emit = emitter_for(dtype, vector_bytes)
     chain = _Chain(emit, chunks, forms, is_turned=is_turned)
-    if by_tiles:
+    if is_by_tiles:
         own = emit.own_part(chain.scratch, chain.scratch_bytes)
         with emit.tasks(chain.tiles) as tile:
             for number in range(len(forms) + 1):
                 chain.do(number, tile, emit.constant(0), own)
         return emit.compiled()
-    phases = Phases(emit, FIRST + PER_LAYER * len(forms))
+    phases = Phases(emit, chain.end)
     for number in range(len(forms) + 1):
         with phases.tasks(emit.times(chain.tiles, chain.shares)) as task:
             tile, share = emit.divided(task, chain.shares)
@@ -89,20 +90,21 @@ def _output(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[CsrForm]
 class _Chain:
     """A chain in the making: what is done of it, a share of a layer's rows in a tile at a time."""
 
-    def __init__(self, emit: Emitter, chunks: int, forms: Sequence[CsrForm], *, is_turned: bool) -> None:
+    def __init__(self, emit: Emitter, chunks: int, forms: Sequence[Form], *, is_turned: bool) -> None:
         """Emit the loads of the arguments."""
         self.emit, self.chunks, self.is_turned = emit, chunks, is_turned
-        self.x, self.result, self.scratch, self.scratch_bytes, self.batch, self.tiles, self.inputs, self.shares = (
-            emit.argument(place) for place in range(FIRST)
-        )
+        self.x, self.result, self.scratch, self.scratch_bytes = (emit.argument(place) for place in range(4))
+        self.batch, self.tiles, self.inputs, self.input_rows, self.shares = (emit.argument(place) for place in range(4, FIRST))
+        self.has_edges = any(form.unit != (1, 1) for form in forms)  # rows of a tile that fill whole blocks
         self.layers, self.offsets, at = list[Layer](), list[Any](), emit.constant(0)
-        rows = self.inputs
-        for number, form in enumerate(forms):
-            own = [emit.argument(FIRST + PER_LAYER * number + place) for place in range(PER_LAYER)]
+        height, self.end = self.input_rows, FIRST
+        for form in forms:
+            place, self.end = self.end, self.end + form.addresses + AFTER
+            own = [emit.argument(number) for number in range(place, self.end)]
             self.offsets.append(at)  # of the layer's input in a tile
-            at = emit.add(at, emit.times(rows, chunks * emit.vector_bytes))
-            arrays, (values, bias, bias_step, rows) = own[:MATRIX], own[MATRIX:]
-            self.layers.append(Layer(form, form, arrays, values, bias, bias_step, arrays, values, rows, rows, rows))
+            at = emit.add(at, emit.times(height, chunks * emit.vector_bytes))
+            arrays, (values, bias, bias_step, rows, height) = own[:-AFTER], own[-AFTER:]
+            self.layers.append(Layer(form, form, arrays, values, bias, bias_step, arrays, values, rows, height, rows))
         self.offsets.append(at)  # where sums of the last layer are kept
 
     def do(self, number: int, tile: Any, share: Any, own: Any) -> None:
@@ -111,16 +113,22 @@ class _Chain:
             self._pack(tile, share, own)
             return
         emit, layer, before = self.emit, self.layers[number - 1], self.emit.add(own, self.offsets[number - 1])
-        rows = emit.share(layer.rows, share, self.shares)
+        rows = emit.share(emit.over(layer.rows, layer.form.unit[0]), share, self.shares)
         if number < len(self.layers):
-            emit_outputs(emit, layer, (before, emit.add(own, self.offsets[number])), rows, self.chunks, relu=True)
+            after = emit.add(own, self.offsets[number])
+            emit_outputs(emit, layer, (before, after), rows, self.chunks, relu=True)
+            self._clear(after, layer.rows, layer.tile_rows, share)
             return
         piece = Piece(emit, tile, self.chunks, self.batch)
         matrix = layer.form.matrix(layer.arrays, layer.values)
         begin, kept = partial(layer.biased, emit, chunks=self.chunks), emit.add(own, self.offsets[number])
 
         def finish(row: Any, totals: list[Any]) -> None:
-            piece.write(totals, piece.of(self.result, row))
+            if layer.form.unit[0] == 1:
+                piece.write(totals, piece.of(self.result, row))
+                return
+            with emit.builder.if_then(emit.builder.icmp_signed("<", row, layer.rows)):
+                piece.write(totals, piece.of(self.result, row))
 
         matrix.products(emit, rows, before, Sums(begin, finish, kept, self.chunks))
 
@@ -134,3 +142,10 @@ class _Chain:
         else:
             samples = emit.times(tile, self.chunks * emit.lanes), self.batch
             take_in(emit, self.x, samples, self.inputs, own, self.chunks, (start, end))
+        self._clear(own, self.inputs, self.input_rows, share)
+
+    def _clear(self, tile: Any, first: Any, last: Any, share: Any) -> None:
+        """Have the last share, which wrote what is before it, clear the rows of a tile that fill whole blocks."""
+        if self.has_edges:
+            with self.emit.builder.if_then(self.emit.builder.icmp_signed("==", share, self.emit.add(self.shares, -1))):
+                self.emit.clear(tile, first, last, self.chunks)
