@@ -94,7 +94,7 @@ def _dtypes(op: str, selection: Selection, device: str) -> Iterator[tuple[str, b
     yield "float32", False
     if op in grids.WHOLE:
         if is_gpu(device):
-            yield from (("bfloat16", op == "training_step" and not selection.is_full), ("tf32", True))
+            yield from (("bfloat16", op == "training_step" and not (selection.is_full or selection.layers)), ("tf32", True))
         elif selection.has_references:
             yield from ((dtype, True) for dtype in selection.rivals)
 

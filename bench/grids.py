@@ -132,7 +132,8 @@ def usual(sparsities: tuple[float, ...]) -> tuple[float, ...]:
 
 def of_others(sparsities: tuple[float, ...], *, on_gpu: bool) -> tuple[float, ...]:
     """Return the sparsities of layers that the best one is held against by default: on a GPU one of the grid's."""
-    return usual(sparsities) if on_gpu else (*SPARSITIES_OF_OTHERS, *usual(sparsities))
+    usually = usual(sparsities)
+    return usually if on_gpu else tuple(level for level in sparsities if level in (*SPARSITIES_OF_OTHERS, *usually))
 
 
 def epochs_and_batch(data: str) -> tuple[int, int]:

@@ -92,6 +92,16 @@ def test_where_parts_and_updates_are_timed_the_step_is_too() -> None:
         assert {case._replace(op="step", update="static") for case in cases.cases(op, DEFAULT)} <= steps
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("op", OPS)
+def test_a_grid_has_a_case_once(op: str, device: str) -> None:
+    for is_full in (False, True):
+        found = list(cases.cases(op, DEFAULT._replace(devices=(device,), dtypes=None, is_full=is_full)))
+        assert len(found) == len(set(found))
+        if op == "update":
+            assert {case.sparsity for case in found} <= {*grids.UPDATE_SPARSITIES, 0.5}  # 2:4's own
+
+
 def test_regimes_are_an_axis_of_all_but_trainings() -> None:
     both = DEFAULT._replace(regimes=("warm", "cold"))
     for op in OPS:
@@ -203,6 +213,8 @@ def test_on_a_gpu_the_default_grid_has_what_one_run_can_decide() -> None:
     assert {case.dtype for case in layers if case.op == "training_step"} == {"float32"}
     steps = [case for case in default if case.op == "training_step" and case.model == "dense"]
     assert {case.dtype for case in steps} == {"float32", "bfloat16", "tf32"}
+    by_name = grid(ON_GPU._replace(ops=("training_step",), is_full=False, data=None, layers=("two_four",)))
+    assert "bfloat16" in {case.dtype for case in by_name if case.layer == "two_four"}  # a GPU has it in no other
     in_full = {case.layer for case in grid(ON_GPU) if (case.op, case.dtype) == ("training_step", "bfloat16")}
     assert "tiled" in in_full
     assert "csr_linear" in {case.layer for case in grid(ON_GPU)}

@@ -10,7 +10,7 @@ import pytest
 from bench.cases import Case
 from bench.engine.forkserver import ForkServer
 from bench.engine.interleaving import REPORT, Interleaving
-from bench.engine.jobs import Effort, Job, Results, Spent, plan_text
+from bench.engine.jobs import Effort, Job, Results, Spent, Turn, plan_text
 from bench.engine.journal import Journal, broken, identity
 from bench.engine.preparing import tuned
 from bench.engine.processes import Means, fork_server_for
@@ -84,7 +84,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         )
         left = effort._replace(budget=max(0.0, effort.budget - (time.monotonic() - began)))
         results = measure_against_best(jobs, left, tell, means)
-        results = results._replace(spent=choosing + results.spent)
+        results = results._replace(spent=choosing.spent + results.spent, turns=(choosing, *results.turns))
     progress.clear()
     config.stash[INTERRUPTED] = results.interrupted
     if results.out_of_time:
@@ -116,16 +116,16 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 
 def _choices(
     config: pytest.Config, jobs: list[Job], fork_server: ForkServer, tell: Callable[[str], None]
-) -> tuple[Mapping[str, Any], Spent]:
+) -> tuple[Mapping[str, Any], Turn]:
     """Return the choices of our own kernels' variants that all processes are given, and the time; the run tells of them."""
     start = time.monotonic()
     found = tuned(jobs, fork_server)
-    spent = Spent(building=time.monotonic() - start)
+    turn = Turn("our own kernels' variants", 0, Spent(building=time.monotonic() - start))
     if found is None:
-        return {}, spent
+        return {}, turn
     tell(str(found))
     config.stash[MACHINE]["kernels"] = found.facts
-    return found.choices, spent
+    return found.choices, turn
 
 
 def _journal(config: pytest.Config, jobs: list[Job], tell: Callable[[str], None]) -> Journal | None:

@@ -162,8 +162,8 @@ def known() -> dict[str, Choice]:
 
 
 def retry() -> None:
-    """Try again what could not be measured in this process."""
-    for key in [(asked, place) for asked, place in _found if str(Work(*asked, place)) in disturbed]:
+    """Try again what could not be measured in this process, or was not, as it had given up."""
+    for key in [(asked, place) for asked, place in _found if str(Work(*asked, place)) not in known()]:
         del _found[key]
     disturbed.clear()
 

@@ -13,11 +13,11 @@ import pytest
 
 from bench.cases import Case
 from bench.engine import worker
-from bench.engine.jobs import Effort, Job, Results, Spent, decidable
+from bench.engine.jobs import Effort, Job, Results, Spent
 from bench.engine.pairing import Patience, Plan, Racer
 from bench.engine.processes import Means, fork_server_for, measure_all
 from bench.engine.timed import Timed
-from bench.runs.outcome import Outcome, Race
+from bench.runs.outcome import Race
 from bench.works.once_per_run import KNOWN, once_per_run
 from sparse_models.errors import GateError
 
@@ -204,28 +204,6 @@ def test_the_budget_is_a_bound_past_which_one_case_at_most_is_measured() -> None
     assert results.out_of_time
     # The first process, which goes through all, has no more time than the budget.
     assert {len(outcome.races) for outcome in results.outcomes.values()} == {0, 1}
-
-
-def test_time_that_does_not_suffice_for_all_goes_to_cases_that_can_be_decided() -> None:
-    jobs = [job(fine, number) for number in range(5)]
-    outcomes = {one.name: Outcome() for one in jobs}
-    for one, processes, speedup in zip(jobs, (8, 1, 1, 1, 3), (1.2, 1.2, 1.2, 5.0, 5.0), strict=True):
-        for process in range(processes):
-            outcomes[one.name].add(process, Race([1.0], [speedup + process / 100]), {})
-    seconds = dict(zip(outcomes, (9.0, 2.0, 1.0, 3.0, 0.1), strict=True))
-    effort = Effort(12, 0.05, 60.0)
-
-    def chosen(left: float) -> list[str]:
-        return [one.name.partition("-")[0] for one in decidable(jobs, outcomes, seconds, left, effort)]
-
-    assert chosen(9.0) == ["fine0"]  # one process more, the ninth
-    assert chosen(15.0) == ["fine0", "fine3"]  # two more decide so large an effect
-    assert chosen(23.0) == ["fine0", "fine3", "fine2"]  # and eight of one second
-    assert chosen(38.9) == ["fine0", "fine3", "fine2"]
-    assert chosen(39.0) == ["fine0", "fine3", "fine2", "fine1"]  # what has its verdict waits
-    assert chosen(39.1) == ["fine0", "fine3", "fine2", "fine1", "fine4"]
-    assert sorted(chosen(45.2)) == ["fine0", "fine1", "fine2", "fine3", "fine4"]  # the time is enough for all
-    assert chosen(0.0) == ["fine0"]  # what is due has its turn, however late
 
 
 def test_ctrl_c_keeps_what_is_complete() -> None:

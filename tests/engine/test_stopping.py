@@ -13,9 +13,9 @@ import pytest
 from bench import cases, grids
 from bench.cases import Case
 from bench.engine import processes
-from bench.engine.jobs import PRECISION, PROCESSES, Effort, Job
+from bench.engine.jobs import PRECISION, PROCESSES, Effort, Job, decidable
 from bench.engine.processes import Means
-from bench.runs.outcome import Outcome
+from bench.runs.outcome import Outcome, Race
 from bench.runs.reading import parse
 from bench.selection import Selection
 from bench.statistics.proportions import rate
@@ -147,6 +147,28 @@ def test_few_processes_go_into_what_is_clear(ratio: float, spread: float, most: 
         assert sum(map(len, samples)) / len(samples) <= most
         told = [verdicts({"case": sample})["case"] for sample in samples]
         assert told.count("faster" if true > 1 else "slower") >= 0.99 * len(told)
+
+
+def test_time_that_does_not_suffice_for_all_goes_to_cases_that_can_be_decided() -> None:
+    jobs = [job(fine, number) for number in range(5)]
+    outcomes = {one.name: Outcome() for one in jobs}
+    for one, count, speedup in zip(jobs, (8, 1, 1, 1, 3), (1.2, 1.2, 1.2, 5.0, 5.0), strict=True):
+        for process in range(count):
+            outcomes[one.name].add(process, Race([1.0], [speedup + process / 100]), {})
+    seconds = dict(zip(outcomes, (9.0, 2.0, 1.0, 3.0, 0.1), strict=True))
+    effort = Effort(12, 0.05, 60.0)
+
+    def chosen(left: float) -> list[str]:
+        return [one.name.partition("-")[0] for one in decidable(jobs, outcomes, seconds, left, effort)]
+
+    assert chosen(9.0) == ["fine0"]  # one process more, the ninth
+    assert chosen(15.0) == ["fine0", "fine3"]  # two more decide so large an effect
+    assert chosen(23.0) == ["fine0", "fine3", "fine2"]  # and eight of one second
+    assert chosen(38.9) == ["fine0", "fine3", "fine2"]
+    assert chosen(39.0) == ["fine0", "fine3", "fine2", "fine1"]  # what has its verdict waits
+    assert chosen(39.1) == ["fine0", "fine3", "fine2", "fine1", "fine4"]
+    assert sorted(chosen(45.2)) == ["fine0", "fine1", "fine2", "fine3", "fine4"]  # the time is enough for all
+    assert chosen(0.0) == ["fine0"]  # what is due has its turn, however late
 
 
 class Card:

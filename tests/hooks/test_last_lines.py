@@ -58,6 +58,7 @@ def test_choosing_variants_counts_as_building(tmp_path: Path) -> None:
     [saved] = tmp_path.glob("runs/*/*.json")
     told = json.loads(saved.read_text())["machine"]["run"]
     assert told["spent_seconds"]["building"] > 0  # of which the drawn engine tells nothing
+    assert told["turns"][0]["building"] == pytest.approx(told["spent_seconds"]["building"])
     assert told["saved_up_seconds"] == 0
 
 
