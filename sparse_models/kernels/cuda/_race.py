@@ -68,9 +68,14 @@ def chosen(
 
 
 def raced(candidates: Sequence[V], call: Call[V]) -> Choice | None:
-    """Return which of some plans is the fastest; one that the card, or a compiler, refuses is left out, but for the first."""
+    """Return which of some plans is the fastest; one that the card, or a compiler, refuses is left out, but for the first.
+
+    None where memory has room for a result, and not for those that are compared.
+    """
     able = [candidates[0], *(plan for plan in candidates[1:MOST] if _is_launched(call, plan))]
-    return race.measured(able, call, Stopwatch())
+    with contextlib.suppress(torch.OutOfMemoryError):
+        return race.measured(able, call, Stopwatch())
+    return None
 
 
 def _is_launched(call: Call[V], plan: V) -> bool:

@@ -155,7 +155,7 @@ class OwnKernels(CsrBothWays):
         links = cls.linked(layers, x)
         if links is None:
             return None
-        if cls.device_of(x) == "cpu":  # elsewhere it would wait for the device, and PyTorch's own loss asserts it there
+        if cls.device_of(x) == "cpu":  # elsewhere it would wait for the device, whose kernel makes the loss NaN
             lowest, highest = labels.aminmax()
             if int(lowest) < 0 or int(highest) >= layers[-1].out_features:
                 return None

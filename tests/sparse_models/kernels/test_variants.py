@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.machine.facts import cache_of
-from sparse_models.kernels import candidates
+from sparse_models.kernels import candidates, race
 from sparse_models.kernels.candidates import of_product
 from sparse_models.kernels.chain import define_gradients, ready_step
 from sparse_models.kernels.choice import Work
@@ -215,3 +215,14 @@ def test_large_values_are_shared_out_where_the_first_cache_is_small(
     chain = links(0, (1000, outputs, 5), 0.5, torch.float32, with_bias=True)  # 6 bytes a value: 2.4 and 1.8 MB
     ready_step(chain, [], RULES[torch.optim.Adam], tiles * by_tiles.default_of(chain).vectors * vector_bytes() // 4)
     assert went == [way]
+
+
+@pytest.mark.parametrize("spoiling", [torch.nan, torch.inf])
+def test_results_that_are_no_numbers_are_compared_by_those_that_are(spoiling: float) -> None:
+    first, other = (Variant(vectors, 4, 16, 1) for vectors in (8, 4))
+    expected = torch.tensor([1.0, spoiling])
+    for mine, is_alike in ((expected.clone(), True), (torch.tensor([2.0, spoiling]), False), (torch.ones(2), False)):
+        results = {first: expected, other: mine}
+        found = race.measured([first, other], results.__getitem__, lambda *_: 1.0)
+        assert found is not None
+        assert (other in found.tried) == is_alike

@@ -66,6 +66,22 @@ def test_a_plan_that_is_refused_is_left_out_and_the_rules_own_is_told(told: Told
         chosen(told, batch=1024)
 
 
+def test_where_results_that_are_compared_do_not_fit_the_rules_plan_is_taken(told: Told) -> None:
+    def call(plan: Numbers) -> list[torch.Tensor]:
+        if held:
+            raise torch.OutOfMemoryError
+        result = torch.ones(1)
+        if len(told.calls) > 3:  # each plan has been launched, and the first once more
+            held.append(result)
+        told.calls.append(plan)
+        return [result]
+
+    held: list[torch.Tensor] = []
+    assert _race.chosen("kernel", (32, 64), 64, 512, X, lambda: [FIRST, OTHER, THIRD], call) == FIRST
+    assert len(held) == 1
+    assert not choice.in_use()
+
+
 def test_few_plans_are_compiled(told: Told) -> None:
     many = [Numbers(number) for number in range(100)]
     told.seconds = {many[-1]: 0.1}
