@@ -134,6 +134,26 @@ def test_of_many_weights_in_blocks_a_single_sample_goes_layer_by_layer(monkeypat
         assert (vars(model.layers[0]).get("_held") is not None) == is_held
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_small_last_layer_that_is_dense_is_in_the_one_call_for_few_samples(batch: int) -> None:
+    """As an Erdos-Renyi distribution leaves it: a bitmap, which is a dense layer's form, is none of a chain."""
+    model, x = made(0, (300, 270, 264, 10)).float().eval(), torch.randn(batch, 300)
+    last = list(model)[-1]
+    last.set_mask(torch.ones_like(last.mask))
+    with torch.no_grad():
+        last.values.copy_(torch.randn_like(last.values))
+        first, *others = (model(x) for _ in range(4))
+        held = vars(model.layers[0])["_few"]
+        assert set(held) == {batch}
+        for found in others:
+            torch.testing.assert_close(found, first)
+        hidden = x.double()
+        for number, layer in enumerate(model):
+            assert layer.bias is not None
+            hidden = (torch.relu(hidden) if number else hidden) @ layer.to_dense().double().t() + layer.bias.double()
+        torch.testing.assert_close(first.double(), hidden, rtol=1e-5, atol=1e-5)
+
+
 def test_an_output_with_a_graph_goes_layer_by_layer() -> None:
     model = mlp_of("tiled", draw((12, 16, 8, 4), generator(0)), 0.5)
     x = normal(0, 40, 12)

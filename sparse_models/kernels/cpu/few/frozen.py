@@ -58,7 +58,9 @@ def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) 
         return None
     weights, in_slices = rows * columns, columns >= sliced.fewest_columns(dtype) and batch <= sliced.most_samples(dtype)
     enough = _dense_enough(weights, dtype.itemsize == 2, batch) if in_slices else DENSE_ENOUGH
-    if bitmap.is_possible(dtype) and nnz >= weights * enough:
+    # What is small is over in as long either way, and slices are what a chain takes in one call, as of a last layer left dense.
+    is_small = in_slices and weights < SMALL
+    if bitmap.is_possible(dtype) and nnz >= weights * enough and not is_small:
         return bitmap.pack
     # Four samples and more of so many columns are read from the second cache, by tiles fewer times.
     is_left = batch > SEVERAL and weights >= LARGE and dtype == torch.float32 and nnz < SPARSE * weights
@@ -75,7 +77,7 @@ def _dense_enough(weights: int, is_short: bool, batch: int) -> float:  # noqa: F
     return 0.19 if weights >= LARGE and not is_short else 0.6
 
 
-LARGE, SEVERAL = 2**23, 2  # weights, and samples
+LARGE, SMALL, SEVERAL = 2**23, 2**14, 2  # weights, and samples
 DENSE_ENOUGH, SPARSE = 0.1, 0.07  # density from which on a bitmap beats tiles, and below which tiles beat slices
 
 
