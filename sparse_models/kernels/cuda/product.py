@@ -69,11 +69,6 @@ def product(
     return result
 
 
-def default_tiling(work: Work) -> Tiling:
-    """Return the tiling that is estimated to be fastest."""
-    return best_tilings(work)[0]
-
-
 @lru_cache(maxsize=1024)
 def best_tilings(work: Work) -> list[Tiling]:
     """Return the tilings that are estimated to be fastest, the fastest first."""

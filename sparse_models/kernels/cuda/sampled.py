@@ -47,11 +47,6 @@ def sampled(structure: Structure, grad: Tensor, x: Tensor, *, tiling: Tiling | N
     return (sums[0] if parts == 1 else sums.sum(0)).to(x.dtype)
 
 
-def default_tiling(work: Work) -> Tiling:
-    """Return the tiling that is estimated to be fastest, with as many parts of the batch as are best for it."""
-    return best_tilings(work)[0]
-
-
 @lru_cache(maxsize=1024)
 def best_tilings(work: Work) -> list[Tiling]:
     """Return the tilings that are estimated to be fastest, the fastest first, with as many parts of the batch likewise."""

@@ -1,5 +1,6 @@
 """A layer's weights as kernels for few samples read them: kept beside the layer, made anew where they changed."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -58,9 +59,7 @@ def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) 
         return None
     weights, in_slices = rows * columns, columns >= sliced.fewest_columns(dtype) and batch <= sliced.most_samples(dtype)
     enough = _dense_enough(weights, dtype.itemsize == 2, batch) if in_slices else DENSE_ENOUGH
-    # What is small is over in as long either way, and slices are what a chain takes in one call, as of a last layer left dense.
-    is_small = in_slices and weights < SMALL
-    if bitmap.is_possible(dtype) and nnz >= weights * enough and not is_small:
+    if bitmap.is_possible(dtype) and nnz >= weights * enough:
         return bitmap.pack
     # Four samples and more of so many columns are read from the second cache, by tiles fewer times.
     is_left = batch > SEVERAL and weights >= LARGE and dtype == torch.float32 and nnz < SPARSE * weights
@@ -68,10 +67,13 @@ def form_for(rows: int, columns: int, nnz: int, dtype: torch.dtype, batch: int) 
 
 
 def _dense_enough(weights: int, is_short: bool, batch: int) -> float:  # noqa: FBT001
-    """Return the density from which on a bitmap is faster than slices: measured on 2 cores of a Zen 4 server.
+    """Return the density from which on a bitmap is better than slices: measured on 2 cores of a Zen 4 server.
 
-    Of weights that caches do not hold, where bytes count, it is lower in float32.
+    Of weights that caches do not hold, where bytes count, it is lower in float32. Few are over in about as long either way, and
+    slices are what a chain takes in one call, as of a last layer left dense.
     """
+    if weights < SMALL:
+        return math.inf
     if batch > SEVERAL:
         return 0.4
     return 0.19 if weights >= LARGE and not is_short else 0.6

@@ -10,10 +10,10 @@ from sparse_models.kernels.cuda import _card, _compile, _tiling
 from sparse_models.kernels.cuda._card import RESERVED_BYTES, Card
 from sparse_models.kernels.cuda._compile import Launch
 from sparse_models.kernels.cuda.product import CANDIDATES as PRODUCT_CANDIDATES
-from sparse_models.kernels.cuda.product import STAGED_BYTES, default_parts, default_tiling, product
+from sparse_models.kernels.cuda.product import STAGED_BYTES, best_tilings, default_parts, product
 from sparse_models.kernels.cuda.sampled import CANDIDATES as SAMPLED_CANDIDATES
+from sparse_models.kernels.cuda.sampled import best_tilings as best_sampled_tilings
 from sparse_models.kernels.cuda.sampled import default_parts as default_sampled_parts
-from sparse_models.kernels.cuda.sampled import default_tiling as default_sampled_tiling
 from sparse_models.kernels.cuda.sampled import sampled
 from tests.sparse_models.kernels.gpu.test_cuda_products import TILINGS, problem
 
@@ -41,7 +41,7 @@ def test_nvrtc_compiles_them(file: str, architecture: str) -> None:
 @pytest.mark.parametrize(("rows", "columns", "batch"), [(256, 256, 4096), (4096, 4096, 64), (10, 256, 4096)])
 def test_the_default_keeps_all_multiprocessors_busy(rows: int, columns: int, batch: int) -> None:
     work = _tiling.Work(rows, columns, rows * columns // 5, batch, 4)
-    tiling, sampling = default_tiling(work), default_sampled_tiling(work)
+    tiling, sampling = best_tilings(work)[0], best_sampled_tilings(work)[0]
     assert tiling.row_blocks(rows) * default_parts(tiling, work) >= 64
     assert sampling.row_blocks(rows) * default_sampled_parts(sampling, work) >= 64
 

@@ -12,7 +12,7 @@ from sparse_models.kernels.cuda import product as cuda_product
 from sparse_models.kernels.cuda import sampled as cuda_sampled
 from sparse_models.kernels.cuda._card import Card
 from sparse_models.kernels.cuda._compile import Macros
-from sparse_models.kernels.cuda._tiling import Work, work_of
+from sparse_models.kernels.cuda._tiling import Tiling, Work, estimated, work_of
 from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.cuda.small_batch import Packed, Plan
 from sparse_models.kernels.triton import _loading, blocks
@@ -164,6 +164,13 @@ def test_all_plans_of_blocks_fit_and_the_rules_is_first(size: int, dtype: torch.
             assert plan.stages * plan.depth * (plan.rows + 1) * size * dtype.itemsize <= shared_bytes
 
 
+def clocks_of(module: Any, tiling: Tiling, work: Work) -> float:
+    parts = module.default_parts(tiling, work)
+    if module is cuda_sampled:
+        return cuda_sampled._clocks(tiling, work, parts)
+    return estimated(tiling, work, module.STAGED_BYTES, parts, module.COSTS)
+
+
 @pytest.mark.parametrize("module", [cuda_product, cuda_sampled])
 def test_tilings_that_race_are_different_kernels_or_have_different_slabs(module: Any) -> None:
     for columns in (30, 256, 4096):
@@ -171,4 +178,5 @@ def test_tilings_that_race_are_different_kernels_or_have_different_slabs(module:
         tried = module.best_tilings(work)
         kinds = {(one._replace(cuts=0), one.slab(columns, module.STAGED_BYTES, turns=one.tiles(work) > 1)) for one in tried}
         assert len(kinds) == len(tried) == _race.MOST
-        assert tried[0] == module.default_tiling(work)
+        clocks = [clocks_of(module, one, work) for one in tried]
+        assert clocks == sorted(clocks)
