@@ -46,7 +46,7 @@ os.environ["SPARSE_MODELS_VARIANT"] = "default"
 _compile.SOURCES = once_per_run.SOURCES = None
 
 # Continuous integration draws the same examples every time.
-settings.register_profile("local", deadline=None, max_examples=40)
+settings.register_profile("local", deadline=None, max_examples=20)
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 

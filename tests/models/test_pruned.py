@@ -45,7 +45,7 @@ def test_the_largest_of_all_layers_but_the_last_are_kept(seed: int, sparsity: fl
     assert kept == ranked[: sum(count_kept(weight.numel(), sparsity) for weight in weights.values())]
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seeds, st.sampled_from([0.5, 0.9]), st.sampled_from(["masked", "tiled"]))
 def test_fine_tuning_is_that_of_the_sparse_layers(seed: int, sparsity: float, layer: str) -> None:
     """A dense network whose weights are held at 0 is trained as one of the layers that it is measured with."""

@@ -82,7 +82,7 @@ def updated(model: MLP, optimizer: torch.optim.Optimizer, rule: str, seed: int, 
 
 @pytest.mark.parametrize("rule", CONSERVING)
 @pytest.mark.parametrize("layer", ON_GPU)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seeds, st.booleans())
 def test_an_update_on_a_gpu_does_what_one_on_a_cpu_does(layer: str, rule: str, seed: int, captured: bool) -> None:
     (host, host_state), (card, card_state) = (trained(layer, seed) for _ in range(2))

@@ -133,13 +133,9 @@ def compiled(text: str, name: str) -> int:
     known = read_whole(_file(code.digest))
     if known is not None:
         return _loaded(code, binding.parse_assembly(""), known)
-    module = binding.parse_assembly(text)
-    # The loops come unrolled as far as they should be.
-    options = binding.create_pipeline_tuning_options(speed_level=3)
-    options.loop_unrolling = False
-    builder = binding.create_pass_builder(_target(), options)
-    builder.getModulePassManager().run(module, builder)
-    return _loaded(code, module, None)
+    # What is written is in vectors and registers, unrolled as far as it should be: LLVM's passes over it would take as long as
+    # all else of compiling, and gain nothing (docs/cpu_kernels.md). What chooses instructions and registers does run.
+    return _loaded(code, binding.parse_assembly(text), None)
 
 
 def _file(digest: str) -> Path:

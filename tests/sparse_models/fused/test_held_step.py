@@ -32,7 +32,7 @@ def test_whatever_happens_between_steps_they_are_those_of_the_plain_loop(event: 
     assert both[0].went[-1] == EVENTS[event]
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(
     st.sampled_from(sorted(OPTIMIZERS)),
     st.sampled_from(["tiled", "fan_in", "block4"]),

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -72,7 +72,6 @@ def check(drawn: Drawn) -> None:
         close(result, defined)
 
 
-@settings(max_examples=40)
 @given(problems)
 def test_products_are_what_their_definitions_say(drawn: Drawn) -> None:
     check(drawn)

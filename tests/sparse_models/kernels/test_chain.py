@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -40,7 +40,6 @@ def any_is_near_the_kink(linked: list[Link], x: Tensor) -> bool:
     return False
 
 
-@settings(max_examples=40)
 @given(
     seeds,
     st.lists(st.integers(1, 30), min_size=2, max_size=5).map(tuple),

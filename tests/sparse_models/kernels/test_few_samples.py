@@ -68,7 +68,7 @@ def problems(draw: st.DrawFn, forms: Sequence[Any] = FORMS) -> tuple[Any, Drawn]
     return form, problem(draw(seeds), rows, columns, density, dtype, draw(st.booleans()), batch)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(problems(), st.booleans())
 def test_the_product_is_what_its_definition_says(drawn: tuple[Any, Drawn], with_bias: bool) -> None:
     form, (structure, values, x, bias) = drawn
@@ -79,7 +79,7 @@ def test_the_product_is_what_its_definition_says(drawn: tuple[Any, Drawn], with_
     agrees(frozen.product(packed, x, added), define_product(structure, -values, x, added), x.dtype)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(problems([sliced]))
 def test_each_value_is_packed_once_and_windows_lie_within_the_columns(drawn: tuple[Any, Drawn]) -> None:
     _, (structure, values, _, _) = drawn
@@ -96,7 +96,7 @@ def test_each_value_is_packed_once_and_windows_lie_within_the_columns(drawn: tup
 
 
 @pytest.mark.skipif((bitmap, torch.float32) not in CASES, reason="no bitmap")
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.deferred(lambda: problems([bitmap])))
 def test_a_bitmap_has_a_bit_and_a_value_for_each_weight_and_its_bytes_are_those(drawn: tuple[Any, Drawn]) -> None:
     _, (structure, values, _, _) = drawn

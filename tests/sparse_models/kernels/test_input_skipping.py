@@ -70,7 +70,7 @@ def defined(problem: Drawn) -> Tensor:
     return product + (0 if problem.bias is None else problem.bias.double())
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(problems())
 def test_the_product_is_what_its_definition_says_and_reads_the_columns_of_inputs_that_are_not_zero(problem: Drawn) -> None:
     packed = problem.packed
@@ -81,7 +81,7 @@ def test_the_product_is_what_its_definition_says_and_reads_the_columns_of_inputs
     assert packed.bytes_read == whole * read // packed.width
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(problems(), st.sampled_from([torch.inf, -torch.inf, torch.nan]), st.integers(0))
 def test_inputs_that_are_no_finite_numbers_are_multiplied(problem: Drawn, number: float, place: int) -> None:
     x = problem.x.clone()

@@ -59,7 +59,7 @@ problems = st.builds(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(problems, st.booleans(), st.booleans(), st.booleans(), st.sampled_from(PANELS))
 def test_the_product_is_what_its_definition_says(
     drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], with_bias: bool, relu: bool, with_passed: bool, panel_bytes: int
@@ -71,7 +71,6 @@ def test_the_product_is_what_its_definition_says(
     close(product(structure, values, x, added, relu=relu, passed=passed, variant=variant), defined)
 
 
-@settings(max_examples=40)
 @given(problems, st.sampled_from(short_on_cpu()), st.booleans(), st.sampled_from(PANELS))
 def test_values_in_16_bit_are_widened_as_they_are_read(
     drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], dtype: str, is_ordered: bool, panel_bytes: int
@@ -84,7 +83,7 @@ def test_values_in_16_bit_are_widened_as_they_are_read(
     assert torch.equal(*products)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(problems, st.sampled_from(PANELS))
 def test_the_sampled_product_is_what_its_definition_says(
     drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], panel_bytes: int
@@ -132,7 +131,6 @@ def test_pieces_of_columns_start_where_they_do(drawn: tuple[Structure, Tensor, T
         assert torch.equal(found, structure.pointers[:-1] + torch.tensor(counts, dtype=torch.int32))
 
 
-@settings(max_examples=40)
 @given(problems, seeds)
 def test_a_product_of_values_in_another_order_is_that_of_values_put_in_order(
     drawn: tuple[Structure, Tensor, Tensor, Tensor, Tensor], seed: int

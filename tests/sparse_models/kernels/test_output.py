@@ -36,7 +36,6 @@ def check(chain: list[Link], x: Tensor, **options: Any) -> None:
         close(Output(chain, len(x), is_turned=is_turned, **options).of(laid), define(chain, x))
 
 
-@settings(max_examples=40)
 @given(
     seeds,
     st.sampled_from([(1, 1, 1), (6, 30, 5), (30, 1, 7, 2), (20, 33, 5)]),

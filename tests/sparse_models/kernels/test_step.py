@@ -93,7 +93,7 @@ def copied(bias: Tensor | None) -> Tensor | None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(
     seeds,
     st.sampled_from([(1, 1), (6, 30, 5), (30, 1, 7, 2), (20, 33, 5)]),

@@ -15,8 +15,8 @@ for number, name in enumerate(TRACED):
     layers = [layer_of(name, 80, 80, seed) for seed in range(2)]
     net = nn.Sequential(layers[0], nn.ReLU(), layers[1])
     fit_sequences(net)
-    for way, model in enumerate((net, MLP(layers))):
-        learns = (number + way) % 2 == 0  # every layer, and every kind of net, learns and does not
+    for learns in (True, False):
+        model = net if learns == bool(number % 2) else MLP(layers)  # every layer, and every kind of net, does both
         torch._dynamo.reset()
         compiled = torch.compile(model.train(learns), backend="aot_eager", fullgraph=True)
         for batch in (1, 8, 64, 7, 9):  # the second of a dimension has it compiled for any

@@ -16,16 +16,17 @@ import torch
 from tests.sparse_models.layers.test_in_pytorch import layer_of, like
 
 torch.set_num_threads(2)
-layer = layer_of(sys.argv[1], 512, 512).eval()
+layers = [layer_of(name, 512, 512).eval() for name in sys.argv[1:]]
 
 def passes():
     outputs = []
-    for batch in (1, 2, 64):
-        with torch.no_grad():
-            outputs += [layer(like(layer, batch)) for _ in range(2)]
-        layer.zero_grad()
-        layer(like(layer, batch)).sum().backward()
-        outputs.append(layer.values.grad)
+    for layer in layers:
+        for batch in (1, 2, 64):
+            with torch.no_grad():
+                outputs += [layer(like(layer, batch)) for _ in range(2)]
+            layer.zero_grad()
+            layer(like(layer, batch)).sum().backward()
+            outputs.append(layer.values.grad)
     return [*outputs, torch.ones(1024, 1024).exp()]  # the last by PyTorch's own team
 
 expected = passes()
@@ -45,6 +46,7 @@ torch.testing.assert_close(passes(), expected)
 """
 
 SHARED = """
+import itertools
 import os
 import sys
 
@@ -52,9 +54,9 @@ import torch
 
 from tests.sparse_models.layers.test_in_pytorch import layer_of, like
 
-layer = layer_of(sys.argv[1], 512, 512).eval().share_memory()
 with torch.no_grad():
-    for batch in (1, 2):
+    for name, batch in itertools.product(sys.argv[1:], (1, 2)):
+        layer = layer_of(name, 512, 512).eval().share_memory()
         x = like(layer, batch)
         outputs = [layer(x) for _ in range(3)]
         child = os.fork()
@@ -67,18 +69,16 @@ with torch.no_grad():
 """
 
 
-def run(script: str, name: str) -> None:
-    ended = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, timeout=240, check=False)
+def run(script: str, *names: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
-@pytest.mark.parametrize("name", ["tiled", "block16", "csr"])
-def test_a_forked_process_computes_what_its_parent_did(name: str) -> None:
-    run(SCRIPT, name)
+def test_a_forked_process_computes_what_its_parent_did() -> None:
+    run(SCRIPT, "tiled", "block16", "csr")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
-@pytest.mark.parametrize("name", ["tiled", "block16", "input_skipping"])
-def test_what_another_process_makes_of_weights_that_it_shares_is_multiplied(name: str) -> None:
-    run(SHARED, name)
+def test_what_another_process_makes_of_weights_that_it_shares_is_multiplied() -> None:
+    run(SHARED, "tiled", "block16", "input_skipping")

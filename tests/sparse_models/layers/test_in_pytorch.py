@@ -87,7 +87,7 @@ def test_an_exported_layer_is_saved_and_takes_other_batches(name: str) -> None:
     torch.testing.assert_close(loaded(like(layer, 9, seed=1)), layer(like(layer, 9, seed=1)))
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(sizes, sizes, sizes, seeds)
 def test_the_operator_that_is_traced_does_what_the_layer_does(outputs: int, inputs: int, batch: int, seed: int) -> None:
     for name in KERNELS:

@@ -40,7 +40,7 @@ def test_layer_passes_the_gate_at_odd_sizes_that_fill_several_tiles(layer: str, 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize(("layer", "device"), places(LAYERS))
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.data())
 def test_layer_passes_the_gate_in_16_bit(layer: str, device: str, dtype: str, data: st.DataObject) -> None:
     if dtype not in LAYERS[layer].dtypes_on(device):

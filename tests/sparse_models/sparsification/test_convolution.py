@@ -29,7 +29,7 @@ def convolutions(draw: st.DrawFn) -> nn.Conv2d:
 
 
 @pytest.mark.parametrize("layer", ["tiled", "masked", "block4"])
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(convolutions(), st.lists(st.integers(1, 3), max_size=1), st.integers(7, 9), st.integers(7, 9), seeds)
 def test_a_sparse_convolution_is_the_masked_one(
     layer: str, conv: nn.Conv2d, batch: list[int], height: int, width: int, seed: int

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -62,7 +62,6 @@ def tied_in(net: nn.Module) -> set[nn.Module]:
     return {one for one in linears if any(one is not other and one.weight is other.weight for other in linears)}
 
 
-@settings(max_examples=40)
 @given(nets(), sparsities, seeds, st.sampled_from(sorted(CRITERIA)), st.sampled_from(sorted(DISTRIBUTIONS)))
 def test_sparsified_is_masked_dense_and_densified_the_same(
     net: nn.Module, sparsity: float, seed: int, by: str, distribution: str

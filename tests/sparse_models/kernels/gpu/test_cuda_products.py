@@ -114,7 +114,7 @@ def test_products_are_what_their_definitions_say(device: str, tiling: Tiling, dt
         check_sampled(numbers, tiling, parts=1)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seeds,
     st.tuples(st.integers(1, 40), st.integers(1, 70), st.integers(1, 200)),
