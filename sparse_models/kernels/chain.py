@@ -87,7 +87,7 @@ def define_gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradie
 
 
 def gradients(links: Sequence[Link], x: Tensor, labels: Tensor, variant: Variant | None = None) -> Gradients:
-    """Return loss and gradients for x [batch, in] and labels [batch], each below the last layer's rows.
+    """Return loss and gradients for x [batch, in] and labels [batch], each below the last layer's rows; on a GPU -100, too.
 
     A tile of the batch goes through all layers where that is faster on a CPU, as where the second cache holds it in all of
     them; else layer after layer.
