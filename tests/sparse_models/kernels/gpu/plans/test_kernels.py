@@ -104,7 +104,7 @@ def test_the_products_of_many_samples_are_raced(kernel: str, told: Told, monkeyp
     tried = module.best_tilings(work_of(numbers.structure, numbers.x))
     assert len({*tried}) == _race.MOST
     told.seconds = {tried[2]: 0.5}
-    told.noted(monkeypatch, module, "sampled" if kernel == "sampled" else "product", "tiling")
+    told.noted(monkeypatch, module, "sampled_and_summed" if kernel == "sampled" else "product", "tiling")
     for _ in range(2):
         if kernel == "sampled":
             found = cuda_sampled.sampled(numbers.structure, numbers.grad, numbers.x)
