@@ -133,7 +133,8 @@ def _function(file: str, macros: Macros, device: int) -> tuple[Any, int, bool]:
         )
     code = _core().ObjectCode.from_cubin(compiled(file, macros, f"sm_{major}{minor}"))
     kernel = code.get_kernel(Path(file).stem)
-    # Beyond 48 KiB of shared memory a card wants to be asked: for all that it has, as launches of one kernel differ in it.
+    # Beyond 48 KiB of shared memory a card wants to be asked: for all that it has, as launches of one kernel differ in it. It
+    # refuses that to a kernel with shared variables of its own, beside which all would be too much: ours have DYNAMIC_SHARED.
     driver: Any = importlib.import_module("cuda.bindings.driver")
     handle, limit = driver.CUkernel(int(kernel.handle)), driver.CUdevice_attribute
     most = _checked(driver.cuDeviceGetAttribute(limit.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, device))

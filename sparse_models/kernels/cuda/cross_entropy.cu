@@ -7,8 +7,9 @@ typedef NUMBER::Stored Stored;
 extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(
     const Stored* __restrict__ logits, const long long* __restrict__ labels, const int* __restrict__ counted,
     Stored* __restrict__ slope, float* __restrict__ parts, int classes, int batch, int left_out) {
-    __shared__ int counts[THREADS / 32];
-    __shared__ float sums[THREADS / 32];
+    DYNAMIC_SHARED(shared);  // of each warp: labels that are not left out, its loss
+    int* counts = (int*)shared;
+    float* sums = (float*)(counts + THREADS / 32);
     const int sample = blockIdx.x * THREADS + threadIdx.x;
     int kept = 0;
     if (counted) {

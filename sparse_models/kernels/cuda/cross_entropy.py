@@ -8,6 +8,7 @@ from sparse_models.kernels.cuda._compile import Launch
 from sparse_models.kernels.cuda._tiling import NAMES
 
 THREADS = 128
+SHARED_BYTES = 8 * THREADS // 32
 LEFT_OUT = -100  # as a label: PyTorch's ignore_index
 COUNTED = 2**13  # labels that each block still counts itself; for more, PyTorch's two kernels take less time, by estimate
 
@@ -24,5 +25,5 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     counted = None if batch <= COUNTED else (labels != LEFT_OUT).sum(dtype=torch.int32)
     macros = (("NUMBER", NAMES[logits.dtype]), ("THREADS", THREADS))
     tensors = (logits, labels.contiguous(), counted, slope, parts)
-    _compile.run("cross_entropy.cu", macros, Launch((blocks, 1), THREADS), *tensors, classes, batch, LEFT_OUT)
+    _compile.run("cross_entropy.cu", macros, Launch((blocks, 1), THREADS, SHARED_BYTES), *tensors, classes, batch, LEFT_OUT)
     return parts.sum().to(logits.dtype), slope

@@ -1,8 +1,10 @@
 """What is found of NVIDIA's libraries, and how kernels are launched; the card and cuda-core are simulated."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,3 +109,11 @@ def test_a_card_that_is_too_old_is_refused_in_one_sentence(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     with pytest.raises(InputError, match=r"expected a card of compute capability 8.0 or later, got 7.5, .*; use another layer"):
         _compile._function("product.cu", (), 0)
+
+
+def test_no_kernel_has_shared_variables_of_its_own() -> None:
+    """All that a card has is asked for; `cuKernelSetAttribute` refuses it beside others, and no kernel would be launched."""
+    sources = sorted(Path(_compile.__file__).parent.glob("*.cu*"))
+    texts = {file.name: re.sub(r"#define DYNAMIC_SHARED.*", "", file.read_text(encoding="utf-8")) for file in sources}
+    assert "product.cu" in texts
+    assert not [name for name, text in texts.items() if "__shared__" in text]
