@@ -145,8 +145,7 @@ def test_the_products_of_many_samples_are_raced(kernel: str, told: Told, monkeyp
 
 
 def test_blocks_are_raced(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    if _loading.why_absent():
-        pytest.skip(str(_loading.why_absent()))
+    interpreted.needs_interpreter()
     monkeypatch.setattr(_loading, "kernels", interpreted.interpreted_kernels)
     monkeypatch.setattr(_card, "card_of", lambda _: Card(7))
     drawn = draw((72, 40, 70), 16, torch.float32, "cpu")
