@@ -123,7 +123,7 @@ def test_no_kernel_has_shared_variables_of_its_own() -> None:
 def test_where_no_compiler_is_found_it_is_said_which_one_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for PyTorch built for CUDA 12 and cuda-bindings for CUDA 13, which finds no library of that."""
     error = RuntimeError("Failure finding libnvrtc.so.13\n  searched here\n  and there")
-    monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", SimpleNamespace(nvrtcVersion=raising(error)))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", SimpleNamespace(nvrtcVersion=raising(error)))
     monkeypatch.setattr(_compile, "version", lambda _: "13.5.0")
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     with pytest.raises(InputError) as raised:
