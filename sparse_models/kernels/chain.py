@@ -33,7 +33,7 @@ class Kernels(NamedTuple):
     """What a pass layer by layer is made of."""
 
     product: Callable[..., Tensor]
-    sampled: Callable[[Any, Tensor, Tensor], Tensor]
+    sampled_and_summed: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]  # gradients of values and bias
     transposed: Callable[[Tensor], Tensor]
     multiply_transposed: Callable[[Link, Tensor, Tensor], Tensor]  # a link, a gradient, and what ReLU gave where it came from
     cross_entropy: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of logits [classes, batch], with its slope
@@ -60,9 +60,9 @@ def _cross_entropy_on_cpu(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
     return loss, transposed(shares) / len(labels)
 
 
-CPU = Kernels(tiled.product, tiled.sampled, transposed, _on_cpu, _cross_entropy_on_cpu)
-CUDA = Kernels(cuda_product.product, cuda_sampled.sampled, lambda x: x.t().contiguous(), _on_cuda, cross_entropy)
-BLOCKS_ON_CPU = Kernels(blocks.product, blocks.sampled, transposed, _blocks_on_cpu, _cross_entropy_on_cpu)
+CPU = Kernels(tiled.product, tiled.sampled_and_summed, transposed, _on_cpu, _cross_entropy_on_cpu)
+CUDA = Kernels(cuda_product.product, cuda_sampled.sampled_and_summed, lambda x: x.t().contiguous(), _on_cuda, cross_entropy)
+BLOCKS_ON_CPU = Kernels(blocks.product, blocks.sampled_and_summed, transposed, _blocks_on_cpu, _cross_entropy_on_cpu)
 KERNELS = {(Structure, "cpu"): CPU, (Structure, "cuda"): CUDA, (BlockStructure, "cpu"): BLOCKS_ON_CPU}
 
 
@@ -87,7 +87,7 @@ def define_gradients(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradie
 
 
 def gradients(links: Sequence[Link], x: Tensor, labels: Tensor, variant: Variant | None = None) -> Gradients:
-    """Return loss and gradients for x [batch, in] and labels [batch], each below the last layer's rows.
+    """Return loss and gradients for x [batch, in] and labels [batch], each below the last layer's rows; on a GPU -100, too.
 
     A tile of the batch goes through all layers where that is faster on a CPU, as where the second cache holds it in all of
     them; else layer after layer.
@@ -124,8 +124,9 @@ def layer_by_layer(links: Sequence[Link], x: Tensor, labels: Tensor) -> Gradient
     loss, slope = kernels.cross_entropy(held.pop(), labels)
     values, biases = [], []
     for number, link in reversed(list(enumerate(links))):
-        values.append(kernels.sampled(link.rows, slope, held[number]))
-        biases.append(slope.sum(1))
+        value, bias = kernels.sampled_and_summed(link.rows, slope, held[number])
+        values.append(value)
+        biases.append(bias)
         if number:
             slope = kernels.multiply_transposed(link, slope, held[number])
     return Gradients(loss, values[::-1], biases[::-1])

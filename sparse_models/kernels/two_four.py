@@ -81,7 +81,8 @@ def _algorithm(compressed: Tensor, x: Tensor, bias: Tensor | None) -> Algorithm:
             if is_captured(x):
                 return Algorithm()
             search: Any = torch._C._cusparselt.mm_search  # type: ignore[attr-defined]  # noqa: SLF001  # see compress
-            *found, _ = search(compressed, x, bias, None, None, True)  # noqa: FBT003  # transpose_result, by position alone
+            with torch.cuda.device_of(x):  # it runs on the current card, whichever its tensors are on
+                *found, _ = search(compressed, x, bias, None, None, True)  # noqa: FBT003  # transpose_result, by position alone
             kept = {name: found} | _kept(path)  # another process may have been first: all then use the same
             replace(path, json.dumps(kept).encode())
             known = Algorithm(*kept[name])

@@ -115,7 +115,7 @@ class Block(OwnKernels):
     @staticmethod
     def sample(structure: BlockStructure, grad: Tensor, x: Tensor) -> Tensor:
         """Return, at the blocks alone, grad [rows, batch] times x [columns, batch] transposed, in the shape of `values`."""
-        return kernels_for(structure, x).sampled(structure, grad, x)
+        return on_cpu.sampled(structure, grad, x)
 
     @classmethod
     def sample_and_sum(cls, structure: BlockStructure, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

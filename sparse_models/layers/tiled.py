@@ -232,8 +232,8 @@ class Tiled(OwnKernels):
 
     @classmethod
     def sample_and_sum(cls, structure: Structure, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `sample` does, and the sums of grad's rows [rows], from one pass over grad on a CPU."""
-        return super().sample_and_sum(structure, grad, x) if on_a_gpu(x) else tiled.sampled_and_summed(structure, grad, x)
+        """Return what `sample` does, and the sums of grad's rows [rows], from one pass over grad."""
+        return (sampled_on_gpu.sampled_and_summed if on_a_gpu(x) else tiled.sampled_and_summed)(structure, grad, x)
 
     def link(self) -> Link:
         """Return the layer as a fused kernel takes it: on a CPU in float32 where in 16 bit."""

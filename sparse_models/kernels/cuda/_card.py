@@ -1,4 +1,4 @@
-"""What a card has that decides how its kernels are cut: multiprocessors and shared memory."""
+"""What a card has that decides how its kernels are cut and raced: multiprocessors, shared memory, cache and room."""
 
 from functools import cache
 from typing import Any, NamedTuple
@@ -22,6 +22,14 @@ def cache_bytes(device: torch.device) -> int:
     """Return the bytes of a card's last cache; 0 where it is none."""
     properties: Any = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     return 0 if properties is None else int(properties.L2_cache_size)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the bytes that a card's memory still has room for, with what PyTorch holds there unused; 0 where it is none."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 @cache

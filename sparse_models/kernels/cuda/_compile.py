@@ -133,7 +133,8 @@ def _function(file: str, macros: Macros, device: int) -> tuple[Any, int, bool]:
         )
     code = _core().ObjectCode.from_cubin(compiled(file, macros, f"sm_{major}{minor}"))
     kernel = code.get_kernel(Path(file).stem)
-    # Beyond 48 KiB of shared memory a card wants to be asked: for all that it has, as launches of one kernel differ in it.
+    # Beyond 48 KiB of shared memory a card wants to be asked: for all that it has, as launches of one kernel differ in it. It
+    # refuses that to a kernel with shared variables of its own, beside which all would be too much: ours have DYNAMIC_SHARED.
     driver: Any = importlib.import_module("cuda.bindings.driver")
     handle, limit = driver.CUkernel(int(kernel.handle)), driver.CUdevice_attribute
     most = _checked(driver.cuDeviceGetAttribute(limit.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, device))
@@ -148,11 +149,23 @@ def _checked(answer: tuple[Any, ...]) -> Any:
     return answer[1] if len(answer) > 1 else None
 
 
+def _compiler() -> tuple[Any, ...]:
+    """Return NVRTC's version."""
+    try:
+        found: tuple[Any, ...] = importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
+    except RuntimeError as error:  # cuda-bindings looks for that of its own CUDA, and PyTorch has brought that of PyTorch's
+        own = str(torch.version.cuda).partition(".")[0]
+        raise InputError(
+            f"expected NVRTC, NVIDIA's compiler, of the CUDA that cuda-bindings {version('cuda-bindings')} is for, got none "
+            f"({str(error).partition(chr(10))[0]}); PyTorch brings that of CUDA {own}: pip install 'cuda-bindings=={own}.*'"
+        ) from error
+    return found
+
+
 def compiled(file: str, macros: Macros, architecture: str) -> bytes:
-    """Return the code of a kernel for an architecture as sm_90, from the cache or by NVRTC."""
+    """Return the code of a kernel for an architecture as sm_90, from the cache or by NVRTC; raises InputError without that."""
     text = source_of(file, macros)
-    compiler: tuple[Any, ...] = importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
-    name = hashlib.sha256(f"{compiler} {architecture} {text}".encode()).hexdigest()
+    name = hashlib.sha256(f"{_compiler()} {architecture} {text}".encode()).hexdigest()
     path = cache_folder() / f"{name}.cubin"
     known = read_whole(path)
     if known is not None:

@@ -72,17 +72,20 @@ def raced(candidates: Sequence[V], call: Call[V]) -> Choice | None:
 
     None where memory has room for a result, and not for those that are compared.
     """
-    able = [candidates[0], *(plan for plan in candidates[1:MOST] if _is_launched(call, plan))]
     with contextlib.suppress(torch.OutOfMemoryError):
+        able = [candidates[0], *(plan for plan in candidates[1:MOST] if _is_launched(call, plan))]
         return race.measured(able, call, Stopwatch())
     return None
 
 
 def _is_launched(call: Call[V], plan: V) -> bool:
-    with contextlib.suppress(Exception):  # of a compiler or a driver, each has its own
+    try:
         call(plan)
-        return True
-    return False
+    except torch.OutOfMemoryError:  # which says nothing of the plan
+        raise
+    except Exception:  # of a compiler or a driver, each has its own
+        return False
+    return True
 
 
 @cache

@@ -5,6 +5,7 @@
 // A row's tile of grad stays in registers. A warp takes 32 non-zeros at a time, a group every GROUPS-th of them, GROUP in all:
 // so each lane has GROUP sums over its own batch columns, and GROUP - 1 exchanges leave each lane with one whole sum. What
 // earlier tiles gave is added by the lane that wrote it: nothing is atomic, and the order of additions is always the same.
+// The sums of grad's rows, a bias's gradient, come from the same tiles: they stand from `row_sums_at` on, if it is not below 0.
 #include "slabs.cuh"
 typedef float Sums[GROUP];
 
@@ -49,7 +50,8 @@ template <int N> __device__ __forceinline__ void add_lanes(Sums& sums) {
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
     const int* __restrict__ pointers, const INDEX* __restrict__ indices, const Stored* __restrict__ grad,
-    const Stored* __restrict__ x, float* result, int rows, int columns, int batch, int slab, int tiles_each, int count_all) {
+    const Stored* __restrict__ x, float* result, int rows, int columns, int batch, int row_sums_at, int slab, int tiles_each,
+    int count_all) {
     DYNAMIC_SHARED(shared);  // one slab or two that take turns, places
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / GROUP;
     const int slabs = (columns + slab - 1) / slab, first = (blockIdx.x * WARPS + warp) * ROWS;
@@ -63,6 +65,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
     const bool mine = lane < ROWS && first + lane < rows;
     const int begin = mine ? pointers[first + lane] : 0, end = mine ? pointers[first + lane + 1] : 0;
     int place = begin, turn = 0;
+    float row_sum = 0.f;  // of the lane's row
     begin_slab(shared, x, 0, min(slab, columns), tile * TILE, batch);
     copies_end_group();
     for (int step = 0; step < steps; step++) {
@@ -86,6 +89,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
             float g[OWN];
 #pragma unroll
             for (int k = 0; k < OWN; k++) g[k] = NUMBER::load(tile_ahead[k / WIDE].at[k % WIDE]);
+            if (s == 0 && row_sums_at >= 0) {
+                float sum = 0.f;
+#pragma unroll
+                for (int k = 0; k < OWN; k++) sum += g[k];
+#pragma unroll
+                for (int by = GROUP / 2; by; by /= 2) sum += __shfl_xor_sync(ALL, sum, by);
+                if (lane == r) row_sum += sum;
+            }
             const int after = (r + 1) % ROWS;
             const int after_at = __shfl_sync(ALL, place, after), after_stop = __shfl_sync(ALL, end, after);
             if (r + 1 < ROWS) read_tile(tile_ahead, grad, first + r + 1, rows, start, batch);
@@ -127,4 +138,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) sampled(
             copies_end_group();
         }
     }
+    if (mine && row_sums_at >= 0) sums_of[row_sums_at + first + lane] = row_sum;
 }

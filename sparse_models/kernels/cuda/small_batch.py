@@ -1,6 +1,5 @@
 """A sparse matrix in chunks and activations of 1 to 16 in, their product out, on a GPU; bound by the matrix's bytes."""
 
-import contextlib
 from collections.abc import Iterator
 from itertools import cycle
 from typing import NamedTuple
@@ -103,15 +102,18 @@ def plan_for(packed: Packed, x: Tensor, bias: Tensor | None = None) -> Plan:
 
 
 def _copies(packed: Packed) -> list[Packed]:
-    """Return the matrix and as many copies as no cache of its card holds, nor as its memory has no room for."""
-    copies = [packed]
-    with contextlib.suppress(torch.cuda.OutOfMemoryError):
-        for _ in range(min(MOST_COPIES, CACHES * _card.cache_bytes(packed.values.device) // packed.bytes_read)):
+    """Return the matrix and as many copies as no cache of its card holds, nor half of what its memory has room for."""
+    copies, device = [packed], packed.values.device
+    room = min(CACHES * _card.cache_bytes(device), _card.free_bytes(device) // 2)
+    try:
+        for _ in range(min(MOST_COPIES, room // packed.bytes_read)):
             values, words, pointers = (part.clone() for part in (packed.values, packed.words, packed.pointers))
             firsts = None if packed.firsts is None else packed.firsts.clone()
             copies.append(packed._replace(values=values, words=words, firsts=firsts, pointers=pointers))
+    except torch.OutOfMemoryError:  # it lies in pieces, or others have taken it: the results need some, too
+        del copies[1:]
     if packed.values.is_cuda:  # an overlapped kernel reads weights before the one that wrote them is known to have ended
-        torch.cuda.current_stream(packed.values.device).synchronize()
+        torch.cuda.current_stream(device).synchronize()
     return copies
 
 

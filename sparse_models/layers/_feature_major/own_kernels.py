@@ -88,6 +88,16 @@ class OwnKernels(CsrBothWays):
             f"{held}; copy them"
         )
 
+    def traced_product(self, x: Tensor) -> Tensor:
+        """Return what `product` does as one operator; on a GPU code that is compiled calls that, and does not look into it.
+
+        What is compiled would not see that weights have changed since a copy of them was made.
+        """
+        if self.device_of(x) == "cpu":
+            return super().traced_product(x)
+        result: Tensor = torch.compiler.disable(self.product)(x)
+        return result
+
     @classmethod
     def has_kernels_for(cls, x: Tensor) -> bool:
         """Tell whether there are kernels for x's dtype and device."""

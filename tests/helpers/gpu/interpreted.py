@@ -28,15 +28,22 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
     Not by PyTorch's deterministic algorithms, as elsewhere: with these cuBLAS, on a card, wants to be told by the environment.
     """
-    if _loading.why_absent():
-        pytest.skip(str(_loading.why_absent()))
     if request.param == "interpreted":
-        if int(version("triton").split(".")[1]) < 7 and version("triton")[0] == "3":
-            pytest.skip("before 3.7 Triton's interpreter takes no loop over numbers of NumPy from 2.4 on: pip install triton")
+        needs_interpreter()
         monkeypatch.setattr(_loading, "kernels", interpreted_kernels)
         monkeypatch.setattr(_card, "card_of", lambda _: Card(MULTIPROCESSORS))
+    elif _loading.why_absent():
+        pytest.skip(str(_loading.why_absent()))
     monkeypatch.setattr(torch.Tensor, "new_empty", new_nan)
     return "cuda" if request.param == "cuda" else "cpu"
+
+
+def needs_interpreter() -> None:
+    """Skip the test where Triton's interpreter is not there, or does not take the kernels."""
+    if _loading.why_absent():
+        pytest.skip(str(_loading.why_absent()))
+    if int(version("triton").split(".")[1]) < 7 and version("triton")[0] == "3":
+        pytest.skip("before 3.7 Triton's interpreter takes no loop over numbers of NumPy from 2.4 on: pip install triton")
 
 
 def new_nan(like: Tensor, *arguments: Any, **named: Any) -> Tensor:

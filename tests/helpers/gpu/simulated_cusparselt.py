@@ -1,5 +1,7 @@
 """A cuSPARSELt that is not there: the three functions by which PyTorch reaches it, on a CPU, as strict as its own on a card."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,14 @@ class Simulated:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
+        self.current: torch.device | None = None
+
+    @contextlib.contextmanager
+    def device_of(self, tensor: Tensor) -> Iterator[None]:
+        """Make a tensor's card the current one, as `torch.cuda.device_of` does."""
+        self.current, before = tensor.device, self.current
+        yield
+        self.current = before
 
     def compress(self, dense: Tensor) -> Tensor:
         """Each row's kept values, and after them 4 bits for each group of 4: which two places they are from."""
@@ -39,6 +49,9 @@ class Simulated:
         self, compressed: Tensor, dense: Tensor, bias: Tensor | None, alpha: None, out_dtype: None, transpose_result: bool
     ) -> tuple[int, ...]:
         self._check(compressed, dense, bias)
+        assert self.current == dense.device, (
+            "of all that is called here PyTorch's dispatcher does not make it so for this alone"
+        )
         assert (alpha, out_dtype, transpose_result) == (None, None, True)
         self.calls.append(("search",))
         return (*FOUND, 99)
@@ -82,6 +95,7 @@ def cusparselt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Simulated:
     monkeypatch.setattr(torch, "_cslt_compress", simulated.compress)
     monkeypatch.setattr(torch, "_cslt_sparse_mm", simulated.multiply)
     monkeypatch.setattr(torch._C, "_cusparselt", SimpleNamespace(mm_search=simulated.search), raising=False)
+    monkeypatch.setattr(torch.cuda, "device_of", simulated.device_of)
     monkeypatch.setattr(two_four, "_FASTEST", {})
     monkeypatch.setattr(two_four, "_card", lambda _: "simulated")
     monkeypatch.setenv("SPARSE_MODELS_CACHE", str(tmp_path))

@@ -1,8 +1,11 @@
 """What is found of NVIDIA's libraries, and how kernels are launched; the card and cuda-core are simulated."""
 
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,3 +110,25 @@ def test_a_card_that_is_too_old_is_refused_in_one_sentence(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     with pytest.raises(InputError, match=r"expected a card of compute capability 8.0 or later, got 7.5, .*; use another layer"):
         _compile._function("product.cu", (), 0)
+
+
+def test_no_kernel_has_shared_variables_of_its_own() -> None:
+    """All that a card has is asked for; `cuKernelSetAttribute` refuses it beside others, and no kernel would be launched."""
+    sources = sorted(Path(_compile.__file__).parent.glob("*.cu*"))
+    texts = {file.name: re.sub(r"#define DYNAMIC_SHARED.*", "", file.read_text(encoding="utf-8")) for file in sources}
+    assert "product.cu" in texts
+    assert not [name for name, text in texts.items() if "__shared__" in text]
+
+
+def test_where_no_compiler_is_found_it_is_said_which_one_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for PyTorch built for CUDA 12 and cuda-bindings for CUDA 13, which finds no library of that."""
+    error = RuntimeError("Failure finding libnvrtc.so.13\n  searched here\n  and there")
+    monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", SimpleNamespace(nvrtcVersion=raising(error)))
+    monkeypatch.setattr(_compile, "version", lambda _: "13.5.0")
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    with pytest.raises(InputError) as raised:
+        _compile.compiled("gathered.cu", (), "sm_90")
+    assert str(raised.value) == (
+        "expected NVRTC, NVIDIA's compiler, of the CUDA that cuda-bindings 13.5.0 is for, got none (Failure finding "
+        "libnvrtc.so.13); PyTorch brings that of CUDA 12: pip install 'cuda-bindings==12.*'"
+    )

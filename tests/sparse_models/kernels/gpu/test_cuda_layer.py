@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparse_models.kernels import chain
 from sparse_models.kernels.cpu.few import frozen as few_on_cpu
 from sparse_models.kernels.cuda import _compile, small_batch
 from sparse_models.kernels.cuda._compile import Launch, Macros
+from sparse_models.kernels.cuda.cross_entropy import LEFT_OUT
 from sparse_models.kernels.cuda.frozen import Frozen
 from sparse_models.kernels.cuda.small_batch import Form, Packed
 from sparse_models.kernels.source import Source
@@ -30,6 +32,8 @@ def _kernels_of_a_gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tiled, "on_a_gpu", lambda _: True)
         monkeypatch.setattr(tiled, "NUMBERS", tiled.NUMBERS | {"cpu": (*tiled.NUMBERS["cpu"], *tiled.NUMBERS["cuda"])})
         monkeypatch.setattr(Tiled, "devices", ("cpu", "cuda"))
+        monkeypatch.setattr(chain, "gradients", chain.layer_by_layer)
+        monkeypatch.setattr(chain, "kernels_for", lambda *_: chain.CUDA)
 
 
 def drawn(device: str, outputs: int, inputs: int, batch: int, dtype: torch.dtype) -> Problem:
@@ -216,14 +220,25 @@ def test_few_samples_are_multiplied_otherwise_only_where_nothing_is_to_be_learne
             assert close(layer(x), exact(layer, x)) or len(x) == 0
 
 
+def test_code_that_is_compiled_sees_that_weights_have_changed(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._dynamo.config.disable", False)  # as tests have it
+    problem = drawn(device, 13, 40, 3, torch.float32)
+    layer = Tiled(problem.weight, problem.mask, problem.bias).eval()
+    compiled = torch.compile(layer, backend="aot_eager")
+    for _ in range(4):
+        with torch.no_grad():
+            assert close(compiled(problem.x), exact(layer, problem.x))
+            layer.values.mul_(2)
+
+
 def test_a_chain_passes_the_gate(device: str) -> None:
     first, second = (drawn(device, outputs, inputs, 33, torch.float32) for outputs, inputs in ((24, 17), (5, 24)))
     layers = [Tiled(part.weight, part.mask, part.bias) for part in (first, second)]
     labels = torch.randint(5, (33,), generator=torch.Generator().manual_seed(0)).to(first.x.device)
+    labels[:9] = LEFT_OUT
     assert Tiled.chain_cross_entropy(layers, first.x, labels) is not None
     gate_chain(layers, first.x, labels)
-    loss = MLP(layers).cross_entropy(first.x, labels)
-    (2 * loss).backward()
+    (2 * MLP(layers).cross_entropy(first.x, labels)).backward()
     assert layers[0].values.grad is not None
     once = torch.autograd.grad(MLP(layers).cross_entropy(first.x, labels), layers[0].values)[0]
     assert torch.allclose(layers[0].values.grad, 2 * once)
@@ -235,8 +250,5 @@ def test_a_chain_passes_the_gate(device: str) -> None:
      ("cpu", few_on_cpu.largest_batch(), False, "batch-major"),
      ("cpu", few_on_cpu.largest_batch() + 1, False, "feature-major")],
 )  # fmt: skip
-def test_few_samples_are_taken_as_they_come(
-    monkeypatch: pytest.MonkeyPatch, on: str, batch: int, learning: bool, layout: str
-) -> None:
-    monkeypatch.setattr(Tiled, "devices", ("cpu", "cuda"))
+def test_few_samples_are_taken_as_they_come(on: str, batch: int, learning: bool, layout: str) -> None:
     assert Tiled.layout_for(on, batch, learning=learning) == layout

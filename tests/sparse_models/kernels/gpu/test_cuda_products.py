@@ -14,7 +14,7 @@ from sparse_models.kernels.cpu.tiled import define_product, define_sampled
 from sparse_models.kernels.cuda import _tiling
 from sparse_models.kernels.cuda._tiling import Tiling
 from sparse_models.kernels.cuda.product import product
-from sparse_models.kernels.cuda.sampled import sampled
+from sparse_models.kernels.cuda.sampled import sampled, sampled_and_summed
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import AnyStructure, Structure
 from sparse_models.layers._feature_major.csr_storage import compress
@@ -97,10 +97,12 @@ def check_product(
 
 def check_sampled(numbers: Numbers, tiling: Tiling | None, parts: int | None = None) -> None:
     exact = in_float64(numbers)
-    found = sampled(numbers.structure, numbers.grad, numbers.x, tiling=tiling, parts=parts)
-    assert found.dtype == numbers.x.dtype
+    found, sums = sampled_and_summed(numbers.structure, numbers.grad, numbers.x, tiling=tiling, parts=parts)
+    assert found.dtype == sums.dtype == numbers.x.dtype
     scale = define_sampled(exact.structure, exact.grad.abs(), exact.x.abs())
     close(found, define_sampled(exact.structure, exact.grad, exact.x), scale)
+    close(sums, exact.grad.sum(1), exact.grad.abs().sum(1))
+    assert torch.equal(sampled(numbers.structure, numbers.grad, numbers.x, tiling=tiling, parts=parts), found)
 
 
 @pytest.mark.parametrize(("tiling", "dtype", "index"), KERNELS)

@@ -31,6 +31,7 @@ def test_the_products_of_few_samples_are_raced(told: Told, monkeypatch: pytest.M
     monkeypatch.setattr(_compile, "run", cuda_emulator.run)
     monkeypatch.setattr(_card, "card_of", lambda _: Card(2))
     monkeypatch.setattr(_card, "cache_bytes", lambda _: 10_000)
+    monkeypatch.setattr(_card, "free_bytes", lambda _: 2**30)
     numbers = problem(3, 40, 96, 3, 0.5, torch.float32, "cpu")
     x = numbers.x.t().contiguous()
     packed = small_batch.pack(numbers.structure, numbers.values, small_batch.form_for(96, torch.float32, 3))
@@ -58,6 +59,29 @@ def test_the_products_of_few_samples_are_raced(told: Told, monkeypatch: pytest.M
     assert told.calls[-1] == other._replace(overlapped=False) != rule
     assert launched[-1] == other
     assert small_batch.plan_for(packed, x) == other
+
+
+@pytest.mark.parametrize(("free", "given", "copies"), [(100, 100, 10), (8, 100, 4), (1.5, 100, 0), (100, 5, 0)])
+def test_weights_that_race_are_copied_as_far_as_half_of_the_free_memory_goes(
+    free: float, given: int, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All figures are in weights; where memory gives fewer than it tells, none are kept, for what is raced needs some, too."""
+    numbers = problem(3, 40, 96, 3, 0.5, torch.float32, "cpu")
+    packed = small_batch.pack(numbers.structure, numbers.values, small_batch.form_for(96, torch.float32, 3))
+    monkeypatch.setattr(_card, "cache_bytes", lambda _: 5 * packed.bytes_read)
+    monkeypatch.setattr(_card, "free_bytes", lambda _: int(free * packed.bytes_read))
+    made, clone = list[torch.Tensor](), torch.Tensor.clone
+
+    def cloned(tensor: torch.Tensor) -> torch.Tensor:
+        if len(made) == 3 * given:
+            raise torch.OutOfMemoryError
+        made.append(clone(tensor))
+        return made[-1]
+
+    monkeypatch.setattr(torch.Tensor, "clone", cloned)
+    found = small_batch._copies(packed)
+    assert found[0] is packed
+    assert len({one.values.data_ptr() for one in found}) == len(found) == 1 + copies
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 8, 16])
@@ -104,7 +128,7 @@ def test_the_products_of_many_samples_are_raced(kernel: str, told: Told, monkeyp
     tried = module.best_tilings(work_of(numbers.structure, numbers.x))
     assert len({*tried}) == _race.MOST
     told.seconds = {tried[2]: 0.5}
-    told.noted(monkeypatch, module, "sampled" if kernel == "sampled" else "product", "tiling")
+    told.noted(monkeypatch, module, "sampled_and_summed" if kernel == "sampled" else "product", "tiling")
     for _ in range(2):
         if kernel == "sampled":
             found = cuda_sampled.sampled(numbers.structure, numbers.grad, numbers.x)
@@ -121,8 +145,7 @@ def test_the_products_of_many_samples_are_raced(kernel: str, told: Told, monkeyp
 
 
 def test_blocks_are_raced(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    if _loading.why_absent():
-        pytest.skip(str(_loading.why_absent()))
+    interpreted.needs_interpreter()
     monkeypatch.setattr(_loading, "kernels", interpreted.interpreted_kernels)
     monkeypatch.setattr(_card, "card_of", lambda _: Card(7))
     drawn = draw((72, 40, 70), 16, torch.float32, "cpu")

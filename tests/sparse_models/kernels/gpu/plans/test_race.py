@@ -82,6 +82,17 @@ def test_where_results_that_are_compared_do_not_fit_the_rules_plan_is_taken(told
     assert not choice.in_use()
 
 
+def test_a_plan_that_memory_has_no_room_for_says_nothing_of_the_others(told: Told) -> None:
+    def call(plan: Numbers) -> torch.Tensor:
+        if plan == OTHER:
+            raise torch.OutOfMemoryError
+        return told.call(plan)
+
+    told.seconds = {THIRD: 0.5}
+    assert _race.chosen("kernel", (32, 64), 64, 512, X, lambda: [FIRST, OTHER, THIRD], call) == FIRST
+    assert not choice.in_use()
+
+
 def test_few_plans_are_compiled(told: Told) -> None:
     many = [Numbers(number) for number in range(100)]
     told.seconds = {many[-1]: 0.1}
