@@ -11,9 +11,7 @@ from torch.nn import functional
 
 from sparse_models.kernels.chain import kernels_for
 from sparse_models.kernels.cpu.blocks import products as on_cpu
-from sparse_models.kernels.cpu.blocks.held import OneSample
 from sparse_models.kernels.cpu.transpose import transposed
-from sparse_models.kernels.source import tensors_of
 from sparse_models.kernels.structure import BlockStructure
 from sparse_models.kernels.triton import _loading
 from sparse_models.kernels.triton import blocks as on_gpu
@@ -37,8 +35,6 @@ class Block(OwnKernels):
     activations; in float32 as torch is set: by three products of TensorFloat-32, which have all its bits, or by one.
     """
 
-    _one: OneSample | None = None
-
     @classmethod
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
         """Return the number types that there are kernels for on a device."""
@@ -54,37 +50,9 @@ class Block(OwnKernels):
         """Return where x is, and so which kernels multiply it."""
         return "cuda" if on_a_gpu(x) else x.device.type
 
-    def at_once(self, x: Tensor) -> Tensor | None:
-        """Return the product of one sample where all is at the place where it was for the last one; None elsewhere."""
-        one = self._one  # another thread may let go of it meanwhile
-        if one is None or torch.is_grad_enabled() or not self._is_own():
-            return None
-        if one.is_current(tensors_of([self])):
-            return one.of(x)
-        self._one = None
-        return None
-
-    def _is_own(self) -> bool:
-        """Tell whether values and bias are the layer's own, and not made by pruning or a parametrization."""
-        return "values" in self._parameters and ("bias" in self._parameters or self.bias is None)
-
-    def _has_one(self, x: Tensor) -> bool:
-        """Tell whether what a product of x takes may be held: that of one sample, of whole blocks, where no graph is wanted."""
-        if len(x) != 1 or torch.is_grad_enabled() or not self._is_own():
-            return False
-        height, width = self.pattern.unit
-        return self.out_features % height == 0 and self.in_features % width == 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_one": None}  # made anew where needed
-
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out] for x that the kernels take: feature-major, on a GPU batch-major."""
-        if not on_a_gpu(x):
-            if self._has_one(x):
-                self._one = OneSample(tensors_of([self]), self.structures[0], self.own("values"), self.own("bias"), x)
-            return super().multiplied(x)
-        return on_gpu.linear(x, self.values, self.bias, *self.structures)
+        return on_gpu.linear(x, self.values, self.bias, *self.structures) if on_a_gpu(x) else super().multiplied(x)
 
     @classmethod
     def chain_output(cls, layers: Sequence[SparseLinear], x: Tensor) -> Tensor | None:

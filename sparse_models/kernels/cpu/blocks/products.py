@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparse_models.kernels.candidates import team_for
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
@@ -47,11 +48,12 @@ def product(
     *,
     relu: bool = False,
     passed: Tensor | None = None,
+    team: int | None = None,
 ) -> Tensor:
     """Return the matrix that holds `values` [blocks, height, width] times x [columns, batch], plus bias [rows]: [rows, batch].
 
     All are contiguous. With `relu`, what is below 0 becomes 0; with `passed` [rows, batch], ReLU's results, so does what ReLU's
-    gradient stops.
+    gradient stops. How many threads multiply one sample is measured where it is not given.
     """
     batch, dtype = x.shape[1], name_of(x.dtype)
     whole = x.new_empty(structure.rows_in_units, batch)  # what the last blocks have beyond the edge is written, and cut off
@@ -61,7 +63,10 @@ def product(
     pointers, indices, order = structure.arrays
     bias = None if bias is None else whole_blocks(bias, structure.height)
     if batch == 1:
-        team = min(threads_for(values.numel()), structure.rows_of_blocks)
+        if team is None:
+            asked = ("blocks", (structure.columns, structure.rows), 1, values.numel(), x.dtype)
+            team = team_for(asked, values.numel(), lambda team: product(structure, values, x, bias, team=team))
+        team = min(team, structure.rows_of_blocks)
         arrays = (pointers, indices, order, values, whole_blocks(x, structure.width), whole)
         run(single(dtype, BlockForm.of(structure)), [*arrays, *of_bias(bias), structure.rows_of_blocks, team], team)
         return finished(result, relu=relu, passed=passed)
