@@ -120,6 +120,21 @@ def test_kernels_touch_what_is_theirs_and_no_two_threads_write_one_place(
     assert not watcher.contested
 
 
+@pytest.mark.parametrize(
+    ("columns", "batch", "place"), [(16, 128, 0), (16, 160, 0), (16, 1024, 0), (16, 128, 1), (200, 2048, 0)]
+)
+def test_tiles_that_lie_as_they_are_wanted_and_others_are_read_right(
+    watcher: Watcher, columns: int, batch: int, place: int
+) -> None:
+    """Whole tiles side by side, one that is none, tiles far apart, those at no cache line, and too many rows too far apart."""
+    rows, transposed, values, x, bias, grad = problem(2, (4, 8), (12, columns), batch, 0.4, torch.float32)
+    memory = torch.empty(x.numel() + 16)
+    start = -memory.data_ptr() // 4 % 16 + place
+    x = memory[start : start + x.numel()].view_as(x).copy_(x)
+    check((rows, transposed, values, x, bias, grad))
+    assert not watcher.outside
+
+
 def test_the_watcher_sees_what_is_out_of_bounds(watcher: Watcher) -> None:
     rows, _, values, x, _, _ = problem(1, (4, 4), (11, 13), 70, 0.4, torch.float32)
     product(rows._replace(indices=rows.indices + 16), values, x)
