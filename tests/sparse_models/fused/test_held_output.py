@@ -128,12 +128,14 @@ def test_copies_hold_none_of_it_and_few_sizes_are_held() -> None:
 
 
 def test_of_many_weights_in_blocks_a_single_sample_goes_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = made(0, layer="block4")
-    for most, is_held in ((sum(layer.values.numel() for layer in model) - 1, False), (2**18, True)):
-        monkeypatch.setattr(block, "MOST_OF_A_SAMPLE", most)
-        with torch.no_grad():
-            model(normal(0, 1, NARROW[0]))
-        assert (vars(model.layers[0]).get("_held") is not None) == is_held
+    for sizes, is_whole in ((NARROW, True), ((*NARROW[:-1], 3), False)):
+        model = made(0, sizes, layer="block4")
+        weights = sum(layer.values.numel() for layer in model)
+        for most, is_held in ((weights - 1, False), (weights, True)):
+            monkeypatch.setattr(block, "MOST_OF_A_SAMPLE", {True: most * is_whole / 3, False: most * (1 - is_whole)})
+            with torch.no_grad():
+                model(normal(0, 1, NARROW[0]))
+            assert (vars(model.layers[0]).get("_held") is not None) == is_held
 
 
 @pytest.mark.parametrize("batch", [1, 3])
