@@ -1,6 +1,6 @@
 """What a packed copy of weights, or a call that is ready, was made from, so that it is seen when that has changed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -15,13 +15,13 @@ class Held:
         self.tensors = tensors
         self.places = [tensor.data_ptr() for tensor in tensors if tensor is not None]
 
-    def are(self, tensors: Sequence[Tensor | None]) -> bool:
+    def are(self, tensors: Collection[Tensor | None]) -> bool:
         """Tell whether these are the same tensors, at the same addresses; numbers in them may have changed."""
         places = [tensor.data_ptr() for tensor in tensors if tensor is not None]
         return are_same(tensors, self.tensors) and places == self.places
 
 
-def are_same(now: Sequence[Any], before: Sequence[Any]) -> bool:
+def are_same(now: Collection[Any], before: Collection[Any]) -> bool:
     """Tell whether two sequences are of the very same objects."""
     return len(now) == len(before) and all(map(is_, now, before))
 

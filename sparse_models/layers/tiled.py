@@ -12,7 +12,6 @@ from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._arithmetic import computed
 from sparse_models.kernels.cpu._compile import short_on_cpu
 from sparse_models.kernels.cpu.few import frozen as few
-from sparse_models.kernels.cpu.few import sliced
 from sparse_models.kernels.cpu.permute import permuted
 from sparse_models.kernels.cpu.transpose import transposed
 from sparse_models.kernels.cuda import _card, small_batch
@@ -24,7 +23,7 @@ from sparse_models.kernels.link import Link
 from sparse_models.kernels.source import Source
 from sparse_models.kernels.structure import Structure, cut
 from sparse_models.layers._base import INPUT_GRADIENT, WEIGHT_GRADIENT, SparseLinear, register_layer
-from sparse_models.layers._feature_major.held_few import HeldFew
+from sparse_models.layers._feature_major.held_few import HeldFew, NotForFew
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
 
 NUMBERS = {"cpu": ("float32", "float64", *short_on_cpu()), "cuda": ("float32", "float16", "bfloat16")}
@@ -49,7 +48,8 @@ class Tiled(OwnKernels):
     dtypes: ClassVar[tuple[str, ...]] = NUMBERS["cpu"]
     absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
     _frozen: Frozen | few.Frozen | None = None
-    _few: Mapping[int, HeldFew] = MappingProxyType({})  # by the number of samples, of chains that it is the first of
+    # By the number of samples, of chains that it is the first of.
+    _few: Mapping[int, HeldFew | NotForFew] = MappingProxyType({})
     _cut_of: Tensor | None = None  # the columns of which it is held where each piece starts
 
     @classmethod
@@ -118,19 +118,17 @@ class Tiled(OwnKernels):
             return None
         first, batch = layers[0], x.shape[0]
         known = first._few.get(batch) if isinstance(first, Tiled) else None  # noqa: SLF001  # of its own class
-        if known is not None and known.is_current(layers):
-            return known.of(x)
-        is_few = 0 < batch <= few.largest_batch() and cls.device_of(x) == "cpu" and not any(one.is_watched for one in layers)
-        if not is_few or len(layers) == 1 or not all(isinstance(layer, Tiled) for layer in layers):
-            return super().chain_output(layers, x)
-        chained = cast("Sequence[Tiled]", layers)
-        held = HeldFew.made(chained, batch)
-        if held is not None:
-            chained[0]._few = {**chained[0]._few, batch: held}  # noqa: SLF001  # another, for threads may look into this one
-            return held.of(x)
-        # Several samples that some layer has other copies for are tiles.
-        makes_copies = all(layer.is_for_few(x) and (batch == 1 or layer.form_for(x) is sliced.pack) for layer in chained)
-        return None if makes_copies else super().chain_output(layers, x)
+        if known is None or not known.is_current(layers, x):
+            is_few = (
+                0 < batch <= few.largest_batch() and cls.device_of(x) == "cpu" and not any(one.is_watched for one in layers)
+            )
+            if not is_few or len(layers) == 1 or not all(isinstance(layer, Tiled) for layer in layers):
+                return super().chain_output(layers, x)
+            chained = cast("Sequence[Tiled]", layers)
+            known = HeldFew.made(chained, batch) or NotForFew(chained, x)
+            if known.is_known:
+                chained[0]._few = {**chained[0]._few, batch: known}  # noqa: SLF001  # another, for threads may look into this one
+        return super().chain_output(layers, x) if known.is_by_tiles else known.of(x)
 
     def outdate(self) -> None:
         """Have copies of the weights made anew when they are next needed: these are about to be trained."""

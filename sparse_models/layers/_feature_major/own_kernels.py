@@ -1,6 +1,7 @@
 """Layers over kernels that see addresses alone: what they refuse to be given, and the loss of a chain of them in one pass."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from sparse_models.layers._feature_major.held_output import HeldOutput
 from sparse_models.layers._feature_major.products import Products, ReadyProducts
 
 STEPPED = (torch.float32, torch.float64)  # what a whole step is taken in; 16 bit is computed with in float32
+MOST_SIZES = 8  # of batches, of which something is held
 SHORT = 2**15  # up to so many rows or columns 16 bits number them
 
 
@@ -24,11 +26,12 @@ class OwnKernels(CsrBothWays):
 
     has_variants: ClassVar[bool] = True
     _held: HeldOutput | None = None  # of the chain that it is the first of
-    _ready: ReadyProducts | None = None  # for inputs of the last batch's size
+    # By the number of samples, and whether something is learned; None for a size that was seen once.
+    _ready: Mapping[tuple[int, bool], ReadyProducts | None] = MappingProxyType({})
 
     def index_units(self, units: Tensor) -> None:
         """Store the structure of the kept units [grid]; raises InputError where 32-bit indices do not hold it."""
-        self._ready = None  # which holds the index that was there
+        self._ready = {}  # which holds the index that was there
         super().index_units(units)
         if self.columns.dtype not in (torch.int32, torch.int16):
             raise InputError(
@@ -58,16 +61,20 @@ class OwnKernels(CsrBothWays):
 
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
-        return super().product(x)
+        if torch.is_grad_enabled() or self.device_of(x) != "cpu":
+            return super().product(x)
+        return self.products_for(x).product(x, self.own("values"), self.own("bias"))
 
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major; raises InputError for x of another dtype or device than the weights."""
-        ready = self._ready  # another thread may put others in its place meanwhile
-        if ready is not None and torch.is_grad_enabled() and ready.are_for([*self._buffers.values()], x) and self.has_plain(x):
-            return self.learning_product(x, ready)
-        known = self.at_once(x)
+        known, is_graph = self.at_once(x), torch.is_grad_enabled()
         if known is not None:
             return known
+        ready = self._ready.get((x.shape[0], is_graph or self.training))
+        if ready is not None:
+            values, bias = self.own("values"), self.own("bias")
+            if ready.are_for(self._buffers.values(), values, bias, x):
+                return self.learning_product(x, ready) if is_graph else ready.product(x, values, bias)
         if self.takes(x):
             return self.multiplied(x)
         name, values, bias = type(self).__name__, self.own("values"), self.own("bias")
@@ -113,12 +120,14 @@ class OwnKernels(CsrBothWays):
         return _is_plain(values, self.values_shape, x) and (bias is None or _is_plain(bias, (self.out_features,), x))
 
     def products_for(self, x: Tensor) -> Products:
-        """Return what autograd asks of the layer for x [batch, in]: calls that are ready, where steps may be alike."""
+        """Return the layer's products for x [batch, in]: calls that are ready from the second time that there are as many."""
         products = super().products_for(x)
-        if self.device_of(x) != "cpu" or x.dtype not in STEPPED or len(x) < 2 or is_compiling():
+        if self.device_of(x) != "cpu" or x.dtype not in STEPPED or is_compiling():
             return products
-        self._ready = ReadyProducts(products, [*self._buffers.values()], x)
-        return self._ready
+        key, known = (len(x), torch.is_grad_enabled() or self.training), self._ready
+        made = ReadyProducts(products, [*self._buffers.values()], self.values_shape, x) if key in known else None
+        self._ready = {**(known if len(known) < MOST_SIZES else {}), key: made}  # another, for threads may look into this one
+        return made or products
 
     @classmethod
     def adds_nothing(cls) -> bool:
@@ -144,7 +153,7 @@ class OwnKernels(CsrBothWays):
         return None if held is None else held.of(x)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_held": None, "_ready": None}  # made anew where needed
+        return self.__dict__ | {"_held": None, "_ready": {}}  # made anew where needed
 
     @classmethod
     def linked(cls, layers: Sequence[SparseLinear], x: Tensor) -> list[Link] | None:

@@ -1,11 +1,11 @@
-"""What autograd asks of a layer, its three products; and the same as calls that are ready, for steps that are alike.
+"""A layer's products, three of a step and one of inference; and the same as calls that are ready, where calls are alike.
 
 What a product is made of is looked up at each call: sizes, a variant, a plan, a kernel. Between kernels that fill the caches
 with other things that takes a tenth of a step of 384x1536 with 128 samples, and most of a small one.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +37,10 @@ class Products:
         result: Tensor = self.layer.turned(x)
         return result
 
+    def product(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the output [batch, out], feature-major, for x [batch, in]."""
+        return self.output(self.turned(x), values, bias)
+
     def output(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Return the output [batch, out], feature-major, for x [in, batch]."""
         result: Tensor = self.layer.multiply(self.rows, values, x, bias).t()
@@ -65,22 +69,25 @@ class ReadyProducts(Products):
     up or whose last blocks stand over an edge, is looked up at each call.
     """
 
-    def __init__(self, own: Products, buffers: Sequence[Tensor | None], x: Tensor) -> None:
-        """Take them from others, for a layer's buffers and inputs like x [batch, in]."""
+    def __init__(self, own: Products, buffers: Sequence[Tensor | None], values: tuple[int, ...], x: Tensor) -> None:
+        """Take them from others, for a layer's buffers, values of a shape, and inputs like x [batch, in]."""
         super().__init__(own.layer, own.rows, own.columns, own.transposition)
         self.held, self.batch, self.dtype, self.threads = Held(buffers), x.shape[0], x.dtype, torch.get_num_threads()
         self.strides, self.sizes = (1, self.batch), (own.rows.rows, own.columns.rows)
+        self.shapes = values, (own.rows.rows,)
         self._output, self._biased_output, self._input_gradient, self._weight_gradient = (_Again(self.held) for _ in range(4))
 
-    def are_for(self, buffers: Sequence[Tensor | None], x: Tensor) -> bool:
-        """Tell whether they multiply x [batch, in] of a layer with these buffers."""
+    def are_for(self, buffers: Collection[Tensor | None], values: Tensor, bias: Tensor | None, x: Tensor) -> bool:
+        """Tell whether they multiply x [batch, in], of as many samples, by what a layer has, all as kernels read it."""
+        dtype, (shape, bias_shape) = self.dtype, self.shapes
         return (
-            x.shape[0] == self.batch
-            and x.dtype == self.dtype
+            x.dtype == dtype
             and x.is_cpu
             and not x.is_neg()
             and torch.get_num_threads() == self.threads
             and self.held.are(buffers)
+            and _is_plain(values, shape, dtype)
+            and (bias is None or _is_plain(bias, bias_shape, dtype))
         )
 
     def current(self) -> Products:
@@ -92,6 +99,17 @@ class ReadyProducts(Products):
         """Return x [batch, features], in any strides, as [features, batch], contiguous."""
         return x.t() if x.stride() == self.strides else super().turned(x)
 
+    def product(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the output [batch, out], feature-major, for x [batch, in]."""
+        call = (self._output if bias is None else self._biased_output).call
+        if call is None:
+            return super().product(x, values, bias)
+        # A single sample is as long either way.
+        taken = x if x.stride() == self.strides or (self.batch == 1 and x.is_contiguous()) else super().turned(x)
+        result = self._empty(self.sizes[0])
+        call.run(*((taken, values, result) if bias is None else (taken, values, bias, result)))
+        return result
+
     def output(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Return the output [batch, out], feature-major, for x [in, batch]."""
         given, again = ((x, values), self._output) if bias is None else ((x, values, bias), self._biased_output)
@@ -99,7 +117,10 @@ class ReadyProducts(Products):
             result = self._empty(self.sizes[0])
             again.call.run(*given, result)
             return result
-        with noted() as runs:
+        if again.tries == TRIES:
+            return super().output(x, values, bias)
+        # Of tensors of inference_mode it is not counted how often they were written to.
+        with torch.inference_mode(mode=False), torch.no_grad(), noted() as runs:
             found: Tensor = self.layer.multiply(self.rows, values, x, bias)
         again.note(runs, given, (found,))
         return found.t().data
@@ -138,17 +159,15 @@ class _Call(NamedTuple):
     function: int
     numbers: "array[int]"
     team: int
-    places: list[list[int]]  # of what is given and of the results, one after the other
+    places: list[tuple[int, int]]  # and which of what is given and of the results stands there
     scratch: list[tuple[int, int]]  # places and bytes
     shapes: list[torch.Size]  # of the results
 
     def run(self, *tensors: Tensor) -> None:
         """Make the call with what is given and with memory for the results, in the order in which they were noted."""
         numbers = self.numbers[:]  # one call's own, so that threads may share a layer
-        for places, tensor in zip(self.places, tensors, strict=True):
-            address = tensor.data_ptr()
-            for place in places:
-                numbers[place] = address
+        for place, which in self.places:
+            numbers[place] = tensors[which].data_ptr()
         for place, size in self.scratch:
             scratch = torch.empty(size, dtype=torch.uint8)
             numbers[place] = scratch.data_ptr()
@@ -159,13 +178,13 @@ class _Again:
     """A product's call once it is noted: all of it at once, as another thread may make it or note its own."""
 
     def __init__(self, held: Held) -> None:
-        self.held, self._tries = held, 0
+        self.held, self.tries = held, 0
         self.call: _Call | None = None
 
     def note(self, runs: Sequence[Run], given: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Note a product's call if it is one kernel's, which reads what was given and writes the results themselves."""
-        self._tries += 1
-        if len(runs) != 1 or self._tries > TRIES or any(map(_is_changed, results)):
+        self.tries += 1
+        if len(runs) != 1 or self.tries > TRIES or any(map(_is_changed, results)):
             return
         [(function, arguments, team)] = runs
         places = [_places(arguments, tensor) for tensor in (*given, *results)]
@@ -181,7 +200,7 @@ class _Again:
             function,
             passed(arguments),
             team,
-            [[TICKETS + place for place in found] for found in places],
+            [(TICKETS + place, which) for which, found in enumerate(places) for place in found],
             [(TICKETS + place, size) for place, size in scratch.items()],
             [result.shape for result in results],
         )
@@ -200,3 +219,8 @@ def _places(arguments: Sequence[Tensor | int], tensor: Tensor) -> list[int]:
 def _is_changed(result: Tensor) -> bool:
     """Tell whether anything but a kernel, which is not seen to, may have written to a tensor that was made just now."""
     return result.is_inference() or result._version > 0  # noqa: SLF001  # PyTorch has no public name for it
+
+
+def _is_plain(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Tell whether a kernel, which sees an address alone, reads a tensor as it is meant."""
+    return tensor.shape == shape and tensor.is_contiguous() and tensor.dtype == dtype and tensor.is_cpu and not tensor.is_neg()

@@ -9,6 +9,7 @@ import torch
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS, SparseLinear, block
+from sparse_models.layers._feature_major.held_few import HeldFew
 from sparse_models.layers._feature_major.held_output import MOST_BATCHES
 from sparse_models.layers._feature_major.own_kernels import OwnKernels
 from sparse_models.models import MLP, draw
@@ -89,7 +90,8 @@ def test_whatever_happens_between_two_outputs_the_second_is_that_of_layer_by_lay
     with torch.no_grad():
         for _ in range(3):
             model(normal(0, batch, sizes[0], dtype=next(model.parameters()).dtype))
-        assert bool(vars(model.layers[0]).get("_few")) == (sizes == WIDE)
+        few = vars(model.layers[0]).get("_few", {})
+        assert any(isinstance(one, HeldFew) for one in few.values()) == (sizes == WIDE)
         assert vars(model.layers[0]).get("_held") is not None or sizes == WIDE
         event(model)
         x = normal(1, batch, sizes[0], dtype=next(model.parameters()).dtype)
@@ -126,12 +128,14 @@ def test_copies_hold_none_of_it_and_few_sizes_are_held() -> None:
 
 
 def test_of_many_weights_in_blocks_a_single_sample_goes_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = made(0, layer="block4")
-    for most, is_held in ((sum(layer.values.numel() for layer in model) - 1, False), (2**18, True)):
-        monkeypatch.setattr(block, "MOST_OF_A_SAMPLE", most)
-        with torch.no_grad():
-            model(normal(0, 1, NARROW[0]))
-        assert (vars(model.layers[0]).get("_held") is not None) == is_held
+    for sizes, is_whole in ((NARROW, True), ((*NARROW[:-1], 3), False)):
+        model = made(0, sizes, layer="block4")
+        weights = sum(layer.values.numel() for layer in model)
+        for most, is_held in ((weights - 1, False), (weights, True)):
+            monkeypatch.setattr(block, "MOST_OF_A_SAMPLE", {True: most * is_whole / 3, False: most * (1 - is_whole)})
+            with torch.no_grad():
+                model(normal(0, 1, NARROW[0]))
+            assert (vars(model.layers[0]).get("_held") is not None) == is_held
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -13,7 +13,6 @@ from torch import Tensor
 from sparse_models.errors import InputError
 from sparse_models.kernels.chain import define_gradients, layer_by_layer
 from sparse_models.kernels.cpu._pass import tile_by_tile
-from sparse_models.kernels.cpu.blocks.held import OneSample
 from sparse_models.kernels.cpu.blocks.products import define_product, define_sampled, product, sampled, sampled_and_summed
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import BlockStructure
@@ -120,6 +119,21 @@ def test_kernels_touch_what_is_theirs_and_no_two_threads_write_one_place(
     assert not watcher.contested
 
 
+@pytest.mark.parametrize(
+    ("columns", "batch", "place"), [(16, 128, 0), (16, 160, 0), (16, 1024, 0), (16, 128, 1), (200, 2048, 0)]
+)
+def test_tiles_that_lie_as_they_are_wanted_and_others_are_read_right(
+    watcher: Watcher, columns: int, batch: int, place: int
+) -> None:
+    """Whole tiles side by side, one that is none, tiles far apart, those at no cache line, and too many rows too far apart."""
+    rows, transposed, values, x, bias, grad = problem(2, (4, 8), (12, columns), batch, 0.4, torch.float32)
+    memory = torch.empty(x.numel() + 16)
+    start = -memory.data_ptr() // 4 % 16 + place
+    x = memory[start : start + x.numel()].view_as(x).copy_(x)
+    check((rows, transposed, values, x, bias, grad))
+    assert not watcher.outside
+
+
 def test_the_watcher_sees_what_is_out_of_bounds(watcher: Watcher) -> None:
     rows, _, values, x, _, _ = problem(1, (4, 4), (11, 13), 70, 0.4, torch.float32)
     product(rows._replace(indices=rows.indices + 16), values, x)
@@ -200,50 +214,33 @@ def test_blocks_of_any_size_pass_the_gate_and_have_one_class_that_can_be_pickled
 
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_one_sample_is_multiplied_by_the_weights_as_they_are(has_bias: bool) -> None:
-    def held(layer: Block, x: Tensor, *, is_held: bool = True) -> None:
-        for _ in range(2):  # what the first call looks up, the second finds
+    def holds(layer: Block, x: Tensor) -> None:
+        for _ in range(4):  # from the third on the call is ready
             with torch.no_grad():
-                found = layer.at_once(x)
-                bias = layer.own("bias")
-                close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), bias))
-        assert (found is not None) == is_held
+                close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), layer.own("bias")))
 
     layer = of_size(4, 8)(normal(0, 12, 16), torch.ones(12, 16, dtype=torch.bool), normal(1, 12) if has_bias else None)
     x, mask = normal(2, 1, 16), torch.ones(12, 16, dtype=torch.bool)
-    held(layer, x)
-    held(layer, normal(3, 16, 2).t()[:1])  # whose numbers do not lie side by side
+    holds(layer, x)
+    holds(layer, normal(3, 16, 2).t()[:1])  # whose numbers do not lie side by side
     with torch.no_grad():
         layer.values.mul_(2)
-    held(layer, x)
+    holds(layer, x)
     layer.values.data = layer.values.data.clone()
-    held(layer, x)
+    holds(layer, x)
     mask[4:8] = False
     layer.set_mask(mask)
-    held(layer, x)
-    held(copy.deepcopy(layer), x)
-    held(layer, normal(2, 2, 16), is_held=False)
-    held(of_size(4, 8)(normal(0, 11, 16), mask[:11]), x, is_held=False)  # blocks stand over the edge
+    holds(layer, x)
+    holds(copy.deepcopy(layer), x)
+    holds(of_size(4, 8)(normal(0, 11, 16), mask[:11]), x)  # blocks stand over the edge
     with torch.no_grad():
-        torch.nn.utils.prune.random_unstructured(layer, "values", 0.5)
-        close(layer(x), torch.nn.functional.linear(x, layer.to_dense(), layer.own("bias")))
-    assert layer(x).requires_grad
-    assert layer.at_once(x) is None
-
-
-def test_what_is_held_for_one_sample_is_let_go_of_where_it_is_no_longer_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x = of_size(4, 4)(normal(0, 8, 12), torch.ones(8, 12, dtype=torch.bool), normal(1, 8)), normal(2, 1, 12)
-    # As another thread lets go of it meanwhile.
-    let_go = lambda *_: vars(layer).pop("_one") is not None  # noqa: E731
-    with torch.no_grad():
-        expected = layer(x)
-        with monkeypatch.context() as patched:
-            patched.setattr(OneSample, "is_current", let_go)
-            close(layer(x), expected)
-        layer(x)
-        assert layer.at_once(x.float()) is layer.at_once(torch._neg_view(x)) is None
-        torch.set_num_threads(3)
-        assert layer.at_once(x) is None
-        layer(x)
-        layer.values.data = layer.values.data.transpose(1, 2)  # at the same place
+        with pytest.raises(InputError, match="no negated view"):
+            layer(torch._neg_view(x))
+        layer.values.data = layer.values.data.transpose(1, 2).contiguous().transpose(1, 2)
         with pytest.raises(InputError, match="contiguous"):
             layer(x)
+        layer.values.data = layer.values.data.contiguous()
+        torch.nn.utils.prune.random_unstructured(layer, "values", 0.5)
+        for _ in range(4):
+            close(layer(x), torch.nn.functional.linear(x, layer.unpack(layer.own("values")), layer.own("bias")))
+    assert layer(x).requires_grad

@@ -1,16 +1,32 @@
 """What a call that is ready holds of a layer may change: it is not made with a bias that is gone, nor with memory let go of."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import linear
 
 from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._team import noted
+from sparse_models.layers import SparseLinear
+from sparse_models.layers._feature_major.own_kernels import MOST_SIZES, OwnKernels
 from sparse_models.layers.tiled import Tiled
-from tests.sparse_models.layers.test_ready_products import READY, check, input_of, layer_of, made_ready
+from tests.sparse_models.layers.test_ready_products import (
+    BATCH,
+    EVENTS,
+    READY,
+    STEPS,
+    check,
+    input_of,
+    layer_of,
+    looks_up,
+    made_ready,
+)
 from tests.strategies import normal
 
 
@@ -72,3 +88,68 @@ def test_what_is_noted_within_another_note_is_in_both() -> None:
         tiled.product(*given)
     tiled.product(*given)
     assert (len(outer), len(inner)) == (3, 1)
+
+
+WAYS = [torch.no_grad, torch.inference_mode]
+
+
+def inferred(layer: SparseLinear, x: Tensor, way: Callable[[], Any]) -> None:
+    """See that the layer gives what it holds, each time in memory of its own."""
+    with way():
+        found = [layer(x) for _ in range(STEPS)]
+    expected = linear(x.detach(), layer.to_dense(), layer.bias)
+    for one in found:
+        torch.testing.assert_close(one, expected)
+    assert len({one.data_ptr() for one in found}) == STEPS
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("batch", [1, BATCH])
+@pytest.mark.parametrize("name", READY)
+def test_inferences_that_are_alike_look_nothing_up(
+    name: str, batch: int, way: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = layer_of(name)
+    x = input_of(layer, batch)
+    inferred(layer, x, way)
+    monkeypatch.setattr(type(layer), "multiply", staticmethod(looks_up))
+    inferred(layer, x, way)
+    with pytest.raises(AssertionError, match="looked up"), way():
+        layer(input_of(layer, BATCH + 1))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("name", ["tiled", "block16"])
+def test_whatever_changes_between_two_inferences_both_are_right(
+    name: str, event: Callable[[SparseLinear, Tensor], None], way: Callable[[], Any]
+) -> None:
+    for batch in (1, BATCH):
+        layer = layer_of(name).eval()
+        x = input_of(layer, batch)
+        inferred(layer, x, way)
+        event(layer, x)
+        inferred(layer, x, way)
+
+
+@given(st.lists(st.integers(1, 3 * MOST_SIZES), max_size=4 * MOST_SIZES))
+def test_of_batches_of_any_sizes_few_are_held(batches: list[int]) -> None:
+    layer = layer_of("block16")
+    assert isinstance(layer, OwnKernels)
+    for batch in batches:
+        inferred(layer, input_of(layer, batch).detach(), torch.no_grad)
+        assert len(layer._ready) <= MOST_SIZES
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_subclass_does_to_an_inference_is_done_each_time(way: Callable[[], Any]) -> None:
+    class Doubled(Tiled):
+        @staticmethod
+        def multiply(*given: Any) -> Tensor:
+            return Tiled.multiply(*given).mul_(2)
+
+    plain = layer_of("tiled")
+    layer, x = Doubled(plain.to_dense(), plain.mask, plain.bias), input_of(plain)
+    with way():
+        for _ in range(STEPS):
+            torch.testing.assert_close(layer(x), 2 * plain(x))

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sparse_models import SparseSequential, densify, sparse_layers, sparsify, update_masks
+from sparse_models.kernels.cpu.few import bitmap
 from sparse_models.layers import SparseLinear
+from sparse_models.layers._feature_major.held_few import HeldFew
 from sparse_models.layers.tiled import Tiled
 from sparse_models.updates import UPDATES
 from tests.strategies import generator, mask_for, normal, seeds
@@ -99,6 +101,35 @@ def test_a_chain_is_one_call_wherever_it_stands(calls: list[int], batch: int) ->
             nn.Sequential(nn.Flatten(), inner)(x[:, :, None])
     assert calls == [3, 2]
     assert type(sparsify(nn.Sequential(linear(), linear()), sparsity=0.7)) is nn.Sequential
+
+
+@pytest.mark.skipif(not bitmap.is_possible(torch.float32), reason="all layers are slices, and one call")
+def test_what_is_no_one_call_is_not_asked_for_again_until_it_may_be_one(
+    calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x, asked = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256)), torch.randn(1, 256), list[int]()
+    sparsify(net, sparsity=0.2).eval()  # which are bitmaps
+    made = HeldFew.made
+
+    def spy(layers: list[Tiled], batch: int) -> HeldFew | None:
+        asked.append(batch)
+        return made(layers, batch)
+
+    monkeypatch.setattr(HeldFew, "made", spy)
+    with torch.no_grad():
+        for _ in range(3):
+            net(x)
+        asked.clear()
+        for change in (lambda _: None, halved, given_other_data):
+            change(net)
+            for _ in range(3):
+                torch.testing.assert_close(net(x), plain(net)(x))
+        assert not asked
+        assert not calls
+        moved(net, sparsity=0.9)
+        for _ in range(3):
+            torch.testing.assert_close(net(x), plain(net)(x))
+    assert calls == [2, 2]
 
 
 @pytest.mark.parametrize("watched", ["0", "1", "2", "all"])

@@ -77,10 +77,11 @@ class BlockMatrix(NamedTuple):
         number = emit.index(self.order, place) if self.form.is_transposed else place
         return emit.add(self.values, emit.times(number, self.form.height * self.form.width * emit.width))
 
-    def products(self, emit: Emitter, rows: Sequence[Any], tile: Any, sums: Sums) -> None:
-        """Emit, for each row from a row of blocks to below another, the product with a packed tile."""
+    def products(self, emit: Emitter, rows: Sequence[Any], tile: Any, sums: Sums, row_bytes: Any = None) -> None:
+        """Emit, for each row from a row of blocks to below another, the product with a tile, packed or of `row_bytes` a row."""
         height = self.form.height
         chunks = len(sums.begin(emit.constant(0)))
+        row_bytes = emit.constant(chunks * emit.vector_bytes) if row_bytes is None else row_bytes
         together = largest_divisor(height, max(1, min(height, most_sums() // chunks)))
         with emit.loop(*rows) as blocks, emit.loop(emit.constant(0), emit.constant(height), together) as part:
             start, end = self.row(emit, blocks.place)
@@ -88,19 +89,19 @@ class BlockMatrix(NamedTuple):
             own = [emit.add(first, number) for number in range(together)]
             offset = emit.times(part.place, self.form.strides[0] * emit.width)
             with emit.loop(start, end, 1, [vector for row in own for vector in sums.begin(row)]) as place:
-                at = emit.add(tile, emit.times(self.column(emit, place.place), chunks * emit.vector_bytes))
+                at = emit.add(tile, emit.times(self.column(emit, place.place), row_bytes))
                 values = emit.add(self.block(emit, place.place), offset)
-                place.carried = self._multiplied(emit, values, at, chunks, place.carried)
+                place.carried = self._multiplied(emit, values, (at, row_bytes), chunks, place.carried)
             for number, row in enumerate(own):
                 sums.finish(row, place.carried[number * chunks : (number + 1) * chunks])
 
-    def _multiplied(self, emit: Emitter, values: Any, tile: Any, chunks: int, sums: list[Any]) -> list[Any]:
-        """Return sums of some rows plus a block's values times a tile, column by column."""
+    def _multiplied(self, emit: Emitter, values: Any, tile: tuple[Any, Any], chunks: int, sums: list[Any]) -> list[Any]:
+        """Return sums of some rows plus a block's values times a tile, an address and the bytes of its rows, by columns."""
+        own_tile, row_bytes = tile
         row_step, column_step = (stride * emit.width for stride in self.form.strides)
 
         def add(start: Any, number: int, sums: list[Any]) -> None:
-            tile_bytes = chunks * emit.vector_bytes
-            vectors = emit.vectors(emit.add(tile, emit.times(start, tile_bytes), number * tile_bytes), chunks)
+            vectors = emit.vectors(emit.add(own_tile, emit.times(emit.add(start, number), row_bytes)), chunks)
             for row in range(len(sums) // chunks):
                 address = emit.add(values, emit.times(start, column_step), number * column_step + row * row_step)
                 value = emit.splat(emit.load(emit.number, address))
