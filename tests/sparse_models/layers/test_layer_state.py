@@ -138,7 +138,9 @@ def test_moving_the_mask_drops_the_gradient_of_the_old_structure(layer: str) -> 
 ANY_NUMBER = [layer for layer in SPARSE_LAYERS if LAYERS[layer].pattern.sparsities is None]
 
 
-@pytest.mark.parametrize(("layer", "is_loaded"), [*((layer, False) for layer in ANY_NUMBER), ("tiled", True), ("compact", True)])
+@pytest.mark.parametrize(
+    ("layer", "is_loaded"), [*((layer, False) for layer in ANY_NUMBER), ("tiled", True), ("compact", True)]
+)
 def test_a_layer_of_another_number_of_weights_learns_while_the_loss_before_is_kept(layer: str, *, is_loaded: bool) -> None:
     weight, x = normal(0, 32, 32, dtype=widest(layer)), normal(1, 3, 32, dtype=widest(layer))
     many, few = (mask_for(layer, (32, 32), sparsity) for sparsity in (0.25, 0.75))

@@ -29,7 +29,7 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]]:
 
     def hooked_weight() -> nn.Module:
         net = named()
-        net["last"].weight.register_post_accumulate_grad_hook(lambda _: None)
+        net.get_parameter("last.weight").register_post_accumulate_grad_hook(lambda _: None)
         return net
 
     def encoder() -> nn.Module:
