@@ -131,6 +131,12 @@ def test_a_journal_that_a_run_holds_is_no_broken_one(tmp_path: Path) -> None:
     assert broken(tmp_path) == [journal.path]
 
 
+def test_a_journal_that_cannot_be_locked_as_in_a_folder_that_may_only_be_read_is_left_alone(tmp_path: Path) -> None:
+    kept(tmp_path, VISITS).with_suffix(".lock").mkdir()
+    assert broken(tmp_path) == []
+    assert refusal(tmp_path).endswith(", got none")
+
+
 def test_a_saved_run_leaves_no_journal(tmp_path: Path) -> None:
     Journal.start(tmp_path, RUN).close(is_saved=True)
     assert list(tmp_path.iterdir()) == []
