@@ -114,6 +114,8 @@ def test_a_run_of_other_code_machine_or_cases_is_not_gone_on_with(tmp_path: Path
 def test_without_a_broken_run_that_is_said(tmp_path: Path) -> None:
     assert refusal(tmp_path).endswith(", got none")
     assert refusal(tmp_path / "nowhere").endswith(", got none")
+    kept(tmp_path, VISITS).with_suffix(".lock").mkdir()  # it cannot be locked, as where one may only read
+    assert refusal(tmp_path).endswith(", got none")
 
 
 def test_the_newest_that_fits_is_gone_on_with(tmp_path: Path) -> None:
@@ -129,12 +131,6 @@ def test_a_journal_that_a_run_holds_is_no_broken_one(tmp_path: Path) -> None:
     assert "got none" in refusal(tmp_path)
     journal.close(is_saved=False)
     assert broken(tmp_path) == [journal.path]
-
-
-def test_a_journal_that_cannot_be_locked_as_in_a_folder_that_may_only_be_read_is_left_alone(tmp_path: Path) -> None:
-    kept(tmp_path, VISITS).with_suffix(".lock").mkdir()
-    assert broken(tmp_path) == []
-    assert refusal(tmp_path).endswith(", got none")
 
 
 def test_a_saved_run_leaves_no_journal(tmp_path: Path) -> None:
