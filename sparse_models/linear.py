@@ -56,6 +56,16 @@ class Convertible(nn.Module):
         bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone(), self.bias.requires_grad)
         return as_linear(nn.Parameter(self.to_dense(), self.values.requires_grad), bias).train(self.training)
 
+    def hold(self, values: Tensor) -> None:
+        """Put other values, of any shape, into the parameter.
+
+        While a graph from before lives, as that of a loss that is kept to be printed, autograd expects gradients of the shape
+        that the parameter had then. It lets go of that where the number type is another.
+        """
+        if values.shape != self.values.shape:
+            self.values.data = values.new_empty(0, dtype=torch.float64 if values.dtype == torch.float32 else torch.float32)
+        self.values.data = values
+
     @property
     def is_watched(self) -> bool:
         """Whether a hook, its own or one of all modules, waits for the layer to be called."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 import bench
 import sparse_models
@@ -46,7 +46,7 @@ class Journal:
     """The journal of one run; `said` is what a broken run had measured before."""
 
     def __init__(self, path: Path, said: list[Said]) -> None:
-        """Hold the journal at `path` against other runs; raises filelock.Timeout where another has it."""
+        """Hold the journal at `path` against other runs; raises filelock.Timeout where another has it, which is an OSError."""
         self.path, self.said = path, said
         self._lock = FileLock(path.with_suffix(".lock"), timeout=0)
         self._lock.acquire()
@@ -67,7 +67,7 @@ class Journal:
         for path in reversed(broken(folder)):
             try:
                 journal = cls(path, [])
-            except Timeout:  # it is not broken, but running
+            except OSError:  # it is not broken, but running (Timeout), or of a user who alone may write to it
                 continue
             header, said, whole = _read(path)  # once it is held: until then another may add to it
             differing = [field for field, value in run.items() if header.get(field) != value]
@@ -108,7 +108,7 @@ def broken(folder: Path) -> list[Path]:
 def _is_held(path: Path) -> bool:
     try:
         FileLock(path.with_suffix(".lock"), timeout=0).acquire().lock.release()
-    except Timeout:
+    except OSError:  # Timeout is one; where nothing can be written, nobody can go on with it
         return True
     return False
 

@@ -102,7 +102,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     }
     config.stash[OUTCOMES] = results.outcomes
     config.stash[ROWS] = _rows(jobs, results.outcomes)
-    config.stash[NOTES] += [*_without_a_turn(results, effort), *disturbed(results.outcomes.values())]
+    config.stash[NOTES] += [*without_a_turn(results, effort, known["cpu"]), *disturbed(results.outcomes.values())]
     if results.interrupted:
         tell("interrupted: what was measured so far is reported and saved")
         session.items[:] = [item for item in session.items if _measured(results.outcomes.get(item.nodeid))]
@@ -156,9 +156,13 @@ def _rows(jobs: list[Job], outcomes: dict[str, Outcome]) -> dict[str, Row]:
     return {job.name: rows[job.case] for job in measured}
 
 
-def _without_a_turn(results: Results, effort: Effort) -> list[str]:
+def without_a_turn(results: Results, effort: Effort, cpu: Mapping[str, Any]) -> list[str]:
+    """Return what the user is told of cases for which no time was left, and whether others had the cores; `cpu` is facts'."""
     never = sum(not _measured(outcome) for outcome in results.outcomes.values())
     told = f"{never} of {len(results.outcomes)} cases had no turn in {effort.budget:g} s (--budget)"
+    load, cores = (cpu["load_average"] or [0.0])[0], cpu["usable_cores"] or cpu["logical_cores"] or 1
+    if load >= cores:
+        told += f"; others had the cores as it began, a load of {load:.1f} on {cores}: try again when they are done"
     return [told] if never and results.out_of_time else []
 
 

@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Generator
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             check(Path(asked))
     except InputError as error:
         raise pytest.UsageError(f"--report: {error}") from None
+    # pytest-benchmark would find out once all is measured, and end in a traceback.
+    if session.config.option.benchmark_histogram and find_spec("pygal") is None:
+        raise pytest.UsageError(
+            "--benchmark-histogram: expected pygal, which draws it, got none; pip install 'pytest-benchmark[histogram]' brings "
+            "it, and --report writes a page with figures without it"
+        )
 
 
 def failures(config: pytest.Config) -> dict[str, str]:

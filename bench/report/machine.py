@@ -27,6 +27,8 @@ def _flat(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping) and depth < DEEPEST:
         for name, inner in value.items():
             yield from _flat(inner, f"{place} {printable(str(name), 60)}".strip(), depth + 1)
+    elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):  # as what each process took
+        yield place, f"{len(value)}, each told in the file"
     elif value is not None and value not in ("", [], {}):
         yield place, printable(str(value))
 

@@ -34,19 +34,24 @@ def check(path: Path) -> None:
     check_folder(path.parent)
 
 
-def write(content: Content, paths: Sequence[Path], figure: str = FIGURE) -> None:
-    """Write a report at each of the paths, a picture being that of one figure; raises InputError, one sentence."""
+def write(content: Content, paths: Sequence[Path], asked: str | None = None) -> str:
+    """Write a report at each of the paths and return which figure a picture is; raises InputError, one sentence.
+
+    It is the one that is asked for by name or, where none is, FIGURE or else the first that the run has.
+    """
     sections = sections_of(content)
+    known = named(sections)
+    name = asked or (FIGURE if FIGURE in known else next(iter(known), FIGURE))
     for path in paths:
         if path.suffix in PICTURES:
-            known = named(sections)
-            if figure not in known:
+            if name not in known:
                 there = ", ".join(known) or "none"
-                raise InputError(f"expected a figure of this run ({there}), got {printable(figure)}; name one of them")
-            made = picture(known[figure].panels, path.suffix)
+                raise InputError(f"expected a figure of this run ({there}), got {printable(name)}; name one of them")
+            made = picture(known[name].panels, path.suffix)
         else:
             made = DOCUMENTS[path.suffix](content, sections)
         try:
             write_whole(path, made)
         except OSError as error:
             raise InputError(f"expected a file that can be written, got {printable(str(path))}: {error.strerror}") from None
+    return name

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.report.content import content_of
-from bench.report.write import FIGURE, check, write
+from bench.report.write import FIGURE, PICTURES, check, write
 from bench.runs import accepted
 from bench.runs.locate import STORAGE, own_folders, read_runs
 from bench.runs.plain_text import printable
@@ -27,7 +27,8 @@ def add_arguments(tool: argparse.ArgumentParser) -> None:
     tool.add_argument("runs", nargs="*", metavar="RUN", help="path, number, glob, folder or URL; default: this machine's")
     out = f"what to write, by the end of its name: .html, .md, .csv, .parquet, .svg or .png; again for more; default: {PAGE}"
     tool.add_argument("--out", action="append", type=Path, metavar="FILE", help=out)
-    tool.add_argument("--figure", default=FIGURE, metavar="NAME", help=f"which figure .svg and .png hold; default: {FIGURE}")
+    which = f"which figure .svg and .png hold; default: {FIGURE} or, where the run has none, its first"
+    tool.add_argument("--figure", metavar="NAME", help=which)
     tool.add_argument("--storage", default=STORAGE, metavar="FOLDER", help=f"where runs are looked up; default: {STORAGE}")
 
 
@@ -40,11 +41,11 @@ def run(asked: argparse.Namespace, tell: Callable[[str], None]) -> int:
     # A folder may hold the steps that are accepted, which are no run.
     skipped = [line for line in skipped if not line.startswith(f"skipped {printable(str(accepted.path_of(asked.storage)))}:")]
     known = {one.step: one.reason for one in accepted.read(asked.storage)}
-    write(content_of(runs, known, skipped), paths, asked.figure)
+    figure = write(content_of(runs, known, skipped), paths, asked.figure)
     for line in skipped:
         tell(line)
     for path in paths:
-        tell(f"wrote {path}")
+        tell(f"wrote {path}: figure {figure}" if path.suffix in PICTURES else f"wrote {path}")
     return 0
 
 

@@ -197,7 +197,7 @@ class SparseLinear(Convertible):
             self._refill(held, [*moments], values, moved)
             return [*moments]
         # New tensors, and not the old ones refilled: a graph of autograd holds on to those for its backward pass.
-        self.values.data = values
+        self.hold(values)
         self.values.grad = None  # it belongs to the old structure
         return moved
 

@@ -121,7 +121,7 @@ class Compact(SparseLinear):
                     f"least {[place + 1 for place in most]} with values of {list(values.shape)}; build the layer in its sizes"
                 )
             self._store(rows.to(self.rows.device, copy=True), columns.to(self.rows.device, copy=True))
-            self.values.data = self.values.new_empty(values.shape)
+            self.hold(self.values.new_empty(values.shape))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 

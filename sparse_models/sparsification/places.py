@@ -132,7 +132,12 @@ def _why_not(
             check_movable(module)
     except InputError as error:
         return str(error)
-    others = [name for owner, name in owners[parameter_of(module)] if owner is not module]
+    weight = parameter_of(module)
+    if weight.is_meta:
+        return "expected weights, got a tensor on the meta device, which has none; load them first"
+    if weight._backward_hooks or weight._post_accumulate_grad_hooks:  # noqa: SLF001  # torch has no public name for them
+        return "expected a weight without hooks of its own, got some; remove them, and register them on the `values` made of it"
+    others = [name for owner, name in owners[weight] if owner is not module]
     if others:
         return f"expected a weight of its own, got one tied to {', '.join(others)}; leave it dense, or untie it"
     return None

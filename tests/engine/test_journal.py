@@ -114,6 +114,8 @@ def test_a_run_of_other_code_machine_or_cases_is_not_gone_on_with(tmp_path: Path
 def test_without_a_broken_run_that_is_said(tmp_path: Path) -> None:
     assert refusal(tmp_path).endswith(", got none")
     assert refusal(tmp_path / "nowhere").endswith(", got none")
+    kept(tmp_path, VISITS).with_suffix(".lock").mkdir()  # it cannot be locked, as where one may only read
+    assert refusal(tmp_path).endswith(", got none")
 
 
 def test_the_newest_that_fits_is_gone_on_with(tmp_path: Path) -> None:

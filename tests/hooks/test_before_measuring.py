@@ -1,5 +1,6 @@
 """What cannot come of a command is told before anything is measured, in one sentence."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def test_a_folder_is_no_run_to_compare_with(tmp_path: Path) -> None:
 def test_a_file_that_could_not_be_written_is_told(tmp_path: Path) -> None:
     told = refused("--benchmark-json=missing/folder/x.json", cwd=tmp_path)
     assert "--benchmark-json: expected a folder that can be written, got missing/folder: No such file" in told
+
+
+@pytest.mark.skipif(find_spec("pygal") is not None, reason="what draws histograms is installed")
+def test_a_histogram_that_could_not_be_drawn_is_told(tmp_path: Path) -> None:
+    told = refused("--benchmark-histogram=drawn", cwd=tmp_path)
+    assert "--benchmark-histogram: expected pygal, which draws it, got none; pip install" in told
 
 
 def test_a_storage_that_could_not_be_written_is_told(tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from bench.engine.jobs import Effort
+from bench.hooks.measuring import without_a_turn
 from tests.helpers.fake_engine import replace_engine
 from tests.helpers.in_process import SMALL, run
 
@@ -48,3 +52,13 @@ def test_where_everything_was_the_run_ends_in_order(tmp_path: Path, monkeypatch:
     done = run(*FORWARD, "-k", "csr", "--benchmark-autosave", cwd=tmp_path)
     assert done.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), done.stdout
     assert "100% of all pairs were disturbed" in done.stdout
+
+
+@pytest.mark.parametrize("load", [[3.6, 2.0, 1.0], [0.4, 3.0, 3.0], None])
+def test_that_others_had_the_cores_is_told_where_no_time_was_left(load: list[float] | None) -> None:
+    results: Any = SimpleNamespace(outcomes={"one": None, "other": None}, out_of_time=True)
+    [told] = without_a_turn(results, Effort(2, 0.1, 9.0), {"load_average": load, "usable_cores": 2, "logical_cores": 4})
+    assert told.startswith("2 of 2 cases had no turn in 9 s (--budget)")
+    assert ("a load of 3.6 on 2: try again" in told) == (load is not None and load[0] == 3.6)
+    results.out_of_time = False
+    assert not without_a_turn(results, Effort(2, 0.1, 9.0), {"load_average": load, "usable_cores": None, "logical_cores": None})

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from bench.__main__ import main
+from bench.report.content import content_of
 from bench.report.figure import Panel, named
 from bench.report.markdown import code, markdown, table, text
 from bench.report.page import ESCAPED
@@ -21,7 +22,7 @@ from bench.report.sections import sections_of
 from bench.report.write import DOCUMENTS, PICTURES, check, write
 from sparse_models.errors import InputError
 from tests.helpers.in_process import ROOT
-from tests.helpers.reports import HOSTILE, content, hostile
+from tests.helpers.reports import HOSTILE, content, hostile, rows_of, run_of_rows
 
 SMALL = str(ROOT / "tests/runs/saved/schema_9.json")
 texts = st.text(max_size=30) | st.sampled_from(HOSTILE)
@@ -90,6 +91,13 @@ def test_every_kind_of_file_is_written_at_once(tmp_path: Path, capsys: pytest.Ca
     assert all(path.stat().st_size > 1000 and f"wrote {path}" in out for path in paths)
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
     assert "csr" in (tmp_path / "report.svg").read_text()
+
+
+def test_a_picture_is_the_first_figure_of_a_run_that_has_not_the_usual_one(tmp_path: Path) -> None:
+    trained = content_of([run_of_rows({name: one for name, one in rows_of().items() if one.op == "train"})], {})
+    assert write(trained, [tmp_path / "a.svg"]) == "time-to-accuracy"
+    assert (tmp_path / "a.svg").stat().st_size > 1000
+    assert write(content(), []) == "speed-up"
 
 
 def test_a_picture_by_itself_leads_nowhere_and_asks_for_nothing() -> None:

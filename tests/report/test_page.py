@@ -7,10 +7,14 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.findings.time_to_accuracy.verdict import sentence
 from bench.report.content import Content, content_of
+from bench.report.figure import named
+from bench.report.figures.learning import far_below
+from bench.report.machine import facts
 from bench.report.page import page
 from bench.report.sections import sections_of
 from bench.runs.locate import read_runs
@@ -188,6 +192,35 @@ def test_facts_of_any_kind_are_shown_as_text() -> None:
         deep = {"a": deep}
     told = content_of([run_of_rows(rows_of(), facts={"deep": deep, "list": [1, {"x": None}], "n": 10**400, "run": "none"})], {})
     assert "deep a a" in shown(told)[1].text
+
+
+def test_what_each_process_took_is_no_line_of_the_page() -> None:
+    turns = [{"which": f"process {number}", "visits": 9} for number in range(3)]
+    told = content_of([run_of_rows(rows_of(), facts={"run": {"turns": turns}})], {})
+    assert facts(told) == [("run turns", "3, each told in the file")]
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+def test_an_arm_far_below_the_others_stands_at_the_edge_with_its_figure(*, is_dead: bool) -> None:
+    rows = {name: one for name, one in rows_of().items() if one.op == "train"}
+    for name, one in list(rows.items()):
+        if one.model == "sparse":
+            rows |= {f"{name} {sparsity}": msgspec.structs.replace(one, sparsity=sparsity) for sparsity in (0.5, 0.7)}
+        if one.model == "narrow":
+            end = 0.1 if is_dead else 0.85
+            rows[name] = msgspec.structs.replace(one, test_accuracy=end, epoch_accuracies=[0.1, 0.1, end])
+    figures = named(sections_of(content_of([run_of_rows(rows)], {})))
+    panels = [*figures["accuracy"].panels, *figures["learning-curves"].panels, figures["ratios"].panels[-1]]
+    for panel in panels:
+        values = [value for layer in panel.spec["layer"] for value in layer["data"]["values"]]
+        assert [value["told"] for value in values if "told" in value][:1] == (
+            [] if not is_dead else ["\u2190 -77.5"] if panel is panels[-1] else ["\u2193 0.100"]
+        ), panel.title
+    x = figures["ratios"].panels[-1].spec["layer"][1]["encoding"]["x"]
+    assert x["scale"]["domain"][0] > -10
+    y = figures["accuracy"].panels[0].spec["layer"][1]["encoding"]["y"]
+    assert y["scale"]["domain"][0] > 0.8
+    assert not far_below({"dense": 0.9, "one": 0.1, "other": 0.2}, 0.9)  # an axis for dense alone would show nothing
 
 
 def test_the_data_of_a_committed_run_is_that_of_its_file() -> None:

@@ -8,7 +8,19 @@ from bench.findings.time_to_accuracy.seeds import MARGIN
 from bench.findings.time_to_accuracy.verdict import GOAL
 from bench.report.content import Content
 from bench.report.figure import Data, Figure, Panel, Spec
-from bench.report.figures.learning import AXES, ROW, accuracy_axis, arms_of, conditions, heading, level_line, taken_axis
+from bench.report.figures.learning import (
+    AXES,
+    BELOW,
+    ROW,
+    accuracy_axis,
+    arms_of,
+    at_the_edge,
+    conditions,
+    far_below,
+    heading,
+    level_line,
+    taken_axis,
+)
 from bench.report.figures.theme import INK, LINK, RATIO, RULE, WORDS, around, chart, layer, number, styles
 from bench.statistics.intervals import SIGN_VALUES
 from bench.tables.text import seconds as duration
@@ -18,7 +30,8 @@ CURVES = (
     "Accuracy on the validation split after each epoch (of random labels on the training samples), the mean over the seeds, "
     "its band from the lowest to the highest. The solid line is the target, the mean over the seeds of dense's best less "
     f"{MARGIN:g}; a ring marks the first epoch at which an arm's mean is as high. Time is that of the epochs alone, on a "
-    "logarithmic axis; FLOPs are counted ones (2 a multiply-add), spread evenly over the epochs."
+    "logarithmic axis; FLOPs are counted ones (2 a multiply-add), spread evenly over the epochs. "
+    f"{BELOW}"
 )
 TIMES = (
     f"Time until an arm is within {MARGIN:g} of dense's best accuracy on the validation split, over dense's in the same seed: "
@@ -51,7 +64,9 @@ def _curves(one: Learning, names: Sequence[str], axis: str) -> Panel:
             values.append(point)
             if epoch is curve.reached:
                 rings.append(point | {"words": f"{curve.arm} reaches the target here, in epoch {epoch.number}"})
-    y = accuracy_axis([value[bound] for value in values for bound in ("low", "high")] + [one.target])
+    far = far_below({curve.arm: curve.epochs[-1].accuracy.mean for curve in one.curves}, one.target)
+    near, last = [value for value in values if value["name"] not in far], {value["name"]: value for value in values}
+    y = accuracy_axis([value[bound] for value in near for bound in ("low", "high")] + [one.target])
     x = taken_axis(axis, [*values, *rings], is_log=axis == "seconds")
     layers = [
         level_line(one.target),
@@ -60,6 +75,7 @@ def _curves(one: Learning, names: Sequence[str], axis: str) -> Panel:
         layer(values, {"type": "point", "size": 28, "filled": True, "opacity": 1}, x=x, y=y, **colour, shape=style["shape"]),
         layer(rings, {"type": "point", "size": 190, "filled": False, "strokeWidth": 2.5, "shape": "circle", "opacity": 1},
               x=x, y=y, **colour, description=WORDS),
+        *at_the_edge([value for name, value in last.items() if name in far], x, y, **colour, shape=style["shape"]),
     ]  # fmt: skip
     text = " ".join(_when(curve) for curve in one.curves)
     return Panel(f"{heading(one)}: against {AXES[axis][0]}", f"{conditions(one)} {text}", chart(layers))

@@ -1,35 +1,31 @@
 """How accurate each arm ends for what it took, and the ratios to dense; what these figures share with those of curves."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.findings.advice import points as in_points
 from bench.findings.figures.learning import DENSE, End, Learning
 from bench.report.content import Content
 from bench.report.figure import Data, Figure, Panel, Spec
-from bench.report.figures.theme import (
-    INK,
-    LINK,
-    RATIO,
-    WORDS,
-    around,
-    chart,
-    layer,
-    number,
-    styles,
-)
+from bench.report.figures.theme import INK, LINK, RATIO, WORDS, around, chart, label, layer, number, styles
 from bench.tables.text import seconds as duration
 from bench.tables.text import size
 
+FAR = 0.1  # of accuracy: an arm that ends as far below the line would press all others into it
+BELOW = (
+    f"Where most arms end within {FAR:g} of the line, the axis is theirs: any other stands at its lower edge, with an arrow "
+    "and the accuracy at which it ends."
+)
 ENDS = (
     "Test accuracy at the end of the training, the mean over the seeds and its range, against what it took: further left "
-    "is cheaper, higher is better. The solid line is dense's level."
+    f"is cheaper, higher is better. The solid line is dense's level. {BELOW}"
 )
 FOREST = (
     "Beside dense of the same seed. Left of 1 is slower, right of it faster, for as many epochs; left of 0 is less "
     "accurate, in percentage points, on the test split. The bars are 95 % intervals; where one crosses the line, nothing "
-    "is decided."
+    f"is decided. What is more than {100 * FAR:g} points less accurate, where most are not, stands at the left edge, with an "
+    "arrow and its figure."
 )
 # What a training took, with the units from large to small in which an axis may tell it.
 AXES: Mapping[str, tuple[str, Sequence[tuple[float, str]]]] = {
@@ -83,6 +79,22 @@ def accuracy_axis(values: Sequence[float]) -> Spec:
                   scale={"zero": False}, axis={"tickCount": 5})  # fmt: skip
 
 
+def far_below(ends: Mapping[str, float], level: float) -> set[str]:
+    """Return the arms, by the accuracies at which they end, that are far below a level; none where most are."""
+    far = {name for name, accuracy in ends.items() if accuracy < level - FAR}
+    return far if 2 * len(far) < len(ends) else set()
+
+
+def at_the_edge(values: Sequence[Spec], x: Spec, y: Spec, **style: Spec) -> list[Spec]:
+    """Return the layers of arms far below the axis: each mark at its lower edge, and above it an arrow with the accuracy."""
+    told = [{**value, "accuracy": y["scale"]["domain"][0], "told": f"\u2193 {value['accuracy']:.3f}"} for value in values]
+    mark = {"type": "point", "size": 90, "filled": True, "opacity": 1, "clip": False}
+    layers = [layer(told, mark, x=x, y=y, **style)] if told else []
+    for above, value in enumerate(told, 1):  # one over the other, lest two be as expensive
+        layers += label([value], "told", {"dy": -14 * above, "fontSize": 11, "clip": False}, x=x, y=y)
+    return layers
+
+
 def taken_axis(axis: str, values: Sequence[Spec], *, is_log: bool = False) -> Spec:
     """Return an axis of what a training took, from nothing on or logarithmic, and put the values in its unit."""
     most = max(value["taken"] for value in values)
@@ -108,13 +120,16 @@ def _ends(one: Learning, names: Sequence[str], axis: str, links: Mapping[str, st
         words = f"{end.arm}: accuracy {end.accuracy}, {amount}"
         values.append({"name": end.arm, "taken": taken, "accuracy": mean, "low": low, "high": high, "words": words,
                        "link": f"#{links[end.case]}"})  # fmt: skip
-    y = accuracy_axis([value[bound] for value in values for bound in ("low", "high")] + [one.test_level])
+    far = far_below({value["name"]: value["accuracy"] for value in values}, one.test_level)
+    near = [value for value in values if value["name"] not in far]
+    y = accuracy_axis([value[bound] for value in near for bound in ("low", "high")] + [one.test_level])
     x, colour = taken_axis(axis, values), {"color": style["color"]}
+    marked = {**colour, "shape": style["shape"], "href": LINK, "description": WORDS}
     layers = [
         level_line(one.test_level),
-        layer(values, {"type": "rule", "strokeWidth": 2}, x=x, y={**y, "field": "low"}, y2={"field": "high"}, **colour),
-        layer(values, {"type": "point", "size": 90, "filled": True, "opacity": 1}, x=x, y=y, **colour, shape=style["shape"],
-              href=LINK, description=WORDS),
+        layer(near, {"type": "rule", "strokeWidth": 2}, x=x, y={**y, "field": "low"}, y2={"field": "high"}, **colour),
+        layer(near, {"type": "point", "size": 90, "filled": True, "opacity": 1}, x=x, y=y, **marked),
+        *at_the_edge([value for value in values if value["name"] in far], x, y, **marked),
     ]  # fmt: skip
     text = " ".join(f"{value['words']}." for value in values)
     return Panel(f"{heading(one)}: against {AXES[axis][0]}", f"{conditions(one)} {text}", chart(layers))
@@ -132,11 +147,12 @@ def _forest(one: Learning, names: Sequence[str], links: Mapping[str, str]) -> It
         if end.difference
     ]
     if differences and one.is_learnable:
-        bounds = [0, *(value[bound] for value in differences for bound in ("low", "high"))]
+        far = far_below({value["name"]: value["middle"] / 100 for value in differences}, 0)
+        bounds = [0, *(value[bound] for value in differences if value["name"] not in far for bound in ("low", "high"))]
         margin = max(0.2, 0.05 * (max(bounds) - min(bounds)))
         domain = (min(bounds) - margin, max(bounds) + margin)
         x = number("middle", "points of accuracy, over dense's", kind="linear", domain=domain, axis={"tickCount": 5})
-        yield _plot(f"{heading(one)}: accuracy", one, differences, names, x, 0)
+        yield _plot(f"{heading(one)}: accuracy", one, differences, names, x, 0, far)
 
 
 def _bar(end: End, interval: Any, told: str, links: Mapping[str, str]) -> Spec:
@@ -145,17 +161,23 @@ def _bar(end: End, interval: Any, told: str, links: Mapping[str, str]) -> Spec:
             "link": f"#{links[end.case]}"}  # fmt: skip
 
 
-def _plot(title: str, one: Learning, values: Sequence[Spec], names: Sequence[str], x: Spec, none: float) -> Panel:
+def _plot(
+    title: str, one: Learning, values: Sequence[Spec], names: Sequence[str], x: Spec, none: float, far: Collection[str] = ()
+) -> Panel:
     shown = [value["name"] for value in values]
     style = styles(names, shown)
     bare = {kind: {**encoding, "legend": None} for kind, encoding in style.items()}
     y = {"field": "name", "type": "nominal", "sort": shown, "title": None}
+    near = [value for value in values if value["name"] not in far]
+    edge = x["scale"]["domain"][0]
+    told = [{**value, "middle": edge, "told": f"\u2190 {value['middle']:.1f}"} for value in values if value["name"] in far]
     layers = [
         layer([{}], {"type": "rule", "color": INK, "strokeWidth": 1.5}, x={"datum": none, "type": "quantitative"}),
-        layer(values, {"type": "rule", "strokeWidth": 2}, y=y, x={**x, "field": "low"}, x2={"field": "high"},
+        layer(near, {"type": "rule", "strokeWidth": 2}, y=y, x={**x, "field": "low"}, x2={"field": "high"},
               color=bare["color"]),
-        layer(values, {"type": "point", "size": 80, "filled": True, "opacity": 1}, x=x, y=y, color=bare["color"],
-              shape=bare["shape"], href=LINK, description=WORDS),
+        layer([*near, *told], {"type": "point", "size": 80, "filled": True, "opacity": 1, "clip": False}, x=x, y=y,
+              color=bare["color"], shape=bare["shape"], href=LINK, description=WORDS),
+        *(label(told, "told", {"dx": 8, "align": "left", "fontSize": 11}, x=x, y=y) if told else ()),
     ]  # fmt: skip
     text = " ".join(f"{value['words']}." for value in values)
     return Panel(title, f"{conditions(one)} {text}", chart(layers, height={"step": ROW}))

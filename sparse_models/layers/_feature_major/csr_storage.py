@@ -79,7 +79,7 @@ class CsrStorage(SparseLinear):
             device = self.columns.device
             self._nnz_as_set = None
             self.index_units(self._units_at(_positions(pointers.to(device), columns.to(device), self.grid[1])))
-            self.values.data = self.values.new_empty(values.shape)
+            self.hold(self.values.new_empty(values.shape))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property

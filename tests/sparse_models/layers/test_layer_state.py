@@ -135,6 +135,28 @@ def test_moving_the_mask_drops_the_gradient_of_the_old_structure(layer: str) -> 
     assert built.values.grad is None
 
 
+ANY_NUMBER = [layer for layer in SPARSE_LAYERS if LAYERS[layer].pattern.sparsities is None]
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_loaded"), [*((layer, False) for layer in ANY_NUMBER), ("tiled", True), ("compact", True)]
+)
+def test_a_layer_of_another_number_of_weights_learns_while_the_loss_before_is_kept(layer: str, *, is_loaded: bool) -> None:
+    weight, x = normal(0, 32, 32, dtype=widest(layer)), normal(1, 3, 32, dtype=widest(layer))
+    many, few = (mask_for(layer, (32, 32), sparsity) for sparsity in (0.25, 0.75))
+    built, expected = LAYERS[layer](weight, many), LAYERS[layer](weight * many, few)
+    loss = built(x).square().sum()
+    loss.backward()
+    if is_loaded:
+        built.load_state_dict(expected.state_dict())
+    else:
+        built.set_mask(few)
+    for one in (built, expected):
+        one.zero_grad()
+        one(x).square().sum().backward()
+    torch.testing.assert_close(built.values.grad, expected.values.grad)
+
+
 @pytest.mark.parametrize("layer", SPARSE_LAYERS)
 def test_a_mask_can_be_set_after_the_dtype_was_changed(layer: str) -> None:
     weight, bias = (normal(seed, *shape, dtype=widest(layer)) for seed, shape in enumerate([(4, 5), (4,)]))

@@ -27,6 +27,11 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]]:
         net["last"].register_forward_hook(lambda *_: None)
         return net
 
+    def hooked_weight() -> nn.Module:
+        net = named()
+        net.get_parameter("last.weight").register_post_accumulate_grad_hook(lambda _: None)
+        return net
+
     def encoder() -> nn.Module:
         return nn.TransformerEncoderLayer(8, 2, 16)
 
@@ -38,6 +43,8 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]]:
             "head: expected a weight of its own, got one tied to embedding.weight",
         ),
         "a hook": (hooked, {"masks": last["masks"]}, "last: expected a module without hooks"),
+        "a hook on the weight": (hooked_weight, {"names": "last"}, "last: expected a weight without hooks of its own"),
+        "no numbers": (lambda: named().to("meta"), {}, "expected layers .* got none; first, last.*: .* on the meta device"),
         "attention": (
             encoder,
             {"names": "self_attn.out_proj"},
