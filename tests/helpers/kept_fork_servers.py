@@ -1,8 +1,9 @@
 """Fork servers that stay from test to test: each takes seconds to import PyTorch, and what it forks is fresh all the same."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,25 @@ from bench.engine.forkserver import ForkServer
 
 
 class Kept(ForkServer):
-    """A fork_server that, when it is closed, stops only what still measures."""
+    """A fork server that, when it is closed, stops only if what it forked last may still measure."""
+
+    _is_at_rest = True
+
+    def run(self, asked: dict[str, Any]) -> Generator[dict[str, Any], None, str | None]:
+        """Do what a fork server does; interrupted as a process began, it may not know of it yet."""
+        self._is_at_rest = False
+        try:
+            death = yield from super().run(asked)
+        except GeneratorExit:
+            self._is_at_rest = True
+            raise
+        self._is_at_rest = True
+        return death
 
     def close(self) -> None:
-        if self._forked is not None:
+        if not self._is_at_rest:
             self._stop()
+            self._is_at_rest = True
 
 
 _known: dict[tuple[str, frozenset[tuple[str, str]]], Kept] = {}
