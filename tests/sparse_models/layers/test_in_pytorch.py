@@ -3,8 +3,6 @@
 import copy
 import io
 import pickle
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -98,31 +96,6 @@ def test_the_operator_that_is_traced_does_what_the_layer_does(outputs: int, inpu
         layer.zero_grad()
         layer.traced_product(y).square().sum().backward()
         torch.testing.assert_close([y.grad, layer.values.grad, layer.bias.grad], expected)  # type: ignore[union-attr]
-
-
-COMPILED = """
-import torch
-from tests.sparse_models.layers.test_in_pytorch import KERNELS, layer_of, like
-for name in KERNELS:
-    layer = layer_of(name)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-    x, y = (like(layer, 7, 3).requires_grad_() for _ in range(2))
-    layer(x).square().sum().backward()
-    expected = layer.values.grad
-    layer.zero_grad()
-    compiled(y).square().sum().backward()
-    # A variant that is measured for the one may add up in another order than the other's: sums of numbers up to 700.
-    torch.testing.assert_close((y.grad, layer.values.grad), (x.grad, expected), rtol=1e-5, atol=1e-3)
-    with torch.no_grad():
-        torch.testing.assert_close(compiled.eval()(x), layer(x))
-"""
-
-
-def test_compile_sees_a_whole_graph_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a process of its own: compiling is off in this one."""
-    monkeypatch.delenv("TORCH_COMPILE_DISABLE")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", OWN_LAYERS)
