@@ -39,9 +39,10 @@ def headline(found: ShortAnswer) -> str:
     works: dict[str, list[str]] = {}
     for kind in found.kinds:
         works.setdefault(_status(kind), []).append(work_of(kind))
-    at = " or ".join(f"{sparsity:g}" for sparsity in sorted({kind.asked for kind in found.kinds}))
+    asked = sorted({kind.asked for kind in found.kinds})
+    at = f"sparsity {' or '.join(f'{sparsity:g}' for sparsity in asked)}" if any(asked) else "every weight kept"
     told = "; ".join(f"{status} {_listed(works[status])}" for status in STATUSES if status in works)
-    return f"{on} sparsity {at} {told} (x: times dense's speed; bytes: stored, over dense's; from: break-even)."
+    return f"{on} {at} {told} (x: times dense's speed; bytes: stored, over dense's; from: break-even)."
 
 
 def headlines(found: ShortAnswer, screen: Screen | None = None) -> Iterator[str]:

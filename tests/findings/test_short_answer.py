@@ -40,6 +40,10 @@ def test_the_fastest_layer_is_named_with_interval_memory_and_break_even() -> Non
     assert "tiled" not in text
 
 
+def test_at_sparsity_0_it_is_no_sparsity_that_pays() -> None:
+    assert "On zen (cpu, float32, 2 threads) every weight kept pays in forward" in told(measured(3.0, "faster", sparsity=0.0))
+
+
 def test_layers_that_processes_do_not_tell_apart_are_named_together() -> None:
     other = measured(3.0, "faster", layer="tiled")
     other["process_speedups"] = other["process_speedups"][::-1]
