@@ -153,14 +153,14 @@ def test_gradients_that_are_random_are_not_held_to_others() -> None:
     assert why_not(BFLOAT16, "nets.py:noisy", "step") is None
 
 
-def test_code_that_is_compiled_at_every_call_is_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_that_is_compiled_at_every_call_is_no_rival() -> None:
     dynamo: Any = importlib.import_module("torch._dynamo")
-    monkeypatch.setattr(dynamo.config, "disable", False)
     dynamo.reset()  # or, after eight models of one class, it would compile no more
-    assert "expected code that is compiled once, got a model that is compiled anew" in (
-        why_not(COMPILED, "nets.py:counting") or ""
-    )
-    assert why_not(COMPILED) is None
+    with dynamo.config.patch(disable=False):  # as what is set by name is gone afterwards
+        assert "expected code that is compiled once, got a model that is compiled anew" in (
+            why_not(COMPILED, "nets.py:counting") or ""
+        )
+        assert why_not(COMPILED) is None
 
 
 @pytest.mark.parametrize("broken", ["_of_16_bits", "_layers_of_16_bits"])
