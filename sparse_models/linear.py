@@ -63,6 +63,7 @@ class Convertible(nn.Module):
         that the parameter had then. It lets go of that where the number type is another.
         """
         if values.shape != self.values.shape:
+            self.values.grad = None
             self.values.data = values.new_empty(0, dtype=torch.float64 if values.dtype == torch.float32 else torch.float32)
         self.values.data = values
 
