@@ -153,7 +153,7 @@ def test_a_layer_of_inference_mode_takes_the_way_that_needs_no_count_of_changes(
     usual = Tiled(problem.weight, problem.mask, problem.bias).eval()
     for way in (torch.inference_mode, torch.no_grad):
         with way():  # the second refills what the first has packed
-            assert [usual.train().eval().is_for_few(problem.x), close(usual(problem.x), exact(usual, problem.x))] == [True, True]
+            assert usual.train().eval().is_for_few(problem.x) is close(usual(problem.x), exact(usual, problem.x)) is True
 
 
 def test_a_saved_layer_has_no_second_copy_of_its_weights_and_a_copied_one_has_its_own(device: str) -> None:
