@@ -153,7 +153,7 @@ def test_as_many_sizes_as_may_be_held_are_held(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_layer_saved_by_an_earlier_version_infers() -> None:
     layer = layer_of("tiled")
-    saved = layer.__getstate__() | {"_ready": None}  # type: ignore[operator]
+    saved = layer.__getstate__() | {"_ready": None}  # type: ignore[no-untyped-call]
     loaded = object.__new__(type(layer))
     loaded.__setstate__(saved)  # type: ignore[no-untyped-call]
     inferred(loaded, input_of(layer), torch.no_grad)
