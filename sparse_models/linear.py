@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch._C import _is_tracing  # torch.jit.is_tracing without a look at TorchScript, which takes as long again
+from torch._C import _len_torch_dispatch_stack as count_of_modes
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.compiler import is_compiling
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize, prune
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as modes
 
 from sparse_models.errors import InputError
 
@@ -63,6 +65,7 @@ class Convertible(nn.Module):
         that the parameter had then. It lets go of that where the number type is another.
         """
         if values.shape != self.values.shape:
+            self.values.grad = None
             self.values.data = values.new_empty(0, dtype=torch.float64 if values.dtype == torch.float32 else torch.float32)
         self.values.data = values
 
@@ -91,7 +94,12 @@ def are_watched(attributes: Iterable[Mapping[str, Any]]) -> bool:
 
 def is_traced(x: Tensor) -> bool:
     """Tell whether torch traces what is called now, or x has no numbers (FakeTensor): that is to see operators, no kernels."""
-    return is_compiling() or _is_tracing() or isinstance(x, FakeTensor)
+    return is_compiling() or _is_tracing() or isinstance(x, FakeTensor) or (count_of_modes() > 0 and _is_recorded())
+
+
+def _is_recorded() -> bool:
+    """Tell whether make_fx records what is called; its module takes as long to import as this package."""
+    return any(type(mode).__name__ == "ProxyTorchDispatchMode" for mode in modes())
 
 
 def check_plain(module: nn.Module, plain: type[nn.Module]) -> None:

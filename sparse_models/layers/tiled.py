@@ -173,7 +173,7 @@ class Tiled(OwnKernels):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tiled":
         own: Tiled = type(self).__new__(type(self))
         memo[id(self)] = own
-        own.__setstate__(copy.deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
+        own.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         if self._frozen is not None and not self.own("values").is_inference():
             own._frozen = self._frozen.copied(self.source, own.source)
         return own

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import BYTES
 from sparse_models.kernels.cpu._emit import Emitter
+from sparse_models.kernels.cpu._team import HOST
 
 SUMS = 8  # as many as hide the time that a multiply-add takes
 TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through
@@ -27,7 +28,7 @@ def of_bias(bias: Tensor | None) -> tuple[Tensor, int]:
     return (_ZERO, 0) if bias is None else (bias, bias.element_size())
 
 
-_ZERO = torch.zeros(1, dtype=torch.float64)
+_ZERO = torch.zeros(1, dtype=torch.float64, device=HOST)
 
 
 def emitter_for(dtype: str, vector_bytes: int) -> Emitter:

@@ -35,10 +35,11 @@ class Frozen:
         packed, source = self.held.get(form, (None, None))
         plan = None
         if packed is None or source is None or not source.has_values_of(now):
-            if packed is not None and source is not None and source.has_structure_of(now):
-                small_batch.refill(packed, values)
-            else:
-                packed = small_batch.pack(structure, values, form)
+            with torch.inference_mode(mode=False), torch.no_grad():  # whose tensors could not be refilled out of it
+                if packed is not None and source is not None and source.has_structure_of(now):
+                    small_batch.refill(packed, values)
+                else:
+                    packed = small_batch.pack(structure, values, form)
             self.held = {other: one for other, one in self.held.items() if one[1].has_structure_of(now)}
             self.held[form] = packed, now
             # An overlapped kernel reads weights before the one that wrote them is known to have ended; so may another stream.

@@ -126,7 +126,8 @@ class OwnKernels(CsrBothWays):
             return products
         key, known = (len(x), torch.is_grad_enabled() or self.training), self._ready
         made = ReadyProducts(products, [*self._buffers.values()], self.values_shape, x) if key in known else None
-        self._ready = {**(known if len(known) < MOST_SIZES else {}), key: made}  # another, for threads may look into this one
+        kept = known if key in known or len(known) < MOST_SIZES else {}
+        self._ready = {**kept, key: made}  # another, for threads may look into this one
         return made or products
 
     @classmethod
@@ -154,6 +155,9 @@ class OwnKernels(CsrBothWays):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_held": None, "_ready": {}}  # made anew where needed
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {"_ready": {}})  # type: ignore[no-untyped-call]  # None where saved by an earlier version
 
     @classmethod
     def linked(cls, layers: Sequence[SparseLinear], x: Tensor) -> list[Link] | None:

@@ -104,6 +104,19 @@ def test_copies_for_one_sample_and_for_more_both_follow_the_weights() -> None:
         holds(layer, samples)
 
 
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_copy_made_in_inference_mode_is_made_anew_out_of_it(batch: int) -> None:
+    layer, x = layer_and_samples(batch=batch)
+    with torch.inference_mode():
+        layer(x)
+    for way in (torch.no_grad, torch.inference_mode, torch.no_grad):
+        with torch.no_grad():
+            layer.values.mul_(2)
+        with way():
+            agrees(layer(x), multiplied(layer, x), x.dtype)
+        holds(layer, x)
+
+
 def test_what_is_not_as_it_was_is_looked_up_again() -> None:
     layer, x = layer_and_samples(bias=False)
     holds(layer, x)

@@ -1,17 +1,24 @@
 """Layers over kernels that see addresses alone, and over a structure kept both ways."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.utils.parametrize
 import torch.nn.utils.prune
 from torch.func import functional_call
+from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS
 from sparse_models.masks import random_mask
+from sparse_models.models import MLP
 from sparse_models.testing import Problem, gate
+from sparse_models.training import training_step
+from sparse_models.updates import move_mask
 from tests.strategies import generator, mask_for, normal
 
 
@@ -64,3 +71,34 @@ def test_indices_of_16_bits_are_left_where_they_end(features: int) -> None:
         loaded = LAYERS["tiled"](weight, ~mask)
         loaded.load_state_dict(built.state_dict())
         assert torch.equal(loaded(x), built(x))
+
+
+class AnotherDevice(TorchFunctionMode):
+    """Another default device than the CPU, as by `torch.set_default_device`: to write to an address there ends the process."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function not in _device_constructors() or (kwargs or {}).get("device") is not None, function
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "outputs"), [("tiled", 33), ("tiled", 64), ("block16", 33)])  # as slices and as a bitmap
+def test_a_layer_on_a_cpu_computes_there_whatever_the_default_device(name: str, outputs: int) -> None:
+    weight, mask = normal(0, outputs, 300, dtype=torch.float32), mask_for(name, (outputs, 300), 0.5)
+    above = LAYERS[name](normal(1, 16, outputs, dtype=torch.float32), mask_for(name, (16, outputs), 0.5))
+    xs, labels = [normal(2, batch, 300, dtype=torch.float32) for batch in (1, 3, 40)], torch.zeros(40, dtype=torch.int64)
+    with AnotherDevice():
+        layer = LAYERS[name](weight, mask, weight[:, 0])
+        model, dense = MLP([layer, above]), layer.to_dense()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for x in xs * 4:
+            found = layer(x)
+            found.sum().backward()
+            for training in (True, False):
+                with torch.no_grad():
+                    model.train(training)(x)
+                    torch.testing.assert_close(layer(x), found.detach())
+        training_step(model, x, labels, optimizer, fused=True)
+        move_mask(layer, mask, optimizer)
+        move_mask(layer, mask, optimizer, in_place=True)
+        torch.testing.assert_close(layer(x), linear(x, layer.to_dense(), layer.bias))
+    assert not torch.equal(layer.to_dense(), dense)

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS, SparseLinear
@@ -72,6 +73,16 @@ def test_jit_trace_follows_other_inputs(name: str, grad: bool) -> None:
     with torch.set_grad_enabled(grad):
         traced = torch.jit.trace(layer, (like(layer, 7, 3),))
         torch.testing.assert_close(traced(like(layer, 2, 5, seed=1)), layer(like(layer, 2, 5, seed=1)))
+
+
+@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("grad", [True, False])
+def test_what_make_fx_recorded_follows_other_inputs(name: str, grad: bool) -> None:
+    """What no operator of torch made of an input would stand there as a constant."""
+    layer = layer_of(name).eval()
+    with torch.set_grad_enabled(grad):
+        recorded = make_fx(layer)(like(layer, 7))
+        torch.testing.assert_close(recorded(like(layer, 7, seed=1)), layer(like(layer, 7, seed=1)))
 
 
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # PyTorch 2.11 reads what it saved so

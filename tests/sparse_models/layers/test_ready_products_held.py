@@ -141,6 +141,24 @@ def test_of_batches_of_any_sizes_few_are_held(batches: list[int]) -> None:
         assert len(layer._ready) <= MOST_SIZES
 
 
+def test_as_many_sizes_as_may_be_held_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = layer_of("tiled")
+    inputs = [input_of(layer, BATCH + number) for number in range(MOST_SIZES)]
+    for x in inputs * (STEPS + 1):
+        inferred(layer, x, torch.no_grad)
+    monkeypatch.setattr(type(layer), "multiply", staticmethod(looks_up))
+    for x in inputs:
+        inferred(layer, x, torch.no_grad)
+
+
+def test_a_layer_saved_by_an_earlier_version_infers() -> None:
+    layer = layer_of("tiled")
+    saved = layer.__getstate__() | {"_ready": None}  # type: ignore[no-untyped-call]
+    loaded = object.__new__(type(layer))
+    loaded.__setstate__(saved)  # type: ignore[no-untyped-call]
+    inferred(loaded, input_of(layer), torch.no_grad)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_what_a_subclass_does_to_an_inference_is_done_each_time(way: Callable[[], Any]) -> None:
     class Doubled(Tiled):

@@ -14,7 +14,7 @@ from sparse_models.kernels.candidates import team_for
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
-from sparse_models.kernels.cpu._team import run, threads, threads_for
+from sparse_models.kernels.cpu._team import HOST, run, threads, threads_for
 from sparse_models.kernels.cpu._tile import TILE_BYTES, Piece, Sums, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix
 from sparse_models.kernels.cpu.blocks._outer import row_sampled
@@ -135,7 +135,7 @@ def whole_blocks(numbers: Tensor, size: int) -> Tensor:
 
 def _scratch(team: int, rows: int, chunks: int) -> Tensor:
     """Return for each thread a tile of so many rows, with room to begin at a cache line."""
-    return torch.empty(team, rows * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
+    return torch.empty(team, rows * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8, device=HOST)
 
 
 def packed(piece: Piece, x: Any, columns: Any, width: int, buffer: Any) -> Any:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import BYTES, name_of
 from sparse_models.kernels.cpu._emit import CACHE_LINE
+from sparse_models.kernels.cpu._team import HOST
 from sparse_models.kernels.cpu._tile import of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm
 from sparse_models.kernels.cpu.csr._form import CsrForm
@@ -82,7 +83,7 @@ def arguments_for(
     """
     values, dtype = links[0].values, name_of(links[0].values.dtype)
     batch, variant, chunks, tiles, parts, scratches = cut
-    scratch = torch.empty(scratches, rows * chunks * variant.vector_bytes + CACHE_LINE + beside, dtype=torch.uint8)
+    scratch = torch.empty(scratches, rows * chunks * variant.vector_bytes + CACHE_LINE + beside, dtype=torch.uint8, device=HOST)
     powers, shifts = values.new_empty(2, tiles * variant.vector_bytes // BYTES[dtype])
     lengths = [length for link in links for length in (link.values.numel(), link.rows.rows)]
     sums = values.new_empty(parts, sum(lengths))

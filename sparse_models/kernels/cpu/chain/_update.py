@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import Emitter
+from sparse_models.kernels.cpu._team import HOST
 from sparse_models.kernels.cpu.chain.rules import Rule
 
 MOMENTS = 2  # of an optimizer, at most
@@ -28,7 +29,7 @@ def table(parameters: Sequence[Parameter | None], starts: Sequence[int]) -> Tens
         addresses = [tensor.data_ptr() for tensor in held]
         own = [len(held) and held[0].numel(), start]
         rows.append([*addresses, *[0] * (COLUMNS - len(own) - len(held)), *own])
-    return torch.tensor(rows, dtype=torch.int64)
+    return torch.tensor(rows, dtype=torch.int64, device=HOST)
 
 
 class Updated:

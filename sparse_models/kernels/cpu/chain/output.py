@@ -16,7 +16,7 @@ from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE, TICKETS, Emitter
 from sparse_models.kernels.cpu._pass import Layer, emit_outputs
-from sparse_models.kernels.cpu._team import passed, run_on, threads_for
+from sparse_models.kernels.cpu._team import HOST, passed, run_on, threads_for
 from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias
 from sparse_models.kernels.cpu.chain import by_rows, by_tiles
 from sparse_models.kernels.cpu.chain._cut import Cut, Form, form_of, heights_of
@@ -61,7 +61,7 @@ class Output:
     def of(self, x: Tensor) -> Tensor:
         """Return what the chain makes of x [batch, in]: [batch, out], feature-major."""
         # Memory of its own for each call: several threads may multiply at a time.
-        result, scratch = x.new_empty(self.result_shape), torch.empty(self.scratch_bytes, dtype=torch.uint8)
+        result, scratch = x.new_empty(self.result_shape), torch.empty(self.scratch_bytes, dtype=torch.uint8, device=HOST)
         arguments = self.arguments[:]
         arguments[TICKETS : TICKETS + 3] = array("q", [tensor.data_ptr() for tensor in (x, result, scratch)])
         run_on(self.function, arguments, self.team)

@@ -173,11 +173,12 @@ class Frozen:
         packed, source = self.held.pop(pack, (None, None))
         if packed is None or source is None or not source.has_values_of(now):
             self.ready = {}
-            if packed is not None and source is not None and source.has_structure_of(now):
-                packed.refill(values)
-            else:
-                packed = pack(structure, values)
-                self.held = {other: one for other, one in self.held.items() if one[1].has_structure_of(now)}
+            with torch.inference_mode(mode=False), torch.no_grad():  # whose tensors could not be refilled out of it
+                if packed is not None and source is not None and source.has_structure_of(now):
+                    packed.refill(values)
+                else:
+                    packed = pack(structure, values)
+                    self.held = {other: one for other, one in self.held.items() if one[1].has_structure_of(now)}
         self.held[pack] = packed, now  # the last
         if bias is None or packed.room(1).shape[1] == len(bias):  # else the kernel is given a longer copy of the bias
             self.ready[len(x)] = Ready(packed, (structure.indices, values, bias), x)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from sparse_models.kernels.cpu._arithmetic import computed, name_of
 from sparse_models.kernels.cpu._compile import has, kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
+from sparse_models.kernels.cpu._team import HOST
 from sparse_models.kernels.cpu.few._slice_kernel import TABLES, Slices, Way, emitter
 from sparse_models.kernels.structure import Structure
 
@@ -132,7 +133,7 @@ def pack(structure: Structure, values: Tensor) -> Sliced:
     align = CACHE_LINE * way.pair // computed(values.dtype).itemsize
     windows, sources, codes = [], [], []
     while True:
-        next_places = place[:, :, None] + torch.arange(slots)
+        next_places = place[:, :, None] + torch.arange(slots, device=HOST)
         column = torch.where(next_places < end, columns[next_places], none)
         first = column[:, :, 0].amin(1)
         if int(first.min()) == none:
@@ -159,7 +160,7 @@ def pack(structure: Structure, values: Tensor) -> Sliced:
 def _longest_first(lengths: Tensor) -> Tensor:
     """Return the order of rows, of which each SORTED that follow one another are sorted by their lengths, the longest first."""
     blocks = functional.pad(lengths, (0, -len(lengths) % SORTED), value=-1).view(-1, SORTED)
-    starts = torch.arange(0, blocks.numel(), SORTED)[:, None]
+    starts = torch.arange(0, blocks.numel(), SORTED, device=HOST)[:, None]
     return (blocks.argsort(dim=1, descending=True, stable=True) + starts).view(-1)[: len(lengths)]
 
 

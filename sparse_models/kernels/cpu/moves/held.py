@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from sparse_models.kernels.cpu._team import threads
+from sparse_models.kernels.cpu._team import HOST, threads
 from sparse_models.kernels.cpu.moves._table import BEHIND, COLUMNS, FOUND, SCORE_NAN, STATE, WEIGHT_NAN, Storage, Work
 from sparse_models.kernels.cpu.moves.drop import drop
 from sparse_models.kernels.cpu.moves.grow import Source, grow
@@ -21,8 +21,8 @@ class HeldLayers:
         """Hold layers whose scores are of a type."""
         self.tensors, self.scored, self.team = Held(tensors), scored, threads()
         self.forms = list(dict.fromkeys(storage.form for storage in storages))
-        self.rows = torch.zeros(len(storages), len(COLUMNS), dtype=torch.int64)
-        self.states = torch.zeros(len(storages), STATE, dtype=torch.int64)
+        self.rows = torch.zeros(len(storages), len(COLUMNS), dtype=torch.int64, device=HOST)
+        self.states = torch.zeros(len(storages), STATE, dtype=torch.int64, device=HOST)
         self.works = [
             Work(storage, row, state, self.forms.index(storage.form), scored, self.team)
             for storage, row, state in zip(storages, self.rows, self.states, strict=True)
@@ -30,7 +30,7 @@ class HeldLayers:
         self.parts = torch.cat([work.part_rows for work in self.works])
         for work, own in zip(self.works, self.parts.split([work.parts for work in self.works]), strict=True):
             work.hold(own)
-        self.packed = torch.empty(0, dtype=scored)
+        self.packed = torch.empty(0, dtype=scored, device=HOST)
 
     def move(self, sources: Sequence[Source], grown: Sequence[int]) -> bool:
         """Move all masks: of each layer so many weights are dropped, and grown by the source of their scores.
@@ -59,10 +59,13 @@ class HeldLayers:
     def room(self) -> list[Tensor]:
         """Return memory for a chunk of scores of each part of a layer."""
         sizes = [work.at_once * work.storage.shape[1] for work in self.works]
-        return [torch.empty(max(sizes) + BEHIND, dtype=self.scored) for _ in range(max(work.parts for work in self.works))]
+        return [
+            torch.empty(max(sizes) + BEHIND, dtype=self.scored, device=HOST)
+            for _ in range(max(work.parts for work in self.works))
+        ]
 
     def packed_room(self, count: int) -> Tensor:
         """Return memory for so many packed numbers."""
         if self.packed.numel() < count:
-            self.packed = torch.empty(count, dtype=self.scored)
+            self.packed = torch.empty(count, dtype=self.scored, device=HOST)
         return self.packed
