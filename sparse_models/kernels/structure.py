@@ -69,7 +69,7 @@ def cut(pointers: Tensor, indices: Tensor, columns: int) -> Tensor | None:
     pieces, rows = -(-columns // PIECE), len(pointers) - 1
     if pieces == 1:
         return None
-    cells = torch.repeat_interleave(torch.arange(rows, dtype=torch.int32) * pieces, pointers.diff())
+    cells = torch.repeat_interleave(torch.arange(rows, dtype=torch.int32, device=pointers.device) * pieces, pointers.diff())
     counts = torch.bincount(cells.add_(torch.div(indices, PIECE, rounding_mode="floor")), minlength=rows * pieces)
     ends = counts.cumsum(0, dtype=torch.int32).view(rows, pieces).t()
     return torch.cat([pointers[None, :-1], ends])

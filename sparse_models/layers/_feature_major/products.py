@@ -150,7 +150,7 @@ class ReadyProducts(Products):
         return found
 
     def _empty(self, features: int) -> Tensor:
-        return torch.empty_strided((self.batch, features), self.strides, dtype=self.dtype)
+        return torch.empty_strided((self.batch, features), self.strides, dtype=self.dtype, device="cpu")
 
 
 class _Call(NamedTuple):
@@ -169,7 +169,7 @@ class _Call(NamedTuple):
         for place, which in self.places:
             numbers[place] = tensors[which].data_ptr()
         for place, size in self.scratch:
-            scratch = torch.empty(size, dtype=torch.uint8)
+            scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
             numbers[place] = scratch.data_ptr()
         run_on(self.function, numbers, self.team)
 
