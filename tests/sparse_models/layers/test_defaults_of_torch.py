@@ -1,6 +1,8 @@
 """Whatever device and number type torch gives new tensors by default, layers on a CPU compute what they always do."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -9,13 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from sparse_models import GradualPruner, densify, sparsify
-from sparse_models.data import DATA, reshuffled
+from sparse_models.data import DATA, Split, reshuffled
+from sparse_models.errors import InputError
 from sparse_models.fused_step import hold
 from sparse_models.kernels.cpu import roofline
+from sparse_models.kernels.cpu.chain._factors import Factors
 from sparse_models.layers import LAYERS
+from sparse_models.loading import own_data
 from sparse_models.models import MLP, Drawn, convert, draw, sparse_mlp
 from sparse_models.testing import Problem, gate
-from sparse_models.training import FusedStep, optimizer_for
+from sparse_models.testing.sample import BLOCK, Part, spread
+from sparse_models.training import FusedStep, Settings, optimizer_for, train
 from sparse_models.updates import UPDATES, Moves, update_masks
 from tests.strategies import DEFAULT_LAYERS, RULES_OF, generator, mask_for, mlp_of, normal
 
@@ -147,9 +153,72 @@ def test_what_is_made_sparse_pruned_and_made_dense_is_the_same(name: str, by: st
 
 
 @pytest.mark.parametrize("defaults", DEFAULTS)
-@pytest.mark.parametrize("name", ["random", "teacher", "sparse_teacher"])
+@pytest.mark.parametrize("name", sorted(set(DATA) - set(DATA.absent)))
 def test_data_sets_are_the_same(name: str, defaults: str) -> None:
     same(name, defaults, lambda: [tensor for part in reshuffled(DATA[name](), 3)[:3] for tensor in part])
+
+
+@pytest.mark.parametrize("defaults", DEFAULTS)
+def test_a_whole_training_is_the_same(defaults: str) -> None:
+    (weights, samples), settings = weights_and_batches(), Settings(2, 16, 0.1, "sgd", update_interval=2)
+
+    def lived() -> list[Tensor]:
+        model = sparse_mlp(weights, "tiled", 0.8, generator(1))
+        return [*train(model, Split(*samples[-1]), settings, 0, UPDATES["set"]), *(layer.to_dense() for layer in model)]
+
+    same("tiled", defaults, lived)
+
+
+def test_masks_move_by_gradients_as_factors_the_same() -> None:
+    slopes, inputs, weight, mask = normal(0, 20, 5), normal(1, 20, 7), normal(2, 5, 7), mask_for("tiled", (5, 7), 0.5)
+
+    def lived() -> list[Tensor]:
+        layer = LAYERS["tiled"](weight, mask, None)
+        update_masks([layer], UPDATES["rigl"], 0.5, gradients={layer: Factors.of(slopes, inputs)}, moves=Moves())
+        return [layer.mask, layer.to_dense()]
+
+    same("tiled", "meta", lived)
+
+
+def test_what_is_no_number_is_refused_all_the_same() -> None:
+    layer = LAYERS["tiled"](normal(2, 5, 7), mask_for("tiled", (5, 7), 0.5), None)
+    gradient = normal(3, 5, 7).fill_(torch.nan)
+    with elsewhere(), pytest.raises(InputError, match="NaN"):
+        update_masks([layer], UPDATES["rigl"], 0.5, gradients={layer: gradient}, moves=Moves())
+
+
+def test_places_at_which_large_weights_are_checked_are_there() -> None:
+    with elsewhere():
+        for size in (BLOCK, 5 * BLOCK + 3):
+            found = spread(size)
+            assert found[-1] == size - 1
+            assert Part(0, found, size).cut().places.is_cpu
+
+
+def test_arrays_of_ones_own_are_split_the_same() -> None:
+    x, y = normal(0, 30, 4).numpy(), torch.arange(30).remainder(3).numpy()
+    same("arrays", "meta", lambda: [tensor for part in own_data(x, y, "own")[:3] for tensor in part])
+
+
+IMPORTED = """
+import torch
+torch.set_default_device("meta")
+from sparse_models.layers import LAYERS
+from sparse_models.masks import random_score
+
+x = torch.ones(2, 64, device="cpu")
+for name in ("tiled", "block16", "two_four_transposable"):
+    pattern = LAYERS[name].pattern
+    mask = pattern.from_score(random_score((32, 64), torch.Generator().manual_seed(0)), pattern.nearest(0.5))
+    layer = LAYERS[name](torch.ones(32, 64, device="cpu"), mask, None)
+    for batch in (1, 2):
+        torch.testing.assert_close(layer(x[:batch])[-1], mask.sum(1).float())
+"""
+
+
+def test_what_is_made_as_the_package_is_loaded_is_on_a_cpu() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_steps_that_are_counted_elsewhere_are_not_counted_by_a_kernel() -> None:
