@@ -3,10 +3,13 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from sparse_models.kernels.asynchronous import is_asynchronous
 
 Unit = tuple[int, int]  # rows and columns of a block of weights
 # Among which units of a row a fixed number is kept: all of them, or each so many that follow one another.
@@ -20,15 +23,17 @@ def divides(unit: Unit, shape: tuple[int, int] | torch.Size) -> bool:
     return shape[0] % unit[0] == 0 and shape[1] % unit[1] == 0
 
 
-def _by_unit(matrix: Tensor, unit: Unit, reduced: Callable[[Tensor, int], Tensor]) -> Tensor:
+def _by_unit(matrix: Tensor, unit: Unit, reduced: Callable[[Tensor, Any], Tensor]) -> Tensor:
     """Return what each unit of a matrix [out, in] is reduced to [unit rows, unit columns]; no copy of the matrix is made.
 
-    Rows of a unit come before its columns: whole vectors of a row then go into others, which is many times as fast.
+    On a CPU rows of a unit come before its columns: whole vectors of a row then go into others, which is many times as fast.
     """
+    if is_asynchronous(matrix) and divides(unit, matrix.shape):  # one kernel
+        return reduced(matrix.unflatten(1, (-1, unit[1])).unflatten(0, (-1, unit[0])), (1, 3))
     return _along(1, _along(0, matrix, unit[0], reduced), unit[1], reduced)
 
 
-def _along(dim: int, matrix: Tensor, of: int, reduced: Callable[[Tensor, int], Tensor]) -> Tensor:
+def _along(dim: int, matrix: Tensor, of: int, reduced: Callable[[Tensor, Any], Tensor]) -> Tensor:
     """Return what so many rows (or columns) that follow one another are reduced to, and what is left at the end."""
     if of == 1:
         return matrix
@@ -53,7 +58,7 @@ def weights_of(units: Tensor, unit: Unit, shape: torch.Size) -> Tensor:
     """Return the mask of a shape [out, in] that keeps these units [unit rows, unit columns] whole."""
     if unit == (1, 1):
         return units
-    rows = units.repeat_interleave(unit[1], 1)[:, : shape[1]]
+    rows = units[:, :, None].expand(-1, -1, unit[1]).flatten(1)[:, : shape[1]]
     return rows[:, None].expand(-1, unit[0], -1).flatten(0, 1)[: shape[0]].contiguous()
 
 
