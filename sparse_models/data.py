@@ -51,8 +51,8 @@ def random_labels() -> Data:
     No other sample tells anything about them, so the validation split, by which settings are chosen, is the training split.
     """
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(4096 + 1024, 100, generator=generator)
-    labels = torch.randint(10, (len(inputs),), generator=generator)
+    inputs = _normal(4096 + 1024, generator)
+    labels = torch.randint(10, (len(inputs),), generator=generator, device=generator.device)
     data = split(inputs, labels, 4096, 0, 10)
     return data._replace(validation=data.train)
 
@@ -60,15 +60,25 @@ def random_labels() -> Data:
 def teacher_student() -> Data:
     """100 normal features, labelled by a random dense 100-4-10 MLP: learnable, without noise, of known cause."""
     generator = torch.Generator().manual_seed(1)
-    inputs = torch.randn(3072 + 2 * 1024, 100, generator=generator)
+    inputs = _normal(3072 + 2 * 1024, generator)
     return _labelled(inputs, dense_mlp(convert(draw((100, 4, 10), generator))))
 
 
 def sparse_teacher() -> Data:
     """100 normal features, labelled by a random sparse 100-32-10 MLP: what is to be found is 0.9 sparse itself."""
     generator = torch.Generator().manual_seed(5)
-    inputs = torch.randn(3072 + 2 * 1024, 100, generator=generator)
+    inputs = _normal(3072 + 2 * 1024, generator)
     return _labelled(inputs, sparse_mlp(convert(draw((100, 32, 10), generator)), "masked", 0.9, generator, scaled=True))
+
+
+def _normal(samples: int, generator: torch.Generator) -> Tensor:
+    """Return normal features [samples, 100] in float32, whatever torch's default is: a data set is the same everywhere."""
+    return torch.randn(samples, 100, generator=generator, dtype=torch.float32, device=generator.device)
+
+
+def shuffled(samples: int, seed: int) -> Tensor:
+    """Return the places of samples in a drawn order [samples]."""
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(seed), device="cpu")
 
 
 @torch.no_grad()
@@ -121,7 +131,7 @@ def reshuffled(data: Data, seed: int) -> Data:
     if data.validation is data.train:
         return data
     both = [torch.cat(parts) for parts in zip(data.train, data.validation, strict=True)]
-    order = torch.randperm(len(both[1]), generator=torch.Generator().manual_seed(seed + SPLIT_STREAM)).to(both[1].device)
+    order = shuffled(len(both[1]), seed + SPLIT_STREAM).to(both[1].device)
     train, validation = order.split([len(data.train.labels), len(data.validation.labels)])
     return data._replace(
         train=Split(both[0][train], both[1][train]), validation=Split(both[0][validation], both[1][validation])
@@ -158,7 +168,7 @@ def _images(file: Path | None, pixels: int, absent: str, package: str, *, order:
         raise InputError(f"expected numbers from 0 to 255 in {file}, got others ({error}); install {package} anew") from None
     if table.shape[1] != pixels + 1:
         raise InputError(f"expected {pixels} pixels and a label a line in {file}, got {table.shape[1]}; install {package} anew")
-    drawn = torch.randperm(len(table), generator=torch.Generator().manual_seed(order))
+    drawn = shuffled(len(table), order)
     return table[drawn, :-1].float(), table[drawn, -1].long()
 
 

@@ -173,5 +173,10 @@ def tensors_of_step(layers: Iterable[nn.Module], optimizer: torch.optim.Optimize
 
 
 def _count(steps: Tensor) -> Any:
-    """Return an optimizer's number of steps as something whose `value` is read and written in place."""
+    """Return an optimizer's number of steps as something whose `value` is read and written in place.
+
+    Raises LookupError where it stands on another device, as torch's default may be.
+    """
+    if not steps.is_cpu:
+        raise LookupError("steps that are counted elsewhere")
     return COUNTS[steps.dtype].from_address(steps.data_ptr())

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor
 
-from sparse_models.data import DATA, Data, split
+from sparse_models.data import DATA, Data, shuffled, split
 from sparse_models.errors import AbsentError, InputError
 
 OPENML = "openml:"
@@ -119,12 +119,12 @@ def own_data(x: Any, y: Any, name: str) -> Data:
         count = int((~inputs.isfinite()).sum())
         raise InputError(f"{name}: expected finite numbers in x, got {count} that are not; replace them or leave them out")
     found = labels.unique()
-    if len(found) < 2 or not torch.equal(found, torch.arange(len(found))):
+    if len(found) < 2 or not torch.equal(found, torch.arange(len(found), device=found.device)):
         told = f"{len(found)} from {int(found[0])} to {int(found[-1])}"
         raise InputError(
             f"{name}: expected labels 0, 1 and so on, each at least once, got {told}; number the classes from 0 on"
         )
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(4))
+    order = shuffled(len(labels), 4)
     part = len(labels) // 5
     return standardised_features(split(inputs[order], labels[order], len(labels) - 2 * part, part, len(found)))
 

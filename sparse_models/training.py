@@ -173,7 +173,8 @@ def train(
     yield from training.losses
     for epoch in range(len(training.losses), settings.epochs):
         losses: list[Tensor] = []
-        batches = torch.randperm(len(data.labels), generator=order).to(data.labels.device).split(settings.batch)
+        samples_in_order = torch.randperm(len(data.labels), generator=order, device=order.device)
+        batches = samples_in_order.to(data.labels.device).split(settings.batch)
         for number, batch in enumerate(batches, epoch * len(batches)):
             samples, keeps = (data.inputs[batch], data.labels[batch]), mutation.reads(number)
             loss, gradients = step.watching(mutation.watched(number), *samples, keep_gradients=keeps)

@@ -51,8 +51,8 @@ class Csr(CsrBothWays):
 
 
 def _matrix(structure: Structure, values: Tensor) -> Tensor:
-    shape = (structure.rows, structure.columns)
-    return torch.sparse_csr_tensor(structure.pointers, structure.indices, values, shape, check_invariants=False)
+    arrays, shape = (structure.pointers, structure.indices, values), (structure.rows, structure.columns)
+    return torch.sparse_csr_tensor(*arrays, shape, device=values.device, check_invariants=False)
 
 
 @register_layer("csr_linear")
@@ -72,9 +72,7 @@ class CsrLinear(CsrStorage):
     def product(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out]; raises InputError for weights of a number type that torch.sparse does not multiply."""
         check_number_type(self, self.values)
-        matrix = torch.sparse_csr_tensor(
-            self.row_pointers, self.columns, self.values, (self.out_features, self.in_features), check_invariants=False
-        )
+        matrix = _matrix(Structure(self.row_pointers, self.columns, self.in_features), self.values)
         return functional.linear(x, matrix, self.bias)
 
     @property

@@ -11,7 +11,18 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.masks.top_k import check_sparsity, count_kept, refuse_nan, top_k_mask
-from sparse_models.masks.units import ROW, Group, Unit, highest_in_groups, in_groups, in_pieces, summed, units_of, weights_of
+from sparse_models.masks.units import (
+    ROW,
+    Group,
+    Unit,
+    are_whole,
+    highest_in_groups,
+    in_groups,
+    in_pieces,
+    summed,
+    units_of,
+    weights_of,
+)
 
 
 class Pattern(NamedTuple):
@@ -78,10 +89,7 @@ def block(rows: int, columns: int) -> Pattern:
         sums = summed(score, unit)
         return weights_of(top_k_mask(sums, count_kept(sums.numel(), sparsity)), unit, score.shape)
 
-    def accepts(mask: Tensor) -> bool:
-        return torch.equal(weights_of(units_of(mask, unit), unit, mask.shape), mask)
-
-    return Pattern(f"block {rows}x{columns}", from_score, accepts, unit)
+    return Pattern(f"block {rows}x{columns}", from_score, lambda mask: are_whole(mask, unit), unit)
 
 
 def check_only(sparsity: float, only: float, name: str) -> None:

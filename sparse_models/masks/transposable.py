@@ -17,9 +17,10 @@ SIDE = 4  # of a tile, each of whose rows and columns keeps 2
 @cache
 def _choices(device: torch.device) -> Tensor:
     """Return the 90 masks of a tile [90, 16] of which each row and each column keeps 2."""
-    rows = [torch.tensor([place in kept for place in range(SIDE)]) for kept in itertools.combinations(range(SIDE), 2)]
+    pairs = itertools.combinations(range(SIDE), 2)
+    rows = [torch.tensor([place in kept for place in range(SIDE)], device=device) for kept in pairs]
     tiles = torch.stack([torch.stack(tile) for tile in itertools.product(rows, repeat=SIDE)])
-    return tiles[(tiles.sum(1) == 2).all(1)].flatten(1).to(device)
+    return tiles[(tiles.sum(1) == 2).all(1)].flatten(1)
 
 
 def _from_score(score: Tensor, sparsity: float) -> Tensor:

@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from sparse_models.kernels.asynchronous import is_asynchronous
 
 Unit = tuple[int, int]  # rows and columns of a block of weights
 # Among which units of a row a fixed number is kept: all of them, or each so many that follow one another.
@@ -19,33 +23,43 @@ def divides(unit: Unit, shape: tuple[int, int] | torch.Size) -> bool:
     return shape[0] % unit[0] == 0 and shape[1] % unit[1] == 0
 
 
-def _by_unit(matrix: Tensor, unit: Unit, reduced: Callable[[Tensor, tuple[int, ...]], Tensor]) -> Tensor:
-    """Return what each unit of a matrix [out, in] is reduced to [unit rows, unit columns]; no copy of the matrix is made."""
-    (rows, columns), (high, wide) = matrix.shape, unit
-    down, right = rows // high, columns // wide
-    if divides(unit, matrix.shape):
-        return reduced(matrix.reshape(down, high, right, wide), (1, 3))
-    bands = zip(matrix.split([down * high, rows - down * high]), (down, 1), strict=True)
-    return torch.cat([_of_band(band, units, wide, right, reduced) for band, units in bands if len(band)])
+def _by_unit(matrix: Tensor, unit: Unit, reduced: Callable[[Tensor, Any], Tensor]) -> Tensor:
+    """Return what each unit of a matrix [out, in] is reduced to [unit rows, unit columns]; no copy of the matrix is made.
+
+    On a CPU rows of a unit come before its columns: whole vectors of a row then go into others, which is many times as fast.
+    """
+    if is_asynchronous(matrix) and divides(unit, matrix.shape):  # one kernel
+        return reduced(matrix.unflatten(1, (-1, unit[1])).unflatten(0, (-1, unit[0])), (1, 3))
+    return _along(1, _along(0, matrix, unit[0], reduced), unit[1], reduced)
 
 
-def _of_band(band: Tensor, down: int, wide: int, right: int, reduced: Callable[[Tensor, tuple[int, ...]], Tensor]) -> Tensor:
-    """Return what the units of rows that are cut into `down` rows of units are reduced to."""
-    cut = band.reshape(down, -1, band.shape[1])
-    parts = zip(cut.split([right * wide, band.shape[1] - right * wide], 2), (right, 1), strict=True)
-    return torch.cat([reduced(part.unflatten(2, (units, -1)), (1, 3)) for part, units in parts if part.shape[2]], 1)
+def _along(dim: int, matrix: Tensor, of: int, reduced: Callable[[Tensor, Any], Tensor]) -> Tensor:
+    """Return what so many rows (or columns) that follow one another are reduced to, and what is left at the end."""
+    if of == 1:
+        return matrix
+    left = matrix.shape[dim] % of
+    parts = zip(matrix.split([matrix.shape[dim] - left, left], dim), (of, left), strict=True)
+    found = [reduced(part.unflatten(dim, (-1, size)), dim + 1) for part, size in parts if part.shape[dim]]
+    return found[0] if len(found) == 1 else torch.cat(found, dim)
 
 
 def units_of(mask: Tensor, unit: Unit) -> Tensor:
     """Return which units [unit rows, unit columns] a mask [out, in] keeps any weight of."""
-    return mask if unit == (1, 1) else _by_unit(mask, unit, torch.any)
+    # As bytes: an `any` of bools goes through them one by one.
+    return mask if unit == (1, 1) else _by_unit(mask.view(torch.uint8), unit, torch.amax).view(torch.bool)
+
+
+def are_whole(mask: Tensor, unit: Unit) -> bool:
+    """Tell whether a mask [out, in] keeps the whole of each unit that it keeps any weight of."""
+    return torch.equal(units_of(mask, unit), _by_unit(mask.view(torch.uint8), unit, torch.amin).view(torch.bool))
 
 
 def weights_of(units: Tensor, unit: Unit, shape: torch.Size) -> Tensor:
     """Return the mask of a shape [out, in] that keeps these units [unit rows, unit columns] whole."""
     if unit == (1, 1):
         return units
-    return units.repeat_interleave(unit[0], 0).repeat_interleave(unit[1], 1)[: shape[0], : shape[1]].contiguous()
+    rows = units[:, :, None].expand(-1, -1, unit[1]).flatten(1)[:, : shape[1]]
+    return rows[:, None].expand(-1, unit[0], -1).flatten(0, 1)[: shape[0]].contiguous()
 
 
 def summed(score: Tensor, unit: Unit, among: Tensor | None = None) -> Tensor:
@@ -56,10 +70,11 @@ def summed(score: Tensor, unit: Unit, among: Tensor | None = None) -> Tensor:
     """
     if unit == (1, 1):
         return score
-    sums = _by_unit(score if score.is_floating_point() else score.double(), unit, torch.sum)
+    exact = torch.promote_types(score.dtype, torch.float32) if score.is_floating_point() else torch.float64
+    sums = _by_unit(score, unit, partial(torch.sum, dtype=exact))
     if divides(unit, score.shape):
         return sums
-    mean = score.mean() if among is None else score[among].sum() / among.sum().clamp(min=1)
+    mean = score.mean(dtype=exact) if among is None else score[among].sum(dtype=exact) / among.sum().clamp(min=1)
     high, wide = (
         torch.full((-(-size // of),), of, device=score.device).index_fill_(0, _last(size, of, score), (size - 1) % of + 1)
         for size, of in zip(score.shape, unit, strict=True)

@@ -40,7 +40,7 @@ class Part(NamedTuple):
         most = max(1, self.size // LEAST_SHARE)
         if len(self.places) <= most:
             return self
-        chosen = torch.randperm(len(self.places), generator=_fresh())[:most].sort().values
+        chosen = torch.randperm(len(self.places), generator=_fresh(), device="cpu")[:most].sort().values
         return Part(self.dim, self.places[chosen.to(self.places.device)], self.size)
 
 
@@ -58,13 +58,13 @@ def sample(weight: Tensor) -> tuple[Part, Part] | None:
 def spread(size: int) -> Tensor:
     """Return places below `size`, in order: one of each block of 64, one at each position modulo 64, the first and the last."""
     if size <= BLOCK:
-        return torch.arange(size)
+        return torch.arange(size, device="cpu")
     random, whole = _fresh(), size // BLOCK
     # Blocks and positions are paired at random: each block has a position, and each position a block.
-    pairs = torch.arange(max(whole, BLOCK))
-    blocks, positions = (torch.randperm(of, generator=random)[pairs % of] for of in (whole, BLOCK))
-    rest = torch.randint(whole * BLOCK, size, (1,), generator=random) if size % BLOCK else pairs[:0]
-    ends = torch.tensor([0, size - 1])
+    pairs = torch.arange(max(whole, BLOCK), device="cpu")
+    blocks, positions = (torch.randperm(of, generator=random, device="cpu")[pairs % of] for of in (whole, BLOCK))
+    rest = torch.randint(whole * BLOCK, size, (1,), generator=random, device="cpu") if size % BLOCK else pairs[:0]
+    ends = pairs.new_tensor([0, size - 1])
     places: Tensor = torch.cat([blocks * BLOCK + positions, rest, ends]).unique()
     return places
 

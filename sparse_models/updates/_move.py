@@ -146,7 +146,7 @@ class Moves:
                 return False
         kept = [work.storage.values.numel() for work in held.works]
         if not held.move(sources, [number - count_kept(number, drop_fraction) for number in kept]):
-            refuse_nan(torch.tensor([True]))
+            refuse_nan(torch.tensor([True], device="cpu"))
         for layer in layers:
             layer.values.grad = None  # it belongs to the old structure
         return True

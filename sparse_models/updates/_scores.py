@@ -17,7 +17,7 @@ def uniform_random(weight: Tensor, grad: Tensor | None, generator: torch.Generat
     drawn_on = weight.device if generator is None else generator.device
     if drawn_on.type != "cpu":
         return random_score(weight.shape, generator, weight.device)
-    drawn = numbers(drawn_keys(generator), 0, torch.empty(weight.shape, dtype=torch.int32))
+    drawn = numbers(drawn_keys(generator), 0, torch.empty(weight.shape, dtype=torch.int32, device=drawn_on))
     return drawn.to(weight.device, torch.float64)
 
 

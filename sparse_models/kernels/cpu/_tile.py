@@ -28,7 +28,7 @@ def of_bias(bias: Tensor | None) -> tuple[Tensor, int]:
     return (_ZERO, 0) if bias is None else (bias, bias.element_size())
 
 
-_ZERO = torch.zeros(1, dtype=torch.float64, device=HOST)
+_ZERO = torch.zeros(1, dtype=torch.float64, device="cpu")
 
 
 def emitter_for(dtype: str, vector_bytes: int) -> Emitter:

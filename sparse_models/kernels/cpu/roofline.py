@@ -25,8 +25,8 @@ def bound(tile_bytes: int, dtype: str, seconds: float = 0.05) -> float:
     size = -(-tile_bytes // step) * step
     repetitions = max(1, CALL_BYTES // size)
     own_bytes = size + CACHE_LINE
-    sums = torch.empty(team * step // BYTES[dtype], dtype=getattr(torch, dtype))
-    tiles = torch.ones(team * own_bytes // BYTES[dtype] + 1, dtype=sums.dtype)  # written: pages of zeros are all the same page
+    sums = torch.empty(team * step // BYTES[dtype], dtype=getattr(torch, dtype), device="cpu")
+    tiles = sums.new_ones(team * own_bytes // BYTES[dtype] + 1)  # written: pages of zeros are all the same page
     arguments = (tiles, sums, own_bytes, size, repetitions, team)
     times = list[float]()
     while len(times) < LEAST_CALLS or sum(times) < seconds:

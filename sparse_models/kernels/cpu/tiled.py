@@ -86,7 +86,7 @@ def product(
         values, order = permuted(values, order), None
     short = "" if values.dtype == x.dtype else name_of(values.dtype)
     form = plan.form if order is None and not short else plan.form._replace(is_ordered=order is not None, short=short)
-    scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=HOST)
+    scratch = x.new_empty(plan.scratch_bytes, dtype=torch.uint8)
     tensors = (*form.arrays(structure), values if order is None else order, values, x, result, scratch)
     function = _product(dtype, plan.chunks, variant.vector_bytes, form, relu=relu, has_passed=passed is not None)
     run(function, (*tensors, result if passed is None else passed, *of_bias(bias), *plan.numbers), plan.team)
@@ -95,7 +95,7 @@ def product(
 
 def define_sampled(structure: Structure, grad: Tensor, x: Tensor) -> Tensor:
     """Return grad [rows, batch] times x [columns, batch] transposed, at the non-zeros [nnz]: what `sampled` means."""
-    rows = torch.repeat_interleave(torch.arange(structure.rows, device=HOST), structure.pointers.diff())
+    rows = torch.repeat_interleave(torch.arange(structure.rows, device=x.device), structure.pointers.diff())
     return (grad[rows] * x[structure.indices.long()]).sum(1)
 
 
@@ -126,7 +126,7 @@ def sampled_and_summed(
         return sums, grad.sum(1)
     plan = _plan(sizes, batch, dtype, variant, tiles_per_part=TILES_PER_PART)
     sums, row_sums = (x.new_empty(plan.parts, count) for count in (sizes.nnz, sizes.rows * has_sums))
-    scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=HOST)
+    scratch = x.new_empty(plan.scratch_bytes, dtype=torch.uint8)
     function = _sampled(dtype, plan.chunks, variant.vector_bytes, plan.form, has_sums=has_sums)
     run(function, (*plan.form.arrays(structure), sums, sums, row_sums, x, grad, scratch, *plan.numbers), plan.team)
     return (sums[0], row_sums[0]) if plan.parts == 1 else (sums.sum(0), row_sums.sum(0))

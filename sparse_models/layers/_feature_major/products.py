@@ -106,7 +106,7 @@ class ReadyProducts(Products):
             return super().product(x, values, bias)
         # A single sample is as long either way.
         taken = x if x.stride() == self.strides or (self.batch == 1 and x.is_contiguous()) else super().turned(x)
-        result = self._empty(self.sizes[0])
+        result = self._empty(values, self.sizes[0])
         call.run(*((taken, values, result) if bias is None else (taken, values, bias, result)))
         return result
 
@@ -114,7 +114,7 @@ class ReadyProducts(Products):
         """Return the output [batch, out], feature-major, for x [in, batch]."""
         given, again = ((x, values), self._output) if bias is None else ((x, values, bias), self._biased_output)
         if again.call is not None:
-            result = self._empty(self.sizes[0])
+            result = self._empty(values, self.sizes[0])
             again.call.run(*given, result)
             return result
         if again.tries >= TRIES:  # threads that count at once may pass it
@@ -129,7 +129,7 @@ class ReadyProducts(Products):
         """Return the input's gradient [batch, in], feature-major, for the output's [out, batch]."""
         again = self._input_gradient
         if again.call is not None:
-            result = self._empty(self.sizes[1])
+            result = self._empty(values, self.sizes[1])
             again.call.run(grad, values, result)
             return result
         with noted() as runs:
@@ -149,8 +149,8 @@ class ReadyProducts(Products):
         self._weight_gradient.note(runs, (grad, x), found)
         return found
 
-    def _empty(self, features: int) -> Tensor:
-        return torch.empty_strided((self.batch, features), self.strides, dtype=self.dtype, device=HOST)
+    def _empty(self, values: Tensor, features: int) -> Tensor:
+        return values.new_empty_strided((self.batch, features), self.strides)
 
 
 class _Call(NamedTuple):
@@ -169,7 +169,7 @@ class _Call(NamedTuple):
         for place, which in self.places:
             numbers[place] = tensors[which].data_ptr()
         for place, size in self.scratch:
-            scratch = torch.empty(size, dtype=torch.uint8, device=HOST)
+            scratch = tensors[0].new_empty(size, dtype=torch.uint8)
             numbers[place] = scratch.data_ptr()
         run_on(self.function, numbers, self.team)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparse_models.errors import InputError
 from sparse_models.masks import DISTRIBUTIONS, FAN_IN, FULL, NEURONS, TWO_FOUR, UNSTRUCTURED, Pattern, block, count_kept, n_of_m
-from sparse_models.masks.units import summed, units_of, weights_of
+from sparse_models.masks.units import Unit, summed, units_of, weights_of
 from sparse_models.updates import UPDATES, prune_and_regrow
 from tests.strategies import coarse, fractions, generator, masks, normal, seeds, sizes, sparsities
 
@@ -88,6 +88,14 @@ def test_scores_of_blocks_are_summed_as_lists_are(shape: tuple[int, int], unit: 
             # At edges, by how far the sum is from what so many are on average.
             expected = sum(held) if is_whole or unit == (1, 1) else (sum(held) - mean * len(held)) / math.sqrt(len(held))
             assert its == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.sampled_from([torch.bfloat16, torch.float16, torch.int32]), wide, st.tuples(st.integers(2, 5), st.integers(1, 5)))
+def test_scores_of_few_bits_are_summed_as_what_they_stand_for(dtype: torch.dtype, shape: tuple[int, int], unit: Unit) -> None:
+    score, mask = (9 * normal(0, *shape)).to(dtype), normal(1, *shape) > 0
+    exact = torch.float32 if score.is_floating_point() else torch.float64
+    for among in (None, mask):
+        torch.testing.assert_close(summed(score, unit, among), summed(score.to(exact), unit, among))
 
 
 def test_blocks_at_the_edges_are_as_likely_as_others() -> None:

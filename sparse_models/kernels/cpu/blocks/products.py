@@ -73,7 +73,7 @@ def product(
         return finished(result, relu=relu, passed=passed)
     chunks, tiles = tiling(batch, dtype, widest(), vector_bytes())
     parts, team = row_blocks(structure.rows_of_blocks, tiles, threads())
-    scratch = _scratch(team, structure.columns_of_blocks * structure.width, chunks)
+    scratch = _scratch(x, team, structure.columns_of_blocks * structure.width, chunks)
     tensors = (pointers, indices, order, values, x, whole, scratch, whole if passed is None else passed)
     sizes = (structure.rows, structure.rows_of_blocks, structure.columns, batch, tiles, parts, scratch.shape[1])
     function = _product(dtype, BlockForm.of(structure), chunks, relu=relu, has_passed=passed is not None)
@@ -113,7 +113,7 @@ def sampled_and_summed(structure: BlockStructure, grad: Tensor, x: Tensor) -> tu
     shares, team = row_blocks(structure.rows_of_blocks, parts, threads())
     # The rows of a row of blocks are packed as well, after those of all columns, and once more regrouped.
     columns = structure.columns_of_blocks * structure.width
-    scratch = _scratch(team, columns + 2 * structure.height, chunks)
+    scratch = _scratch(x, team, columns + 2 * structure.height, chunks)
     sums, row_sums = x.new_empty(parts, *shape), x.new_empty(parts, structure.rows_in_units)
     tensors = (pointers, indices, grad, x, sums, row_sums, scratch)
     sizes = (structure.rows, structure.rows_of_blocks, structure.columns, batch, tiles, shares, scratch.shape[1], parts)
@@ -133,9 +133,9 @@ def whole_blocks(numbers: Tensor, size: int) -> Tensor:
     return functional.pad(numbers.reshape(-1), (0, missing)) if missing else numbers
 
 
-def _scratch(team: int, rows: int, chunks: int) -> Tensor:
-    """Return for each thread a tile of so many rows, with room to begin at a cache line."""
-    return torch.empty(team, rows * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8, device=HOST)
+def _scratch(x: Tensor, team: int, rows: int, chunks: int) -> Tensor:
+    """Return for each thread a tile of so many rows, where x is, with room to begin at a cache line."""
+    return x.new_empty(team, rows * chunks * vector_bytes() + CACHE_LINE, dtype=torch.uint8)
 
 
 def packed(piece: Piece, x: Any, columns: Any, width: int, buffer: Any) -> Any:

@@ -83,7 +83,7 @@ def arguments_for(
     """
     values, dtype = links[0].values, name_of(links[0].values.dtype)
     batch, variant, chunks, tiles, parts, scratches = cut
-    scratch = torch.empty(scratches, rows * chunks * variant.vector_bytes + CACHE_LINE + beside, dtype=torch.uint8, device=HOST)
+    scratch = values.new_empty(scratches, rows * chunks * variant.vector_bytes + CACHE_LINE + beside, dtype=torch.uint8)
     powers, shifts = values.new_empty(2, tiles * variant.vector_bytes // BYTES[dtype])
     lengths = [length for link in links for length in (link.values.numel(), link.rows.rows)]
     sums = values.new_empty(parts, sum(lengths))

@@ -27,7 +27,7 @@ class Factors(NamedTuple):
         """Return those of a batch, from output gradients [batch, out] and inputs [batch, in] on a CPU: copies, as tiles are."""
         short = -len(slopes) % LANES
         pair = [functional.pad(one.t(), (0, short)).contiguous() for one in (slopes, inputs)]
-        return cls([pair[0]], [pair[1]], torch.tensor([[one.data_ptr() for one in pair]], device=HOST))
+        return cls([pair[0]], [pair[1]], torch.tensor([[one.data_ptr() for one in pair]], device=pair[0].device))
 
     def of_rows(self, first: int, result: Tensor) -> Tensor:
         """Fill `result` [rows, in] with the gradient of the weights of as many rows from one on, and return it."""
@@ -73,5 +73,5 @@ def factors_in(scratch: Tensor, sizes: Sequence[int], width: int, dtype: torch.d
     for layer in range(last):
         slopes, inputs = [tile[last + 1 + layer] for tile in tiles], [tile[layer] for tile in tiles]
         addresses = [[tensor.data_ptr() for tensor in pair] for pair in zip(slopes, inputs, strict=True)]
-        found.append(Factors(slopes, inputs, torch.tensor(addresses, device=HOST)))
+        found.append(Factors(slopes, inputs, torch.tensor(addresses, device=scratch.device)))
     return found

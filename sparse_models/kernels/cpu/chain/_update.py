@@ -29,7 +29,7 @@ def table(parameters: Sequence[Parameter | None], starts: Sequence[int]) -> Tens
         addresses = [tensor.data_ptr() for tensor in held]
         own = [len(held) and held[0].numel(), start]
         rows.append([*addresses, *[0] * (COLUMNS - len(own) - len(held)), *own])
-    return torch.tensor(rows, dtype=torch.int64, device=HOST)
+    return torch.tensor(rows, dtype=torch.int64, device="cpu")
 
 
 class Updated:

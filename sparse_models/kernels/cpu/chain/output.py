@@ -61,7 +61,7 @@ class Output:
     def of(self, x: Tensor) -> Tensor:
         """Return what the chain makes of x [batch, in]: [batch, out], feature-major."""
         # Memory of its own for each call: several threads may multiply at a time.
-        result, scratch = x.new_empty(self.result_shape), torch.empty(self.scratch_bytes, dtype=torch.uint8, device=HOST)
+        result, scratch = x.new_empty(self.result_shape), x.new_empty(self.scratch_bytes, dtype=torch.uint8)
         arguments = self.arguments[:]
         arguments[TICKETS : TICKETS + 3] = array("q", [tensor.data_ptr() for tensor in (x, result, scratch)])
         run_on(self.function, arguments, self.team)

@@ -109,19 +109,20 @@ def _panel(x_dtype: torch.dtype) -> int:
 def pack(structure: Structure, values: Tensor) -> Bitmap:
     """Return the matrix that holds `values` [nnz] as bits and values; each row's columns must be in order."""
     rows, words, nnz = -(-structure.rows // PAIR) * PAIR, -(-structure.columns // WORD), len(values)
-    row = torch.repeat_interleave(torch.arange(structure.rows, device=HOST), structure.pointers.diff())
-    kept = torch.zeros(rows * words * WORD, dtype=torch.uint8, device=HOST)
+    on, lengths = values.device, structure.pointers.diff()
+    row = torch.repeat_interleave(torch.arange(structure.rows, device=on), lengths)
+    kept = torch.zeros(rows * words * WORD, dtype=torch.uint8, device=on)
     kept[torch.add(structure.indices, row, alpha=words * WORD)] = 1
-    powers = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=HOST)
-    place = _places(rows, words, _panel(values.dtype if _has_dot(values.dtype) else torch.float32))
-    bits = torch.empty(rows * words, dtype=torch.int64, device=HOST)
+    powers = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=on)
+    place = _places(rows, words, _panel(values.dtype if _has_dot(values.dtype) else torch.float32), on)
+    bits = torch.empty(rows * words, dtype=torch.int64, device=on)
     bits[place] = (kept.view(-1, 8) * powers).sum(1, dtype=torch.uint8).view(torch.int64)
     # The values of a word follow one another before and after, so that each is moved as far as its word.
     counts = kept.view(-1, WORD).sum(1)
     moved = torch.empty_like(counts)
     moved[place] = counts
     distance = (moved.cumsum(0) - moved)[place] - (counts.cumsum(0) - counts)
-    numbers = torch.arange(nnz, dtype=torch.int32, device=HOST)
+    numbers = torch.arange(nnz, dtype=torch.int32, device=on)
     sources = torch.empty_like(numbers)
     sources[torch.repeat_interleave(distance, counts, output_size=nnz).add_(numbers)] = numbers
     held = values.new_zeros(nnz + vector_bytes() // values.element_size())
@@ -130,9 +131,9 @@ def pack(structure: Structure, values: Tensor) -> Bitmap:
     return packed
 
 
-def _places(rows: int, words: int, widest: int) -> Tensor:
+def _places(rows: int, words: int, widest: int, on: torch.device) -> Tensor:
     """Return where each word of bits lies, the words numbered row by row, in panels at most `widest` words wide."""
-    row, word = torch.arange(rows, device=HOST)[:, None], torch.arange(words, device=HOST)
+    row, word = torch.arange(rows, device=on)[:, None], torch.arange(words, device=on)
     strip, panel = row // STRIP, word // widest
     strip_rows, panel_words = (rows - strip * STRIP).clamp_(max=STRIP), (words - panel * widest).clamp_(max=widest)
     place = strip * STRIP * words + panel * widest * strip_rows + row % STRIP // PAIR * PAIR * panel_words

@@ -110,7 +110,7 @@ def pack(weight: Tensor, *, sparse: bool) -> Columns:
     if not sparse:
         return Columns(values, None, None, seen, chunks, rows, columns)
     kept = values != 0
-    powers = torch.tensor([1 << bit for bit in range(lanes)], dtype=torch.int32, device=HOST)
+    powers = torch.tensor([1 << bit for bit in range(lanes)], dtype=torch.int32, device=weight.device)
     bits = (
         (kept.view(strips, columns, chunks, lanes) * powers)
         .sum(3, dtype=torch.int32)

@@ -133,7 +133,7 @@ def pack(structure: Structure, values: Tensor) -> Sliced:
     align = CACHE_LINE * way.pair // computed(values.dtype).itemsize
     windows, sources, codes = [], [], []
     while True:
-        next_places = place[:, :, None] + torch.arange(slots, device=HOST)
+        next_places = place[:, :, None] + torch.arange(slots, device=place.device)
         column = torch.where(next_places < end, columns[next_places], none)
         first = column[:, :, 0].amin(1)
         if int(first.min()) == none:
@@ -160,7 +160,7 @@ def pack(structure: Structure, values: Tensor) -> Sliced:
 def _longest_first(lengths: Tensor) -> Tensor:
     """Return the order of rows, of which each SORTED that follow one another are sorted by their lengths, the longest first."""
     blocks = functional.pad(lengths, (0, -len(lengths) % SORTED), value=-1).view(-1, SORTED)
-    starts = torch.arange(0, blocks.numel(), SORTED, device=HOST)[:, None]
+    starts = torch.arange(0, blocks.numel(), SORTED, device=lengths.device)[:, None]
     return (blocks.argsort(dim=1, descending=True, stable=True) + starts).view(-1)[: len(lengths)]
 
 

@@ -106,8 +106,8 @@ class Work:
         nnz, width, slots = storage.values.numel(), storage.values.element_size(), len(storage.slots)
         self.most = 0  # weights to be grown for which there is memory
         self.row, self.known, self.state = row, row.numpy(), state.numpy()
-        self.hold(torch.zeros(self.parts, len(PART), dtype=torch.int64, device=HOST))
-        self.part_states = torch.zeros(self.parts, ALIVE + 1, dtype=torch.int64, device=HOST)
+        self.hold(row.new_zeros(self.parts, len(PART)))
+        self.part_states = state.new_zeros(self.parts, ALIVE + 1)
         self.fill({"rows": rows, "columns": columns, "nnz": nnz, "form": form, "column_bytes": storage.form.column_bytes})
         self.fill({"state": state.data_ptr(), "part_count": self.parts})
         names = ("row_pointers", "indices", "column_pointers", "row_indices", "transposition", "row_starts", "column_starts")
@@ -171,7 +171,7 @@ class Work:
 def _memory(sizes: dict[Any, int]) -> tuple[Tensor, dict[Any, int]]:
     """Return memory for arrays of so many bytes, and the address of each, at which a cache line begins."""
     padded = {name: (-(-size // CACHE_LINE) + 1) * CACHE_LINE for name, size in sizes.items()}
-    memory = torch.empty(sum(padded.values()) + CACHE_LINE, dtype=torch.uint8, device=HOST)
+    memory = torch.empty(sum(padded.values()) + CACHE_LINE, dtype=torch.uint8, device="cpu")
     at, places = -(-memory.data_ptr() // CACHE_LINE) * CACHE_LINE, dict[Any, int]()
     for name, size in padded.items():
         places[name] = at

@@ -21,8 +21,9 @@ class HeldLayers:
         """Hold layers whose scores are of a type."""
         self.tensors, self.scored, self.team = Held(tensors), scored, threads()
         self.forms = list(dict.fromkeys(storage.form for storage in storages))
-        self.rows = torch.zeros(len(storages), len(COLUMNS), dtype=torch.int64, device=HOST)
-        self.states = torch.zeros(len(storages), STATE, dtype=torch.int64, device=HOST)
+        on = storages[0].values.device
+        self.rows = torch.zeros(len(storages), len(COLUMNS), dtype=torch.int64, device=on)
+        self.states = torch.zeros(len(storages), STATE, dtype=torch.int64, device=on)
         self.works = [
             Work(storage, row, state, self.forms.index(storage.form), scored, self.team)
             for storage, row, state in zip(storages, self.rows, self.states, strict=True)
@@ -30,7 +31,7 @@ class HeldLayers:
         self.parts = torch.cat([work.part_rows for work in self.works])
         for work, own in zip(self.works, self.parts.split([work.parts for work in self.works]), strict=True):
             work.hold(own)
-        self.packed = torch.empty(0, dtype=scored, device=HOST)
+        self.packed = torch.empty(0, dtype=scored, device=on)
 
     def move(self, sources: Sequence[Source], grown: Sequence[int]) -> bool:
         """Move all masks: of each layer so many weights are dropped, and grown by the source of their scores.
@@ -59,13 +60,10 @@ class HeldLayers:
     def room(self) -> list[Tensor]:
         """Return memory for a chunk of scores of each part of a layer."""
         sizes = [work.at_once * work.storage.shape[1] for work in self.works]
-        return [
-            torch.empty(max(sizes) + BEHIND, dtype=self.scored, device=HOST)
-            for _ in range(max(work.parts for work in self.works))
-        ]
+        return [self.packed.new_empty(max(sizes) + BEHIND) for _ in range(max(work.parts for work in self.works))]
 
     def packed_room(self, count: int) -> Tensor:
         """Return memory for so many packed numbers."""
         if self.packed.numel() < count:
-            self.packed = torch.empty(count, dtype=self.scored, device=HOST)
+            self.packed = self.packed.new_empty(count)
         return self.packed

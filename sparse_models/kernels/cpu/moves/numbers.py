@@ -39,7 +39,7 @@ def numbers(keys: tuple[int, int], first: int, result: Tensor) -> Tensor:
 
 def drawn_keys(generator: torch.Generator | None) -> tuple[int, int]:
     """Return two keys by a CPU's generator, or by PyTorch's own."""
-    one, other = torch.randint(2**32, (2,), generator=generator).tolist()
+    one, other = torch.randint(2**32, (2,), generator=generator, device="cpu").tolist()
     return one, other
 
 
