@@ -42,7 +42,6 @@ def threads_for(weights: int) -> int:
     return threads() if weights >= WORTH_A_TEAM else 1
 
 
-HOST = torch.device("cpu")  # for memory that kernels are given the address of, whatever torch's default device is
 Run = tuple[int, Sequence[Tensor | int], int]  # what `run` was given
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import BYTES
 from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.cpu._team import HOST
 
 SUMS = 8  # as many as hide the time that a multiply-add takes
 TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through

@@ -17,7 +17,7 @@ from sparse_models.kernels.candidates import chosen
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE
-from sparse_models.kernels.cpu._team import HOST, run
+from sparse_models.kernels.cpu._team import run
 from sparse_models.kernels.cpu._tile import Piece, Sums, add_to, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.csr._form import ARRAYS, NUMBERS, CsrForm
 from sparse_models.kernels.cpu.csr._panels import Panel, panel_columns

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from sparse_models.kernels.cpu._emit import TICKETS
-from sparse_models.kernels.cpu._team import HOST, Run, noted, passed, run_on
+from sparse_models.kernels.cpu._team import Run, noted, passed, run_on
 from sparse_models.kernels.cpu._tile import of_bias
 from sparse_models.kernels.source import Held
 from sparse_models.kernels.structure import AnyStructure

@@ -65,8 +65,10 @@ def weights_and_batches() -> tuple[Drawn, list[tuple[Tensor, Tensor]]]:
     return convert(draw(SIZES, generator(0))), list(zip(inputs, labels, strict=True))
 
 
-@pytest.mark.parametrize("defaults", DEFAULTS)
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [(name, defaults) for defaults in DEFAULTS for name in (LAYERS if defaults == "meta" else DEFAULT_LAYERS)],
+)
 def test_outputs_losses_and_gradients_are_the_same(name: str, defaults: str) -> None:
     """Each several times, of which later ones are calls that are ready."""
     weights, samples = weights_and_batches()
@@ -91,19 +93,17 @@ def test_outputs_losses_and_gradients_are_the_same(name: str, defaults: str) -> 
     same(name, defaults, lived)
 
 
-@pytest.mark.parametrize("defaults", DEFAULTS)
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_gate_tells_the_same(name: str, defaults: str) -> None:
+def test_the_gate_tells_the_same(name: str) -> None:
     [(weight, bias), _], samples = weights_and_batches()
     for x, _ in samples:
         problem = Problem(weight, mask_for(name, weight.shape, 0.8), bias, x, normal(1, len(x), SIZES[1], dtype=weight.dtype))
-        with DEFAULTS[defaults]():
+        with elsewhere():
             gate(LAYERS[name], problem)
 
 
-@pytest.mark.parametrize("defaults", DEFAULTS)
 @pytest.mark.parametrize(("name", "rule"), [(name, rule) for name in DEFAULT_LAYERS for rule in RULES_OF[name]])
-def test_trainings_whose_masks_move_are_the_same(name: str, rule: str, defaults: str) -> None:
+def test_trainings_whose_masks_move_are_the_same(name: str, rule: str) -> None:
     (weights, samples), update = weights_and_batches(), UPDATES[rule]
 
     def lived() -> list[Tensor]:
@@ -121,13 +121,12 @@ def test_trainings_whose_masks_move_are_the_same(name: str, rule: str, defaults:
                 found += [loss, *(tensor for layer in model for tensor in (layer.to_dense(), layer.mask))]
         return found
 
-    same(name, defaults, lived)
+    same(name, "meta", lived)
 
 
-@pytest.mark.parametrize("defaults", DEFAULTS)
 @pytest.mark.parametrize("name", [name for name, layer in LAYERS.items() if layer.pattern.of_network is None])
 @pytest.mark.parametrize("by", ["magnitude", "random"])
-def test_what_is_made_sparse_pruned_and_made_dense_is_the_same(name: str, by: str, defaults: str) -> None:
+def test_what_is_made_sparse_pruned_and_made_dense_is_the_same(name: str, by: str) -> None:
     dense = nn.Sequential(nn.Linear(300, 48), nn.ReLU(), nn.Linear(48, 12))
     (_, samples), pattern = weights_and_batches(), LAYERS[name].pattern
 
@@ -149,7 +148,7 @@ def test_what_is_made_sparse_pruned_and_made_dense_is_the_same(name: str, by: st
             found = [model(x) for x, _ in samples]
         return found + [parameter.detach() for parameter in densify(model).parameters()]
 
-    same(name, defaults, lived)
+    same(name, "meta", lived)
 
 
 @pytest.mark.parametrize("defaults", DEFAULTS)

@@ -14,7 +14,7 @@ from sparse_models.kernels.candidates import team_for
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
-from sparse_models.kernels.cpu._team import HOST, run, threads, threads_for
+from sparse_models.kernels.cpu._team import run, threads, threads_for
 from sparse_models.kernels.cpu._tile import TILE_BYTES, Piece, Sums, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix
 from sparse_models.kernels.cpu.blocks._outer import row_sampled

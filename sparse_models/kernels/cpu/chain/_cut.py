@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import BYTES, name_of
 from sparse_models.kernels.cpu._emit import CACHE_LINE
-from sparse_models.kernels.cpu._team import HOST
 from sparse_models.kernels.cpu._tile import of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm
 from sparse_models.kernels.cpu.csr._form import CsrForm

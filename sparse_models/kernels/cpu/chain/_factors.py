@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparse_models.kernels.cpu._emit import CACHE_LINE
-from sparse_models.kernels.cpu._team import HOST
 from sparse_models.kernels.cpu.chain._ready import Ready
 
 LANES = 16  # of a vector, at most: a tile has a multiple of them

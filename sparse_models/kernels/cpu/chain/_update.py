@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import Emitter
-from sparse_models.kernels.cpu._team import HOST
 from sparse_models.kernels.cpu.chain.rules import Rule
 
 MOMENTS = 2  # of an optimizer, at most

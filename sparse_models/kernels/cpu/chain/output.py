@@ -16,7 +16,7 @@ from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE, TICKETS, Emitter
 from sparse_models.kernels.cpu._pass import Layer, emit_outputs
-from sparse_models.kernels.cpu._team import HOST, passed, run_on, threads_for
+from sparse_models.kernels.cpu._team import passed, run_on, threads_for
 from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias
 from sparse_models.kernels.cpu.chain import by_rows, by_tiles
 from sparse_models.kernels.cpu.chain._cut import Cut, Form, form_of, heights_of

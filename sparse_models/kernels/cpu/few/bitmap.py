@@ -21,7 +21,6 @@ from torch.nn import functional
 from sparse_models.kernels.cpu._arithmetic import computed, name_of
 from sparse_models.kernels.cpu._compile import has, kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
-from sparse_models.kernels.cpu._team import HOST
 from sparse_models.kernels.cpu.few._instructions import Spreading
 from sparse_models.kernels.structure import Structure
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from sparse_models.kernels.cpu._arithmetic import computed, name_of
 from sparse_models.kernels.cpu._compile import has, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
-from sparse_models.kernels.cpu._team import HOST, threads, threads_for
+from sparse_models.kernels.cpu._team import threads, threads_for
 from sparse_models.kernels.cpu.few import _column_kernel, bitmap
 
 LARGEST_BATCH = 8  # samples, whose sums are in registers together

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
-from sparse_models.kernels.cpu._team import HOST
 from sparse_models.kernels.cpu.moves._keys import HISTOGRAM_BYTES
 from sparse_models.kernels.cpu.moves.product import BLOCK, padded
 from sparse_models.kernels.structure import PIECE

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from sparse_models.kernels.cpu._team import HOST, threads
+from sparse_models.kernels.cpu._team import threads
 from sparse_models.kernels.cpu.moves._table import BEHIND, COLUMNS, FOUND, SCORE_NAN, STATE, WEIGHT_NAN, Storage, Work
 from sparse_models.kernels.cpu.moves.drop import drop
 from sparse_models.kernels.cpu.moves.grow import Source, grow
