@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch._C import _is_tracing  # torch.jit.is_tracing without a look at TorchScript, which takes as long again
 from torch._C import _len_torch_dispatch_stack as count_of_modes
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize, prune
@@ -94,7 +95,16 @@ def are_watched(attributes: Iterable[Mapping[str, Any]]) -> bool:
 
 def is_traced(x: Tensor) -> bool:
     """Tell whether torch traces what is called now, or x has no numbers (FakeTensor): that is to see operators, no kernels."""
-    return is_compiling() or _is_tracing() or isinstance(x, FakeTensor) or (count_of_modes() > 0 and _is_recorded())
+    if is_compiling() or _is_tracing() or isinstance(x, FakeTensor) or has_tangents():
+        return True
+    return count_of_modes() > 0 and _is_recorded()
+
+
+def has_tangents() -> bool:
+    """Tell whether torch takes derivatives forwards (torch.func.jvp, make_dual), of which kernels know nothing."""
+    if is_compiling():  # which cannot look at the level
+        return False
+    return forward_ad._current_level >= 0  # noqa: SLF001  # no public name
 
 
 def _is_recorded() -> bool:

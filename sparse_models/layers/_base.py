@@ -5,12 +5,13 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.asynchronous import is_captured, refill
 from sparse_models.kernels.link import Link
 from sparse_models.layers._checks import LIVING, check_mask, check_move, check_own, check_weight
-from sparse_models.linear import Convertible, is_traced
+from sparse_models.linear import Convertible, has_tangents, is_traced
 from sparse_models.masks import UNSTRUCTURED, Pattern
 from sparse_models.table import Table
 
@@ -158,7 +159,9 @@ class SparseLinear(Convertible):
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output [..., out] for x [..., in], in any strides; raises InputError for another last size."""
         if x.dim() == 2 and x.shape[1] == self.in_features:
-            return self.traced_product(x) if is_traced(x) else self.product(x)
+            if not is_traced(x):
+                return self.product(x)
+            return functional.linear(x, self.unpack(self.values), self.bias) if has_tangents() else self.traced_product(x)
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise InputError(f"expected an input of shape [..., {self.in_features}], got {list(x.shape)}; reshape it")
         return self.forward(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
