@@ -95,8 +95,8 @@ class Block(OwnKernels):
 
     @classmethod
     def sample_and_sum(cls, structure: BlockStructure, grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `sample` does, and the sums of grad's rows [rows], from one pass over grad on a CPU."""
-        return super().sample_and_sum(structure, grad, x) if on_a_gpu(x) else on_cpu.sampled_and_summed(structure, grad, x)
+        """Return what `sample` does, and the sums of grad's rows [rows], from one pass over grad; a GPU's kernels have both."""
+        return on_cpu.sampled_and_summed(structure, grad, x)
 
     @staticmethod
     def turned(x: Tensor) -> Tensor:

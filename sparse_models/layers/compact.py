@@ -11,7 +11,6 @@ from torch._C import _are_functorch_transforms_active
 from sparse_models.errors import InputError
 from sparse_models.layers._base import SparseLinear, register_layer
 from sparse_models.layers.dense import dense_product
-from sparse_models.linear import has_tangents
 from sparse_models.masks import NEURONS, Pattern
 
 
@@ -53,9 +52,8 @@ class Compact(SparseLinear):
 
     def product(self, x: Tensor) -> Tensor:
         """Return x (W * M)^T + b [batch, out]: feature-major where outputs are put back, whose rows are then copied whole."""
-        # What transforms functions, as torch.func and forward mode do, knows the derivatives of PyTorch's own operations.
-        is_transformed = _are_functorch_transforms_active() or has_tangents()
-        is_plain = x.is_cpu and not is_transformed and not torch.is_autocast_enabled("cpu")
+        # What transforms functions, as torch.func does, knows the derivatives of PyTorch's own operations.
+        is_plain = x.is_cpu and not _are_functorch_transforms_active() and not torch.is_autocast_enabled("cpu")
         if len(self.rows) == self.out_features or not is_plain:
             return self.traced_product(x)
         # A view is what a graph of autograd then holds on to: the parameter itself is another mask's once that has moved.

@@ -14,7 +14,7 @@ from sparse_models.layers._base import SparseLinear
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.layers._feature_major.chain_loss import ChainCrossEntropy
 from sparse_models.layers._feature_major.held_output import HeldOutput
-from sparse_models.layers._feature_major.products import Products, ReadyProducts
+from sparse_models.layers._feature_major.products import Products, ReadyProducts, is_plain
 
 STEPPED = (torch.float32, torch.float64)  # what a whole step is taken in; 16 bit is computed with in float32
 MOST_SIZES = 8  # of batches, of which something is held
@@ -117,7 +117,8 @@ class OwnKernels(CsrBothWays):
     def has_plain(self, x: Tensor) -> bool:
         """Tell whether the kernels, which see addresses alone, read values and bias as they are meant, and as they read x."""
         values, bias = self.own("values"), self.own("bias")
-        return _is_plain(values, self.values_shape, x) and (bias is None or _is_plain(bias, (self.out_features,), x))
+        kept = [(values, self.values_shape), *([] if bias is None else [(bias, (self.out_features,))])]
+        return all(one.device == x.device and is_plain(one, shape, x.dtype) for one, shape in kept)
 
     def products_for(self, x: Tensor) -> Products:
         """Return the layer's products for x [batch, in]: calls that are ready from the second time that there are as many."""
@@ -190,13 +191,3 @@ class OwnKernels(CsrBothWays):
         """Return the layer as a fused kernel takes it."""
         bias = self.own("bias")
         return Link(*self.structures, self.own("values").detach(), self.transposition, None if bias is None else bias.detach())
-
-
-def _is_plain(tensor: Tensor, shape: tuple[int, ...], x: Tensor) -> bool:
-    return (
-        tensor.shape == shape
-        and tensor.is_contiguous()
-        and tensor.dtype == x.dtype
-        and tensor.device == x.device
-        and not tensor.is_neg()
-    )

@@ -86,8 +86,9 @@ class ReadyProducts(Products):
             and not x.is_neg()
             and torch.get_num_threads() == self.threads
             and self.held.are(buffers)
-            and _is_plain(values, shape, dtype)
-            and (bias is None or _is_plain(bias, bias_shape, dtype))
+            and values.is_cpu
+            and is_plain(values, shape, dtype)
+            and (bias is None or (bias.is_cpu and is_plain(bias, bias_shape, dtype)))
         )
 
     def current(self) -> Products:
@@ -221,6 +222,6 @@ def _is_changed(result: Tensor) -> bool:
     return result.is_inference() or result._version > 0  # noqa: SLF001  # PyTorch has no public name for it
 
 
-def _is_plain(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
-    """Tell whether a kernel, which sees an address alone, reads a tensor as it is meant."""
-    return tensor.shape == shape and tensor.is_contiguous() and tensor.dtype == dtype and tensor.is_cpu and not tensor.is_neg()
+def is_plain(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Tell whether a kernel, which sees an address alone, reads a tensor on its device as it is meant."""
+    return tensor.shape == shape and tensor.is_contiguous() and tensor.dtype == dtype and not tensor.is_neg()
