@@ -17,7 +17,7 @@ class Case(NamedTuple):
     """One benchmark case: plain strings and numbers, the same fields for all, "-" or 0 where one has no meaning."""
 
     op: str
-    model: str  # sparse, or of dense layers: dense, narrow; for train eager, compiled and autocast too
+    model: str  # sparse, unpruned, or of dense layers: dense, narrow; for train eager, compiled and autocast too
     layer: str
     update: str
     shape: str
@@ -38,20 +38,18 @@ class Case(NamedTuple):
     @property
     def group(self) -> str:
         """What pytest-benchmark's table groups by."""
-        what = [self.data, self.protocol] if self.op == "train" else []
-        return " ".join([self.op, *what, self.shape, *self._unusual])
+        return " ".join([self.op, *[self.data, self.protocol] * (self.op == "train"), self.shape, *self._unusual])
 
     @property
     def id(self) -> str:
         """What pytest shows between brackets, the operation being the function's name."""
         arm = [self.update, self.layer] if self.model == "sparse" else [self.model]
-        of_a_layer = ["narrow" if self.model == "narrow" else self.layer]
-        of_a_layer = [self.data, *of_a_layer] if self.op == "threshold" else of_a_layer
+        name = self.model if self.model in ("narrow", grids.UNPRUNED) else self.layer
+        of_a_layer = [self.data, name] if self.op == "threshold" else [name]
         what = [self.data, self.protocol, *arm] if self.op == "train" else arm if self.op == "update" else of_a_layer
         what = [*what, self.data] if self.op in grids.OF_A_NETWORK else what
-        seed = [f"seed{self.seed}"] if self.op == "train" else []
-        where = [self.device, self.dtype, f"{self.threads}threads", *self._unusual]
-        return "-".join([*what, self.shape, f"{self.sparsity:g}", *seed, *where])
+        where = [*[f"seed{self.seed}"] * (self.op == "train"), self.device, self.dtype, f"{self.threads}threads"]
+        return "-".join([*what, self.shape, f"{self.sparsity:g}", *where, *self._unusual])
 
     @property
     def _unusual(self) -> list[str]:
@@ -81,8 +79,8 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
                     regimes = selection.regimes or (default_regime(case),)
                     skews = (0.0,) if op in grids.OF_A_NETWORK else selection.skews  # whose masks are its own, too
                     zeros = selection.zeros_of(op, skips=LAYERS[case.layer].skips_zeros)
-                    kinds = itertools.product(zeros, regimes, skews)
-                    for share, regime, skew in [(case.zeros, "warm", 0.0)] if op in grids.TRAINED else kinds:
+                    kinds = [(case.zeros, "warm", 0.0)] if op in grids.TRAINED else itertools.product(zeros, regimes, skews)
+                    for share, regime, skew in kinds:
                         yield case._replace(regime=regime, skew=skew, zeros=share)
 
 
@@ -121,11 +119,13 @@ def _layer_cases(op: str, selection: Selection, device: str, dtype: str, threads
     # A layer that holds every weight is timed once, against its own clone. Dense always is: it is the control of the run.
     full = [layer for layer in LAYERS if LAYERS[layer].pattern is FULL and layer in ("dense", *layers)]
     narrow = op in grids.WHOLE and selection.has_references
+    unpruned = narrow and selection.has_unpruned(device, dtype)
     for shapes, sparsities in _grid(op, selection, device):
         narrow_at = selection.sparsities or (sparsities if selection.is_full else grids.usual(sparsities))
         for shape in shapes:
-            for layer in full:
-                yield Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads)
+            yield from (Case(op, "dense", layer, "static", shape, 0.0, device, dtype, threads) for layer in full)
+            if unpruned:
+                yield Case(op, grids.UNPRUNED, grids.UNPRUNED_LAYER, "static", shape, 0.0, device, dtype, threads)
             for sparsity in selection.sparsities or _with_those_of(layers, sparsities):
                 for layer in layers:
                     if layer not in full and sparsity in _sparsities(layer, sparsities, selection, device):
@@ -202,15 +202,14 @@ def _update_cases(op: str, selection: Selection, device: str, dtype: str, thread
 
 
 def _training_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:
-    epochs, interval = selection.epochs or 0, selection.interval or 0
+    asked = selection.epochs or 0, selection.interval or 0
     for data in chosen_data(selection):
         for shape in training_shapes(data, selection):
             for protocol in selection.protocols_of(data):
                 for seed in range(selection.seeds):
                     for model, layer, update, sparsity, distribution in _arms(selection, device, dtype, shape):
-                        where = (str(shape), sparsity, device, dtype, threads, data, protocol, seed)
-                        case = Case(op, model, layer, update, *where, distribution=distribution)
-                        yield case._replace(asked_epochs=epochs, asked_interval=interval)
+                        where = (str(shape), sparsity, device, dtype, threads, data, protocol, seed, "warm", 0.0, distribution)
+                        yield Case(op, model, layer, update, *where, *asked)
 
 
 def _threshold_cases(op: str, selection: Selection, device: str, dtype: str, threads: int) -> Iterator[Case]:

@@ -26,6 +26,9 @@ DTYPES = ("float32", "float64", "bfloat16", "float16", *STORED)
 # A ViT-S feed-forward layer, and one sample through a transformer's.
 SHAPES = ("384x1536b128", "512x2048b1")
 
+# Dense by kernels of our own: a layer that keeps every weight, measured beside. What zeros alone gain is told over it.
+UNPRUNED, UNPRUNED_LAYER = "unpruned", "block16"
+
 # The layer of which the answer tells from which sparsity on it pays: the first of these that runs on the device. The others are
 # what it is held against: where most networks are pruned to, and at the ends of where they may pay.
 BEST_LAYERS = ("tiled", "csr")

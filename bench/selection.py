@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from bench import grids
+from sparse_models.layers import LAYERS
 
 
 class OwnModel(NamedTuple):
@@ -54,3 +55,11 @@ class Selection(NamedTuple):
     def has_references(self) -> bool:
         """Whether what saves time without a sparse kernel is measured too: where dense is asked for, or no layer by name."""
         return self.layers is None or "dense" in self.layers
+
+    def has_unpruned(self, device: str, dtype: str) -> bool:
+        """Tell whether dense by our own kernels is measured as well: where they run, but on a GPU, whose own are faster.
+
+        Of a model of the user's it would be measured at each of its many shapes.
+        """
+        can_run = grids.stored(dtype) in LAYERS[grids.UNPRUNED_LAYER].dtypes_on(device) and not grids.is_gpu(device)
+        return can_run and self.has_references and (self.model is None or self.is_full)

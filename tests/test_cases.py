@@ -172,6 +172,19 @@ def test_the_default_grid_is_a_part_of_the_full_one_that_has_every_layer_and_wha
     assert {(case.data, case.protocol) for case in found if case.op == "train"} == {("digits", "tuned")}
 
 
+def test_kernels_that_keep_every_weight_stand_beside_dense_once_where_rivals_are_asked_for() -> None:
+    for selection in (SHORT, DEFAULT):
+        found = grid(selection)
+        places = {(case.op, case.shape) for case in found if case.op in grids.WHOLE and case.model == "dense"}
+        unpruned = [case for case in found if case.model == "unpruned"]
+        assert {(case.op, case.shape) for case in unpruned} == places
+        assert {(case.layer, case.sparsity) for case in unpruned} == {("block16", 0.0)}
+        assert len(unpruned) == len(places)
+        left = selection._replace(devices=("cuda",)), selection._replace(layers=("block16",)), SHORT._replace(model=OWN)
+        assert all(case.model != "unpruned" for one in left for case in grid(one))
+        assert any(case.model == "unpruned" for case in grid(selection._replace(layers=("dense", "csr"))))
+
+
 def test_what_is_asked_for_by_name_is_there_as_in_the_full_grid() -> None:
     assert {case.sparsity for case in grid(SHORT._replace(layers=("csr", "masked"))) if case.model == "sparse"} == {
         *grids.SPARSITIES, *grids.TRAINING_SPARSITIES

@@ -28,10 +28,10 @@ NO_ROWS = "--benchmark-disable"
 
 
 def cases_of(layers: dict[str, type[SparseLinear]]) -> int:
-    """How many cases these layers have in all operations but trained ones, with a narrow dense one of each whole operation."""
+    """How many cases these layers have in all operations but trained ones, with narrow and unpruned ones of each whole one."""
     zeros = sum(len(ZEROS) - 1 for layer in layers.values() if layer.skips_zeros)
     updates = sum(UPDATES[rule].is_default for layer in layers for rule in RULES_OF[layer])
-    return len(OF_A_LAYER) * len(layers) + len(WHOLE) + updates + zeros
+    return len(OF_A_LAYER) * len(layers) + 2 * len(WHOLE) + updates + zeros
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_every_row_has_the_fields_that_are_promised(saved: tuple[str, dict[str, 
         )  # a process that was disturbed throughout says nothing
         assert row["interval_over"] == "processes"
         assert row["verdict"] == "undecided"  # two processes decide nothing
-        if row["op"] == "step" and row["model"] != "narrow":
+        if row["op"] == "step" and row["model"] in ("sparse", "dense"):
             assert row["peak_bytes"] > 0
             assert row["dense_peak_bytes"] > 0
             for arm in ("", "dense_"):  # the parts were measured too: the step says how it splits, and what is in no part
@@ -234,6 +234,6 @@ def test_too_little_time_is_said_and_pytest_benchmarks_options_hold_in_the_proce
     assert {record["options"]["timer"] for record in records} == {"process_time"}
     assert all(record["options"]["disable_gc"] is True for record in records)
     never = run(*SMALL, "--op", "forward", "--budget", "0.001")
-    assert f"{len(DEFAULT_LAYERS) + 1} of {len(DEFAULT_LAYERS) + 1} cases had no turn in 0.001 s (--budget)" in never.stdout
+    assert f"{len(DEFAULT_LAYERS) + 2} of {len(DEFAULT_LAYERS) + 2} cases had no turn in 0.001 s (--budget)" in never.stdout
     [csr] = [record for record in records if record["extra_info"]["layer"] == "csr"]
     assert any("csr.py" in entry["function_name"] for entry in csr["cprofile"])

@@ -23,7 +23,7 @@ from bench.findings.costs import (
     update_costs,
 )
 from bench.findings.grouping import layer_named
-from bench.findings.precisions import Precisions, precisions
+from bench.findings.other_dense import OtherDense, other_dense
 from bench.findings.speedups import (
     AtEqualSparsity,
     Fractions,
@@ -37,7 +37,7 @@ from bench.findings.speedups import (
 from bench.findings.step_split import StepSplits, step_splits
 from bench.findings.time_to_accuracy.arms import TimeToAccuracy, time_to_accuracy
 from bench.findings.trainings import Trainings, trainings
-from bench.grids import OF_A_MODEL, PARTS, WHOLE
+from bench.grids import OF_A_MODEL, PARTS, UNPRUNED, WHOLE
 from bench.runs.row import Row
 
 
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
     speed_ups: list[SpeedUps]
     verdicts: Verdicts | None  # of all speed-ups over dense; None where no whole operation was measured
     patterns: list[AtEqualSparsity]
-    precisions: list[Precisions]
+    other_dense: list[OtherDense]
     realised: list[Fractions]
     rooflines: list[Roofline]
     bandwidths: list[Bandwidth]
@@ -66,7 +66,8 @@ class Answer(NamedTuple):
 
 def answer_of(rows: Sequence[Row]) -> Answer:
     """Return the findings that `rows` tell."""
-    whole = [layer_named(row) for row in rows if row["op"] in (*WHOLE, *OF_A_MODEL)]
+    held_against = [layer_named(row) for row in rows if row["op"] in (*WHOLE, *OF_A_MODEL)]
+    whole = [row for row in held_against if row["model"] != UNPRUNED]  # which is no layer to choose, and keeps every weight
     parts = [row for row in rows if row["op"] in PARTS]
     beside = [row for row in rows if row["op"] == "beside"]
     trained = [row for row in rows if row["op"] == "train"]
@@ -75,7 +76,7 @@ def answer_of(rows: Sequence[Row]) -> Answer:
         speed_ups(whole),
         verdict_counts(whole + parts + beside + cut) if whole or cut else None,
         patterns(whole),
-        precisions(whole),
+        other_dense(held_against),
         realised(whole),
         rooflines(whole + parts),
         bandwidths(whole),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from bench.grids import UNPRUNED
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import process_interval
@@ -17,7 +18,6 @@ REGIMES = {
     "graph-cold": ", graph replay, cold weights",
 }
 NARROW = "narrow dense"  # with as many weights as a layer of its sparsity keeps
-
 
 UNKNOWN = "-"  # a field that rows of older runs do not have, or the pattern of a layer that this machine does not have
 # Trainings that agree in these were held against the same dense, whose FLOPs stand for its shape: narrow networks have another.
@@ -78,8 +78,9 @@ def speedup_of(row: Row) -> Interval:
 
 
 def layer_named(row: Row) -> Row:
-    """Return a row with its layer as it is called: dense of fewer weights is no arm of the layer that it is built of."""
-    return row | {"layer": NARROW} if row["model"] == "narrow" else row
+    """Return a row with its layer as it is called: dense in fewer weights, or by own kernels, is no arm of the layer used."""
+    names = {"narrow": NARROW, UNPRUNED: f"{UNPRUNED} {row['layer']}"}
+    return row | {"layer": names.get(row["model"], row["layer"])}
 
 
 def patterned(row: Row) -> Row:

@@ -1,10 +1,11 @@
-"""A sparse layer's row and those beside it in, how dense in fewer weights or bits, or another pattern, fares against it out."""
+"""A sparse layer's row and those beside it in, how dense in other ways, or another pattern, fares against it out."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import Place, patterned, ratio_of
-from bench.findings.precisions import lower
+from bench.findings.grouping import Place, patterned
+from bench.findings.other_dense import against, lower
+from bench.grids import UNPRUNED
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 
@@ -16,6 +17,7 @@ class Rival(NamedTuple):
     model: str
     against: Interval
     is_better: bool | None  # None where the interval holds 1
+    verdict: str = ""  # over dense at its best
 
 
 def rivals(row: Row, others: Sequence[Row]) -> list[Rival]:
@@ -32,11 +34,11 @@ def rivals(row: Row, others: Sequence[Row]) -> list[Rival]:
             and other["dtype"] in lower(place.dtype)
             and Place.of(other)._replace(dtype=place.dtype) == place
         )
-        # Where dense is its own reference, that is the fastest it was found to be; the candidate is its clone.
-        arm = "process_dense_seconds" if is_lower else "process_seconds"
-        if (is_narrow or is_lower or is_pattern) and (against := ratio_of(row, "process_seconds", other, arm)):
-            name = f"{other['dtype']} dense" if is_lower else other["layer"]
-            found.append(Rival(name, other["model"], against, None if against.low <= 1 <= against.high else against.low > 1))
+        is_unpruned = other["model"] == UNPRUNED and Place.of(other) == place
+        if (is_narrow or is_lower or is_pattern or is_unpruned) and (found_to_be := against(row, other)):
+            name, ratio = f"{other['dtype']} dense" if is_lower else other["layer"], found_to_be.inverse
+            is_better = None if ratio.low <= 1 <= ratio.high else ratio.low > 1
+            found.append(Rival(name, other["model"], ratio, is_better, other["verdict"]))
     return found
 
 

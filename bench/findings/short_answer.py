@@ -14,7 +14,7 @@ from bench.findings.rivals import Rival, rivals
 from bench.findings.time_to_accuracy.arms import TimeToAccuracy, time_to_accuracy
 from bench.findings.trainings import Trainings, trainings
 from bench.findings.undecided import Undecided, undecided
-from bench.grids import OF_A_MODEL, USUAL_SPARSITY, WHOLE
+from bench.grids import OF_A_MODEL, UNPRUNED, USUAL_SPARSITY, WHOLE
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from sparse_models.masks import UNSTRUCTURED
@@ -64,8 +64,9 @@ class ShortAnswer(NamedTuple):
 
 def short_answer(rows: Sequence[Row], machine: str) -> ShortAnswer:
     """Return the short answer that `rows` give, measured on `machine`."""
-    whole = [layer_named(row) for row in rows if row["op"] in KINDS]
-    kinds = [_kind(group, whole) for group in _kinds(fewest_zeros(whole))]
+    held_against = [layer_named(row) for row in rows if row["op"] in KINDS]
+    whole = [row for row in held_against if row["model"] != UNPRUNED]
+    kinds = [_kind(group, held_against) for group in _kinds(fewest_zeros(whole))]
     trained = [row for row in rows if row["op"] == "train"]
     trained = [row for row in trained if row["protocol"] == "tuned"] or trained
     told_rows = [row for row in whole if any((row["op"], Place.of(row)) == (kind.op, kind.place) for kind in kinds)]

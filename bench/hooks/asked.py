@@ -35,7 +35,7 @@ def was_asked(config: pytest.Config, name: str, row: SavedRow) -> bool:
     shapes = asked.shapes if not is_model or own is None else (own.shape,)
     chosen = [
         (row.op, asked.ops),
-        (row.layer, (*asked.layers, "dense") if asked.layers else None),
+        ("dense" if row.model == grids.UNPRUNED else row.layer, (*asked.layers, "dense") if asked.layers else None),
         (row.update, asked.updates if row.op in ("train", "update") and row.model == "sparse" else None),
         (f"{row.shape}b{row.batch}", None if is_training or is_pruned else shapes),
         (row.sparsity, asked.sparsities if row.model in grids.OF_A_SPARSITY else None),

@@ -10,6 +10,7 @@ from bench.findings.short_answer import Kind, Layer, ShortAnswer
 from bench.findings.time_to_accuracy.verdict import brief as brief_verdict
 from bench.findings.trainings import brief
 from bench.findings.undecided import Undecided
+from bench.grids import UNPRUNED
 from bench.statistics.sequential import FEWEST
 from bench.tables.text import Screen, new_console, print_text, text_of, wrapped
 
@@ -67,6 +68,7 @@ def lines(found: ShortAnswer, screen: Screen | None = None) -> Iterator[str]:
             _Item(_rank(kind), wrapped(_kind(kind, names_conditions=len(found.conditions) > 1), console.width, INDENT))
             for kind in found.kinds
         ),
+        *(_Item(None, wrapped(text, console.width, INDENT)) for text in _by_zeros_alone(found)),
         *(_Item(rank, wrapped(text, console.width, INDENT)) for rank, text in _rivals(found)),
         *(
             _Item(MORE if number else ZEROS, wrapped(_zeros(one), console.width, INDENT))
@@ -172,7 +174,7 @@ def _not_paying(kind: Kind) -> str:
 
 def _rivals(found: ShortAnswer) -> Iterator[tuple[int | None, str]]:
     """Yield on each dense model and pattern that may take a sparse layer's place how soon it is left out, and a sentence."""
-    known = {rival.name: rival.model for kind in found.kinds for rival in kind.rivals}
+    known = {rival.name: rival.model for kind in found.kinds for rival in kind.rivals if rival.model != UNPRUNED}
     trained = {NARROW if arm.model == "narrow" else arm.layer for one in found.trainings for arm in one.arms}
     for name, model in sorted(known.items(), key=lambda item: item[1] == "sparse"):
         each = [(kind, rival) for kind in found.kinds for rival in kind.rivals if rival.name == name]
@@ -187,6 +189,18 @@ def _rivals(found: ShortAnswer) -> Iterator[tuple[int | None, str]]:
         accuracy = "see training" if name in trained else "not measured"
         rank = RIVAL if any(rival.is_better for _, rival in each) else MORE
         yield None if model == "narrow" else rank, f"{name} against that layer: {'; '.join(told)}; accuracy: {accuracy}"
+
+
+def _by_zeros_alone(found: ShortAnswer) -> Iterator[str]:
+    """Yield a sentence on what the layers that are told gain over kernels of ours that keep every weight, where those gain."""
+    each = [(kind, rival) for kind in found.kinds for rival in kind.rivals if rival.model == UNPRUNED]
+    for name in dict.fromkeys(rival.name for _, rival in each):
+        own = [(work_of(kind), rival) for kind, rival in each if rival.name == name]
+        part = [f"{work} {rival.against.inverse}x" for work, rival in own if rival.verdict == "faster"]
+        whole = [work for work, rival in own if rival.verdict != "faster"]
+        told = [f"over {name} {', '.join(part)}"] if part else []
+        told += [f"all in {_listed(whole)}, where {name} is not faster than dense"] if whole else []
+        yield f"of that by zeros alone: {'; '.join(told)}"
 
 
 def _undecided(found: Undecided, width: int) -> Iterator[str]:

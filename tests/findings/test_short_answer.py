@@ -84,6 +84,21 @@ def test_dense_in_fewer_bits_is_held_against_the_layer() -> None:
     assert "accuracy: not measured" in text
 
 
+def test_what_zeros_alone_gain_is_told_where_kernels_that_keep_every_weight_gain_too() -> None:
+    def unpruned(level: float, verdict: str, **fields: Any) -> dict[str, Any]:
+        return measured(level, verdict, model="unpruned", layer="block16", sparsity=0.0, **fields)
+
+    sparse = measured(3.0, "faster"), measured(2.0, "faster", op="step")
+    text = told(*sparse, unpruned(1.5, "faster"), unpruned(0.8, "slower", op="step"))
+    alone = "over unpruned block16 forward 2.00 [2.00 2.00]x; all in step, where unpruned block16 is not faster than dense"
+    assert f"\nof that by zeros alone: {alone}\n" in text
+    assert "forward 8x8b4: csr 3.01" in text  # nobody chooses to keep every weight
+    assert "All 2 cases are decided." in text
+    assert "against that layer" not in text
+    assert "all in forward and step, where" in told(*sparse, unpruned(1.1, "undecided"), unpruned(1.0, "same", op="step"))
+    assert "zeros alone" not in told(*sparse, unpruned(1.5, "faster", op="backward"), unpruned(1.5, "faster", batch=1))
+
+
 def test_layers_of_other_patterns_are_rivals_and_not_what_is_asked_about(blocks: None) -> None:
     faster = measured(4.0, "faster", layer="blocks")
     text = told(measured(3.0, "faster"), faster, measured(2.0, "faster", layer="tiled"))

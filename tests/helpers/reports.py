@@ -47,6 +47,7 @@ def rows_of(layer: str = "tiled", data: str = "digits") -> dict[str, SavedRow]:
             add(op=op, layer=layer, sparsity=sparsity, tile_bytes=2**14, bound_gflops=2e4, bound_fraction=0.2,
                 **(slow if sparsity == 0.5 else {}))  # fmt: skip
         add(op=op, model="narrow", layer="dense", sparsity=0.9)
+        add(op=op, model="unpruned", layer="block16", sparsity=0.0)
     for part in PARTS:
         for name, at in ((layer, 0.9), ("dense", 0.0)):
             fifth = {"process_seconds": [2e-4] * 8, "seconds": 2e-4}

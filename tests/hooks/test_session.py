@@ -14,7 +14,7 @@ from tests.helpers.fake_engine import replace_engine
 from tests.helpers.in_process import Done
 from tests.strategies import DEFAULT_LAYERS
 
-CASES = len(DEFAULT_LAYERS) + 1  # and the narrow dense model
+CASES = len(DEFAULT_LAYERS) + 2  # and the narrow dense and the unpruned model
 SMALL = [*in_process.SMALL, "--processes", "8", "--op", "forward"]
 
 

@@ -173,7 +173,7 @@ def test_what_a_gpu_adds_is_told() -> None:
     rival = eight | {"process_dense_seconds": [2e-3] * 8, "dtype": "tf32"}
     text = lines([row(**eight | cold), row(**eight | dense), row(**rival | dense)])
     assert "Launched by the host, as no graph holds them: forward csr." in text
-    assert "(dense itself gains: forward in tf32 2.00 [2.00 2.00])" in text
+    assert "(over dense at its best: forward dense tf32 2.00 [2.00 2.00])" in text
     assert "dense tf32   2.00 [2.00 2.00]" in text
     assert "4 = 50%" in text
     assert "Energy of the whole card" in text

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.comparisons.machines import Line, Machines
-from bench.findings.grouping import NARROW
+from bench.findings.grouping import NARROW, layer_named
 from bench.grids import BEST_LAYERS, OPS, USUAL_SPARSITY
 from bench.report.content import Content, Past
 from bench.report.figure import Data, Figure, Panel, Spec
@@ -56,7 +56,8 @@ def _arm(told: Mapping[str, str]) -> str:
     skew = f"skew {told['skew']}" if told.get("skew", "0.0") != "0.0" else ""
     zeros = f"zeros {told['zeros']}" if told.get("zeros", "0.0") != "0.0" else ""
     moved = told.get("update", "static") if told["op"] in ("train", "update") else ""
-    what = [NARROW] if told.get("model") == "narrow" else [moved, told["layer"]]
+    named = layer_named({"model": "sparse", **told})["layer"]
+    what = [named] if named == NARROW else [moved, named]
     return " ".join(
         filter(None, [*what, f"{float(told['sparsity']):g}" if "sparsity" in told else "", told.get("regime"), skew, zeros])
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.findings.grouping import NARROW, Told
-from bench.findings.precisions import Precisions
+from bench.findings.other_dense import OtherDense
 from bench.findings.speedups import Curve, SpeedUps
 from bench.report.content import Content
 from bench.report.figure import Data, Figure, Panel, Spec
@@ -24,9 +24,9 @@ from bench.report.figures.theme import (
 READING = (
     "Above 1 a layer is faster than dense at its best, below it is slower; the band is the 95 % interval. A triangle on "
     "the line of 1 marks where a layer breaks even, the bar through it its interval. The grey dashes are what counted "
-    "FLOPs promise. Horizontal marks are rivals that need no sparse kernel: narrow dense of as many weights, and dense in "
-    "fewer bits. Dense itself is compiled wherever that was found to be fastest. All panels have the same axes. Each point "
-    "leads to its row in the full table."
+    "FLOPs promise. Horizontal marks are rivals that need no zeros: narrow dense of as many weights, dense in fewer bits, and "
+    "unpruned, which keeps every weight by kernels of ours. Dense itself is compiled wherever that was found to be fastest. "
+    "All panels have the same axes. Each point leads to its row in the full table."
 )
 
 
@@ -39,7 +39,7 @@ def speed_up(content: Content) -> Iterator[Figure]:
         return
     names = list(dict.fromkeys(curve.layer for _, curves, _ in drawn for curve in curves))
     every = [told.speedup for _, curves, _ in drawn for curve in curves for told in _drawn(curve).values()]
-    gains = [gain["speedup"] for found, _, op in drawn for gain in _gains(found, op, content.answer.precisions)]
+    gains = [gain["speedup"] for found, _, op in drawn for gain in _gains(found, op, content.answer.other_dense)]
     ends = around([*gains, *(bound for one in every for bound in (one.low, one.high))], (0.5, 2))
     densities = [1 - at for _, curves, _ in drawn for curve in curves for at in _drawn(curve)]
     axes = _axes(ends, densities)
@@ -82,7 +82,7 @@ def _panel(
     band = {"y": {**axes["y"], "field": "low"}, "y2": {"field": "high"}}
     rule = {"y": {"datum": 1, "type": "quantitative"}}
     evens = [_even(curve) for curve in curves if curve.crossing and 0 < curve.crossing.median < 1]
-    gains = _gains(found, op, content.answer.precisions)
+    gains = _gains(found, op, content.answer.other_dense)
     layers = [
         layer([{"density": 1 - at, "speedup": gain} for at, gain in counted], {"type": "line", "color": QUIET,
               "strokeDash": [2, 3], "strokeWidth": 1.5}, **axes),
@@ -120,13 +120,13 @@ def _even(curve: Curve) -> Spec:
     return {"name": curve.layer, "density": median, "low": high, "high": low, "words": words}
 
 
-def _gains(found: SpeedUps, op: str, precisions: Sequence[Precisions]) -> list[Spec]:
-    """Return what dense gains in fewer bits at a place."""
+def _gains(found: SpeedUps, op: str, ways: Sequence[OtherDense]) -> list[Spec]:
+    """Return what dense gains in other ways at a place."""
     return [
-        {"speedup": gain.median, "label": f"dense in {bits} {gain.median:.3g}", "words": f"dense in {bits} {gain}"}
-        for one in precisions
+        {"speedup": gain.median, "label": f"{name} {gain.median:.3g}", "words": f"{name} {gain}"}
+        for one in ways
         if one.place == found.place
-        for of, bits, gain in one.dense
+        for of, name, gain in one.dense
         if of == op
     ]
 
