@@ -91,11 +91,15 @@ def _panel(
         layer(lines, {"type": "area", "opacity": 0.16}, x=axes["x"], **band, **colour),
         layer(lines, {"type": "line", "strokeWidth": 2}, **axes, **colour, strokeDash=style["strokeDash"]),
         layer(narrow, {"type": "tick", "thickness": 3, "size": 26, "orient": "horizontal"}, **axes, **colour),
+        *(
+            text
+            for some, side in ((gains[:1], {"baseline": "bottom", "dy": -2}), (gains[1:], {"baseline": "top", "dy": 2}))
+            for text in label(some, "label", {"align": "left", "dx": 2, **side}, x={"value": 0}, y=axes["y"])
+        ),
         layer(evens, {"type": "rule", "strokeWidth": 5, "opacity": 0.7}, x={**axes["x"], "field": "low"},
               x2={"field": "high"}, y={"datum": 1, "type": "quantitative"}, **colour),
         layer(evens, {"type": "point", "shape": "triangle-down", "size": 90, "filled": True, "opacity": 1, "yOffset": -6},
               x=axes["x"], y={"datum": 1, "type": "quantitative"}, **colour, description=WORDS),
-        *label(gains, "label", {"align": "left", "baseline": "bottom", "dx": 2, "dy": -2}, x={"value": 0}, y=axes["y"]),
         layer(points, {"type": "point", "size": 60, "filled": True, "opacity": 1}, **axes, **colour, shape=style["shape"],
               href=LINK, description=WORDS),
     ]  # fmt: skip
@@ -121,13 +125,11 @@ def _even(curve: Curve) -> Spec:
 
 
 def _gains(found: SpeedUps, op: str, ways: Sequence[OtherDense]) -> list[Spec]:
-    """Return what dense gains in other ways at a place."""
+    """Return what dense gains in other ways at a place, the most first: its label stands above its line, and others below."""
+    gains = [(name, gain) for one in ways if one.place == found.place for of, name, gain in one.dense if of == op]
     return [
         {"speedup": gain.median, "label": f"{name} {gain.median:.3g}", "words": f"{name} {gain}"}
-        for one in ways
-        if one.place == found.place
-        for of, name, gain in one.dense
-        if of == op
+        for name, gain in sorted(gains, key=lambda one: -one[1].median)
     ]
 
 
