@@ -7,9 +7,9 @@ from typing import NamedTuple
 from bench import grids
 from bench.grids import is_gpu
 from bench.selection import Selection
-from bench.shapes import Shape, chosen_data, training_shapes
+from bench.shapes import Shape, chosen_data, default_regime, training_shapes
 from sparse_models.layers import LAYERS
-from sparse_models.masks import FULL
+from sparse_models.masks import FULL, UNSTRUCTURED
 from sparse_models.updates import UPDATES
 
 
@@ -76,7 +76,7 @@ def cases(op: str, selection: Selection) -> Iterator[Case]:
                     if is_rival and case.model != "dense":
                         continue  # it is there as the rival of float32
                     # An epoch of a training is what it is: no part of it is repeated warm, or replayed; its masks are its own.
-                    regimes = selection.regimes or (default_regime(case),)
+                    regimes = selection.regimes or (default_regime(case.op, case.shape, case.device),)
                     skews = (0.0,) if op in grids.OF_A_NETWORK else selection.skews  # whose masks are its own, too
                     zeros = selection.zeros_of(op, skips=LAYERS[case.layer].skips_zeros)
                     kinds = [(case.zeros, "warm", 0.0)] if op in grids.TRAINED else itertools.product(zeros, regimes, skews)
@@ -95,13 +95,6 @@ def _dtypes(op: str, selection: Selection, device: str) -> Iterator[tuple[str, b
             yield from (("bfloat16", op == "training_step" and not (selection.is_full or selection.layers)), ("tf32", True))
         elif selection.has_references:
             yield from ((dtype, True) for dtype in selection.rivals)
-
-
-def default_regime(case: Case) -> str:
-    """Return the regime of a case where none is asked for: as the operation is best run, with weights where they would be."""
-    if not is_gpu(case.device):
-        return "warm"
-    return grids.COLD_REPLAY if case.op == "forward" and Shape.parse(case.shape).batch <= grids.COLD_BATCH else "graph"
 
 
 def _own_layers(selection: Selection, device: str, dtype: str) -> tuple[str, ...]:
@@ -230,20 +223,28 @@ def _own_updates(selection: Selection) -> tuple[str, ...]:
     return tuple(name for name, rule in UPDATES.items() if selection.is_full or rule.is_default)
 
 
+def _learned(selection: Selection, device: str, dtype: str) -> list[tuple[str, str]]:
+    """Return the layers that are trained, each with each of its update rules."""
+    layers, updates = selection.layers or tuple(_best(device)), selection.updates or _own_updates(selection)
+    found = list(itertools.product(layers, updates))
+    if not (selection.layers or selection.updates or selection.data or is_gpu(device)):
+        others = _own_layers(selection._replace(is_full=False), device, dtype)  # what the patterns of rivals cost in accuracy
+        found += [(one, "static") for one in others if LAYERS[one].pattern is not UNSTRUCTURED]
+    return [one for one in found if LAYERS[one[0]].pattern is not FULL and UPDATES[one[1]].fits(LAYERS[one[0]].pattern)]
+
+
 def _arms(selection: Selection, device: str, dtype: str, shape: Shape) -> Iterator[tuple[str, str, str, float, str]]:
-    layers = [layer for layer in selection.layers or _best(device) if LAYERS[layer].pattern is not FULL]
+    learned, whole = _learned(selection, device, dtype), selection.layers or _best(device)
     full = ["dense", *(("eager", "compiled") if selection.is_full else ())]
     full += ["autocast"] * ("bfloat16" in selection.rivals and dtype == "float32" and not is_gpu(device))  # fewer bits
     yield from ((model, "dense", "static", 0.0, grids.DISTRIBUTION) for model in full)
     grid = grids.FULL_TRAINING_SPARSITIES if selection.is_full else grids.TRAINING_SPARSITIES
-    sparsities = selection.sparsities or _with_those_of(tuple(layers), grid)
+    sparsities = selection.sparsities or _with_those_of(tuple(layer for layer, _ in learned), grid)
     for distribution, sparsity in itertools.product(selection.distributions, sparsities):
-        for layer in layers:
+        for layer, update in learned:
             is_uniform = LAYERS[layer].pattern.sparsities is not None  # in every layer, and so once beside any distribution
-            is_new = not is_uniform or distribution == selection.distributions[0]
-            if is_new and sparsity in _sparsities(layer, grid, selection, device):
-                for update in selection.updates or _own_updates(selection):
-                    if UPDATES[update].fits(LAYERS[layer].pattern):
-                        yield "sparse", layer, update, sparsity, grids.DISTRIBUTION if is_uniform else distribution
+            own = _sparsities(layer, grid if layer in whole else grids.TRAINING_SPARSITIES, selection, device)
+            if sparsity in own and (not is_uniform or distribution == selection.distributions[0]):
+                yield "sparse", layer, update, sparsity, grids.DISTRIBUTION if is_uniform else distribution
         if len(shape.sizes) > 2:  # or there is nothing that could be narrower
             yield "narrow", "dense", "static", sparsity, distribution

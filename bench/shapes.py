@@ -74,3 +74,10 @@ def training_shape(data: str) -> Shape:
         return Shape((grids.FEATURES[data], *grids.HIDDEN, 10), batch)
     own = load(data)  # the user's
     return Shape((own.train.inputs.shape[1], *grids.HIDDEN, own.classes), batch)
+
+
+def default_regime(op: str, shape: str, device: str) -> str:
+    """Return the regime of a case where none is asked for: as the operation is best run, with weights where they would be."""
+    if not grids.is_gpu(device):
+        return "warm"
+    return grids.COLD_REPLAY if op == "forward" and Shape.parse(shape).batch <= grids.COLD_BATCH else "graph"

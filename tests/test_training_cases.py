@@ -1,13 +1,18 @@
 """Which trainings there are: arms, data sets, protocols, seeds, shapes."""
 
+from typing import Any
+
 import pytest
 
 from bench import cases, grids
 from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
+from sparse_models.masks import FULL, UNSTRUCTURED
 from sparse_models.updates import UPDATES
-from tests.strategies import OWN_LAYERS
+from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS
 from tests.test_cases import DEFAULT, SHORT, grid
+
+RIVALS = {name for name, layer in DEFAULT_LAYERS.items() if layer.pattern not in (FULL, UNSTRUCTURED)}
 
 
 def test_every_update_rule_is_trained_and_every_moving_one_is_timed() -> None:
@@ -23,7 +28,7 @@ def test_the_experiment_has_every_arm_data_set_protocol_and_seed() -> None:
     at_a_sparsity = {("narrow", "static"), *(("sparse", rule) for rule in rules)}
     assert arms == full | at_a_sparsity
     runs = [(case.data, case.protocol, case.seed, *case[1:6]) for case in cases.cases("train", DEFAULT)]
-    arms_at_all = len(full) + len(at_a_sparsity) * len(grids.FULL_TRAINING_SPARSITIES)
+    arms_at_all = len(full) + len(at_a_sparsity) * len(grids.FULL_TRAINING_SPARSITIES) + len(RIVALS)
     assert len(runs) == len(set(runs)) == (len(DATA) * 2 - 1) * 3 * arms_at_all
     asked = DEFAULT._replace(protocols=grids.PROTOCOLS)
     assert len(list(cases.cases("train", asked))) == len(DATA) * 2 * 3 * arms_at_all
@@ -31,7 +36,7 @@ def test_the_experiment_has_every_arm_data_set_protocol_and_seed() -> None:
 
 def test_dense_is_trained_under_autocast_where_a_cpu_multiplies_bfloat16_and_float32_is_asked_for() -> None:
     able = SHORT._replace(ops=("train",), rivals=("bfloat16",))
-    assert [case.model for case in grid(able) if case.seed == 0] == ["dense", "autocast", *["sparse"] * 3, "narrow"]
+    assert [case.model for case in grid(able) if case.seed == 0] == ["dense", "autocast", *["sparse"] * 5, "narrow"]
     for other in able._replace(rivals=()), able._replace(dtypes=("float64",)), able._replace(devices=("cuda",)):
         assert "autocast" not in {case.model for case in grid(other)}
 
@@ -54,6 +59,20 @@ def test_by_default_the_rules_of_the_answer_are_trained_and_by_name_any() -> Non
     [asked] = [case for case in grid(SHORT._replace(ops=("train",), data=("digits",), updates=("gmp",), seeds=1,
         protocols=("seed",))) if case.model == "sparse"]  # fmt: skip
     assert asked.update == "gmp"
+
+
+def test_what_is_told_as_a_rival_is_trained_too_by_default_as_it_was_drawn() -> None:
+    def arms(**asked: Any) -> set[tuple[str, str]]:
+        found = grid(SHORT._replace(ops=("train",), **asked))
+        return {(case.layer, case.update) for case in found if case.model == "sparse"}
+
+    assert {"block16", "compact"} <= RIVALS
+    best = {("tiled", rule) for rule in ("static", "set", "rigl")}
+    assert arms() == best | {(name, "static") for name in RIVALS}
+    others: list[dict[str, Any]] = [{"data": ("digits",)}, {"devices": ("cuda",)}]
+    assert all(arms(**other) == best for other in others)
+    assert arms(updates=("rigl",)) == {("tiled", "rigl")}
+    assert arms(layers=("block16",)) == {("block16", rule) for rule in ("static", "set", "rigl")}
 
 
 def test_distributions_are_an_axis_of_trainings_and_the_usual_one_goes_without_saying() -> None:
@@ -102,4 +121,4 @@ def test_the_experiment_is_run_by_the_best_layer_of_the_device(
 ) -> None:
     monkeypatch.setattr(LAYERS["tiled"], "devices", ("cpu", "cuda") if on_gpu else ("cpu",))
     found = cases.cases("train", DEFAULT._replace(devices=(device,)))
-    assert {case.layer for case in found if case.model == "sparse"} == {layer}
+    assert {case.layer for case in found if case.model == "sparse"} - RIVALS == {layer}

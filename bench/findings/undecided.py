@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.cases import Case, default_regime
+from bench.cases import Case
 from bench.engine.jobs import PROCESSES
 from bench.findings.grouping import Place, by_fields, sparsities_of
 from bench.grids import OF_A_MODEL
 from bench.runs.row import Row
-from bench.shapes import Shape
+from bench.shapes import Shape, default_regime
 
 LONGER = 300  # seconds for a few cases, which a whole run gives to all
 
@@ -52,7 +52,7 @@ def command(rows: Sequence[Row]) -> list[str]:
         "device": row["device"],
         "dtype": row["dtype"],
         "threads": str(row["threads"]),
-        **({} if row["regime"] == default_regime(case) else {"regime": row["regime"]}),
+        **({} if row["regime"] == default_regime(case.op, case.shape, case.device) else {"regime": row["regime"]}),
         **({"skew": f"{row['skew']:g}"} if row["skew"] else {}),
         **({"zeros": f"{row['zeros']:g}"} if row["zeros"] else {}),
         **({"processes": str(2 * measured)} if measured >= PROCESSES else {}),
