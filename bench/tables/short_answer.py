@@ -1,4 +1,4 @@
-"""What a reader wants to know first in, at most a dozen lines for the end of the screen out."""
+"""What a reader wants to know first in, at most 15 lines for the end of the screen out."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from bench.grids import UNPRUNED
 from bench.statistics.sequential import FEWEST
 from bench.tables.text import Screen, new_console, print_text, text_of, wrapped
 
-MOST = 12  # lines
+MOST = 15  # lines: of a screen of 24, with the command that follows them
 INDENT = "  "
 ONE_SAMPLE, TRAINED, ZEROS, STEPPED, RIVAL, FORWARD, MORE = range(7)  # what is left out last to first where not all fits
 
@@ -199,7 +199,7 @@ def _by_zeros_alone(found: ShortAnswer) -> Iterator[str]:
         part = [f"{work} {rival.against.inverse}x" for work, rival in own if rival.verdict == "faster"]
         whole = [work for work, rival in own if rival.verdict != "faster"]
         told = [f"over {name} {', '.join(part)}"] if part else []
-        told += [f"all in {_listed(whole)}, where {name} is not faster than dense"] if whole else []
+        told += [f"all in {_listed(whole)}, where that is not faster than dense"] if whole else []
         yield f"of that by zeros alone: {'; '.join(told)}"
 
 

@@ -90,7 +90,7 @@ def test_what_zeros_alone_gain_is_told_where_kernels_that_keep_every_weight_gain
 
     sparse = measured(3.0, "faster"), measured(2.0, "faster", op="step")
     text = told(*sparse, unpruned(1.5, "faster"), unpruned(0.8, "slower", op="step"))
-    alone = "over unpruned block16 forward 2.00 [2.00 2.00]x; all in step, where unpruned block16 is not faster than dense"
+    alone = "over unpruned block16 forward 2.00 [2.00 2.00]x; all in step, where that is not faster than dense"
     assert f"\nof that by zeros alone: {alone}\n" in text
     assert "forward 8x8b4: csr 3.01" in text  # nobody chooses to keep every weight
     assert "All 2 cases are decided." in text

@@ -102,7 +102,7 @@ def test_colours_are_there_on_a_terminal_alone() -> None:
     assert re.sub(r"\x1b\[\d*m", "", printed(Screen(is_coloured=True))).split() == printed(Screen()).split()
 
 
-def test_the_short_answer_fits_a_dozen_lines_whatever_was_measured() -> None:
+def test_the_short_answer_fits_its_lines_whatever_was_measured() -> None:
     made = rows_of_every_kind()
     undecided = [one | {"verdict": "undecided"} for one in made]
     for some in (made, undecided, made[:1], [one for one in made if one["op"] == "train"], made[::7]):
