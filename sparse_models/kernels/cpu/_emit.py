@@ -5,15 +5,15 @@ whatever language, it turns into something else. It fits the vectors to the mach
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
 
-from sparse_models.kernels.cpu._arithmetic import INTEGER, SHORT, Arithmetic
+from sparse_models.kernels.cpu._arithmetic import INTEGER, SHORT
 from sparse_models.kernels.cpu._compile import compiled
+from sparse_models.kernels.cpu._flow import HEADER, Flow
 
-CACHE_LINE, TICKETS = 64, 2
+CACHE_LINE = 64
 SMALL_BYTES = 16  # of a vector that is put together number by number
 
 
@@ -21,33 +21,23 @@ SMALL_BYTES = 16  # of a vector that is put together number by number
 WATCH: str | None = None
 
 
-class Emitter(Arithmetic):
-    """A function `name(arguments)` in the making: `arguments` points to 64-bit integers, addresses among them."""
-
-    def __init__(self, module: ir.Module, name: str, dtype: str, lanes: int) -> None:
-        """Start the function; numbers are of `dtype`, and a vector holds `lanes` of them."""
-        self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.PointerType()]), name)
-        super().__init__(module, ir.IRBuilder(self.function.append_basic_block()), dtype, lanes)
-        self.tickets = self.builder.ptrtoint(self.function.args[0], INTEGER)  # two integers: next task, next thread
+class Emitter(Flow):
+    """A function in the making, with memory: see its bases."""
 
     def argument(self, place: int) -> Any:
         """Return an argument by its place."""
-        return self.builder.load(self._pointer(self.add(self.tickets, 8 * (TICKETS + place))), typ=INTEGER)
+        return self.builder.load(self._pointer(self.add(self.header, 8 * (HEADER + place))), typ=INTEGER)
 
-    def own_part(self, scratch: Any, size: Any, thread: Any = None) -> Any:
+    def own_part(self, scratch: Any, size: Any) -> Any:
         """Return the address, a multiple of a cache line's bytes, of this thread's own `size` bytes of scratch memory.
 
-        It is the thread's by its number, or, where that is not given, by who comes first.
+        It is the thread's by its number, so that at every call it meets what it has left in its own caches.
         """
-        thread = self._take_ticket(self.add(self.tickets, 8)) if thread is None else thread
-        return self.aligned(self.add(scratch, self.times(thread, size)))
+        return self.aligned(self.add(scratch, self.times(self.thread(), size)))
 
     def aligned(self, address: Any) -> Any:
         """Return the first beginning of a cache line from an address on."""
         return self.builder.and_(self.add(address, CACHE_LINE - 1), self.constant(-CACHE_LINE))
-
-    def _pointer(self, address: Any) -> Any:
-        return self.builder.inttoptr(address, ir.PointerType())
 
     def load(self, kind: Any, address: Any) -> Any:
         """Return what is at an address; vectors need no alignment beyond that of their numbers."""
@@ -183,57 +173,7 @@ class Emitter(Arithmetic):
                 phi.add_incoming(vector, block)
         return chosen
 
-    def _take_ticket(self, address: Any) -> Any:
-        """Return the integer at an address and add 1 to it, one thread after the other."""
-        return self.builder.atomic_rmw("add", self._pointer(address), self.constant(1), "monotonic")
-
-    @contextmanager
-    def loop(self, start: Any, end: Any, step: Any = 1, carried: Sequence[Any] = ()) -> "Iterator[Loop]":
-        """Emit the block under `with` once for each integer from `start` to below `end`; see Loop."""
-        builder = self.builder
-        before, head, body, after = builder.block, *(self.function.append_basic_block() for _ in range(3))
-        builder.branch(head)
-        builder.position_at_end(head)
-        place = builder.phi(INTEGER)
-        phis = [builder.phi(value.type) for value in carried]
-        builder.cbranch(builder.icmp_signed("<", place, end), body, after)
-        builder.position_at_end(body)
-        loop = Loop(place, phis)
-        yield loop
-        following = self.add(place, step)
-        for phi, first, last in zip([place, *phis], [start, *carried], [following, *loop.carried], strict=True):
-            phi.add_incoming(first, before)
-            phi.add_incoming(last, builder.block)
-        builder.branch(head)
-        builder.position_at_end(after)
-        loop.carried = phis
-
-    @contextmanager
-    def tasks(self, tasks: Any, tickets: Any = None) -> Iterator[Any]:
-        """Emit the block under `with` for each task that this thread gets: whoever is free takes the next.
-
-        `tickets` is where the integer is that says which is next, where it is not the first that there is.
-        """
-        builder = self.builder
-        head, body, after = (self.function.append_basic_block() for _ in range(3))
-        builder.branch(head)
-        builder.position_at_end(head)
-        task = self._take_ticket(self.tickets if tickets is None else tickets)
-        builder.cbranch(builder.icmp_signed("<", task, tasks), body, after)
-        builder.position_at_end(body)
-        yield task
-        builder.branch(head)
-        builder.position_at_end(after)
-
     def compiled(self) -> int:
         """End the function, and return the address of its compiled code."""
         self.builder.ret_void()
         return compiled(str(self.module), self.function.name)
-
-
-class Loop:
-    """A loop's integer `place` and what it carries: set `carried` in the block to hand it on; after it, it is what is left."""
-
-    def __init__(self, place: Any, carried: list[Any]) -> None:
-        """Start with the values that come in."""
-        self.place, self.carried = place, list(carried)

@@ -4,8 +4,7 @@ A tile goes through all layers, forward and backward, while it is in the caches;
 alone, are added up from tile to tile. Layer by layer, every activation would go out to memory and come back three times.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -26,7 +25,6 @@ from sparse_models.kernels.variant import Variant
 
 CHUNKS = 4  # vectors in a tile, unless another variant is chosen: so that all layers' rows of it stay in the second cache
 FIRST, AFTER = 15, 7  # arguments: those before the layers', and those of a layer beside its matrices
-Tasks = Callable[[Any], AbstractContextManager[Any]]  # from how many there are to the block that does one
 
 
 def default(links: Sequence[Link]) -> Variant:
@@ -104,14 +102,12 @@ def end_of(forms: Sequence[Form]) -> int:
 def _gradients(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[Form]) -> int:
     """Return the address of the kernel of `gradients` for tiles of so many vectors; see `emit_pass`."""
     emit = emitter_for(dtype, vector_bytes)
-    emit_pass(emit, chunks, forms, emit.tasks)
+    emit_pass(emit, chunks, forms)
     return emit.compiled()
 
 
-def emit_pass(
-    emit: Emitter, chunks: int, forms: Sequence[Form], tasks: Tasks, thread: Any = None, orders: Sequence[Any] | None = None
-) -> None:
-    """Emit a pass, whose `tasks` are parts of the batch.
+def emit_pass(emit: Emitter, chunks: int, forms: Sequence[Form], orders: Sequence[Any] | None = None) -> None:
+    """Emit a pass, whose tasks are parts of the batch.
 
     There are as many layers as pairs of `forms`, those of a layer's structure and of its transpose's. With `orders`, for CSR
     matrices with whole transposes, a walk of each but the first's gives both gradients: each thread, by its number, has its own
@@ -121,7 +117,7 @@ def emit_pass(
     x, labels, powers, shifts, scratch, sums, numbers, batch, tiles, parts = (emit.argument(place) for place in range(10))
     scratch_bytes, all_rows, widest, inputs, input_rows = (emit.argument(place) for place in range(10, 15))
     layers = layers_of(emit, forms)
-    own = emit.own_part(scratch, scratch_bytes, thread)
+    own = emit.own_part(scratch, scratch_bytes)
     held = [own]  # the input of each layer, then the logits
     for rows in (input_rows, *(layer.tile_rows for layer in layers[:-1])):
         held.append(emit.add(held[-1], emit.times(rows, tile_bytes)))
@@ -130,7 +126,7 @@ def emit_pass(
     if orders:
         emit_own(emit, layers, orders, after)
 
-    with tasks(parts) as part:
+    with emit.tasks(parts) as part:
         own_sums = emit.add(sums, emit.times(emit.times(part, numbers), emit.width))  # of values, biases, values ...
         for number, layer in enumerate(layers):
             biases = emit.add(own_sums, emit.times(layer.numbers, emit.width))

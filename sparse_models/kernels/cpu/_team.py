@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sparse_models.kernels.cpu._emit import TICKETS
+from sparse_models.kernels.cpu._flow import HEADER
 from sparse_models.kernels.cpu._openmp import openmp
 
 
@@ -65,17 +65,17 @@ def noted() -> Iterator[list[Run]]:
             before += runs
 
 
-def run(function: int, arguments: Sequence[Tensor | int], team: int) -> None:
+def run(function: int, arguments: Sequence[Tensor | int], team: int, phases: int = 1) -> None:
     """Call the function at an address with integers and the addresses of tensors, by each thread of a team of this size."""
     if _NOTES.runs is not None:
         _NOTES.runs.append((function, arguments, team))
-    run_on(function, passed(arguments), team)
+    run_on(function, passed(arguments, team, phases), team)
 
 
-def passed(arguments: Sequence[Tensor | int]) -> "array[int]":
-    """Return what a function is given of integers and of the addresses of tensors, after its tickets."""
+def passed(arguments: Sequence[Tensor | int], team: int, phases: int = 1) -> "array[int]":
+    """Return what a function is given of integers and of the addresses of tensors: a header, those, and tickets."""
     numbers = [argument if type(argument) is int else argument.data_ptr() for argument in arguments]  # type: ignore[union-attr]
-    return array("q", [*[0] * TICKETS, *numbers])
+    return array("q", [team, 8 * (HEADER + len(numbers)), *numbers, *[0] * (phases * team)])
 
 
 def run_on(function: int, numbers: "array[int]", team: int) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from sparse_models.kernels.cpu._emit import TICKETS
+from sparse_models.kernels.cpu._flow import HEADER
 from sparse_models.kernels.cpu._team import Run, noted, passed, run_on
 from sparse_models.kernels.cpu._tile import of_bias
 from sparse_models.kernels.source import Held
@@ -199,10 +199,10 @@ class _Again:
             return
         self.call = _Call(
             function,
-            passed(arguments),
+            passed(arguments, team),
             team,
-            [(TICKETS + place, which) for which, found in enumerate(places) for place in found],
-            [(TICKETS + place, size) for place, size in scratch.items()],
+            [(HEADER + place, which) for which, found in enumerate(places) for place in found],
+            [(HEADER + place, size) for place, size in scratch.items()],
             [result.shape for result in results],
         )
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse_models.kernels.chain import define_gradients, ready_step
-from sparse_models.kernels.cpu import _team
-from sparse_models.kernels.cpu.chain import _phases, by_rows, by_tiles
+from sparse_models.kernels.cpu import _flow, _team
+from sparse_models.kernels.cpu.chain import by_rows, by_tiles
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter
 from sparse_models.kernels.cpu.chain.rules import RULES
@@ -225,7 +225,7 @@ def test_a_step_is_taken_whole_by_fewer_threads_than_it_was_made_for(monkeypatch
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_step_needs_no_team(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    monkeypatch.setattr(_phases, "barrier_address", lambda: 0)
+    monkeypatch.setattr(_flow, "barrier_address", lambda: 0)
     monkeypatch.setattr(_team, "_runtime", lambda: None)
     forget_kernels()
     Taken(links(0, (20, 33, 5), 0.3, torch.float32, with_bias=True), "adam", WAYS[way], 70).check(**BATCH)

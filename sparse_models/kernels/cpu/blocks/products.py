@@ -72,7 +72,10 @@ def product(
         run(single(dtype, BlockForm.of(structure)), [*arrays, *of_bias(bias), structure.rows_of_blocks, team], team)
         return finished(result, relu=relu, passed=passed)
     chunks, tiles = tiling(batch, dtype, widest(), vector_bytes())
-    parts, team = row_blocks(structure.rows_of_blocks, tiles, threads())
+    # Few tiles, where they are read as they lie, go by the thread that has the rows: what is written is then one core's, where
+    # cores would fetch one another's ends of them.
+    is_by_rows = tiles < TASKS_PER_THREAD * threads() and vector_bytes() >= CACHE_LINE
+    parts, team = row_blocks(structure.rows_of_blocks, 1 if is_by_rows else tiles, threads())
     scratch = _scratch(x, team, structure.columns_of_blocks * structure.width, chunks)
     tensors = (pointers, indices, order, values, x, whole, scratch, whole if passed is None else passed)
     sizes = (structure.rows, structure.rows_of_blocks, structure.columns, batch, tiles, parts, scratch.shape[1])
@@ -179,7 +182,7 @@ def _product(dtype: str, form: BlockForm, chunks: int, *, relu: bool, has_passed
     buffer = emit.own_part(scratch, scratch_bytes)
     matrix = BlockMatrix(form, pointers, indices, order, values)
     with emit.tasks(emit.times(tiles, parts)) as task:
-        tile, part = emit.divided(task, parts)
+        part, tile = emit.divided(task, tiles)
         piece = Piece(emit, tile, chunks, batch)
         at, row_bytes = taken(piece, x, columns, form.width, buffer)
 

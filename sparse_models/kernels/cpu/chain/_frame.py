@@ -10,7 +10,6 @@ from torch import Tensor
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._pass import end_of, layers_of
 from sparse_models.kernels.cpu.chain._cut import Arguments, Form
-from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.chain._ready import Ready
 from sparse_models.kernels.cpu.chain._update import Parameter, Updated, table
 from sparse_models.kernels.cpu.chain.rules import Rule
@@ -19,7 +18,7 @@ from sparse_models.kernels.cpu.permute import gather
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import Structure
 
-OWN, EACH = 4, 2  # arguments of a step before the layers' orders, and those of each layer
+OWN, EACH = 3, 2  # arguments of a step before the layers' orders, and those of each layer
 
 
 def reordered(links: Sequence[Link]) -> list[Tensor]:
@@ -47,11 +46,11 @@ def ready_with(
     starts = list(accumulate(own.lengths, initial=0))[:-1]
     rows, numbers = table(parameters, starts), own.sums.new_empty(len(parameters), rule.width)
     orders = [own for link in links for own in (link.transposition, link.rows.pointers)]
-    return Ready(function, [*own.rest, rows, numbers, shares, team, *orders], phases, team, numbers, parameters)
+    return Ready(function, [*own.rest, rows, numbers, shares, *orders], phases, team, numbers, parameters)
 
 
 class Frame:
-    """A step in the making: its arguments, its phases, and what is done in them whatever way the gradients are found."""
+    """A step in the making: its arguments, and what is done in them whatever way the gradients are found."""
 
     def __init__(self, emit: Emitter, forms: Sequence[Form], rule: Rule) -> None:
         """Emit the loads of the arguments."""
@@ -62,13 +61,12 @@ class Frame:
         )
         self.parts, self.scratch_bytes = emit.argument(9), emit.argument(10)
         self.inputs = emit.argument(13)
-        self.rows, self.all_numbers, self.shares, team = (emit.argument(first + place) for place in range(OWN))
+        self.rows, self.all_numbers, self.shares = (emit.argument(first + place) for place in range(OWN))
         # Of each layer: where each of the transpose's values is, and where rows start.
         self.orders, self.pointers = (
             [emit.argument(first + OWN + EACH * place + which) for place in range(count)] for which in range(EACH)
         )
         self.loss = emit.argument(first + OWN + EACH * count)
-        self.phases = Phases(emit, first + OWN + EACH * count + 1, team)
 
     def reorder(self, share: Any) -> None:
         """Bring a share of all values into the order of their transposes.

@@ -132,26 +132,26 @@ def _step(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[Form], rul
     step = _Rows(dtype, chunks, vector_bytes, forms, rule)
     emit, layers, last = step.emit, step.layers, len(step.layers) - 1
     each = emit.times(step.tiles, step.shares)
-    with step.phases.tasks(each) as task:
+    with step.emit.tasks(each) as task:
         tile, block = emit.divided(task, step.shares)
         step.take_in(tile, block)
         with emit.builder.if_then(emit.builder.icmp_signed("==", tile, emit.constant(0))):
             step.reorder(block)
     for number, layer in enumerate(layers):
-        with step.phases.tasks(each) as task:
+        with step.emit.tasks(each) as task:
             tile, block = emit.divided(task, step.shares)
             rows = emit.share(layer.rows, block, step.shares)
             emit_outputs(emit, layer, (step.held(tile, number), step.held(tile, number + 1)), rows, chunks, relu=number < last)
-    with step.phases.tasks(step.tiles) as tile:
+    with step.emit.tasks(step.tiles) as tile:
         samples = (step.labels, step.powers, step.shifts, tile, step.batch)
         cross_entropy(emit, step.held(tile, last + 1), step.slope(tile, last), layers[-1].rows, samples, chunks)
     for number, layer in reversed(list(enumerate(layers))[1:]):
-        with step.phases.tasks(each) as task:
+        with step.emit.tasks(each) as task:
             tile, block = emit.divided(task, step.shares)
             rows = emit.share(layers[number - 1].rows, block, step.shares)
             tiles = step.slope(tile, number), step.held(tile, number), step.slope(tile, number - 1)
             emit_input_gradient(emit, layer, tiles, rows, chunks)
-    with step.phases.tasks(step.shares) as share:
+    with step.emit.tasks(step.shares) as share:
         with emit.builder.if_then(emit.builder.icmp_signed("==", share, emit.constant(0))):
             step.write_loss()
         for number, layer in reversed(list(enumerate(layers))):

@@ -88,10 +88,10 @@ def _step(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[Form], rul
     emit = emitter_for(dtype, vector_bytes)
     frame = Frame(emit, forms, rule)
     if not both:
-        with frame.phases.tasks(frame.shares) as share:
+        with emit.tasks(frame.shares) as share:
             frame.reorder(share)
-    emit_pass(emit, chunks, forms, frame.phases.tasks, frame.phases.thread, frame.orders if both else None)
-    with frame.phases.tasks(frame.shares) as share:
+    emit_pass(emit, chunks, forms, frame.orders if both else None)
+    with emit.tasks(frame.shares) as share:
         with emit.builder.if_then(emit.builder.icmp_signed("==", share, emit.constant(0))):
             frame.write_loss()
         with emit.loop(emit.constant(0), emit.constant(len(forms))) as parameter:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
-from sparse_models.kernels.cpu._emit import TICKETS
+from sparse_models.kernels.cpu._flow import HEADER
 from sparse_models.kernels.cpu._team import passed, run_on, threads_for
-from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.few._slice_kernel import Slices, Way, emitter
 from sparse_models.kernels.cpu.few.frozen import Ready
 from sparse_models.kernels.cpu.few.sliced import Sliced
@@ -36,7 +35,7 @@ class FewSamples:
             rows = one.pointers if one.rows is None else one.rows
             bias = one.values if layer.bias is None else layer.bias
             held += [bias, one.pointers, one.windows, one.codes, one.values, rows, len(one.pointers) - 1, one.height, place]
-        self.arguments = passed([0, 0, 0, *held, *[0] * len(layers)])
+        self.arguments = passed([0, 0, 0, *held], self.team, len(layers))
         kinds = tuple((one.way, one.rows is None, layer.bias is not None) for layer, one in zip(layers, packed, strict=True))
         self.function = _few_samples(name_of(first.dtype), batch, kinds)
 
@@ -48,9 +47,9 @@ class FewSamples:
         # Of its own for each call: several threads may multiply at a time.
         result, scratch = torch.empty_like(self.result), torch.empty_like(self.scratch)
         arguments = self.arguments[:]
-        arguments[TICKETS] = x.data_ptr()
-        arguments[TICKETS + 1] = result.data_ptr()
-        arguments[TICKETS + 2] = scratch.data_ptr()
+        arguments[HEADER] = x.data_ptr()
+        arguments[HEADER + 1] = result.data_ptr()
+        arguments[HEADER + 2] = scratch.data_ptr()
         run_on(self.function, arguments, self.team)
         return result
 
@@ -60,12 +59,11 @@ def _few_samples(dtype: str, batch: int, kinds: Sequence[tuple[Way, bool, bool]]
     """Return the address of the kernel for so many samples and layers with rows in order or not, and a bias or none."""
     emit = emitter(dtype)
     x, result, scratch, shares, columns = (emit.argument(place) for place in range(FIRST))
-    phases = Phases(emit, FIRST + PER_LAYER * len(kinds))
     for number, (way, is_direct, has_bias) in enumerate(kinds):
         *own, slices, rows, place = (emit.argument(FIRST + PER_LAYER * number + at) for at in range(PER_LAYER))
         is_last = number == len(kinds) - 1
         after = result if is_last else emit.add(scratch, emit.times(place, emit.width))
-        with phases.tasks(shares) as share:
+        with emit.tasks(shares) as share:
             some = emit.share(slices, share, shares)
             layer = Slices(emit, dtype, way, (x, after, *own), (batch, columns, rows))
             layer.multiply(some, is_direct=is_direct, has_bias=has_bias, relu=not is_last)

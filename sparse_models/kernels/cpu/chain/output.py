@@ -14,13 +14,13 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
-from sparse_models.kernels.cpu._emit import CACHE_LINE, TICKETS, Emitter
+from sparse_models.kernels.cpu._emit import CACHE_LINE, Emitter
+from sparse_models.kernels.cpu._flow import HEADER
 from sparse_models.kernels.cpu._pass import Layer, emit_outputs
 from sparse_models.kernels.cpu._team import passed, run_on, threads_for
 from sparse_models.kernels.cpu._tile import Piece, Sums, emitter_for, of_bias
 from sparse_models.kernels.cpu.chain import by_rows, by_tiles
 from sparse_models.kernels.cpu.chain._cut import Cut, Form, form_of, heights_of
-from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.transpose import take_in
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.structure import Structure
@@ -54,7 +54,7 @@ class Output:
             structure: Any = link.rows
             self.held += [*form.arguments(structure, cut.chunks, variant), link.values, *of_bias(link.bias)]
             self.held += [structure.rows, height]
-        self.arguments = passed([0, 0, 0, *self.held, *[0] * (len(links) + 1)])
+        self.arguments = passed([0, 0, 0, *self.held], self.team, len(links) + 1)
         kind = name_of(dtype), cut.chunks, variant.vector_bytes, forms
         self.function = _output(*kind, is_turned=is_turned, is_by_tiles=is_by_tiles)
 
@@ -63,7 +63,7 @@ class Output:
         # Memory of its own for each call: several threads may multiply at a time.
         result, scratch = x.new_empty(self.result_shape), x.new_empty(self.scratch_bytes, dtype=torch.uint8)
         arguments = self.arguments[:]
-        arguments[TICKETS : TICKETS + 3] = array("q", [tensor.data_ptr() for tensor in (x, result, scratch)])
+        arguments[HEADER : HEADER + 3] = array("q", [tensor.data_ptr() for tensor in (x, result, scratch)])
         run_on(self.function, arguments, self.team)
         return result.t()
 
@@ -79,9 +79,8 @@ def _output(dtype: str, chunks: int, vector_bytes: int, forms: Sequence[Form], *
             for number in range(len(forms) + 1):
                 chain.do(number, tile, emit.constant(0), own)
         return emit.compiled()
-    phases = Phases(emit, chain.end)
     for number in range(len(forms) + 1):
-        with phases.tasks(emit.times(chain.tiles, chain.shares)) as task:
+        with emit.tasks(emit.times(chain.tiles, chain.shares)) as task:
             tile, share = emit.divided(task, chain.shares)
             chain.do(number, tile, share, emit.aligned(emit.add(chain.scratch, emit.times(tile, chain.scratch_bytes))))
     return emit.compiled()
@@ -97,10 +96,10 @@ class _Chain:
         self.batch, self.tiles, self.inputs, self.input_rows, self.shares = (emit.argument(place) for place in range(4, FIRST))
         self.has_edges = any(form.unit != (1, 1) for form in forms)  # rows of a tile that fill whole blocks
         self.layers, self.offsets, at = list[Layer](), list[Any](), emit.constant(0)
-        height, self.end = self.input_rows, FIRST
+        height, end = self.input_rows, FIRST
         for form in forms:
-            place, self.end = self.end, self.end + form.addresses + AFTER
-            own = [emit.argument(number) for number in range(place, self.end)]
+            place, end = end, end + form.addresses + AFTER
+            own = [emit.argument(number) for number in range(place, end)]
             self.offsets.append(at)  # of the layer's input in a tile
             at = emit.add(at, emit.times(height, chunks * emit.vector_bytes))
             arrays, (values, bias, bias_step, rows, height) = own[:-AFTER], own[-AFTER:]

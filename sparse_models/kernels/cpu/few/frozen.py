@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_models.kernels.candidates import team_for
-from sparse_models.kernels.cpu._emit import TICKETS
+from sparse_models.kernels.cpu._flow import HEADER
 from sparse_models.kernels.cpu._team import passed, run, run_on, threads
 from sparse_models.kernels.cpu.few import bitmap, sliced
 from sparse_models.kernels.source import Source
@@ -125,7 +125,7 @@ class Ready:
         self.room = result  # no result itself, for each call has its own
         # Whether a chain's kernel, which hands on sums as they are, takes it as one of its layers.
         self.is_chained = isinstance(packed, sliced.Sliced) and x.dtype == result.dtype
-        self.packed, self.numbers = packed, passed(packed.arguments(taken, result, bias, self.team))
+        self.packed, self.numbers = packed, passed(packed.arguments(taken, result, bias, self.team), self.team)
 
     def product(self, index: Any, values: Any, bias: Any, x: Tensor) -> Tensor | None:
         """Return x [batch, in] times the weights, plus bias: [batch, out]; None where anything is not as it was."""
@@ -136,9 +136,9 @@ class Ready:
         taken = x if self.takes_it and x.is_contiguous() else self.packed.taken(x)
         result = torch.empty_like(self.room)  # in two thirds of the time of what is told a shape
         numbers = self.numbers[:]
-        numbers[TICKETS], numbers[TICKETS + 1] = taken.data_ptr(), result.data_ptr()
+        numbers[HEADER], numbers[HEADER + 1] = taken.data_ptr(), result.data_ptr()
         if bias is None:
-            numbers[TICKETS + 2] = numbers[TICKETS + 1]
+            numbers[HEADER + 2] = numbers[HEADER + 1]
         run_on(self.function, numbers, self.team)
         return result if self.gives_it else self.packed.given(result)
 

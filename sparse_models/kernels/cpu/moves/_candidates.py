@@ -6,7 +6,6 @@ from typing import Any
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._tile import emitter_for
-from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.moves._keys import Keys, put
 from sparse_models.kernels.cpu.moves._packed import append, bits_of
 from sparse_models.kernels.cpu.moves._select import select
@@ -23,12 +22,11 @@ def find_kernel(dtype: str, source: str) -> int:
     """
     emit = emitter_for(dtype, vector_bytes())
     rows, layers, parts, count = (emit.argument(place) for place in range(4))
-    phases = Phases(emit, 4)
-    with phases.tasks(count) as number:
+    with emit.tasks(count) as number:
         part = Entries(emit, PART, parts, number)
         own, zero = Entries(emit, COLUMNS, part.layer, emit.constant(0)), emit.constant(0)
         collect(emit, own, part, source, (own.least, zero, zero))
-    with phases.tasks(layers) as layer:
+    with emit.tasks(layers) as layer:
         select(emit, Entries(emit, COLUMNS, rows, layer))
     return emit.compiled()
 

@@ -96,8 +96,8 @@ def _guess(work: Work, slack: float) -> int:
 def _find(works: Sequence[Work], tables: tuple[Tensor, Tensor], kind: str) -> None:
     """Find what is grown of layers in one call, with keys above what was guessed alone; nothing where these have no room."""
     rows, parts = tables
-    dtype, arguments = name_of(works[0].scored), (rows, len(rows), parts, len(parts), 0, 0)
-    run(find_kernel(dtype, kind), arguments, min(threads(), len(parts)))
+    dtype, arguments = name_of(works[0].scored), (rows, len(rows), parts, len(parts))
+    run(find_kernel(dtype, kind), arguments, min(threads(), len(parts)), phases=2)
     for fallback in (chunk_kernel, reduce_kernel, select_kernel):  # so that a guess that is wrong later on compiles nothing
         fallback(dtype)
 

@@ -13,7 +13,6 @@ from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import Emitter
 from sparse_models.kernels.cpu._team import run, threads
 from sparse_models.kernels.cpu._tile import emitter_for
-from sparse_models.kernels.cpu.chain._phases import Phases
 from sparse_models.kernels.cpu.moves._keys import put
 from sparse_models.kernels.cpu.moves._rows import IS_THERE, WAS_THERE, set_aside, write_columns
 from sparse_models.kernels.cpu.moves._table import ALIVE, COLUMNS, PART, START, Entries, Form, Work
@@ -27,7 +26,7 @@ PANEL = (
 def rebuild(works: Sequence[Work], tables: tuple[Tensor, Tensor], forms: Sequence[Form]) -> None:
     """Rewrite the layers, each with the candidates that are left of it; rows of their table number `forms`."""
     function, parts = _rebuild(name_of(works[0].storage.values.dtype), tuple(forms)), tables[1]
-    run(function, (parts, len(parts), PANEL, 0, 0, 0), min(threads(), len(parts)))
+    run(function, (parts, len(parts), PANEL), min(threads(), len(parts)), phases=3)
 
 
 @kernel
@@ -35,9 +34,8 @@ def _rebuild(dtype: str, forms: Sequence[Form]) -> int:
     """Return the address of the kernel of `rebuild` for layers of some forms."""
     emit = emitter_for(dtype, vector_bytes())
     parts, count = emit.argument(0), emit.argument(1)
-    phases = Phases(emit, 3)
     for phase in (set_aside, _rewrite, _transpose):
-        with phases.tasks(count) as task:
+        with emit.tasks(count) as task:
             part = Entries(emit, PART, parts, task)
             own = Entries(emit, COLUMNS, part.layer, emit.constant(0))
             for number, form in enumerate(forms):
