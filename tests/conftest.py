@@ -1,6 +1,7 @@
 """Hypothesis on shared machines, where no example has a deadline; and how processes that share the tests share the machine."""
 
 import fcntl
+import gc
 import gzip
 import os
 from collections.abc import Iterator
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("card") is not None:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded by now, which stays, out of all garbage collection: PyTorch and all tests are millions of objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
