@@ -37,7 +37,7 @@ def test_one_alone_or_several_together(tmp_path: Path) -> None:
 def test_files_of_those_that_run_alone_come_first_whole_and_all_else_stays_as_it_was() -> None:
     drawn = [("a", False), ("b", False), ("b", True), ("c", False), ("d", True), ("d", False), ("b", False), ("a", False)]
     items: list[Any] = [
-        SimpleNamespace(path=path, place=place, get_closest_marker=lambda name, alone=alone: name == "alone" and alone or None)
+        SimpleNamespace(path=path, place=place, get_closest_marker=({"alone": True} if alone else {}).get)
         for place, (path, alone) in enumerate(drawn)
     ]
     pytest_collection_modifyitems(items)

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
 import torch
 from llvmlite import ir
+
+from sparse_models.kernels.cpu._constants import integer, integers, repeated
 
 
 class Bfloat(ir.Type):  # type: ignore[misc]  # llvmlite is untyped
@@ -56,7 +57,7 @@ class Arithmetic:
 
     def constant(self, value: int) -> Any:
         """Return an integer."""
-        return _integer(value)
+        return integer(value)
 
     def add(self, *terms: Any) -> Any:
         """Return the sum of integers."""
@@ -130,11 +131,11 @@ class Arithmetic:
 
     def counting(self) -> Any:
         """Return the vector of integers 0, 1, 2 ..."""
-        return _integers(tuple(range(self.lanes)))
+        return integers(tuple(range(self.lanes)))
 
     def constant_vector(self, value: float) -> Any:
         """Return a vector of one number repeated."""
-        return _repeated(self.number, self.lanes, float(value).hex())
+        return repeated(self.number, self.lanes, float(value).hex())
 
     def each(self, function: str, vector: Any) -> Any:
         """Return a function of LLVM's own, place by place."""
@@ -217,7 +218,7 @@ class Arithmetic:
 
     def chosen(self, left: Any, right: Any, lanes: Iterable[int]) -> Any:
         """Return a vector of some numbers of two vectors, those of the second numbered after those of the first."""
-        return self.builder.shuffle_vector(left, right, _integers(tuple(lanes)))
+        return self.builder.shuffle_vector(left, right, integers(tuple(lanes)))
 
     def picked(self, left: Any, right: Any, places: Any) -> Any:
         """Return the numbers of two vectors at some places [lanes], of which the lowest bits count: 16 in single precision.
@@ -247,20 +248,3 @@ def _halves(lanes: int, least: int) -> Iterator[int]:
     while lanes > least:
         lanes //= 2
         yield lanes
-
-
-# A kernel has few constants, thousands of times: to make them and their text anew took a third of the time to write it.
-@cache
-def _integer(value: int) -> Any:
-    return ir.Constant(INTEGER, value)
-
-
-@cache
-def _integers(values: tuple[int, ...]) -> Any:
-    return ir.Constant(ir.VectorType(ir.IntType(32), len(values)), list(values))
-
-
-@cache
-def _repeated(kind: Any, lanes: int, value: str) -> Any:
-    """Return a vector of one number, given as hexadecimal text, for -0.0 equals 0.0."""
-    return ir.Constant(ir.VectorType(kind, lanes), [float.fromhex(value)] * lanes)
