@@ -1,6 +1,7 @@
 """Hypothesis on shared machines, where no example has a deadline; and how processes that share the tests share the machine."""
 
 import fcntl
+import gc
 import gzip
 import os
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from tests.helpers.kernel_checks import poisoned, watcher
 from tests.strategies import generator
 
 __all__ = ["fork_servers", "poisoned", "watcher"]  # fixtures
+
+# All that is made until every test is collected stays: to look for garbage among it meanwhile finds none.
+gc.disable()
 
 # pytest-benchmark measures nothing in a process of pytest-xdist; what a test of ours has it measure is to be measured.
 os.environ.pop("PYTEST_XDIST_WORKER", None)
@@ -52,11 +56,32 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have what needs a GPU skipped where there is none."""
+    """Have what needs a GPU skipped where there is none, and what runs alone come first."""
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("card") is not None:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+    _alone_first(items)
+
+
+def _alone_first(items: list[pytest.Item]) -> None:
+    """Sort files with tests that run alone before others, each whole, for its fixtures, and those before others of their file.
+
+    Scattered, each waited for what another process was at, which may be a long test, and others for it in turn.
+    """
+
+    def is_alone(item: pytest.Item) -> bool:
+        return item.get_closest_marker("alone") is not None
+
+    first = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items if is_alone(item)))}
+    items.sort(key=lambda item: (first.get(item.path, len(first)), item.path in first and not is_alone(item)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded by now, which stays, out of garbage collection: PyTorch and the tests are millions of objects."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

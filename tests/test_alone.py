@@ -1,9 +1,11 @@
-"""Tests that are marked `alone` run beside no other."""
+"""Tests that are marked `alone` run beside no other, and first."""
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from tests.conftest import turn
+from tests.conftest import pytest_collection_modifyitems, turn
 
 
 def test_one_alone_or_several_together(tmp_path: Path) -> None:
@@ -30,3 +32,13 @@ def test_one_alone_or_several_together(tmp_path: Path) -> None:
     alone.join()
     later.join()
     assert order == ["together", "first", "alone", "later"]
+
+
+def test_files_of_those_that_run_alone_come_first_whole_and_all_else_stays_as_it_was() -> None:
+    drawn = [("a", False), ("b", False), ("b", True), ("c", False), ("d", True), ("d", False), ("b", False), ("a", False)]
+    items: list[Any] = [
+        SimpleNamespace(path=path, place=place, get_closest_marker=({"alone": True} if alone else {}).get)
+        for place, (path, alone) in enumerate(drawn)
+    ]
+    pytest_collection_modifyitems(items)
+    assert [item.place for item in items] == [2, 1, 6, 4, 5, 0, 3, 7]

@@ -17,6 +17,7 @@ import pytest
 
 from bench.cases import Case
 from bench.engine.forkserver import _read
+from bench.engine.jobs import Job
 from bench.engine.pairing import PATIENCE, Racer
 from bench.engine.preparing import found_out
 from bench.engine.processes import Means, fork_server_for, fork_server_of
@@ -77,9 +78,8 @@ def until(is_so: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def started(tmp_path: Path) -> Path:
     """The file in which is told what a process that lingers has started."""
-    monkeypatch.setenv(preparing.STARTED, str(tmp_path / "started"))
     return tmp_path / "started"
 
 
@@ -87,14 +87,16 @@ def is_running(started: Path) -> bool:
     return started.exists() and any(Path(f"/proc/{pid}").exists() for pid in started.read_text().split())
 
 
-LINGERING = [preparing.job("csr_linear"), preparing.job("csr_linear", 0.9)]
+def lingering(started: Path) -> list[Job]:
+    return [preparing.job("csr_linear", sparsity, data=str(started)) for sparsity in (0.5, 0.9)]
 
 
 def test_when_its_time_is_over_nothing_runs_any_more_that_it_has_started(started: Path) -> None:
     said: list[str] = []
-    with closing(fork_server_for(LINGERING)) as fork_server:
+    jobs = lingering(started)
+    with closing(fork_server_for(jobs)) as fork_server:
         means = Means(fork_server, progress=lambda _: until(lambda: is_running(started)))
-        known, _ = found_out(LINGERING, means, 0.0, said.append)
+        known, _ = found_out(jobs, means, 0.0, said.append)
         assert not is_running(started)
     assert known == {}
     [line] = said
@@ -102,10 +104,11 @@ def test_when_its_time_is_over_nothing_runs_any_more_that_it_has_started(started
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # to fork where there are threads; this one starts a program alone
-def test_nothing_runs_any_more_after_the_run_is_killed(started: Path) -> None:
+def test_nothing_runs_any_more_after_the_run_is_killed(started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_ITS_OWN", "1")  # a fork server, which ends with the run
     if (run := os.fork()) == 0:
         try:
-            found_out(LINGERING, Means(fork_server_of(1)), math.inf, print)
+            found_out(lingering(started), Means(fork_server_of(1)), math.inf, print)
         finally:
             os._exit(1)
     try:

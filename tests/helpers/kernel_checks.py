@@ -8,7 +8,7 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from sparse_models.kernels.cpu import _emit, _pass, _team, permute, roofline, tiled, transpose
+from sparse_models.kernels.cpu import _compile, _emit, _pass, _team, permute, roofline, tiled, transpose
 from sparse_models.kernels.cpu._compile import KERNELS
 from sparse_models.kernels.cpu.blocks import products as blocks
 from sparse_models.kernels.cpu.few import frozen
@@ -62,11 +62,20 @@ class Watcher:
                     self.contested.append(place)
 
 
+def _swiftly_compiled() -> binding.TargetMachine:
+    """Return this machine, for code that is not optimised: with a call at each access, that would take three times as long."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    name, features, _ = _compile.machine()
+    return binding.Target.from_default_triple().create_target_machine(cpu=name, features=features, opt=0, jit=True)
+
+
 @pytest.fixture
 def watcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watcher]:
     """Kernels built anew, so that they tell a Watcher of every access; `run` tells it which tensors they are given."""
     watcher = Watcher()
     monkeypatch.setattr(_emit, "WATCH", "watched")
+    monkeypatch.setattr(_compile, "_target", _swiftly_compiled)
     binding.add_symbol("watched", ctypes.cast(watcher.function, ctypes.c_void_p).value)
 
     def run(function: int, arguments: list[Tensor | int], team: int) -> None:

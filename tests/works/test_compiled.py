@@ -45,7 +45,8 @@ print("steps agree")
 
 
 MANY = """
-import functools, torch
+import functools
+torch._dynamo.utils.counters.clear()
 torch.compile = functools.partial(torch.compile, backend="eager")  # the limit is Dynamo's: what comes after takes long
 from bench.works.compiled import compiled_step
 for batch in range(2, 12):
@@ -69,26 +70,27 @@ def test_whether_dense_can_be_compiled_is_found_out(monkeypatch: pytest.MonkeyPa
     assert can_compile("cuda")
 
 
-def in_a_process(code: str) -> str:
-    """What a program prints that may compile."""
+@pytest.fixture(scope="module")
+def told() -> str:
+    """What a program prints that may compile, and takes seconds to begin."""
     environment = {name: value for name, value in os.environ.items() if name != "TORCH_COMPILE_DISABLE"}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TORCH_COMPILE_DISABLE")
         if not can_compile("cpu"):
             pytest.skip("no C++ compiler on this machine")
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", STEP + MANY]
     done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_compiled_step_is_the_eager_step() -> None:
-    assert "steps agree" in in_a_process(STEP)
+def test_a_compiled_step_is_the_eager_step(told: str) -> None:
+    assert "steps agree" in told
 
 
-def test_every_shape_of_many_is_compiled() -> None:
+def test_every_shape_of_many_is_compiled(told: str) -> None:
     """Dynamo's own limit is eight for one piece of code, past which it runs eagerly and says nothing."""
-    assert "10 graphs" in in_a_process(MANY)
+    assert "10 graphs" in told
 
 
 def test_the_control_of_a_compiled_reference_is_compiled_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,6 @@ from sparse_models.search import Search
 from tests.engine.test_processes import fine
 
 CASE = Case("forward", "sparse", "csr", "static", "8x8b4", 0.5, "cpu", "float32", 2)
-STARTED = "STARTED"  # the variable that says in which file a process that lingers tells what it has started
-pytestmark = pytest.mark.alone
 
 
 def to_prepare(case: Case) -> list[Case]:
@@ -46,7 +44,7 @@ def to_prepare(case: Case) -> list[Case]:
 
 
 def prepare(case: Case) -> None:
-    """Find something out that takes a while; fail, die, or linger as a compiler that was started does."""
+    """Find something out that takes a while; fail, die, or linger as a compiler does that is started, and told in a file."""
     if case.layer == "masked":
         raise ZeroDivisionError
     if case.layer == "fan_in":
@@ -54,7 +52,7 @@ def prepare(case: Case) -> None:
     if case.layer == "csr_linear":
         with (
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as compiler,
-            Path(os.environ[STARTED]).open("a") as file,
+            Path(case.data).open("a") as file,
         ):
             print(compiler.pid, file=file, flush=True)
     find_once(f"found {case.layer} {case.sparsity:g}", os.getpid)
@@ -65,10 +63,12 @@ def told(case: Case, race: Racer) -> dict[str, Any]:
     return fine(case, race) | {"found": {name: found for name, found in KNOWN.items() if name.startswith("found")}}
 
 
-def job(layer: str, sparsity: float = 0.5, seed: int = 0) -> Job:
-    return Job(f"{layer} {sparsity:g}", __name__, told.__name__, CASE._replace(layer=layer, sparsity=sparsity, seed=seed))
+def job(layer: str, sparsity: float = 0.5, seed: int = 0, data: str = CASE.data) -> Job:
+    case = CASE._replace(layer=layer, sparsity=sparsity, seed=seed, data=data, threads=1)  # as others, by one fork server
+    return Job(f"{layer} {sparsity:g}", __name__, told.__name__, case)
 
 
+@pytest.mark.alone
 def test_what_is_found_side_by_side_every_process_knows_and_a_failure_takes_no_other_down() -> None:
     jobs = [job("csr"), job("tiled"), job("tiled", 0.9), job("tiled", 0.9, seed=1), job("masked")]
     shown: list[str] = []
@@ -83,6 +83,7 @@ def test_what_is_found_side_by_side_every_process_knows_and_a_failure_takes_no_o
     assert spent.building == sum(spent) > 0.2
 
 
+@pytest.mark.alone
 def test_what_is_prepared_for_a_run_all_its_processes_know() -> None:
     one_sample = [job(layer) for layer in ("csr", "tiled")]  # of which there are no variants to race
     jobs = [one._replace(case=one.case._replace(shape="8x8b1")) for one in one_sample]
@@ -99,6 +100,7 @@ def test_a_single_thing_is_left_to_the_process_that_needs_it() -> None:
     assert found_out([job("csr"), job("csr", seed=1)], means, math.inf, print) == ({}, Spent())
 
 
+@pytest.mark.alone
 def test_what_is_not_found_because_a_process_died_is_told_and_not_counted() -> None:
     jobs = [job("csr"), job("fan_in")]
     shown: list[str] = []

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from llvmlite import ir
 
+from sparse_models.kernels.cpu._constants import integer, integers, repeated
+
 
 class Bfloat(ir.Type):  # type: ignore[misc]  # llvmlite is untyped
     """LLVM's type of bfloat16, of which llvmlite has no class."""
@@ -55,7 +57,7 @@ class Arithmetic:
 
     def constant(self, value: int) -> Any:
         """Return an integer."""
-        return ir.Constant(INTEGER, value)
+        return integer(value)
 
     def add(self, *terms: Any) -> Any:
         """Return the sum of integers."""
@@ -129,11 +131,11 @@ class Arithmetic:
 
     def counting(self) -> Any:
         """Return the vector of integers 0, 1, 2 ..."""
-        return ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), list(range(self.lanes)))
+        return integers(tuple(range(self.lanes)))
 
     def constant_vector(self, value: float) -> Any:
         """Return a vector of one number repeated."""
-        return ir.Constant(self.vector, [value] * self.lanes)
+        return repeated(self.number, self.lanes, float(value).hex())
 
     def each(self, function: str, vector: Any) -> Any:
         """Return a function of LLVM's own, place by place."""
@@ -216,9 +218,7 @@ class Arithmetic:
 
     def chosen(self, left: Any, right: Any, lanes: Iterable[int]) -> Any:
         """Return a vector of some numbers of two vectors, those of the second numbered after those of the first."""
-        chosen = list(lanes)
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
-        return self.builder.shuffle_vector(left, right, mask)
+        return self.builder.shuffle_vector(left, right, integers(tuple(lanes)))
 
     def picked(self, left: Any, right: Any, places: Any) -> Any:
         """Return the numbers of two vectors at some places [lanes], of which the lowest bits count: 16 in single precision.

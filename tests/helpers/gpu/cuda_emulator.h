@@ -1,15 +1,15 @@
 // CUDA C++ on a CPU, for tests: one block at a time, each CUDA thread a fiber, in an order that changes at every barrier.
 // A missing barrier is then seen, since another order of threads gives another result; so is shared memory read unwritten,
 // which is poisoned with NaN before each block.
+// It is read anew for each kernel, of which there are many: headers of C alone, for those of C++ take longer than a kernel.
 #define EMULATED
-#include <cmath>
-#include <csetjmp>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <ucontext.h>
-#include <vector>
+extern "C" float expf(float), logf(float), fmaf(float, float, float), fmaxf(float, float), fminf(float, float);
 #define __device__
 #define __forceinline__ inline
 #define __global__
@@ -36,14 +36,15 @@ static inline int2 make_int2(int a, int b) { return {a, b}; }
 static inline int4 make_int4(int a, int b, int c, int d) { return {a, b, c, d}; }
 
 struct Fiber { ucontext_t start; jmp_buf place; bool begun = false, done = false; };
-struct Copy { void* to; const void* from; };
+struct Copy { void* to; const void* from; int group; };
+struct Copies { Copy waiting[256]; int count, group; };  // of a thread, of groups that end one after the other
 struct Barrier { int arrived = 0, generation = 0; };
 static dim3_ threadIdx, blockIdx, blockDim, gridDim;
-static std::vector<Fiber> emu_fibers;
-static std::vector<Barrier> emu_warps;
-static std::vector<unsigned> emu_lanes;  // what the lanes of each warp exchange
-static std::vector<std::vector<std::vector<Copy>>> emu_copies;  // of each fiber, in groups, those not waited for yet
-static Barrier emu_block;
+const int MOST_THREADS = 1024;
+static Fiber emu_fibers[MOST_THREADS];
+static Barrier emu_block, emu_warps[MOST_THREADS / 32];
+static unsigned emu_lanes[MOST_THREADS];  // what the lanes of each warp exchange
+static Copies emu_copies[MOST_THREADS];  // those not waited for yet
 static jmp_buf emu_scheduler;
 static int emu_current, emu_running;
 alignas(128) static unsigned char emu_shared[232448];
@@ -71,13 +72,8 @@ static void emu_converge(unsigned mask) {
     if (mask == 0xffffffffu) { emu_wait(emu_warp(), 32); return; }
     // Halves, quarters and so on of a warp: a barrier of their own, numbered by their first lane and size.
     int first = __builtin_ctz(mask), count = __builtin_popcount(mask);
-    static std::vector<Barrier> parts;
-    size_t place = ((size_t)(emu_current >> 5) * 32 + first) * 32 + (count - 1);
-    if (parts.size() <= place) parts.resize(place + 1);
-    // resize may move barriers, but nobody holds a reference across a yield: waiters look theirs up again
-    int generation = parts[place].generation;
-    if (++parts[place].arrived == count) { parts[place].arrived = 0; parts[place].generation++; emu_yield(); return; }
-    while (parts[place].generation == generation) emu_yield();
+    static Barrier parts[MOST_THREADS][32];
+    emu_wait(parts[(emu_current & ~31) + first][count - 1], count);
 }
 static inline void __syncwarp(unsigned mask = 0xffffffffu) { emu_converge(mask); }
 static inline void __threadfence() {}
@@ -134,15 +130,20 @@ static inline void wait_for_previous() {}
 // Copies happen as late as they may, when they are waited for: who waits for too little reads poison, or what was there before.
 static inline void copy_async(void* to, const void* from) {
     if (((uintptr_t)to | (uintptr_t)from) & 15) { fprintf(stderr, "copy_async: not aligned to 16 bytes\n"); abort(); }
-    emu_copies[emu_current].back().push_back({to, from});
+    Copies& own = emu_copies[emu_current];
+    if (own.count == 256) { fprintf(stderr, "copy_async: more copies at a time than the emulator holds\n"); abort(); }
+    own.waiting[own.count++] = {to, from, own.group};
 }
-static inline void copies_end_group() { emu_copies[emu_current].emplace_back(); }
+static inline void copies_end_group() { emu_copies[emu_current].group++; }
 template <int N> static inline void copies_wait() {
-    auto& groups = emu_copies[emu_current];  // the last of them has not ended
-    while ((int)groups.size() - 1 > N) {
-        for (Copy& copy : groups.front()) memcpy(copy.to, copy.from, 16);
-        groups.erase(groups.begin());
+    Copies& own = emu_copies[emu_current];  // the last group of which has not ended
+    int done = 0;
+    while (done < own.count && own.waiting[done].group < own.group - N) {
+        memcpy(own.waiting[done].to, own.waiting[done].from, 16);
+        done++;
     }
+    own.count -= done;
+    memmove(own.waiting, own.waiting + done, own.count * sizeof(Copy));
 }
 static inline float half_to_float(unsigned bits) { _Float16 h; unsigned short s = (unsigned short)bits; memcpy(&h, &s, 2); return (float)h; }
 static inline unsigned float_to_half(float value) { _Float16 h = (_Float16)value; unsigned short s; memcpy(&s, &h, 2); return s; }
@@ -171,13 +172,14 @@ template <class T> static inline void multiply(float (&sums)[4], unsigned even, 
             unsigned x = lanes[(emu_lane() % 4 * 2 + i) * 4 + k % 8 / 2][2 + k / 8];
             sums[i] += T::load((unsigned short)(value >> 16 * (k & 1))) * T::load((unsigned short)(x >> 16 * (k & 1)));
         }
-    sums[2] = sums[3] = NAN;
+    sums[2] = sums[3] = __builtin_nanf("");
     emu_converge(0xffffffffu);
 }
 
 // Calls a kernel with arguments by address, in every block and thread.
+template <int...> struct Places {};
 template <class... A> struct Caller {
-    template <size_t... I> static void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) { kernel(*(A*)arguments[I]...); }
+    template <int... I> static void call(void (*kernel)(A...), void** arguments, Places<I...>) { kernel(*(A*)arguments[I]...); }
 };
 struct EmuCall { void (*body)(void*, void**); void* kernel; void** arguments; };
 static EmuCall emu_call;
@@ -192,10 +194,10 @@ template <class... A> int emulate(void (*kernel)(A...), int gx, int gy, int bloc
     const size_t stack = 256 * 1024;
     static char* stacks = (char*)malloc(stack * 1024);  // once, and only the pages that are touched
     gridDim.x = gx; gridDim.y = gy; blockDim.x = block; gridDim.z = blockDim.y = blockDim.z = 1;
-    emu_call = {[](void* k, void** a) { Caller<A...>::call((void (*)(A...))k, a, std::index_sequence_for<A...>{}); }, (void*)kernel, arguments};
-    std::vector<int> order(block);
-    emu_fibers.assign(block, Fiber{});
+    emu_call = {[](void* k, void** a) { Caller<A...>::call((void (*)(A...))k, a, Places<__integer_pack(sizeof...(A))...>{}); }, (void*)kernel, arguments};
+    static int order[MOST_THREADS];
     for (int t = 0; t < block; t++) {
+        emu_fibers[t].begun = false;
         ucontext_t& start = emu_fibers[t].start;
         getcontext(&start);
         start.uc_stack.ss_sp = stacks + stack * t;
@@ -206,15 +208,15 @@ template <class... A> int emulate(void (*kernel)(A...), int gx, int gy, int bloc
     for (int by = 0; by < gy; by++) for (int bx = 0; bx < gx; bx++) {
         blockIdx.x = bx; blockIdx.y = by;
         memset(emu_shared, 0xff, sizeof emu_shared);
-        emu_warps.assign((block + 31) / 32, Barrier{}); emu_lanes.assign(((block + 31) / 32) * 32, 0);
-        emu_block = Barrier{}; emu_running = block; emu_copies.assign(block, {{}});
-        for (int t = 0; t < block; t++) { order[t] = t; emu_fibers[t].done = false; }
+        memset(emu_warps, 0, sizeof emu_warps); memset(emu_lanes, 0, sizeof emu_lanes);
+        emu_block = Barrier{}; emu_running = block;
+        for (int t = 0; t < block; t++) { order[t] = t; emu_fibers[t].done = false; emu_copies[t].count = emu_copies[t].group = 0; }
         long rounds = 0; int held_up = -1;
         while (emu_running) {
             for (int i = block - 1; i > 0; i--) { seed = seed * 1664525u + 1013904223u; int j = (int)((seed >> 8) % (unsigned)(i + 1)); int k = order[i]; order[i] = order[j]; order[j] = k; }
             // A warp is held up for a while, now and then: it is no excuse for a missing barrier that all go on at one pace.
             if (rounds % 8 == 0) { seed = seed * 1664525u + 1013904223u; held_up = block > 32 ? (int)((seed >> 8) % (block / 16)) : -1; }
-            for (int t : order) if (!emu_fibers[t].done && t / 32 != held_up) { emu_current = t; threadIdx.x = t; emu_resume(emu_fibers[t]); }
+            for (int at = 0; at < block; at++) if (int t = order[at]; !emu_fibers[t].done && t / 32 != held_up) { emu_current = t; threadIdx.x = t; emu_resume(emu_fibers[t]); }
             if (++rounds > 50000000) return 2;  // threads that wait for one another for ever
         }
         size_t past = shared_bytes, left = sizeof emu_shared - past;  // all of it is poison if it is the same moved by one

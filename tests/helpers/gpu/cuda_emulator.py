@@ -44,7 +44,7 @@ def _library(file: str, macros: Macros) -> Any:
         '\nextern "C" int emulated(int gx, int gy, int block, int shared_bytes, void** arguments, unsigned seed) '
         f"{{ return emulate({name}, gx, gy, block, shared_bytes, arguments, seed); }}\n"
     )
-    text = f'#include <utility>\n#include "{HEADER.name}"\n{_compile.source_of(file, macros)}{entry}'
+    text = f'#include "{HEADER.name}"\n{_compile.source_of(file, macros)}{entry}'
     digest = hashlib.sha256((text + HEADER.read_text(encoding="utf-8")).encode()).hexdigest()
     library = cache_folder() / f"{digest}.emulated.so"
     if not library.exists():
