@@ -35,7 +35,7 @@ def handover_seconds() -> float:
         start = time.perf_counter()
         if start > begin + LONGEST:
             break
-        run(ring, (line, total, team), team)
+        run(ring, (line, total, team, PATIENCE), team)
         seconds = time.perf_counter() - start
         if line.max() == total:
             taken.append(seconds / total)
@@ -44,9 +44,9 @@ def handover_seconds() -> float:
 
 @kernel
 def _ring() -> int:
-    """Return the address of a kernel by which threads count to `total` in turn, in one word; more where one gave up."""
+    """Return the address of a kernel by which threads count to `total` in turn; more where one looked `patience` times."""
     emit = Emitter(ir.Module(), "ring", "float32", 1)
-    line, total, team = (emit.argument(place) for place in range(3))
+    line, total, team, patience = (emit.argument(place) for place in range(4))
     builder, word = emit.builder, emit.builder.inttoptr(emit.aligned(line), ir.PointerType())
     with emit.tasks(team) as own:  # each thread has one: it is through with it when all are
         before = builder.block
@@ -59,7 +59,7 @@ def _ring() -> int:
 
         builder.position_at_end(wait)
         looked = emit.add(looks, 1)
-        is_over = builder.or_(builder.icmp_signed(">", looks, emit.constant(PATIENCE)), builder.icmp_signed(">", count, total))
+        is_over = builder.or_(builder.icmp_signed(">", looks, patience), builder.icmp_signed(">", count, total))
         builder.cbranch(is_over, give_up, look)
 
         builder.position_at_end(give_up)
