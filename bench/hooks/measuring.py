@@ -31,7 +31,7 @@ from bench.statistics.verdicts import verdicts
 from sparse_models.errors import InputError
 
 WORTH_TELLING = 0.01  # of all pairs, or visits
-FAR = 2.0  # times as long as the least that a line took: of cores that share a cache it is 1.3, of others 6
+FAR = 2.0  # times the least that a line took: of cores that share a cache it is up to 1.4, of others 5 and more
 
 
 @pytest.hookimpl(wrapper=True)
