@@ -161,6 +161,7 @@ def test_that_cores_are_shared_is_passed_on_and_they_are_claimed_from_the_start(
     monkeypatch.setattr(timed, "TEAMS", cores)
     monkeypatch.setattr(timed, "KNOWN", known)
     monkeypatch.setattr(timed, "race", lambda *_, **__: Race([1e-5], [2e-5]))
+    monkeypatch.setattr(timed, "handover_seconds", lambda: 1e-7)
     monkeypatch.setattr(timed, "neighbours", lambda _: contextlib.nullcontext())
     race = Timed(CASE._replace(regime=regime, device=device), work, Patience())  # type: ignore[arg-type]
     is_claimed = (regime, device) == ("warm", "cpu")
@@ -171,6 +172,7 @@ def test_that_cores_are_shared_is_passed_on_and_they_are_claimed_from_the_start(
         assert told[1] == f"{WARM_UP_SECONDS:g}"
     assert known.get(timed.SAVED_UP, 0.0) == (1.0 if waited and is_claimed else 0.0)
     assert known[timed.SHARED] == (waited or not is_claimed)
+    assert race.race.handovers == []  # beside other processes it would be their time on the cores
 
 
 def test_a_busy_case_is_raced_beside_neighbours_in_long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
