@@ -21,6 +21,7 @@ from bench.runs.row import Facts
 from bench.works.once_per_run import KNOWN, find_once
 from bench.works.replays import AsLaunched, Replay, Work, Works, captured, in_turn, listed
 from sparse_models.errors import InputError
+from sparse_models.kernels.cpu.handover import handover_seconds
 
 REPLAYED_AS = "as a graph"  # what the facts say of a work that is replayed
 BUSY_ROUNDS = 50  # as long as other rounds: a neighbour has the core for some milliseconds at a time, and every round meets it
@@ -49,8 +50,11 @@ class Timed:
     def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
         """Time both works in interleaved pairs."""
         start = time.perf_counter()
+        before = self._handover()
         with precision_of(self.case.dtype):
             self._race(candidate, reference, device, plan)
+        longest = max(before, self._handover())  # it may have changed meanwhile
+        self.race = self.race._replace(handovers=[longest] if longest else [])
         self.raced = time.perf_counter() - start
         if self.cores:
             if TEAMS.waited:
@@ -58,6 +62,10 @@ class Timed:
             TEAMS.look()
             if KNOWN.get(SHARED, False) != TEAMS.are_claimed:
                 KNOWN[SHARED] = TEAMS.are_claimed
+
+    def _handover(self) -> float:
+        # Beside other processes it would say how long a thread waits for its core, and take as long.
+        return handover_seconds() if self.cores and not self.cores.are_claimed else 0.0
 
     def _race(self, candidate: Works, reference: Works, device: str, plan: Plan | None) -> None:
         own, dense = (as_regime(arm, self.case.regime) for arm in (candidate, reference))

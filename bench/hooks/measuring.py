@@ -1,5 +1,6 @@
 """The part of the plugin that measures: all cases in fresh processes, before pytest reports them one by one."""
 
+import statistics
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
@@ -29,7 +30,8 @@ from bench.statistics.changes import MIN_PAIRS
 from bench.statistics.verdicts import verdicts
 from sparse_models.errors import InputError
 
-WORTH_TELLING = 0.01  # of all pairs
+WORTH_TELLING = 0.01  # of all pairs, or visits
+FAR = 2.0  # times the least that a line took: of cores that share a cache it is up to 1.4, of others 5 and more
 
 
 @pytest.hookimpl(wrapper=True)
@@ -102,7 +104,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     }
     config.stash[OUTCOMES] = results.outcomes
     config.stash[ROWS] = _rows(jobs, results.outcomes)
-    config.stash[NOTES] += [*without_a_turn(results, effort, known["cpu"]), *disturbed(results.outcomes.values())]
+    config.stash[NOTES] += notes_on(results, effort, known["cpu"])
     if results.interrupted:
         tell("interrupted: what was measured so far is reported and saved")
         session.items[:] = [item for item in session.items if _measured(results.outcomes.get(item.nodeid))]
@@ -156,6 +158,12 @@ def _rows(jobs: list[Job], outcomes: dict[str, Outcome]) -> dict[str, Row]:
     return {job.name: rows[job.case] for job in measured}
 
 
+def notes_on(results: Results, effort: Effort, cpu: Mapping[str, Any]) -> list[str]:
+    """Return all that the user is told of how the run went; `cpu` is facts'."""
+    outcomes = results.outcomes.values()
+    return [*without_a_turn(results, effort, cpu), *disturbed(outcomes), *far_apart(outcomes)]
+
+
 def without_a_turn(results: Results, effort: Effort, cpu: Mapping[str, Any]) -> list[str]:
     """Return what the user is told of cases for which no time was left, and whether others had the cores; `cpu` is facts'."""
     never = sum(not _measured(outcome) for outcome in results.outcomes.values())
@@ -201,3 +209,18 @@ def _jobs(items: list[pytest.Item]) -> list[Job]:
 def case_of(item: Any) -> Case:
     """Return the case that a parametrized function stands for."""
     return Case(*(item.callspec.params[field] for field in Case._fields))
+
+
+def far_apart(outcomes: Collection[Outcome]) -> list[str]:
+    """Return what the user is told of visits whose threads' cores were farther apart than in others to the same case."""
+    near, far = list[float](), list[float]()
+    for outcome in outcomes:
+        visits = [seconds for race in outcome.races for seconds in race.handovers]
+        for seconds in visits:
+            (far if seconds > FAR * min(visits) else near).append(seconds)
+    share = len(far) / max(1, len(near) + len(far))
+    if share < WORTH_TELLING:
+        return []
+    took = [f"{statistics.median(visits) * 1e9:.0f}" for visits in (far, near)]
+    line = f"a cache line took {took[0]} ns from one to the next, and {took[1]} in the others"
+    return [f"in {share:.0%} of all visits the threads' cores were far apart ({line}): dense and sparse are both slower there"]

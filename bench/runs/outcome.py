@@ -17,6 +17,7 @@ class Race(NamedTuple):
     dense_waited: Sequence[float] = ()
     host_seconds: Sequence[float] = ()  # on a GPU
     dense_host_seconds: Sequence[float] = ()
+    handovers: Sequence[float] = ()  # seconds of a cache line from one thread to the next, of each visit where that is known
 
     def joined(self, other: "Race") -> "Race":
         """Return the pairs of this and of another visit in the same process."""
@@ -28,6 +29,7 @@ class Race(NamedTuple):
             [*self.dense_waited, *other.dense_waited],
             [*self.host_seconds, *other.host_seconds],
             [*self.dense_host_seconds, *other.dense_host_seconds],
+            [*self.handovers, *other.handovers],
         )
 
     @property

@@ -49,6 +49,8 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         bounded = {"tile_gb_per_s": loaded}
         if gflops <= facts["bound_gflops"] * (1 + MARGIN):  # what code exceeds by more than that is no bound
             bounded["bound_fraction"] = min(1.0, gflops / facts["bound_gflops"])
+    handovers = [statistics.median(race.handovers or [0.0]) for race in races]  # 0 where it is not known
+    known = {"process_handover_seconds": handovers} if any(handovers) else {}
     on_host = ("host_seconds", "dense_host_seconds") if all(race.host_seconds for race in races) else ()  # on a GPU
     return {
         "schema": SCHEMA,
@@ -75,6 +77,7 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         "process_speedups": speedups,
         "process_seconds": by_process["seconds"],
         "process_dense_seconds": by_process["dense_seconds"],
+        **known,
         "process_pairs": [len(race.seconds) for race in every],
         "pairs": len(seconds),
         "pair_seconds": seconds,

@@ -161,6 +161,7 @@ def test_that_cores_are_shared_is_passed_on_and_they_are_claimed_from_the_start(
     monkeypatch.setattr(timed, "TEAMS", cores)
     monkeypatch.setattr(timed, "KNOWN", known)
     monkeypatch.setattr(timed, "race", lambda *_, **__: Race([1e-5], [2e-5]))
+    monkeypatch.setattr(timed, "handover_seconds", lambda: 1e-7)
     monkeypatch.setattr(timed, "neighbours", lambda _: contextlib.nullcontext())
     race = Timed(CASE._replace(regime=regime, device=device), work, Patience())  # type: ignore[arg-type]
     is_claimed = (regime, device) == ("warm", "cpu")
@@ -171,6 +172,7 @@ def test_that_cores_are_shared_is_passed_on_and_they_are_claimed_from_the_start(
         assert told[1] == f"{WARM_UP_SECONDS:g}"
     assert known.get(timed.SAVED_UP, 0.0) == (1.0 if waited and is_claimed else 0.0)
     assert known[timed.SHARED] == (waited or not is_claimed)
+    assert race.race.handovers == []  # beside other processes it would be their time on the cores
 
 
 def test_a_busy_case_is_raced_beside_neighbours_in_long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,3 +197,24 @@ def test_a_busy_case_is_raced_beside_neighbours_in_long_rounds(monkeypatch: pyte
     [(plan, is_alone), half, (longer, beside), gone] = told
     assert (is_alone, half, beside, gone) == (True, 2, False, "gone")
     assert longer.loops == longer.dense_loops == 50 * plan.loops
+
+
+@pytest.mark.parametrize(("device", "regime", "kept"), [("cpu", "warm", [2e-7]), ("cpu", "busy", []), ("cuda", "warm", [])])
+def test_a_visit_says_how_far_apart_its_cores_were_at_the_most(
+    device: str, regime: str, kept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([3e-8, 2e-7])
+    monkeypatch.setattr(timed, "handover_seconds", lambda: next(told))
+    monkeypatch.setattr(timed, "race", lambda *_, **__: Race([1e-5], [2e-5]))
+    monkeypatch.setattr(timed, "neighbours", lambda _: contextlib.nullcontext())
+    race = Timed(CASE._replace(regime=regime, device=device), work, Patience())  # type: ignore[arg-type]
+    race(work, work, "cpu", Plan(1, 1))
+    assert race.race.handovers == kept
+
+
+def test_nothing_is_said_of_cores_where_a_thread_had_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timed, "handover_seconds", lambda: 0.0)
+    monkeypatch.setattr(timed, "race", lambda *_, **__: Race([1e-5], [2e-5]))
+    race = Timed(CASE._replace(regime="warm"), work, Patience())  # type: ignore[arg-type]
+    race(work, work, "cpu", Plan(1, 1))
+    assert race.race.handovers == []

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bench.engine.jobs import Effort
-from bench.hooks.measuring import without_a_turn
+from bench.hooks.measuring import far_apart, without_a_turn
+from bench.runs.outcome import Outcome, Race
 from tests.helpers.fake_engine import replace_engine
 from tests.helpers.in_process import SMALL, run
 
@@ -62,3 +63,23 @@ def test_that_others_had_the_cores_is_told_where_no_time_was_left(load: list[flo
     assert ("a load of 3.6 on 2: try again" in told) == (load is not None and load[0] == 3.6)
     results.out_of_time = False
     assert not without_a_turn(results, Effort(2, 0.1, 9.0), {"load_average": load, "usable_cores": None, "logical_cores": None})
+
+
+def visited(*handovers: float) -> Outcome:
+    """Return what processes said of a case in a visit each, of cores that hand a line over in so many seconds."""
+    outcome = Outcome()
+    for number, seconds in enumerate(handovers):
+        outcome.add(number, Race([1.0], [1.0], handovers=[seconds] if seconds else []), {})
+    return outcome
+
+
+def test_visits_with_cores_far_apart_are_told_of_by_their_share() -> None:
+    near = [2.5e-8] * 6
+    [told] = far_apart([visited(*near, 1.6e-7), visited(*near, 0.0, 1.5e-7, 3.1e-8)])
+    assert "in 13% of all visits" in told  # 2 of 15: of one nothing is known, and one is no further than cores of one cache are
+    assert "155 ns from one to the next, and 25 in the others" in told
+
+
+@pytest.mark.parametrize("handovers", [[], [0.0], [1.6e-7] * 8, [*[2.5e-8] * 199, 1.6e-7]])
+def test_cores_as_far_apart_as_ever_are_not_told_of(handovers: list[float]) -> None:
+    assert far_apart([visited(*handovers)]) == []

@@ -53,3 +53,9 @@ def test_a_process_without_an_undisturbed_pair_says_nothing_and_its_pairs_are_ke
     assert (row["pairs"], row["undisturbed_pairs"]) == (7, 3)
     assert row["interval_over"] == "processes"
     assert told(CASE, disturbed(1.0), clean(1.0))["interval_over"] == "pairs"
+
+
+def test_how_far_apart_the_cores_were_is_told_of_each_process_that_says_something() -> None:
+    visits = [clean(1.0)._replace(handovers=[1.0, 4.0, 2.0]), disturbed(1.0)._replace(handovers=[9.0]), clean(2.0)]
+    assert told(CASE, *visits)["process_handover_seconds"] == [2.0, 0.0]
+    assert "process_handover_seconds" not in told(CASE, clean(2.0))
