@@ -43,7 +43,8 @@ def count(device: str, monkeypatch: pytest.MonkeyPatch) -> Count:
             pretend_gpu(patch, captured=True)
             with no_host_sync() as seen:
                 call()
-        return own + seen.launches
+        launched: Counter[str] = own + seen.launches
+        return launched
 
     monkeypatch.setattr(_compile, "run", counted)
     return found
