@@ -82,8 +82,8 @@ def best_tilings(work: Work) -> list[Tiling]:
 def has_registers(tiling: Tiling, wide: int) -> bool:
     """Tell whether a tiling's sums, 4 times `wide` of a piece, fill half of the registers at most, and are kept there.
 
-    NVRTC 13.0, for compute capability 8.0, 9.0, 10.0 and 12.0, keeps 128 to 256 bytes of a thread's sums in memory where they
-    are more, and all of them where two pieces of 16-bit numbers have 4 rows.
+    NVRTC 13.0, for compute capability 8.0, 9.0, 10.0 and 12.0, keeps 120 to 256 bytes of a thread's sums in memory where they
+    are more; and, for the first two, all of them where two pieces of 16-bit numbers have 4 rows.
     """
     return tiling.rows * tiling.pieces * wide * tiling.threads * tiling.blocks <= 2**13 and tiling.pieces * wide <= 2
 
