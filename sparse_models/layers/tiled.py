@@ -103,7 +103,9 @@ class Tiled(OwnKernels):
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
         if self.is_for_few(x):
-            return self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias"))
+            found = self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias"))
+            if found is not None:
+                return found
         return super().multiplied(x)
 
     def learning_product(self, x: Tensor, products: Any) -> Tensor:

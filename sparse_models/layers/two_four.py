@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from sparse_models.errors import InputError
 from sparse_models.kernels import two_four
+from sparse_models.kernels.asynchronous import is_captured
 from sparse_models.kernels.source import Source
 from sparse_models.layers._base import MultiplyAdds, register_layer
 from sparse_models.layers.masked import Masked
@@ -76,9 +77,12 @@ class TwoFour(Masked):
         if self.training or values.is_inference() or self.kept.is_inference():
             return two_four.compress(values)
         now = Source.of(self.kept, values)
+        known = self._compressed is not None and self._compressed[1].has_values_of(now)
+        if not known and is_captured(values):
+            return two_four.compress(values)  # by each replay, and not before: nobody else may take it for the weights
         if self._compressed is None:
             self._compressed = two_four.compress(values), now
-        elif not self._compressed[1].has_values_of(now):
+        elif not known:
             held, made = self._compressed[0], two_four.compress(values)
             same = (held.shape, held.dtype, held.device) == (made.shape, made.dtype, made.device)
             self._compressed = (held.copy_(made) if same else made), now

@@ -218,7 +218,9 @@ def _words(
 def _expected(pointers: Tensor, slab_columns: int) -> Tensor:
     """Return the unit at which each chunk would begin if all of its row's were evenly spaced, rounded as the kernel does."""
     index, count = _in_row(pointers)
-    return ((index // 8).float() * (float(slab_columns // 8 * 8) / count.float())).long()
+    # A number of Python over a tensor is the number times a reciprocal, which is rounded twice; the kernel divides.
+    spread = torch.full_like(count, slab_columns // 8 * 8, dtype=torch.float32) / count.float()
+    return ((index // 8).float() * spread).long()
 
 
 def _in_row(pointers: Tensor) -> tuple[Tensor, Tensor]:

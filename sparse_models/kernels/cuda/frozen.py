@@ -26,8 +26,11 @@ class Frozen:
         """
         self.held = {form: (packed, source.outdated()) for form, (packed, source) in self.held.items()}
 
-    def product(self, structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Return x [batch, in] times the matrix that holds `values` [nnz] transposed, plus bias [out]: [batch, out]."""
+    def product(self, structure: Structure, values: Tensor, x: Tensor, bias: Tensor | None) -> Tensor | None:
+        """Return x [batch, in] times the matrix that holds `values` [nnz] transposed, plus bias [out]: [batch, out].
+
+        None says that there is no copy, and that a CUDA graph is being captured, which cannot hold the making of one.
+        """
         card, x = _card.card_of(x.device), x.contiguous()
         form = small_batch.form_for(structure.columns, values.dtype, len(x), card)
         values = values.detach()
@@ -35,15 +38,18 @@ class Frozen:
         packed, source = self.held.get(form, (None, None))
         plan = None
         if packed is None or source is None or not source.has_values_of(now):
+            captured = is_captured(values)
             with torch.inference_mode(mode=False), torch.no_grad():  # whose tensors could not be refilled out of it
                 if packed is not None and source is not None and source.has_structure_of(now):
                     small_batch.refill(packed, values)
+                elif captured:
+                    return None
                 else:
                     packed = small_batch.pack(structure, values, form)
             self.held = {other: one for other, one in self.held.items() if one[1].has_structure_of(now)}
-            self.held[form] = packed, now
+            self.held[form] = packed, now.outdated() if captured else now  # what a graph holds is done by its replays alone
             # An overlapped kernel reads weights before the one that wrote them is known to have ended; so may another stream.
-            if is_asynchronous(values) and not is_captured(values):
+            if is_asynchronous(values) and not captured:
                 torch.cuda.current_stream(values.device).synchronize()
             plan = small_batch.plan_for(packed, x, bias)._replace(overlapped=False)
         return small_batch.product(packed, x, bias, plan)

@@ -74,9 +74,18 @@ def best_tilings(work: Work) -> list[Tiling]:
     """Return the tilings that are estimated to be fastest, the fastest first."""
     wide = 4 // work.number_bytes  # a lane has as many sums of a row as numbers fit into 16 bytes
     few = work.rows < FEW_ROWS
-    fitting = [one for one in CANDIDATES if one.rows * one.pieces * wide <= 16 and (few or one.rows >= 4)]
+    fitting = [one for one in CANDIDATES if has_registers(one, wide) and (few or one.rows >= 4)]
     clocks = {one: estimated(one, work, STAGED_BYTES, default_parts(one, work), COSTS) for one in fitting}
     return best(clocks, work, STAGED_BYTES)
+
+
+def has_registers(tiling: Tiling, wide: int) -> bool:
+    """Tell whether a tiling's sums, 4 times `wide` of a piece, fill half of the registers at most, and are kept there.
+
+    NVRTC 13.0, for compute capability 8.0, 9.0, 10.0 and 12.0, keeps 120 to 256 bytes of a thread's sums in memory where they
+    are more; and, for the first two, all of them where two pieces of 16-bit numbers have 4 rows.
+    """
+    return tiling.rows * tiling.pieces * wide * tiling.threads * tiling.blocks <= 2**13 and tiling.pieces * wide <= 2
 
 
 @lru_cache(maxsize=1024)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparse_models.kernels import chain
+from sparse_models.kernels.asynchronous import is_asynchronous
 from sparse_models.kernels.link import Link
 
 
@@ -30,7 +31,7 @@ class ChainCrossEntropy(torch.autograd.Function):
             raise RuntimeError("expected one backward pass through a fused step, got a second; use fused=False")
         # Handed over, so that the parameters take them as they are and copy nothing.
         gradients, ctx.gradients = ctx.gradients, None
-        if grad.is_cuda:  # to look at the factor would be to wait for the device
+        if is_asynchronous(grad):  # to look at the factor would be to wait for the device
             held = [gradient for gradient in gradients if gradient is not None]
             torch._foreach_mul_(held, grad)  # one launch for all, as PyTorch's optimizers have it
             return None, None, None, *gradients

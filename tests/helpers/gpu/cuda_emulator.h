@@ -19,13 +19,13 @@ extern "C" float expf(float), logf(float), fmaf(float, float, float), fmaxf(floa
 #define __align__(n) alignas(n)
 #define __constant__ static
 typedef unsigned int emu_u32;
-struct uint2 { unsigned x, y; };
+struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct int2 { int x, y; };
+struct alignas(8) int2 { int x, y; };
 struct alignas(16) int4 { int x, y, z, w; };
-struct ushort2 { unsigned short x, y; };
-struct ushort4 { unsigned short x, y, z, w; };
-struct float2 { float x, y; };
+struct alignas(4) ushort2 { unsigned short x, y; };
+struct alignas(8) ushort4 { unsigned short x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct dim3_ { int x = 0, y = 0, z = 0; };
 static inline uint2 make_uint2(unsigned a, unsigned b) { return {a, b}; }

@@ -17,7 +17,16 @@ from sparse_models.kernels.cuda._compile import Launch, Macros
 from sparse_models.kernels.kept_code import cache_folder
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ on this machine, which the emulator needs")
-HEADER = Path(__file__).with_name("cuda_emulator.h")
+HEADERS = [Path(__file__).with_name(name) for name in ("cuda_emulator.h", "guarded_memory.h")]
+# What a card refuses, or does otherwise than a CPU, ends the call: misaligned loads, shifts by 32 and more, places in no array.
+CHECKED = "-fsanitize=alignment,shift-exponent,bounds"
+MEANING = {
+    2: "threads wait for one another for ever",
+    3: "shared memory is written past its end",
+    4: "memory is touched that is no tensor's",
+    5: "memory beside a tensor is overwritten",
+    6: "a load is misaligned, a shift too far, or a place in no array",
+}
 
 
 def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | None) -> None:
@@ -27,8 +36,10 @@ def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | 
     held: list[Any] = [_held(argument) for argument in arguments]
     addresses = (ctypes.c_void_p * len(held))(*[ctypes.cast(ctypes.byref(one), ctypes.c_void_p) for one in held])
     seed = int.from_bytes(os.urandom(3), "little")
-    code = _library(file, macros).emulated(*launch.grid, launch.block, launch.shared_bytes, addresses, seed)
-    assert code == 0, f"{file}: the emulator ended with {code} (seed {seed})"
+    bytes_of = (ctypes.c_long * len(held))(*[one.nbytes if isinstance(one, Tensor) else -1 for one in arguments])
+    sizes = *launch.grid, launch.block, launch.shared_bytes
+    code = _library(file, macros).emulated(*sizes, addresses, bytes_of, len(held), seed)
+    assert code == 0, f"{file}: {MEANING[code]} (seed {seed})"
 
 
 def _held(argument: Tensor | float | None) -> Any:
@@ -41,18 +52,21 @@ def _held(argument: Tensor | float | None) -> Any:
 def _library(file: str, macros: Macros) -> Any:
     name = Path(file).stem
     entry = (
-        '\nextern "C" int emulated(int gx, int gy, int block, int shared_bytes, void** arguments, unsigned seed) '
-        f"{{ return emulate({name}, gx, gy, block, shared_bytes, arguments, seed); }}\n"
+        '\nextern "C" int emulated(int gx, int gy, int block, int shared_bytes, void** arguments, const long* bytes, '
+        "int count, unsigned seed) { return guarded(arguments, bytes, count, [&] "
+        f"{{ return emulate({name}, gx, gy, block, shared_bytes, arguments, seed); }}); }}\n"
     )
-    text = f'#include "{HEADER.name}"\n{_compile.source_of(file, macros)}{entry}'
-    digest = hashlib.sha256((text + HEADER.read_text(encoding="utf-8")).encode()).hexdigest()
+    included = "".join(f'#include "{header.name}"\n' for header in HEADERS)
+    text = f"{included}{_compile.source_of(file, macros)}{entry}"
+    read = (one.read_text(encoding="utf-8") for one in HEADERS)
+    digest = hashlib.sha256("".join([CHECKED, text, *read]).encode()).hexdigest()
     library = cache_folder() / f"{digest}.emulated.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         aside = library.with_suffix(f".{os.getpid()}")
         # A fortified longjmp ends the process where it is to go from one stack to another.
-        command = ["g++", "-std=c++20", "-O1", "-U_FORTIFY_SOURCE", "-w", "-shared", "-fPIC", f"-I{HEADER.parent}"]
-        command += ["-x", "c++", "-", "-o", str(aside)]
+        command = ["g++", "-std=c++20", "-O1", "-U_FORTIFY_SOURCE", "-w", "-shared", "-fPIC", CHECKED]
+        command += ["-fsanitize-undefined-trap-on-error", f"-I{HEADERS[0].parent}", "-x", "c++", "-", "-o", str(aside)]
         subprocess.run(command, input=text, text=True, check=True)
         aside.replace(library)
     return ctypes.CDLL(str(library))

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if request.param == "interpreted":
         needs_interpreter()
         monkeypatch.setattr(_loading, "kernels", interpreted_kernels)
+        within_tensors(monkeypatch)
         monkeypatch.setattr(_card, "card_of", lambda _: Card(MULTIPROCESSORS))
     elif _loading.why_absent():
         pytest.skip(str(_loading.why_absent()))
@@ -44,6 +46,45 @@ def needs_interpreter() -> None:
         pytest.skip(str(_loading.why_absent()))
     if int(version("triton").split(".")[1]) < 7 and version("triton")[0] == "3":
         pytest.skip("before 3.7 Triton's interpreter takes no loop over numbers of NumPy from 2.4 on: pip install triton")
+
+
+def within_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse what is read or written outside of a kernel's tensors; what a mask leaves out, and no `other` fills, is NaN."""
+    interpreter: Any = importlib.import_module("triton.runtime.interpreter")
+    executor, builder = interpreter.GridExecutor, interpreter.InterpreterBuilder
+    init, load, store = executor._init_args_hst, builder.create_masked_load, builder.create_masked_store
+    known: list[tuple[int, int]] = []
+
+    def noted(self: Any, arguments: Any, named: Any) -> Any:
+        found, rest = init(self, arguments, named)
+        tensors = [getattr(one, "base", one) for one in (*found, *rest.values())]
+        assert all(one.is_contiguous() for one in tensors if isinstance(one, Tensor))
+        known[:] = [(one.data_ptr(), one.data_ptr() + one.nbytes) for one in tensors if isinstance(one, Tensor)]
+        return found, rest
+
+    def check(pointers: Any, mask: Any) -> None:
+        size = pointers.get_element_ty().primitive_bitwidth // 8
+        touched = pointers.data[np.broadcast_to(mask.data, pointers.data.shape)].astype(np.int64)
+        inside = np.zeros(touched.shape, bool)
+        for begin, end in known:
+            inside |= (touched >= begin) & (touched + size <= end)
+        assert inside.all(), "memory is touched that is no tensor's"
+
+    def checked_load(self: Any, pointers: Any, mask: Any, other: Any, *how: Any, **named: Any) -> Any:
+        check(pointers, mask)
+        dtype = pointers.get_element_ty()
+        if other is None and dtype.is_floating():
+            numbers = np.full(pointers.data.shape, np.nan, np.float32)
+            other = interpreter.TensorHandle(numbers.astype(interpreter._get_np_dtype(dtype)), dtype)
+        return load(self, pointers, mask, other, *how, **named)
+
+    def checked_store(self: Any, pointers: Any, value: Any, mask: Any, *how: Any) -> Any:
+        check(pointers, mask)
+        return store(self, pointers, value, mask, *how)
+
+    monkeypatch.setattr(executor, "_init_args_hst", noted)
+    monkeypatch.setattr(builder, "create_masked_load", checked_load)
+    monkeypatch.setattr(builder, "create_masked_store", checked_store)
 
 
 def new_nan(like: Tensor, *arguments: Any, **named: Any) -> Tensor:

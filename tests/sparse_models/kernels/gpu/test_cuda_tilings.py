@@ -1,6 +1,10 @@
 """How the sparse products for a GPU are cut, and that what they are cut into compiles."""
 
+import importlib.util
 import itertools
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,3 +66,21 @@ def test_on_a_card_with_less_shared_memory_wide_layers_are_cut_into_more_slabs(
             assert launch.shared_bytes <= card.shared_bytes
             slabs.append(arguments[-3])
         assert slabs[1] < slabs[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_sums_are_in_registers(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Of the plans that a card races; a few other numbers may be spilled."""
+    triton = importlib.util.find_spec("triton")
+    tool = Path(str(triton and triton.origin)).parent / "backends/nvidia/bin/cuobjdump"
+    if _compile.why_absent() or not tool.exists():
+        pytest.skip(_compile.why_absent() or "no Triton here, which brings what tells the registers of a kernel")
+    numbers = problem(1, 3, 4, 4, 0.5, dtype, "cpu")
+    work = _tiling.Work(3072, 768, 3072 * 768 // 20, 2048, dtype.itemsize)
+    for tiling in best_tilings(work):
+        code = tmp_path / "kernel.cubin"
+        code.write_bytes(_compile.compiled("product.cu", tiling.macros(numbers.structure, numbers.x, aligned=True), "sm_90"))
+        told = subprocess.run([tool, "--dump-resource-usage", code], capture_output=True, text=True, check=True).stdout
+        [(registers, stack)] = re.findall(r"REG:(\d+) STACK:(\d+)", told)
+        assert int(stack) < 64, (tiling, told)
+        assert -(-int(registers) // 8) * 8 * tiling.threads * tiling.blocks <= 2**16

@@ -54,6 +54,7 @@ def test_the_products_of_few_samples_are_raced(told: Told, monkeypatch: pytest.M
     with torch.no_grad():
         for _ in range(2):
             found = frozen.product(numbers.structure, numbers.values, x, numbers.bias)
+            assert found is not None
             torch.testing.assert_close(found.double(), expected.double(), rtol=1e-5, atol=1e-5)
     assert len(read) == 1 + 2 * 10_000 // packed.bytes_read
     assert told.calls[-1] == other._replace(overlapped=False) != rule
