@@ -59,6 +59,9 @@ def check_mask(layer: "SparseLinear", mask: Tensor, device: torch.device, *, is_
     answer, of a mask that was made for the layer.
     """
     name, shape = type(layer).__name__, [layer.out_features, layer.in_features]
+    if not isinstance(mask, Tensor) or mask.layout != torch.strided:
+        got = getattr(mask, "layout", type(mask).__name__)
+        raise InputError(f"{name}: expected a bool mask of shape {shape} that is a tensor in strides, got {got}; convert it")
     if mask.dtype != torch.bool or list(mask.shape) != shape or mask.device != device:
         raise InputError(
             f"{name}: expected a bool mask of shape {shape} on {device}, True = kept, "
