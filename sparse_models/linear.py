@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 from torch._C import (
     _are_functorch_transforms_active,
     _disabled_torch_dispatch_impl,
@@ -119,7 +119,12 @@ def are_watched(attributes: Iterable[Mapping[str, Any]]) -> bool:
 
 def is_traced(x: Tensor) -> bool:
     """Tell whether torch traces what is called now, or x stands for other numbers: that is to see operators, no kernels."""
-    return is_compiling() or _is_tracing() or count_of_modes() > 0 or is_transformed() or not is_memory(x)
+    if is_compiling() or _is_tracing() or count_of_modes() > 0:
+        return True
+    # As `is_transformed`, which would ask again whether it is compiled: that takes a hundredth of a small product.
+    if _are_functorch_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
+        return True
+    return x.layout is not strided or not is_memory(x)
 
 
 def is_transformed() -> bool:
@@ -138,7 +143,7 @@ def is_memory(tensor: Tensor) -> bool:
     kind = type(tensor)
     if kind is not Tensor and kind is not nn.Parameter and kind.__torch_dispatch__ is not _disabled_torch_dispatch_impl:
         return False
-    return tensor.layout is torch.strided and (tensor.data_ptr() != 0 or tensor.numel() == 0)
+    return tensor.data_ptr() != 0 or tensor.numel() == 0
 
 
 def check_plain(module: nn.Module, plain: type[nn.Module]) -> None:
@@ -193,20 +198,26 @@ def pruned_mask(module: nn.Module) -> Tensor | None:
     return module._buffers.get("weight_mask")  # noqa: SLF001
 
 
-def bool_mask(mask: Tensor, weight: Tensor) -> Tensor:
+def bool_mask(mask: Any, weight: Tensor) -> Tensor:
     """Return a bool mask, or one of zeros and ones of any dtype, as bool on the weight's device [of the weight's shape].
 
-    Raises InputError for another shape and for other numbers.
+    It may be any array, also a sparse one of torch or SciPy. Raises InputError for another shape and for other numbers.
     """
-    if mask.shape != weight.shape:
+    if not isinstance(mask, Tensor):
+        try:
+            mask = torch.as_tensor(mask.toarray() if hasattr(mask, "toarray") else mask)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"expected a mask that is a tensor or an array, got {type(mask).__name__}; convert it") from None
+    own: Tensor = mask if mask.layout is strided else mask.to_dense()
+    if own.shape != weight.shape:
         raise InputError(
-            f"expected a mask of shape {list(weight.shape)}, as the weight has, got {list(mask.shape)}; take another"
+            f"expected a mask of shape {list(weight.shape)}, as the weight has, got {list(own.shape)}; take another"
         )
-    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+    if own.dtype != torch.bool and not bool(((own == 0) | (own == 1)).all()):
         raise InputError(
             "expected a mask of True and False, or of 1 and 0, got other numbers; compare a score with a threshold"
         )
-    return mask.to(weight.device) != 0
+    return own.to(weight.device) != 0
 
 
 def mask_of(module: nn.Module, mask: Tensor | None) -> Tensor:
@@ -218,7 +229,7 @@ def mask_of(module: nn.Module, mask: Tensor | None) -> Tensor:
         )
     if mask is None and pruned is None:
         return torch.ones_like(weight, dtype=torch.bool)
-    return bool_mask(mask if pruned is None else pruned, weight)  # type: ignore[arg-type]
+    return bool_mask(mask if pruned is None else pruned, weight)
 
 
 def as_linear(weight: nn.Parameter, bias: Tensor | None) -> nn.Linear:
