@@ -91,8 +91,10 @@ class OwnKernels(CsrBothWays):
                 f"{name}: expected an input of {able}, as the weights are ({values.dtype} on "
                 f"{values.device}), got {x.dtype} on {x.device}; convert it"
             )
-        fits = values.shape == self.values_shape and (bias is None or bias.shape == (self.out_features,))
-        if fits and self.device_of(x) == "cpu":  # what stands for other numbers, or lies in other strides
+        fits = bias is None or (bias.shape, bias.dtype, bias.device) == ((self.out_features,), x.dtype, x.device)
+        if (
+            fits and values.shape == self.values_shape and self.device_of(x) == "cpu"
+        ):  # what stands for other numbers, or lies in other strides
             return as_operator.linear(self, x)
         held = "no bias" if bias is None else f"a bias of shape {list(bias.shape)}, {bias.dtype}"
         raise InputError(
