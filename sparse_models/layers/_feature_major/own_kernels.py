@@ -92,9 +92,7 @@ class OwnKernels(CsrBothWays):
                 f"{values.device}), got {x.dtype} on {x.device}; convert it"
             )
         fits = bias is None or (bias.shape, bias.dtype, bias.device) == ((self.out_features,), x.dtype, x.device)
-        if (
-            fits and values.shape == self.values_shape and self.device_of(x) == "cpu"
-        ):  # what stands for other numbers, or lies in other strides
+        if fits and values.shape == self.values_shape and self.device_of(x) == "cpu":
             return as_operator.linear(self, x)
         held = "no bias" if bias is None else f"a bias of shape {list(bias.shape)}, {bias.dtype}"
         raise InputError(
