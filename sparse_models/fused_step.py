@@ -19,6 +19,7 @@ from sparse_models.kernels.cpu.chain.rules import RULES
 from sparse_models.kernels.link import Link
 from sparse_models.kernels.source import Held, are_same, tensors_of
 from sparse_models.layers import SparseLinear
+from sparse_models.linear import is_traced
 from sparse_models.models import MLP
 
 MOST_BATCHES = 4  # sizes of which a step is held: an epoch's last batch has fewer samples
@@ -108,7 +109,7 @@ class HeldStep:
 
         With `leaves` it is one after which `factors` are there.
         """
-        if not self.links[0].reads(x) or x.requires_grad:
+        if not self.links[0].reads(x) or x.requires_grad or is_traced(x):
             return None
         if not (type(labels) is Tensor and labels.is_cpu and labels.dtype == torch.int64 and labels.shape == x.shape[:1]):
             return None

@@ -4,15 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch._C import _is_tracing  # torch.jit.is_tracing without a look at TorchScript, which takes as long again
+from torch import Tensor, nn, strided
+from torch._C import (
+    _are_functorch_transforms_active,
+    _disabled_torch_dispatch_impl,
+    _is_tracing,  # torch.jit.is_tracing without a look at TorchScript, which takes as long again
+)
 from torch._C import _len_torch_dispatch_stack as count_of_modes
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize, prune
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as modes
 
 from sparse_models.errors import InputError
 
@@ -80,6 +82,28 @@ class Convertible(nn.Module):
         """Return the weight [out, in] with exact zeros outside the mask."""
         raise NotImplementedError
 
+    def restructure(self, saved: Mapping[str, Tensor]) -> None:
+        """Make room for a saved state, by the names of the layer's own tensors, of another mask.
+
+        Raises InputError, before anything is changed, for one of other sizes.
+        """
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take a saved state, of any mask: the gradient of weights in other places is dropped."""
+        saved = {name: state_dict[prefix + name] for name in (*self._parameters, *self._buffers) if prefix + name in state_dict}
+        is_same = all(_are_equal(own, saved[name]) for name, own in self._buffers.items() if name in saved)
+        self.restructure(saved)
+        if not is_same:
+            self.values.grad = None
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _are_equal(own: Tensor | None, saved: Tensor) -> bool:
+    if own is None or own.is_meta or own.shape != saved.shape:
+        return False
+    return bool((own == saved.to(own.device)).all())
+
 
 def are_watched(attributes: Iterable[Mapping[str, Any]]) -> bool:
     """Tell whether a hook waits for a module of which `vars` gave these, or for all, or another function is its forward."""
@@ -94,22 +118,32 @@ def are_watched(attributes: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def is_traced(x: Tensor) -> bool:
-    """Tell whether torch traces what is called now, or x has no numbers (FakeTensor): that is to see operators, no kernels."""
-    if is_compiling() or _is_tracing() or isinstance(x, FakeTensor) or has_tangents():
+    """Tell whether torch traces what is called now, or x stands for other numbers: that is to see operators, no kernels."""
+    if is_compiling() or _is_tracing() or count_of_modes() > 0:
         return True
-    return count_of_modes() > 0 and _is_recorded()
+    # As `is_transformed`, which would ask again whether it is compiled: that takes a hundredth of a small product.
+    if _are_functorch_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
+        return True
+    return x.layout is not strided or not is_memory(x)
 
 
-def has_tangents() -> bool:
-    """Tell whether torch takes derivatives forwards (torch.func.jvp, make_dual), of which kernels know nothing."""
+def is_transformed() -> bool:
+    """Tell whether torch takes derivatives forwards, or torch.func transforms what is called: of both kernels know nothing."""
     if is_compiling():  # which cannot look at the level
         return False
-    return forward_ad._current_level >= 0  # noqa: SLF001  # no public name
+    return _are_functorch_transforms_active() or forward_ad._current_level >= 0  # noqa: SLF001  # no public name
 
 
-def _is_recorded() -> bool:
-    """Tell whether make_fx records what is called; its module takes as long to import as this package."""
-    return any(type(mode).__name__ == "ProxyTorchDispatchMode" for mode in modes())
+def is_memory(tensor: Tensor) -> bool:
+    """Tell whether a tensor's numbers lie at its address, and are not those of others that it stands for.
+
+    They are not in a FakeTensor, a DTensor or any other class that decides itself what operators do, nor in what is being made
+    functional, and zeros that autograd writes down as none have no address.
+    """
+    kind = type(tensor)
+    if kind is not Tensor and kind is not nn.Parameter and kind.__torch_dispatch__ is not _disabled_torch_dispatch_impl:
+        return False
+    return tensor.data_ptr() != 0 or tensor.numel() == 0
 
 
 def check_plain(module: nn.Module, plain: type[nn.Module]) -> None:
@@ -164,20 +198,26 @@ def pruned_mask(module: nn.Module) -> Tensor | None:
     return module._buffers.get("weight_mask")  # noqa: SLF001
 
 
-def bool_mask(mask: Tensor, weight: Tensor) -> Tensor:
+def bool_mask(mask: Any, weight: Tensor) -> Tensor:
     """Return a bool mask, or one of zeros and ones of any dtype, as bool on the weight's device [of the weight's shape].
 
-    Raises InputError for another shape and for other numbers.
+    It may be any array, also a sparse one of torch or SciPy. Raises InputError for another shape and for other numbers.
     """
-    if mask.shape != weight.shape:
+    if not isinstance(mask, Tensor):
+        try:
+            mask = torch.as_tensor(mask.toarray() if hasattr(mask, "toarray") else mask)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"expected a mask that is a tensor or an array, got {type(mask).__name__}; convert it") from None
+    own: Tensor = mask if mask.layout is strided else mask.to_dense()
+    if own.shape != weight.shape:
         raise InputError(
-            f"expected a mask of shape {list(weight.shape)}, as the weight has, got {list(mask.shape)}; take another"
+            f"expected a mask of shape {list(weight.shape)}, as the weight has, got {list(own.shape)}; take another"
         )
-    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+    if own.dtype != torch.bool and not bool(((own == 0) | (own == 1)).all()):
         raise InputError(
             "expected a mask of True and False, or of 1 and 0, got other numbers; compare a score with a threshold"
         )
-    return mask.to(weight.device) != 0
+    return own.to(weight.device) != 0
 
 
 def mask_of(module: nn.Module, mask: Tensor | None) -> Tensor:
@@ -189,7 +229,7 @@ def mask_of(module: nn.Module, mask: Tensor | None) -> Tensor:
         )
     if mask is None and pruned is None:
         return torch.ones_like(weight, dtype=torch.bool)
-    return bool_mask(mask if pruned is None else pruned, weight)  # type: ignore[arg-type]
+    return bool_mask(mask if pruned is None else pruned, weight)
 
 
 def as_linear(weight: nn.Parameter, bias: Tensor | None) -> nn.Linear:

@@ -6,6 +6,7 @@ pytest-benchmark's session has no public interface. All that is taken of it is t
 
 from collections.abc import Generator
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[INTERRUPTED] = False
     config.stash[GATE] = read_gate(config)
     url = config.option.benchmark_storage
+    if url.startswith("elasticsearch+") and find_spec("elasticsearch") is None:
+        raise pytest.UsageError(
+            "--benchmark-storage: expected the package elasticsearch, got none; pip install pytest-benchmark[elasticsearch]"
+        )
     config.stash[REMOTE] = url if is_remote(url) and not url.startswith("elasticsearch+") else ""
     if config.stash[REMOTE]:  # which pytest-benchmark does not know
         config.option.benchmark_storage = STORAGE

@@ -11,7 +11,7 @@ from sparse_models.errors import InputError
 from sparse_models.kernels.asynchronous import is_captured, refill
 from sparse_models.kernels.link import Link
 from sparse_models.layers._checks import LIVING, check_mask, check_move, check_own, check_weight
-from sparse_models.linear import Convertible, has_tangents, is_traced
+from sparse_models.linear import Convertible, is_traced, is_transformed
 from sparse_models.masks import UNSTRUCTURED, Pattern
 from sparse_models.table import Table
 
@@ -161,7 +161,13 @@ class SparseLinear(Convertible):
         if x.dim() == 2 and x.shape[1] == self.in_features:
             if not is_traced(x):
                 return self.product(x)
-            return functional.linear(x, self.unpack(self.values), self.bias) if has_tangents() else self.traced_product(x)
+            if not is_transformed():
+                return self.traced_product(x)
+            # What is made while torch makes a function functional can only be written to by what is so, too.
+            one = torch.ones((), dtype=self.values.dtype, device=self.values.device)
+            return functional.linear(x, self.unpack(self.values * one), self.bias)
+        if x.is_nested:
+            raise InputError(f"expected an input of shape [..., {self.in_features}], got a nested one; pad or unbind it")
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise InputError(f"expected an input of shape [..., {self.in_features}], got {list(x.shape)}; reshape it")
         return self.forward(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
@@ -219,10 +225,9 @@ class SparseLinear(Convertible):
         self.index(mask)
         return [self.pack(tensor) for tensor in dense]
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
-        """Take a saved state, whose mask may be of another number."""
+    def restructure(self, saved: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+        """Make room for a saved state of another mask; override where values have no fixed shape."""
         self._nnz_as_set = None
-        super()._load_from_state_dict(*arguments)
 
     def extra_repr(self) -> str:
         """Return the sizes and the number of kept weights, as printed by PyTorch."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparse_models.errors import InputError
 from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
+from sparse_models.linear import is_memory
 
 if TYPE_CHECKING:
     from sparse_models.layers._base import SparseLinear
@@ -58,6 +59,9 @@ def check_mask(layer: "SparseLinear", mask: Tensor, device: torch.device, *, is_
     answer, of a mask that was made for the layer.
     """
     name, shape = type(layer).__name__, [layer.out_features, layer.in_features]
+    if not isinstance(mask, Tensor) or mask.layout != torch.strided:
+        got = getattr(mask, "layout", type(mask).__name__)
+        raise InputError(f"{name}: expected a bool mask of shape {shape} that is a tensor in strides, got {got}; convert it")
     if mask.dtype != torch.bool or list(mask.shape) != shape or mask.device != device:
         raise InputError(
             f"{name}: expected a bool mask of shape {shape} on {device}, True = kept, "
@@ -88,8 +92,10 @@ def check_own(moving: "Moving", *, in_place: bool) -> None:
     that one would compute by another index than its own. It is asked once of all that move together, before the first does.
     """
     held = {layer: layer._parameters.get("values") for layer in moving}  # noqa: SLF001  # whatever takes its place
-    if any(values is None for values in held.values()):
-        raise InputError("expected values as the layer made them, got others in their place (parametrized or pruned); undo it")
+    if any(values is None or not is_memory(values) for values in held.values()):
+        raise InputError(
+            "expected values as the layer made them, got others in their place (parametrized, pruned or sharded); undo it"
+        )
     if _tied(held):
         gc.collect()  # of a model that was let go of, layers that refer to one another are there until then
         for name in _tied(held):

@@ -1,12 +1,11 @@
 """Whole neurons removed, and what is left multiplied densely: the cheapest saving there is, and exact."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch._C import _are_functorch_transforms_active
 
 from sparse_models.errors import InputError
 from sparse_models.layers._base import SparseLinear, register_layer
@@ -52,9 +51,7 @@ class Compact(SparseLinear):
 
     def product(self, x: Tensor) -> Tensor:
         """Return x (W * M)^T + b [batch, out]: feature-major where outputs are put back, whose rows are then copied whole."""
-        # What transforms functions, as torch.func does, knows the derivatives of PyTorch's own operations.
-        is_plain = x.is_cpu and not _are_functorch_transforms_active() and not torch.is_autocast_enabled("cpu")
-        if len(self.rows) == self.out_features or not is_plain:
+        if len(self.rows) == self.out_features or not x.is_cpu or torch.is_autocast_enabled("cpu"):
             return self.traced_product(x)
         # A view is what a graph of autograd then holds on to: the parameter itself is another mask's once that has moved.
         arguments = x, self.values.view_as(self.values), self.bias, self.rows, self.columns, self.out_features
@@ -107,11 +104,11 @@ class Compact(SparseLinear):
         """The number of kept weights."""
         return self.values.numel()
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def restructure(self, saved: Mapping[str, Tensor]) -> None:
         """Take a saved state of any number of kept neurons; refuse, before anything is copied, one of another shape."""
-        names = [f"{prefix}{own}" for own in ("rows", "columns", "values")]
-        if all(name in state_dict for name in names):  # what is missing, PyTorch reports
-            rows, columns, values = (state_dict[name] for name in names)
+        super().restructure(saved)
+        if {"rows", "columns", "values"} <= saved.keys():  # what is missing, PyTorch reports
+            rows, columns, values = saved["rows"], saved["columns"], saved["values"]
             most = [int(places.max()) if len(places) else -1 for places in (rows, columns)]
             if values.shape != (len(rows), len(columns)) or most[0] >= self.out_features or most[1] >= self.in_features:
                 raise InputError(
@@ -120,7 +117,6 @@ class Compact(SparseLinear):
                 )
             self._store(rows.to(self.rows.device, copy=True), columns.to(self.rows.device, copy=True))
             self.hold(self.values.new_empty(values.shape))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class _Alone(torch.autograd.Function):

@@ -15,6 +15,7 @@ from sparse_models.kernels.triton import columns as on_gpu
 from sparse_models.layers._base import MultiplyAdds, register_layer
 from sparse_models.layers.dense import dense_product
 from sparse_models.layers.masked import Masked
+from sparse_models.linear import is_memory
 
 NUMBERS = {"cpu": ("float32", "float64", *short_on_cpu()), "cuda": _loading.DTYPES}
 LARGEST_BATCHES = {"cpu": columns.LARGEST_BATCH, "cuda": on_gpu.LARGEST_BATCH}
@@ -87,7 +88,7 @@ class InputSkipping(Masked):
             0 < len(x) <= LARGEST_BATCHES.get(kind_of(x), 0)
             and str(x.dtype).removeprefix("torch.") in self.dtypes_on(kind_of(x))
             and not x.is_neg()
-            and all(one.dtype == x.dtype and one.device == x.device and not one.is_neg() for one in plain)
+            and all(one.dtype == x.dtype and one.device == x.device and is_memory(one) and not one.is_neg() for one in plain)
             and values.shape == self.kept.shape
             and (bias is None or bias.shape == values.shape[:1])
             # Tensors of inference_mode count no changes, by which it would be seen that a copy is no longer one.

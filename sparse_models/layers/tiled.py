@@ -167,7 +167,8 @@ class Tiled(OwnKernels):
         """Set the mode, as nn.Module does; before and after a training, copies of the weights are out of date."""
         if mode or self.training:
             self.outdate()
-        return super().train(mode)
+        super().train(mode)
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_frozen": None, "_few": {}}  # made anew where needed

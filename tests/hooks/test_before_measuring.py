@@ -46,6 +46,12 @@ def test_a_storage_that_could_not_be_written_is_told(tmp_path: Path) -> None:
     assert "--benchmark-storage: expected a storage that can be used, got nothing://runs" in told
 
 
+@pytest.mark.skipif(find_spec("elasticsearch") is not None, reason="what reaches such a server is installed")
+def test_a_server_that_could_not_be_reached_is_told(tmp_path: Path) -> None:
+    told = refused("--benchmark-autosave", "--benchmark-storage=elasticsearch+http://nowhere/runs", cwd=tmp_path)
+    assert "--benchmark-storage: expected the package elasticsearch, got none; pip install" in told
+
+
 def test_nothing_that_can_run_is_no_success(tmp_path: Path) -> None:
     told = refused("--dtype", "bfloat16", "--layer", "csr,block16", cwd=tmp_path)
     assert "expected a case that can run here, got none of 2: csr runs on float32, float64, not on bfloat16; block16" in told

@@ -18,6 +18,8 @@ BUFFERS = ("row_pointers", "columns", "column_pointers", "rows", "transposition"
 def linear(layer: Any, x: Tensor) -> Tensor:
     """Return the product of a layer over a structure that is kept both ways: [batch, out] for x [batch, in]."""
     values, bias = layer.values, layer.bias
+    if x.layout != torch.strided:
+        raise InputError(f"{type(layer).__name__}: expected an input in strides, got {x.layout}; call to_dense() on it")
     if torch.is_autocast_enabled(x.device.type):  # as kernels in one dtype do: computed in that of the weights
         x = x.to(values.dtype)
     if (x.dtype, x.device) != (values.dtype, values.device):

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sparse_models.errors import InputError
 from sparse_models.kernels.cpu.moves._table import Storage
 from sparse_models.kernels.structure import AnyStructure, Structure
 from sparse_models.layers._feature_major import as_operator
-from sparse_models.layers._feature_major.csr_storage import CsrStorage
+from sparse_models.layers._feature_major.csr_storage import CsrStorage, positions_of
 from sparse_models.layers._feature_major.products import Products
+from sparse_models.linear import is_memory
 from sparse_models.masks import UNSTRUCTURED
 
 
@@ -25,6 +27,7 @@ class CsrBothWays(CsrStorage):
     column_pointers: Tensor
     rows: Tensor
     transposition: Tensor
+    _known: tuple[Tensor, int] | None = None  # a tensor of an index that fits, and how often it was written to by then
 
     def index_units(self, units: Tensor) -> None:
         """Store the CSR structure of the kept units [grid], that of its transpose, and the permutation between their values."""
@@ -38,6 +41,40 @@ class CsrBothWays(CsrStorage):
         places = rows.to(torch.int64, copy=True)  # which may be its own already
         torch.add(columns, places, alpha=units.shape[1], out=places)
         self.register_buffer("transposition", number.index_select(0, places))
+        self._known = _counted(self.transposition)
+
+    def train(self, mode: bool = True) -> "CsrBothWays":  # noqa: FBT001, FBT002  # as nn.Module has it
+        """Set the mode, as nn.Module does; raises InputError where something else than an index was written in its place.
+
+        An average of indices, which `AveragedModel` makes of all buffers where it is told to, is rounded down to another place.
+        """
+        order = self.transposition
+        now = _counted(order) if is_memory(order) and not order.is_meta else None
+        if now is not None and (self._known is None or self._known[0] is not order or self._known[1] != now[1]):
+            if not self._fits():
+                raise InputError(
+                    f"{type(self).__name__}: expected the index of its weights, got other numbers in its place; average "
+                    "parameters alone (AveragedModel without use_buffers), or load a state anew"
+                )
+            self._known = now
+        super().train(mode)
+        return self
+
+    def _fits(self) -> bool:
+        """Tell whether both structures are of one matrix, and the permutation between their values is theirs."""
+        down, right = self.grid
+        held, places = self.columns.numel(), list[Tensor]()
+        for pointers, indices, size in ((self.row_pointers, self.columns, right), (self.column_pointers, self.rows, down)):
+            if int(pointers[0]) != 0 or int(pointers[-1]) != held or bool((pointers.diff() < 0).any()):
+                return False
+            if held and not 0 <= int(indices.min()) <= int(indices.max()) < size:
+                return False
+            places.append(positions_of(pointers, indices, size))
+        order = self.transposition.long()
+        if held and not 0 <= int(order.min()) <= int(order.max()) < held:
+            return False
+        columns = torch.div(places[1], down, rounding_mode="floor")
+        return torch.equal(places[0][order], places[1].remainder(down) * right + columns)
 
     def rewritten(self, slots: Sequence[Tensor]) -> Storage | None:
         """Return what kernels rewrite where the mask moves in place, with optimizer slots [nnz]; None where none can."""
@@ -110,6 +147,11 @@ class CsrBothWays(CsrStorage):
         return as_operator.linear(self, x) if x.device.type == "cpu" else self.product(x)
 
 
+def _counted(tensor: Tensor) -> tuple[Tensor, int] | None:
+    """Return a tensor and how often it was written to; None where that is not counted."""
+    return None if tensor.is_inference() else (tensor, tensor._version)  # noqa: SLF001  # PyTorch has no public name for it
+
+
 class _Product(torch.autograd.Function):
     """y^T = W x^T + b, dx^T = W^T dy^T, and dW sampled at the non-zeros of W; all activations feature-major.
 
@@ -136,6 +178,9 @@ class _Product(torch.autograd.Function):
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x_t, values = ctx.saved_tensors
     x_t, values = x_t.contiguous(), values.contiguous()  # a hook may have saved them in other strides
+    grad = grad if is_memory(grad) else grad.clone()  # of zeros that are written down as none
+    if not is_memory(grad):
+        raise InputError(f"expected an output's gradient that is numbers in memory, got {type(grad).__name__}; unwrap it")
     products: Products = ctx.products.current()
     grad_t = products.turned(grad.resolve_neg())  # [out, batch]
     x_needed, values_needed, bias_needed, _ = ctx.needs_input_grad

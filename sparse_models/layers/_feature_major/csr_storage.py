@@ -1,7 +1,7 @@
 """Weights stored as the values of a CSR matrix; the values are the parameter because optimizers refuse CSR tensors."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -60,15 +60,11 @@ class CsrStorage(SparseLinear):
         groups = [tensors] if together else [[tensor] for tensor in tensors]
         return [gathered for group in groups for gathered in _gathered(group, source)]
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def restructure(self, saved: Mapping[str, Tensor]) -> None:
         """Take a saved structure of any number of non-zeros; refuse, before anything is copied, one of another shape."""
-        saved = [
-            state_dict[name]
-            for name in (f"{prefix}{own}" for own in ("row_pointers", "columns", "values"))
-            if name in state_dict
-        ]
-        if len(saved) == 3:  # what is missing, PyTorch reports
-            pointers, columns, values = saved
+        super().restructure(saved)
+        if {"row_pointers", "columns", "values"} <= saved.keys():  # what is missing, PyTorch reports
+            pointers, columns, values = saved["row_pointers"], saved["columns"], saved["values"]
             fits = pointers.shape == self.row_pointers.shape and int(pointers[-1]) == columns.numel() == len(values)
             fits = fits and values.shape[1:] == self.values.shape[1:]
             if not fits or (columns.numel() and int(columns.max()) >= self.grid[1]):
@@ -77,10 +73,8 @@ class CsrStorage(SparseLinear):
                     f"{pointers.numel() - 1} rows with {values.numel()} values; build the layer in the saved one's sizes"
                 )
             device = self.columns.device
-            self._nnz_as_set = None
-            self.index_units(self._units_at(_positions(pointers.to(device), columns.to(device), self.grid[1])))
+            self.index_units(self._units_at(positions_of(pointers.to(device), columns.to(device), self.grid[1])))
             self.hold(self.values.new_empty(values.shape))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def mask(self) -> Tensor:
@@ -113,7 +107,7 @@ class CsrStorage(SparseLinear):
     @property
     def positions(self) -> Tensor:
         """Where in the flattened grid each kept unit stands, int64."""
-        return _positions(self.row_pointers, self.columns, self.grid[1])
+        return positions_of(self.row_pointers, self.columns, self.grid[1])
 
     def _units_at(self, positions: Tensor) -> Tensor:
         units = torch.zeros(self.grid, dtype=torch.bool, device=positions.device)
@@ -128,7 +122,7 @@ def _gathered(tensors: list[Tensor], source: Tensor) -> list[Tensor]:
     return [part.index_select(0, source) for part in joined.split(len(tensors[0]) + 1)]
 
 
-def _positions(row_pointers: Tensor, columns: Tensor, in_features: int) -> Tensor:
+def positions_of(row_pointers: Tensor, columns: Tensor, in_features: int) -> Tensor:
     """Return where in the flattened [out, in] weight each value stands [nnz], int64."""
     if is_asynchronous(columns):  # the row of each value is found by bisection, in one kernel
         numbers = torch.arange(columns.numel(), dtype=row_pointers.dtype, device=columns.device)

@@ -11,6 +11,7 @@ from torch.compiler import is_compiling
 from sparse_models.errors import InputError
 from sparse_models.kernels.link import Link
 from sparse_models.layers._base import SparseLinear
+from sparse_models.layers._feature_major import as_operator
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.layers._feature_major.chain_loss import ChainCrossEntropy
 from sparse_models.layers._feature_major.held_output import HeldOutput
@@ -38,8 +39,10 @@ class OwnKernels(CsrBothWays):
                 f"{type(self).__name__}: expected fewer than {2**31} rows, columns and non-zeros, got {units.numel()} weights "
                 f"with {self.columns.numel()} non-zeros; split the layer"
             )
+        # Nothing that processes send one another numbers by, gloo or NCCL, knows whole numbers of 16 bits.
+        longest = 0 if torch.distributed.is_available() and torch.distributed.is_initialized() else SHORT
         self.columns, self.rows = (
-            part.short() if size <= SHORT else part
+            part.short() if size <= longest else part
             for part, size in zip((self.columns, self.rows), reversed(units.shape), strict=True)
         )
 
@@ -88,6 +91,9 @@ class OwnKernels(CsrBothWays):
                 f"{name}: expected an input of {able}, as the weights are ({values.dtype} on "
                 f"{values.device}), got {x.dtype} on {x.device}; convert it"
             )
+        fits = bias is None or (bias.shape, bias.dtype, bias.device) == ((self.out_features,), x.dtype, x.device)
+        if fits and values.shape == self.values_shape and self.device_of(x) == "cpu":
+            return as_operator.linear(self, x)
         held = "no bias" if bias is None else f"a bias of shape {list(bias.shape)}, {bias.dtype}"
         raise InputError(
             f"{name}: expected values of shape {list(self.values_shape)}, a bias of shape [{self.out_features}] or none, "

@@ -17,6 +17,7 @@ from sparse_models.kernels.cpu._team import Run, noted, passed, run_on
 from sparse_models.kernels.cpu._tile import of_bias
 from sparse_models.kernels.source import Held
 from sparse_models.kernels.structure import AnyStructure
+from sparse_models.linear import is_memory
 
 TRIES = 3  # to note a call: the first of a class of shapes measures variants, which are more than one
 
@@ -224,4 +225,5 @@ def _is_changed(result: Tensor) -> bool:
 
 def is_plain(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
     """Tell whether a kernel, which sees an address alone, reads a tensor on its device as it is meant."""
-    return tensor.shape == shape and tensor.is_contiguous() and tensor.dtype == dtype and not tensor.is_neg()
+    is_as_asked = tensor.shape == shape and tensor.is_contiguous() and tensor.dtype == dtype
+    return is_as_asked and not tensor.is_neg() and is_memory(tensor)

@@ -234,11 +234,9 @@ def test_one_sample_is_multiplied_by_the_weights_as_they_are(has_bias: bool) -> 
     holds(copy.deepcopy(layer), x)
     holds(of_size(4, 8)(normal(0, 11, 16), mask[:11]), x)  # blocks stand over the edge
     with torch.no_grad():
-        with pytest.raises(InputError, match="no negated view"):
-            layer(torch._neg_view(x))
+        close(layer(torch._neg_view(x)), layer(-x))
         layer.values.data = layer.values.data.transpose(1, 2).contiguous().transpose(1, 2)
-        with pytest.raises(InputError, match="contiguous"):
-            layer(x)
+        holds(layer, x)
         layer.values.data = layer.values.data.contiguous()
         torch.nn.utils.prune.random_unstructured(layer, "values", 0.5)
         for _ in range(4):

@@ -142,8 +142,11 @@ def test_a_bias_that_lies_where_the_layers_own_does_is_not_taken_for_it() -> Non
     layer, x = layer_and_samples()
     holds(layer, x)
     assert layer.bias is not None
-    with torch.no_grad(), pytest.raises(InputError, match="a bias of shape"):
-        functional_call(layer, {"bias": layer.bias.detach()[:1].expand(20)}, (x,))
+    bias = layer.bias.detach()[:1].expand(20)
+    with torch.no_grad():
+        close(functional_call(layer, {"bias": bias}, (x,)), layer(x) - layer.bias + bias)
+        with pytest.raises(InputError, match="a bias of shape"):
+            functional_call(layer, {"bias": bias.double()}, (x,))
 
 
 def of_other_views(layer: SparseLinear, which: str) -> None:

@@ -8,8 +8,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sparse_models.errors import InputError
+from sparse_models.layers import SparseLinear
+from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.registry import LAYERS
 from tests.sparse_models.layers.test_layers import build
 from tests.strategies import SPARSE_LAYERS, mask_for, masks_of, normal, problems, seeds, widest
@@ -133,6 +136,37 @@ def test_moving_the_mask_drops_the_gradient_of_the_old_structure(layer: str) -> 
     built(normal(1, 3, 5, dtype=widest(layer))).sum().backward()
     built.set_mask(mask_for(layer, (4, 5), 0.5, 1))
     assert built.values.grad is None
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+def test_a_loaded_state_drops_the_gradient_of_weights_elsewhere_and_keeps_that_of_the_same(layer: str) -> None:
+    weight, x = normal(0, 256, 256, dtype=widest(layer)), normal(1, 3, 256, dtype=widest(layer))
+    built, here, there = (LAYERS[layer](weight, mask_for(layer, (256, 256), 0.5, seed)) for seed in (0, 0, 1))
+    assert not torch.equal(here.mask, there.mask)
+    built(x).sum().backward()
+    gradient = built.values.grad
+    built.load_state_dict(here.state_dict())
+    assert built.values.grad is gradient
+    built.load_state_dict(there.state_dict())
+    assert built.values.grad is None
+
+
+@pytest.mark.parametrize("layer", [layer for layer in SPARSE_LAYERS if issubclass(LAYERS[layer], CsrBothWays)])
+def test_an_average_of_indices_is_refused_and_one_of_weights_is_not(layer: str) -> None:
+    """Of numbers of which 0.9 and 0.1 are added up in float32, some are less than they were, and rounded down."""
+    built = LAYERS[layer](normal(0, 640, 300, dtype=widest(layer)), mask_for(layer, (640, 300), 0.5))
+    for use_buffers in (False, True):
+        average = AveragedModel(built, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=use_buffers)
+        for _ in range(9):
+            average.update_parameters(built)
+        if use_buffers:
+            assert not torch.equal(average.module.get_buffer("transposition"), built.get_buffer("transposition"))
+            with pytest.raises(InputError, match="expected the index of its weights, got other numbers in its place; "):
+                average.eval()
+            average.module.load_state_dict(built.state_dict())
+        average.eval()
+        assert isinstance(average.module, SparseLinear)
+        torch.testing.assert_close(average.module.to_dense(), built.to_dense())
 
 
 ANY_NUMBER = [layer for layer in SPARSE_LAYERS if LAYERS[layer].pattern.sparsities is None]

@@ -1,5 +1,6 @@
 """Layers in the place of nn.Linear: any leading dimensions, from one and back, and what cannot be taken over."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -131,3 +132,38 @@ def test_a_mask_does_not_move_while_something_stands_in_the_place_of_the_values(
     with pytest.raises(InputError, match="expected values as the layer made them"):
         built.set_mask(torch.eye(2, 3).bool())
     assert torch.equal(built(x), expected)
+
+
+class Matrix:
+    """What SciPy's sparse matrices can do of which a mask is made."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        self.mask = mask
+
+    def toarray(self) -> Any:
+        return self.mask.numpy()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        torch.Tensor.numpy,
+        torch.Tensor.tolist,
+        Matrix,
+        lambda mask: mask.float().to_sparse(),
+        lambda mask: mask.double().to_sparse_csr(),
+        lambda mask: mask.int().t().contiguous().t(),
+    ],
+)
+def test_a_mask_is_taken_in_whatever_form_others_have_it(form: Callable[[torch.Tensor], Any]) -> None:
+    mask = mask_for("tiled", (4, 5), 0.5)
+    assert torch.equal(LAYERS["tiled"].from_linear(nn.Linear(5, 4), form(mask)).mask, mask)
+
+
+@pytest.mark.parametrize("mask", ["kept", {0: True}, [[True], [True, False]], object()])
+def test_what_is_no_mask_is_refused(mask: Any) -> None:
+    with pytest.raises(InputError, match=r"expected a mask that is a tensor or an array, got [a-z]*; convert it"):
+        LAYERS["tiled"].from_linear(nn.Linear(5, 4), mask)
+    for given_as, got in ((mask, type(mask).__name__), (torch.ones(4, 5).bool().to_sparse(), "torch.sparse_coo")):
+        with pytest.raises(InputError, match=f"expected a bool mask of shape .4, 5. that is a tensor in strides, got {got}; "):
+            LAYERS["tiled"](torch.ones(4, 5), given_as)
