@@ -21,7 +21,7 @@ from bench.runs.row import Facts
 from bench.works.once_per_run import KNOWN, find_once
 from bench.works.replays import AsLaunched, Replay, Work, Works, captured, in_turn, listed
 from sparse_models.errors import InputError
-from sparse_models.kernels.cpu.handover import handover_seconds
+from sparse_models.kernels.cpu.bounds.handover import handover_seconds
 
 REPLAYED_AS = "as a graph"  # what the facts say of a work that is replayed
 BUSY_ROUNDS = 50  # as long as other rounds: a neighbour has the core for some milliseconds at a time, and every round meets it

@@ -11,7 +11,7 @@ from bench.runs.row import Facts
 from bench.works.once_per_run import once_per_run
 from sparse_models.costs import PRODUCTS
 from sparse_models.kernels.contention import Usage
-from sparse_models.kernels.cpu import roofline
+from sparse_models.kernels.cpu.bounds import roofline
 from sparse_models.kernels.cuda.shared_rate import shared_gflops
 from sparse_models.layers import SparseLinear
 

@@ -152,7 +152,7 @@ class SparseLinear(Convertible):
     def tile_bytes(self, product: int, batch: int) -> int | None:  # noqa: ARG002
         """Return the bytes that a product (FORWARD, INPUT_GRADIENT or WEIGHT_GRADIENT) reads over and over from a cache.
 
-        They are what bounds it (sparse_models.kernels.cpu.roofline); None where nothing is known of the kernel.
+        They are what bounds it (sparse_models.kernels.cpu.bounds.roofline); None where nothing is known of the kernel.
         """
         return None
 

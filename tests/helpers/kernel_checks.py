@@ -8,9 +8,10 @@ import torch
 from llvmlite import binding
 from torch import Tensor
 
-from sparse_models.kernels.cpu import _compile, _emit, _pass, _team, permute, roofline, tiled, transpose
+from sparse_models.kernels.cpu import _compile, _emit, _pass, _team, permute, tiled, transpose
 from sparse_models.kernels.cpu._compile import KERNELS
 from sparse_models.kernels.cpu.blocks import products as blocks
+from sparse_models.kernels.cpu.bounds import roofline
 from sparse_models.kernels.cpu.few import frozen
 
 # Below, at and above the width of one vector, of a whole tile, and of two.

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_models.kernels.cpu import handover
 from sparse_models.kernels.cpu._team import run
-from sparse_models.kernels.cpu.handover import HANDOVERS, LONGEST, TIMES, handover_seconds
+from sparse_models.kernels.cpu.bounds import handover
+from sparse_models.kernels.cpu.bounds.handover import HANDOVERS, LONGEST, TIMES, handover_seconds
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_threads_count_in_turn_to_the_end_however_long_one_waits_for_its_core(mo
 @pytest.mark.usefixtures("two_threads")
 def test_seconds_are_those_of_the_shortest_call_over_all_handovers(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.0, 4e-5, 1e-4, 1.3e-4, 2e-4, 2.5e-4])  # the beginning, then begin and end of each call
-    monkeypatch.setattr("sparse_models.kernels.cpu.handover.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("sparse_models.kernels.cpu.bounds.handover.time.perf_counter", lambda: next(clock))
     monkeypatch.setattr(handover, "run", lambda _, arguments, team: arguments[0].fill_(arguments[1]))
     assert handover_seconds() == pytest.approx(3e-5 / HANDOVERS)
 
@@ -71,7 +71,7 @@ def test_a_thread_gives_up_on_one_that_has_no_core(monkeypatch: pytest.MonkeyPat
 def test_after_a_call_that_took_long_no_other_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     clock = count(0.0, 0.6 * LONGEST)
-    monkeypatch.setattr("sparse_models.kernels.cpu.handover.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("sparse_models.kernels.cpu.bounds.handover.time.perf_counter", lambda: next(clock))
     monkeypatch.setattr(handover, "run", lambda *_: calls.append(1))
     assert handover_seconds() == 0.0
     assert 1 <= len(calls) < TIMES

@@ -9,7 +9,7 @@ from sparse_models.kernels.contention import Usage
 from sparse_models.kernels.cpu._arithmetic import BYTES
 from sparse_models.kernels.cpu._compile import vector_bytes
 from sparse_models.kernels.cpu._team import threads
-from sparse_models.kernels.cpu.roofline import CALL_BYTES, bound
+from sparse_models.kernels.cpu.bounds.roofline import CALL_BYTES, bound
 from sparse_models.layers import LAYERS
 from sparse_models.masks import random_mask
 from tests.helpers.kernel_checks import Watcher
@@ -25,15 +25,15 @@ def test_a_bound_is_a_rate(tile_bytes: int, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_bound_counts_two_flops_for_each_number_that_a_thread_loads(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(0, 0.25)
-    monkeypatch.setattr("sparse_models.kernels.cpu.roofline.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("sparse_models.kernels.cpu.bounds.roofline.time.perf_counter", lambda: next(clock))
     size = 32 * vector_bytes()  # two rounds of loads
     numbers = CALL_BYTES // size * size // BYTES[dtype] * threads()
     assert bound(size, dtype) == 2 * numbers / 0.25
 
 
 def test_each_thread_stays_in_a_tile_of_its_own(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparse_models.kernels.cpu.roofline.CALL_BYTES", 2**12)
-    monkeypatch.setattr("sparse_models.kernels.cpu.roofline.LEAST_CALLS", 1)
+    monkeypatch.setattr("sparse_models.kernels.cpu.bounds.roofline.CALL_BYTES", 2**12)
+    monkeypatch.setattr("sparse_models.kernels.cpu.bounds.roofline.LEAST_CALLS", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     bound(3000, "float32", seconds=0.0)
@@ -56,7 +56,7 @@ def test_a_layer_tells_what_its_products_read_again_and_again(dtype: torch.dtype
 
 def test_bounds_are_of_operations_of_one_product_and_of_layers_that_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.works.once_per_run.KNOWN", {})
-    monkeypatch.setattr("sparse_models.kernels.cpu.roofline.bound", lambda *_: 5e9)
+    monkeypatch.setattr("sparse_models.kernels.cpu.bounds.roofline.bound", lambda *_: 5e9)
     mask = random_mask((4, 4), 0.5, generator(0))
     tiled, csr = (LAYERS[name](torch.ones(4, 4), mask) for name in ("tiled", "csr"))
     monkeypatch.setattr("sparse_models.kernels.contention.DISTURBED", 1.0)  # whatever else runs meanwhile
@@ -87,6 +87,6 @@ def test_a_bound_is_the_highest_of_what_was_measured_undisturbed(monkeypatch: py
 def test_what_was_disturbed_every_time_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     told_of(monkeypatch, [0.5] * TRIES)
     monkeypatch.setattr("bench.works.once_per_run.KNOWN", {})
-    monkeypatch.setattr("sparse_models.kernels.cpu.roofline.bound", lambda *_: 5e9)
+    monkeypatch.setattr("sparse_models.kernels.cpu.bounds.roofline.bound", lambda *_: 5e9)
     tiled = LAYERS["tiled"](torch.ones(4, 4), random_mask((4, 4), 0.5, generator(0)))
     assert bounds(tiled, "forward", 16, 2) == {}

@@ -14,7 +14,7 @@ from sparse_models import GradualPruner, densify, sparsify
 from sparse_models.data import DATA, Split, reshuffled
 from sparse_models.errors import InputError
 from sparse_models.fused_step import hold
-from sparse_models.kernels.cpu import roofline
+from sparse_models.kernels.cpu.bounds import roofline
 from sparse_models.kernels.cpu.chain._factors import Factors
 from sparse_models.layers import LAYERS
 from sparse_models.loading import own_data
