@@ -104,8 +104,7 @@ class Tiled(OwnKernels):
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
         if self.is_for_few(x):
             found = self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias"))
-            if found is not None:
-                return found
+            return super().multiplied(x) if found is None else found
         return super().multiplied(x)
 
     def learning_product(self, x: Tensor, products: Any) -> Tensor:
