@@ -19,7 +19,7 @@ from tests.helpers.fake_engine import replace_engine
 from tests.helpers.in_process import copied
 from tests.strategies import DEFAULT_LAYERS
 
-CASES = len(DEFAULT_LAYERS) + 1  # and the narrow dense model
+CASES = len(DEFAULT_LAYERS) + 2  # and the narrow dense and the unpruned model
 SMALL = ["--op", "forward", "--shape", "8x8b4", "--sparsity", "0.5", "--threads", "1", "--processes", "8",
          "--dtype", "float32"]  # fmt: skip
 

@@ -23,20 +23,25 @@ from tests.strategies import generator, mask_for, normal
 
 
 @pytest.mark.parametrize("grad", [True, False])
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"values": normal(0, 40, 2)[:, 0]}, {"bias": normal(0, 8, 2)[:, 0]}, {"bias": normal(0, 1).expand(8)},
-        {"bias": normal(0, 8).float()}, {"bias": normal(0, 1)}, {"values": normal(0, 39)},
-    ],
-)  # fmt: skip
-def test_values_and_biases_that_the_kernels_would_misread_are_refused(wrong: dict[str, torch.Tensor], grad: bool) -> None:
+@pytest.mark.parametrize("wrong", [{"bias": normal(0, 8).float()}, {"bias": normal(0, 1)}, {"values": normal(0, 39)}])
+def test_values_and_biases_that_do_not_fit_are_refused(wrong: dict[str, torch.Tensor], grad: bool) -> None:
     built = LAYERS["tiled"](normal(0, 8, 10), random_mask((8, 10), 0.5, generator(0)), normal(1, 8))
     with (
         torch.set_grad_enabled(grad),
         pytest.raises(InputError, match=r"expected values of shape \[40\], a bias of shape \[8\]"),
     ):
         functional_call(built, wrong, (normal(2, 20, 10),))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize(
+    "other", [{"values": normal(0, 40, 2)[:, 0]}, {"bias": normal(0, 8, 2)[:, 0]}, {"bias": normal(0, 1).expand(8)}]
+)
+def test_values_and_biases_in_other_strides_are_read_as_they_are_meant(other: dict[str, torch.Tensor], grad: bool) -> None:
+    built = LAYERS["tiled"](normal(0, 8, 10), random_mask((8, 10), 0.5, generator(0)), normal(1, 8))
+    alike, x = {name: tensor.contiguous() for name, tensor in other.items()}, normal(2, 20, 10)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(functional_call(built, other, (x,)), functional_call(built, alike, (x,)))
 
 
 @pytest.mark.parametrize("layer", [name for name, layer in LAYERS.items() if layer.layout == "feature-major"])
