@@ -8,7 +8,7 @@ though not in pairs of rounds: each process gives a ratio of its own, and the in
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import Place, by_fields, by_place, ratio_of, sparsities_of
+from bench.findings.grouping import Place, by_fields, by_place, ratio_of, sparsities_of, speedup_of
 from bench.grids import UNPRUNED
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
@@ -40,18 +40,21 @@ def other_dense(rows: Sequence[Row]) -> list[OtherDense]:
     references = {(row["op"], Place.of(row)): row for row in rows if row["model"] == "dense" and row["layer"] == "dense"}
     kept = {(row["op"], Place.of(row)): row for row in rows if row["model"] == UNPRUNED}
     found = []
-    for place, group in by_place(row for row in rows if row["model"] != UNPRUNED):
-        dense, layers = [], []
+    for place, group in by_place(rows):
+        own = [row for row in group if row["model"] == UNPRUNED]
+        sparse = [row for row in group if row["model"] not in ("dense", UNPRUNED)]
+        dense, layers = [], list[Against]()
         for name, others in _ways(place, references, kept):
-            for (op, layer), of_layer in by_fields(group, "op", "layer"):
-                other = others.get(op)
-                ratios = {row["sparsity"]: ratio for row in of_layer if other and (ratio := against(row, other))}
-                if ratios and of_layer[0]["model"] == "dense":
-                    dense.append((op, name, ratios[0.0].inverse))
-                elif ratios:
+            for op, other in others.items():
+                reference = references.get((op, place))
+                if other["model"] == "dense" and reference and (gain := against(other, reference)):
+                    dense.append((op, name, gain))
+            for (op, layer), of_layer in by_fields(sparse, "op", "layer"):
+                to = others.get(op)
+                if ratios := {row["sparsity"]: ratio for row in of_layer if to and (ratio := against(row, to))}:
                     layers.append(Against(op, layer, name, ratios))
-        if layers:
-            sparse = [row for row in group if row["model"] != "dense"]
+        dense += [(row["op"], row["layer"], speedup_of(row)) for row in own]  # by pairs of rounds, as its verdict is
+        if layers or own:
             found.append(OtherDense(place, sparsities_of(sparse), dense, layers))
     return found
 

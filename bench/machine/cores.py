@@ -110,7 +110,8 @@ def _by_each(call: Callable[[], None]) -> None:
         call()
         return
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: call())
-    run_on(ctypes.cast(function, ctypes.c_void_p).value or 0, passed([], team), team)
+    address = ctypes.cast(function, ctypes.c_void_p).value or 0
+    run_on(address, passed(address, [], team), team)
 
 
 def _place(thread: int, cores: set[int], policy: int, slice_seconds: float) -> bool:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from bench.grids import UNPRUNED
 from bench.report.content import Content
 from bench.runs.plain_text import printable
 from bench.shapes import Shape
@@ -60,7 +61,8 @@ def _words(content: Content) -> Iterator[str]:
     """Yield the options that ask for all of what the rows are of."""
     rows = list(content.rows.values())
     layered = [row for row in rows if row["op"] != "train"]
-    for option, field, among in (("op", "op", rows), ("layer", "layer", rows), ("device", "device", rows[:1]),
+    named = [row for row in rows if row["model"] != UNPRUNED]  # which comes with dense
+    for option, field, among in (("op", "op", rows), ("layer", "layer", named), ("device", "device", rows[:1]),
                                  ("dtype", "dtype", layered), ("threads", "threads", rows)):  # fmt: skip
         values = dict.fromkeys(str(row[field]) for row in among)
         if values:

@@ -29,9 +29,12 @@ class Grid:
 
 
 def print_table(console: Console, title: str, grid: Grid) -> None:
-    """Print a table under its title, no cell ever cut or wrapped."""
+    """Print a table under its title, no cell ever cut or wrapped; the title alone where there is no row."""
     if title:
         print_text(console, title)  # apart, because a table's own title wraps at the table's width
+    if not grid.rows:
+        print_text(console, "")
+        return
     widths = [max(map(_width, column)) for column in zip(grid.headers, *grid.rows, strict=True)]
     keys, others = EDGES + _taken(widths[: grid.keys]) - BETWEEN, widths[grid.keys :]
     is_hopeless = keys + _taken([max(others)]) > console.width

@@ -196,8 +196,8 @@ def _by_zeros_alone(found: ShortAnswer) -> Iterator[str]:
     each = [(kind, rival) for kind in found.kinds for rival in kind.rivals if rival.model == UNPRUNED]
     for name in dict.fromkeys(rival.name for _, rival in each):
         own = [(work_of(kind), rival) for kind, rival in each if rival.name == name]
-        part = [f"{work} {rival.against.inverse}x" for work, rival in own if rival.verdict == "faster"]
-        whole = [work for work, rival in own if rival.verdict != "faster"]
+        whole = [work for work, rival in own if rival.verdict in ("same", "slower")]
+        part = [f"{work} {rival.against.inverse}x" for work, rival in own if work not in whole]  # undecided ones may be faster
         told = [f"over {name} {', '.join(part)}"] if part else []
         told += [f"all in {_listed(whole)}, where that is not faster than dense"] if whole else []
         yield f"of that by zeros alone: {'; '.join(told)}"

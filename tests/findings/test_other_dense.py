@@ -40,15 +40,23 @@ def test_each_layer_is_held_against_kernels_that_keep_every_weight() -> None:
     rows = [
         one("float32", 4.0, 4.0, **DENSE),
         one("float32", 1.0, 4.0, sparsity=0.9),
-        one("float32", 2.0, 4.0, model="unpruned", layer="unpruned block16", sparsity=0.0),
+        one("float32", 2.0, 4.0, model="unpruned", layer="unpruned block16", sparsity=0.0, speedup=1.9),
         one("float32", 0.1, 4.0, model="unpruned", layer="unpruned block16", sparsity=0.0, op="step"),
     ]
     [found] = other_dense(rows)
     assert found.sparsities == [0.9]
-    assert [(op, name, gain.median) for op, name, gain in found.dense] == [("forward", "unpruned block16", 2.0)]
+    # Over dense at its best as its own row tells it, of pairs, and in every operation that has one.
+    gains = [("forward", "unpruned block16", 1.9), ("step", "unpruned block16", 1.0)]
+    assert [(op, name, gain.median) for op, name, gain in found.dense] == gains
     assert [(each.op, each.layer, each.other, each.points[0.9].median) for each in found.layers] == [
         ("forward", "csr", "unpruned block16", 2.0)
     ]
+
+
+def test_kernels_that_keep_every_weight_are_told_of_where_nothing_else_was_measured() -> None:
+    [found] = other_dense([one("float32", 2.0, 4.0, model="unpruned", layer="unpruned block16", sparsity=0.0, speedup=1.9)])
+    assert [(op, name, gain.median) for op, name, gain in found.dense] == [("forward", "unpruned block16", 1.9)]
+    assert not found.layers
 
 
 def test_other_places_operations_and_higher_precisions_are_no_rivals() -> None:

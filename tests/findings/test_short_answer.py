@@ -95,7 +95,9 @@ def test_what_zeros_alone_gain_is_told_where_kernels_that_keep_every_weight_gain
     assert "forward 8x8b4: csr 3.01" in text  # nobody chooses to keep every weight
     assert "All 2 cases are decided." in text
     assert "against that layer" not in text
-    assert "all in forward and step, where" in told(*sparse, unpruned(1.1, "undecided"), unpruned(1.0, "same", op="step"))
+    assert "all in forward and step, where" in told(*sparse, unpruned(0.8, "slower"), unpruned(1.0, "same", op="step"))
+    unknown = told(*sparse, unpruned(1.5, "undecided"), unpruned(1.0, "same", op="step"))
+    assert "over unpruned block16 forward 2.00 [2.00 2.00]x; all in step, where" in unknown
     assert "zeros alone" not in told(*sparse, unpruned(1.5, "faster", op="backward"), unpruned(1.5, "faster", batch=1))
 
 

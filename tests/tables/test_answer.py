@@ -179,3 +179,8 @@ def test_what_a_gpu_adds_is_told() -> None:
     assert "Energy of the whole card" in text
     assert "0.25" in text
     assert text.count("Speed-up over dense by sparsity") == 1
+
+
+def test_kernels_that_keep_every_weight_are_told_of_by_themselves() -> None:
+    unpruned = {"model": "unpruned", "layer": "block16", "sparsity": 0.0, "speedup": 1.5}
+    assert "(over dense at its best: forward unpruned block16 1.50 [0.90 1.10])" in lines([row(**unpruned)])

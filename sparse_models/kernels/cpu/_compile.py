@@ -27,10 +27,11 @@ SOURCES = sources()  # as this process has loaded them; with None no kernel is k
 
 
 class Code(NamedTuple):
-    """What a kernel was compiled to: a hash of its text, by which its object code is kept, and its function's name."""
+    """What a kernel was compiled to: a hash of its text, by which its object code is kept, its function's name, its phases."""
 
     digest: str
     name: str
+    phases: int
 
 
 def kernel(build: Kernel) -> Kernel:
@@ -48,12 +49,13 @@ def kernel(build: Kernel) -> Kernel:
         made_from = f"{llvmlite.__version__} {machine()} {barrier_address() > 0} {SOURCES} {told}"
         note = cache_folder() / f"{hashlib.sha256(made_from.encode()).hexdigest()}.kernel"
         if (kept := read_whole(note)) is not None:
-            code = Code(*kept.decode().split())
+            digest, name, phases = kept.decode().split()
+            code = Code(digest, name, int(phases))
             if (known := read_whole(_file(code.digest))) is not None:
                 return _loaded(code, binding.parse_assembly(""), known)
         found = build(*arguments, **named)
         if sources() == SOURCES:  # or what was loaded later is of others
-            write_whole(note, " ".join(_MADE[found]).encode())
+            write_whole(note, " ".join(map(str, _MADE[found])).encode())
         return found
 
     KERNELS.append(address)
@@ -127,9 +129,14 @@ _ENGINES: list[binding.ExecutionEngine] = []  # which own the compiled code
 _MADE: dict[int, Code] = {}  # by its address
 
 
-def compiled(text: str, name: str) -> int:
-    """Return the address of function `name` of a module of LLVM's text, compiled for this very machine."""
-    code = Code(hashlib.sha256(f"{llvmlite.__version__} {machine()} {text}".encode()).hexdigest(), name)
+def phases_of(function: int) -> int:
+    """Return how many phases a kernel at an address has, each with tickets of its own; 0 for what is no kernel."""
+    return _MADE[function].phases if function in _MADE else 0
+
+
+def compiled(text: str, name: str, phases: int) -> int:
+    """Return the address of function `name` of a module of LLVM's text, of so many phases, compiled for this very machine."""
+    code = Code(hashlib.sha256(f"{llvmlite.__version__} {machine()} {text}".encode()).hexdigest(), name, phases)
     known = read_whole(_file(code.digest))
     if known is not None:
         return _loaded(code, binding.parse_assembly(""), known)

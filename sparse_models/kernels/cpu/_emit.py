@@ -176,4 +176,4 @@ class Emitter(Flow):
     def compiled(self) -> int:
         """End the function, and return the address of its compiled code."""
         self.builder.ret_void()
-        return compiled(str(self.module), self.function.name)
+        return compiled(str(self.module), self.function.name, self.phase)

@@ -72,9 +72,11 @@ class Flow(Arithmetic):
         written by another (docs/cpu_kernels.md).
         """
         builder = self.builder
-        if self.phase and barrier_address():  # else a thread is always alone
-            builder.call(self._called(BARRIER, ir.VoidType()), [])
         thread, team = self.thread(), self._headed(0)
+        if self.phase and barrier_address():  # else a thread is always alone
+            # One alone may be of a team of the caller's own, whose others it would wait for.
+            with builder.if_then(builder.icmp_signed(">", team, self.constant(1))):
+                builder.call(self._called(BARRIER, ir.VoidType()), [])
         tickets = self.add(self.header, self._headed(1), self.times(team, 8 * self.phase))
         self.phase += 1
         with self.loop(self.constant(0), team) as turn:

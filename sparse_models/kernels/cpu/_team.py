@@ -14,6 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.cpu._compile import phases_of
 from sparse_models.kernels.cpu._flow import HEADER
 from sparse_models.kernels.cpu._openmp import openmp
 
@@ -65,17 +66,18 @@ def noted() -> Iterator[list[Run]]:
             before += runs
 
 
-def run(function: int, arguments: Sequence[Tensor | int], team: int, phases: int = 1) -> None:
+def run(function: int, arguments: Sequence[Tensor | int], team: int) -> None:
     """Call the function at an address with integers and the addresses of tensors, by each thread of a team of this size."""
     if _NOTES.runs is not None:
         _NOTES.runs.append((function, arguments, team))
-    run_on(function, passed(arguments, team, phases), team)
+    run_on(function, passed(function, arguments, team), team)
 
 
-def passed(arguments: Sequence[Tensor | int], team: int, phases: int = 1) -> "array[int]":
+def passed(function: int, arguments: Sequence[Tensor | int], team: int) -> "array[int]":
     """Return what a function is given of integers and of the addresses of tensors: a header, those, and tickets."""
     numbers = [argument if type(argument) is int else argument.data_ptr() for argument in arguments]  # type: ignore[union-attr]
-    return array("q", [team, 8 * (HEADER + len(numbers)), *numbers, *[0] * (phases * team)])
+    team = max(team, 1)  # of nothing to do callers make a team of none, and threads' numbers are divided by it
+    return array("q", [team, 8 * (HEADER + len(numbers)), *numbers, *[0] * (phases_of(function) * team)])
 
 
 def run_on(function: int, numbers: "array[int]", team: int) -> None:

@@ -200,7 +200,7 @@ class _Again:
             return
         self.call = _Call(
             function,
-            passed(arguments, team),
+            passed(function, arguments, team),
             team,
             [(HEADER + place, which) for which, found in enumerate(places) for place in found],
             [(HEADER + place, size) for place, size in scratch.items()],

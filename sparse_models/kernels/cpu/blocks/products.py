@@ -73,8 +73,9 @@ def product(
         return finished(result, relu=relu, passed=passed)
     chunks, tiles = tiling(batch, dtype, widest(), vector_bytes())
     # Few tiles, where they are read as they lie, go by the thread that has the rows: what is written is then one core's, where
-    # cores would fetch one another's ends of them.
-    is_by_rows = tiles < TASKS_PER_THREAD * threads() and vector_bytes() >= CACHE_LINE
+    # cores would fetch one another's ends of them. Not where there are few rows, of which some threads would have none.
+    enough = TASKS_PER_THREAD * threads()
+    is_by_rows = tiles < enough <= structure.rows_of_blocks and vector_bytes() >= CACHE_LINE
     parts, team = row_blocks(structure.rows_of_blocks, 1 if is_by_rows else tiles, threads())
     scratch = _scratch(x, team, structure.columns_of_blocks * structure.width, chunks)
     tensors = (pointers, indices, order, values, x, whole, scratch, whole if passed is None else passed)

@@ -36,17 +36,17 @@ def ready_with(
     links: Sequence[Link],
     parameters: Sequence[Parameter | None],
     rule: Rule,
-    sizes: tuple[int, int, int],
+    sizes: tuple[int, int],
 ) -> Ready:
     """Return a step that calls a function with the arguments of a pass, its layers and what becomes of their parameters.
 
-    Sizes are those of the team, into how many shares work is cut, and the number of phases.
+    Sizes are those of the team, and into how many shares work is cut.
     """
-    team, shares, phases = sizes
+    team, shares = sizes
     starts = list(accumulate(own.lengths, initial=0))[:-1]
     rows, numbers = table(parameters, starts), own.sums.new_empty(len(parameters), rule.width)
     orders = [own for link in links for own in (link.transposition, link.rows.pointers)]
-    return Ready(function, [*own.rest, rows, numbers, shares, *orders], phases, team, numbers, parameters)
+    return Ready(function, [*own.rest, rows, numbers, shares, *orders], team, numbers, parameters)
 
 
 class Frame:

@@ -10,20 +10,19 @@ from sparse_models.kernels.cpu.chain._update import Parameter
 
 
 class Ready:
-    """A compiled step and its arguments: x and labels, what is held, where the loss is written, and its phases' tickets."""
+    """A compiled step and its arguments: x and labels, what is held, and where the loss is written."""
 
     def __init__(
         self,
         function: int,
         held: Sequence[Tensor | int],
-        phases: int,
         team: int,
         numbers: Tensor,
         parameters: Sequence[Parameter | None],
     ) -> None:
         """Hold what the function is given between labels and loss, and the parameters, whose addresses are in a table there."""
         self.function, self.team, self.held, self.parameters = function, team, held, parameters
-        self.arguments = passed([0, 0, *held, 0], team, phases)
+        self.arguments = passed(function, [0, 0, *held, 0], team)
         self.loss_place = HEADER + 2 + len(held)
         self.numbers = numbers.numpy().reshape(-1)  # a view: to write to it takes a tensor several times as long
 

@@ -50,7 +50,7 @@ def leaving(
     # The input of each layer, the logits, and the gradient of all but the input.
     own = arguments_for(links, cut, reordered(links), heights, sum(heights) + sum(heights[1:]))
     function = _step(name_of(dtype), cut.chunks, variant.vector_bytes, own.forms, rule)
-    sizes = variant.threads, SHARES_PER_THREAD * variant.threads, 2 * len(links) + 2
+    sizes = variant.threads, SHARES_PER_THREAD * variant.threads
     factors = factors_in(cast("Tensor", own.rest[2]), heights, cut.chunks * variant.vector_bytes // dtype.itemsize, dtype)
     return Leaving(ready_with(function, own, links, parameters, rule, sizes), factors)
 

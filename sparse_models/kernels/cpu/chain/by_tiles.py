@@ -52,7 +52,7 @@ def ready(
     rows, beside = (sum(heights), own_bytes(links)) if both else (rows_of(heights), 0)
     own = arguments_for(links, cut, transposed, heights, rows, variant_of, beside)
     function = _step(name_of(dtype), cut.chunks, variant.vector_bytes, own.forms, rule, both=both)
-    sizes = variant.threads, SHARES_PER_THREAD * variant.threads, 2 if both else 3
+    sizes = variant.threads, SHARES_PER_THREAD * variant.threads
     return ready_with(function, own, links, parameters, rule, sizes)
 
 

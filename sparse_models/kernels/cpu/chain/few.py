@@ -35,9 +35,9 @@ class FewSamples:
             rows = one.pointers if one.rows is None else one.rows
             bias = one.values if layer.bias is None else layer.bias
             held += [bias, one.pointers, one.windows, one.codes, one.values, rows, len(one.pointers) - 1, one.height, place]
-        self.arguments = passed([0, 0, 0, *held], self.team, len(layers))
         kinds = tuple((one.way, one.rows is None, layer.bias is not None) for layer, one in zip(layers, packed, strict=True))
         self.function = _few_samples(name_of(first.dtype), batch, kinds)
+        self.arguments = passed(self.function, [0, 0, 0, *held], self.team)
 
     def of(self, x: Tensor) -> Tensor | None:
         """Return what the layers make of x [batch, in]: [batch, out]; None for what they would misread."""

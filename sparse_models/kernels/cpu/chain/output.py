@@ -54,9 +54,9 @@ class Output:
             structure: Any = link.rows
             self.held += [*form.arguments(structure, cut.chunks, variant), link.values, *of_bias(link.bias)]
             self.held += [structure.rows, height]
-        self.arguments = passed([0, 0, 0, *self.held], self.team, len(links) + 1)
         kind = name_of(dtype), cut.chunks, variant.vector_bytes, forms
         self.function = _output(*kind, is_turned=is_turned, is_by_tiles=is_by_tiles)
+        self.arguments = passed(self.function, [0, 0, 0, *self.held], self.team)
 
     def of(self, x: Tensor) -> Tensor:
         """Return what the chain makes of x [batch, in]: [batch, out], feature-major."""

@@ -125,7 +125,9 @@ class Ready:
         self.room = result  # no result itself, for each call has its own
         # Whether a chain's kernel, which hands on sums as they are, takes it as one of its layers.
         self.is_chained = isinstance(packed, sliced.Sliced) and x.dtype == result.dtype
-        self.packed, self.numbers = packed, passed(packed.arguments(taken, result, bias, self.team), self.team)
+        self.packed = packed
+        # Tickets for all threads: how many of them multiply by columns changes from call to call.
+        self.numbers = passed(self.function, packed.arguments(taken, result, bias, self.team), self.threads)
 
     def product(self, index: Any, values: Any, bias: Any, x: Tensor) -> Tensor | None:
         """Return x [batch, in] times the weights, plus bias: [batch, out]; None where anything is not as it was."""

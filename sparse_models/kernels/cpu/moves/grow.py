@@ -97,7 +97,7 @@ def _find(works: Sequence[Work], tables: tuple[Tensor, Tensor], kind: str) -> No
     """Find what is grown of layers in one call, with keys above what was guessed alone; nothing where these have no room."""
     rows, parts = tables
     dtype, arguments = name_of(works[0].scored), (rows, len(rows), parts, len(parts))
-    run(find_kernel(dtype, kind), arguments, min(threads(), len(parts)), phases=2)
+    run(find_kernel(dtype, kind), arguments, min(threads(), len(parts)))
     for fallback in (chunk_kernel, reduce_kernel, select_kernel):  # so that a guess that is wrong later on compiles nothing
         fallback(dtype)
 

@@ -26,7 +26,7 @@ PANEL = (
 def rebuild(works: Sequence[Work], tables: tuple[Tensor, Tensor], forms: Sequence[Form]) -> None:
     """Rewrite the layers, each with the candidates that are left of it; rows of their table number `forms`."""
     function, parts = _rebuild(name_of(works[0].storage.values.dtype), tuple(forms)), tables[1]
-    run(function, (parts, len(parts), PANEL), min(threads(), len(parts)), phases=3)
+    run(function, (parts, len(parts), PANEL), min(threads(), len(parts)))
 
 
 @kernel

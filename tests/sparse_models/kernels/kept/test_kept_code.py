@@ -35,9 +35,9 @@ def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], int
     texts: list[str] = []
     compiled = _compile.compiled
 
-    def noted(text: str, name: str) -> int:
+    def noted(text: str, name: str, phases: int) -> int:
         texts.append(text)
-        return compiled(text, name)
+        return compiled(text, name, phases)
 
     monkeypatch.setattr(_emit, "compiled", noted)
 
