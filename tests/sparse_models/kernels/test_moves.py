@@ -147,12 +147,12 @@ def test_kernels_touch_nothing_but_their_own(watcher: Watcher, kind: str, monkey
     for name in rooms:
         monkeypatch.setattr(held, name, partial(noted, name))
 
-    def run(function: int, arguments: list[Tensor | int], team: int, phases: int = 1) -> None:
+    def run(function: int, arguments: list[Tensor | int], team: int) -> None:
         now = [*made, *(one for work in held.works for one in (work.memory, work.candidates, work.part_states))]
         now += [one for one in arguments if isinstance(one, Tensor)]
         watcher.may = [(one.data_ptr(), one.data_ptr() + one.numel() * one.element_size()) for one in now]
         watcher.written = {}
-        _team.run(function, arguments, team, phases)
+        _team.run(function, arguments, team)
 
     for module in (drop, grow, pack, rebuild, numbers_of_places):
         monkeypatch.setattr(module, "run", run)
