@@ -205,7 +205,7 @@ def bool_mask(mask: Any, weight: Tensor) -> Tensor:
     """
     if not isinstance(mask, Tensor):
         try:
-            mask = torch.as_tensor(mask.toarray() if hasattr(mask, "toarray") else mask)
+            mask = torch.tensor(mask.toarray() if hasattr(mask, "toarray") else mask)  # a copy, as it may be read-only
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"expected a mask that is a tensor or an array, got {type(mask).__name__}; convert it") from None
     own: Tensor = mask if mask.layout is strided else mask.to_dense()
