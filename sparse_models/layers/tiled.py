@@ -166,8 +166,7 @@ class Tiled(OwnKernels):
         """Set the mode, as nn.Module does; before and after a training, copies of the weights are out of date."""
         if mode or self.training:
             self.outdate()
-        super().train(mode)
-        return self
+        return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_frozen": None, "_few": {}}  # made anew where needed
