@@ -186,6 +186,16 @@ def test_a_mode_is_set_before_a_state_is_loaded_into_memory_that_is_prepared_for
             prepared.eval()
 
 
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+def test_a_state_is_assigned_to_a_layer_that_is_nowhere(layer: str) -> None:
+    weight = normal(0, 256, 256, dtype=widest(layer))
+    here, there = (LAYERS[layer](weight, mask_for(layer, (256, 256), 0.5, seed)) for seed in (0, 1))
+    here.to("meta").load_state_dict(there.state_dict(), assign=True)
+    torch.testing.assert_close(here.train().to_dense(), there.to_dense())
+    x = normal(1, 3, 256, dtype=widest(layer))
+    torch.testing.assert_close(here(x), there(x))
+
+
 def test_after_a_move_in_place_a_layer_holds_no_more_than_before() -> None:
     built = LAYERS["tiled"](normal(0, 64, 128), mask_for("tiled", (64, 128), 0.5))
     before = len(pickle.dumps(built))
