@@ -102,10 +102,9 @@ class Tiled(OwnKernels):
 
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
-        if self.is_for_few(x):
-            found = self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias"))
-            return super().multiplied(x) if found is None else found
-        return super().multiplied(x)
+        is_few = self.is_for_few(x)
+        found = self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias")) if is_few else None
+        return super().multiplied(x) if found is None else found
 
     def learning_product(self, x: Tensor, products: Any) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, with its graph: the weights are about to be trained."""
