@@ -25,7 +25,7 @@ class SparseSequential(nn.Sequential):
 
     def forward(self, x: Any) -> Any:
         """Return what the last module makes of what the one before makes ... of x."""
-        if is_traced(x) or torch.is_grad_enabled() or type(x) is not Tensor:
+        if type(x) is not Tensor or torch.is_grad_enabled() or is_traced(x):
             return super().forward(x)  # type: ignore[no-untyped-call]
         plan = self._plan  # another thread may make another
         if plan is None or not plan.is_current():

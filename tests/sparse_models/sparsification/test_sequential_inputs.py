@@ -1,0 +1,26 @@
+"""A user's nn.Sequential whose first module takes what is no tensor, as the ones before it in a model may hand on."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparse_models import SparseSequential, sparsify
+from tests.sparse_models.sparsification.test_sequential import WIDTH, plain
+from tests.strategies import normal
+
+
+class Sum(nn.Module):
+    def forward(self, given: Any) -> Tensor:
+        return torch.stack([*(given.values() if isinstance(given, dict) else given)]).sum(0)
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+@pytest.mark.parametrize("pack", [tuple, list, lambda parts: dict(enumerate(parts))])
+def test_what_the_first_module_takes_is_handed_to_it(pack: Any, with_gradients: bool) -> None:
+    net = sparsify(nn.Sequential(Sum(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10)), sparsity=0.7)
+    assert type(net) is SparseSequential
+    given = pack([normal(seed, 3, WIDTH, dtype=torch.float32) for seed in range(2)])
+    with torch.set_grad_enabled(with_gradients):
+        torch.testing.assert_close(net(given), plain(net)(given))
