@@ -124,7 +124,7 @@ def is_traced(x: Tensor) -> bool:
     # As `is_transformed`, which would ask again whether it is compiled: that takes a hundredth of a small product.
     if _are_functorch_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
         return True
-    return x.layout is not strided or not is_memory(x)
+    return not is_memory(x)
 
 
 def is_transformed() -> bool:
@@ -138,12 +138,15 @@ def is_memory(tensor: Tensor) -> bool:
     """Tell whether a tensor's numbers lie at its address, and are not those of others that it stands for.
 
     They are not in a FakeTensor, a DTensor or any other class that decides itself what operators do, nor in what is being made
-    functional, and zeros that autograd writes down as none have no address.
+    functional; zeros that autograd writes down as none have no address, nor has what is in no strides.
     """
     kind = type(tensor)
     if kind is not Tensor and kind is not nn.Parameter and kind.__torch_dispatch__ is not _disabled_torch_dispatch_impl:
         return False
-    return tensor.data_ptr() != 0 or tensor.numel() == 0
+    try:  # to ask for the layout takes as long again
+        return tensor.data_ptr() != 0 or tensor.numel() == 0
+    except RuntimeError:
+        return False
 
 
 def check_plain(module: nn.Module, plain: type[nn.Module]) -> None:
@@ -205,7 +208,7 @@ def bool_mask(mask: Any, weight: Tensor) -> Tensor:
     """
     if not isinstance(mask, Tensor):
         try:
-            mask = torch.as_tensor(mask.toarray() if hasattr(mask, "toarray") else mask)
+            mask = torch.tensor(mask.toarray() if hasattr(mask, "toarray") else mask)  # a copy, as it may be read-only
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"expected a mask that is a tensor or an array, got {type(mask).__name__}; convert it") from None
     own: Tensor = mask if mask.layout is strided else mask.to_dense()

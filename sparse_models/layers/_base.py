@@ -195,7 +195,7 @@ class SparseLinear(Convertible):
         which takes a mask that keeps as many weights as before. Raises InputError, with `ask`, for another number, for a mask
         that the layer cannot hold, and for values that are another layer's too.
         """
-        in_place = in_place or is_captured(mask)
+        in_place = in_place or is_captured(self.values)
         if ask:
             nnz = check_move(self, mask, nnz, in_place=in_place)
             check_own({self: moments}, in_place=in_place)

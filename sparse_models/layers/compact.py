@@ -115,7 +115,8 @@ class Compact(SparseLinear):
                     f"expected the saved state of a weight of shape [{self.out_features}, {self.in_features}], got one of at "
                     f"least {[place + 1 for place in most]} with values of {list(values.shape)}; build the layer in its sizes"
                 )
-            self._store(rows.to(self.rows.device, copy=True), columns.to(self.rows.device, copy=True))
+            device = (rows if self.rows.is_meta else self.rows).device  # what is nowhere is to be assigned
+            self._store(rows.to(device, copy=True), columns.to(device, copy=True))
             self.hold(self.values.new_empty(values.shape))
 
 

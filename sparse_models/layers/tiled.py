@@ -102,10 +102,9 @@ class Tiled(OwnKernels):
 
     def multiplied(self, x: Tensor) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, for x that the kernels take."""
-        if self.is_for_few(x):
-            found = self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias"))
-            return super().multiplied(x) if found is None else found
-        return super().multiplied(x)
+        is_few = self.is_for_few(x)
+        found = self.frozen.product(self.structures[0], self.own("values"), x, self.own("bias")) if is_few else None
+        return super().multiplied(x) if found is None else found
 
     def learning_product(self, x: Tensor, products: Any) -> Tensor:
         """Return x W^T + b [batch, out], feature-major, with its graph: the weights are about to be trained."""
@@ -166,8 +165,7 @@ class Tiled(OwnKernels):
         """Set the mode, as nn.Module does; before and after a training, copies of the weights are out of date."""
         if mode or self.training:
             self.outdate()
-        super().train(mode)
-        return self
+        return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_frozen": None, "_few": {}}  # made anew where needed

@@ -26,8 +26,8 @@ class TwoFour(Masked):
     In `eval()` and without gradients the weights are compressed once, and anew when they change; else at every call, as they
     change at every step. The output's product is sparse; the input gradient's is where the transpose is 2:4, too, which
     `two_four_transposable` has; the weight gradient's is dense. Weights outside the mask must stay 0, which they do under any
-    optimizer, as their gradients are. Two things change weights unseen, `values.data` and the replay of a captured training
-    step: call `train()` before and `eval()` after.
+    optimizer, as their gradients are. Three things change weights unseen: `values.data`, the replay of a captured training
+    step, and the step of a fused optimizer whose gradients are from before: call `train()` before and `eval()` after.
 
     A CPU gains nothing from the structure, and the product there is that of `masked`: no instruction multiplies 2 of 4, so that
     a vector of products would first take a permutation that brings each weight its input. That is as many instructions as
@@ -77,16 +77,16 @@ class TwoFour(Masked):
         if self.training or values.is_inference() or self.kept.is_inference():
             return two_four.compress(values)
         now = Source.of(self.kept, values)
-        known = self._compressed is not None and self._compressed[1].has_values_of(now)
-        if not known and is_captured(values):
-            return two_four.compress(values)  # by each replay, and not before: nobody else may take it for the weights
-        if self._compressed is None:
-            self._compressed = two_four.compress(values), now
-        elif not known:
-            held, made = self._compressed[0], two_four.compress(values)
-            same = (held.shape, held.dtype, held.device) == (made.shape, made.dtype, made.device)
-            self._compressed = (held.copy_(made) if same else made), now
-        return self._compressed[0]
+        held, source = self._compressed or (None, None)
+        if held is not None and source is not None and source.has_values_of(now):
+            return held
+        made = two_four.compress(values)
+        if is_captured(values):
+            return made  # by each replay, and not before: nobody else may take it for the weights
+        if held is not None and (held.shape, held.dtype, held.device) == (made.shape, made.dtype, made.device):
+            made = held.copy_(made)
+        self._compressed = made, now
+        return made
 
     def outdate(self) -> None:
         """Have weights compressed anew when they are next needed: these are about to be trained."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_models.layers import SparseLinear
-from sparse_models.linear import are_watched, is_traced
+from sparse_models.linear import are_watched, is_memory, is_traced
 
 CHAIN = re.compile("L(?:n*R[Rn]*L)+")  # layers, ReLUs, and what does nothing: at least two layers
 
@@ -25,7 +25,7 @@ class SparseSequential(nn.Sequential):
 
     def forward(self, x: Any) -> Any:
         """Return what the last module makes of what the one before makes ... of x."""
-        if is_traced(x) or torch.is_grad_enabled() or type(x) is not Tensor:
+        if type(x) is not Tensor or torch.is_grad_enabled() or is_traced(x):
             return super().forward(x)  # type: ignore[no-untyped-call]
         plan = self._plan  # another thread may make another
         if plan is None or not plan.is_current():
@@ -43,14 +43,14 @@ class SparseSequential(nn.Sequential):
 class _Chain:
     """Sparse layers with ReLU between them, and the modules that they stand among."""
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        """Hold modules, the first and the last of which are layers."""
-        self.modules = modules
+    def __init__(self, modules: Sequence[nn.Module], *, is_first: bool) -> None:
+        """Hold modules, the first and the last of which are layers; the first chain of all is given what was looked at."""
+        self.modules, self.is_first = modules, is_first
         self.layers = [module for module in modules if isinstance(module, SparseLinear)]
 
     def __call__(self, x: Any) -> Any:
         """Return what the modules make of x [..., in]: [..., out]."""
-        if type(x) is Tensor and x.dim():
+        if type(x) is Tensor and x.dim() and (self.is_first or is_memory(x)):
             flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
             whole = self.layers[0].chain_output(self.layers, flat)
             if whole is not None:
@@ -74,7 +74,7 @@ class _Plan:
         self.steps, at = list[Any](), 0
         watched = inner
         for chain in CHAIN.finditer("".join(map(_kind, leaves))):
-            self.steps += [*leaves[at : chain.start()], _Chain(leaves[chain.start() : chain.end()])]
+            self.steps += [*leaves[at : chain.start()], _Chain(leaves[chain.start() : chain.end()], is_first=not chain.start())]
             watched += leaves[chain.start() : chain.end()]
             at = chain.end()
         self.steps += leaves[at:]

@@ -1,13 +1,14 @@
 """Layers over a CSR structure that is kept both ways, so that no product converts anything."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparse_models.errors import InputError
+from sparse_models.kernels.asynchronous import is_captured
 from sparse_models.kernels.cpu.moves._table import Storage
 from sparse_models.kernels.structure import AnyStructure, Structure
 from sparse_models.layers._feature_major import as_operator
@@ -15,6 +16,9 @@ from sparse_models.layers._feature_major.csr_storage import CsrStorage, position
 from sparse_models.layers._feature_major.products import Products
 from sparse_models.linear import is_memory
 from sparse_models.masks import UNSTRUCTURED
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class CsrBothWays(CsrStorage):
@@ -27,7 +31,7 @@ class CsrBothWays(CsrStorage):
     column_pointers: Tensor
     rows: Tensor
     transposition: Tensor
-    _known: tuple[Tensor, int] | None = None  # a tensor of an index that fits, and how often it was written to by then
+    _fitting = -1  # how often `transposition` was written to when the index was last known to be one; -1: it is not known
 
     def index_units(self, units: Tensor) -> None:
         """Store the CSR structure of the kept units [grid], that of its transpose, and the permutation between their values."""
@@ -41,24 +45,30 @@ class CsrBothWays(CsrStorage):
         places = rows.to(torch.int64, copy=True)  # which may be its own already
         torch.add(columns, places, alpha=units.shape[1], out=places)
         self.register_buffer("transposition", number.index_select(0, places))
-        self._known = _counted(self.transposition)
+        self._fitting = 0
 
-    def train(self, mode: bool = True) -> "CsrBothWays":  # noqa: FBT001, FBT002  # as nn.Module has it
+    def train(self, mode: bool = True) -> "Self":  # noqa: FBT001, FBT002  # as nn.Module has it
         """Set the mode, as nn.Module does; raises InputError where something else than an index was written in its place.
 
         An average of indices, which `AveragedModel` makes of all buffers where it is told to, is rounded down to another place.
+        What was never written to, as memory that `to_empty` prepares for a state that is to be loaded, is none's yet.
         """
         order = self.transposition
-        now = _counted(order) if is_memory(order) and not order.is_meta else None
-        if now is not None and (self._known is None or self._known[0] is not order or self._known[1] != now[1]):
-            if not self._fits():
+        # Tensors of inference_mode count no changes; what is captured, and what has no numbers, cannot be asked for any.
+        if is_memory(order) and not (order.is_meta or order.is_inference() or is_captured(order)):
+            written = order._version  # noqa: SLF001  # PyTorch has no public name for it
+            if written != self._fitting and (written or self._fitting < 0) and not self._fits():
                 raise InputError(
                     f"{type(self).__name__}: expected the index of its weights, got other numbers in its place; average "
                     "parameters alone (AveragedModel without use_buffers), or load a state anew"
                 )
-            self._known = now
-        super().train(mode)
-        return self
+            self._fitting = written
+        return super().train(mode)
+
+    def restructure(self, saved: Mapping[str, Tensor]) -> None:
+        """Make room for a saved state, of which it is not known whether its index is one."""
+        super().restructure(saved)
+        self._fitting = -1
 
     def _fits(self) -> bool:
         """Tell whether both structures are of one matrix, and the permutation between their values is theirs."""
@@ -147,11 +157,6 @@ class CsrBothWays(CsrStorage):
         return as_operator.linear(self, x) if x.device.type == "cpu" else self.product(x)
 
 
-def _counted(tensor: Tensor) -> tuple[Tensor, int] | None:
-    """Return a tensor and how often it was written to; None where that is not counted."""
-    return None if tensor.is_inference() else (tensor, tensor._version)  # noqa: SLF001  # PyTorch has no public name for it
-
-
 class _Product(torch.autograd.Function):
     """y^T = W x^T + b, dx^T = W^T dy^T, and dW sampled at the non-zeros of W; all activations feature-major.
 
@@ -178,9 +183,10 @@ class _Product(torch.autograd.Function):
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x_t, values = ctx.saved_tensors
     x_t, values = x_t.contiguous(), values.contiguous()  # a hook may have saved them in other strides
-    grad = grad if is_memory(grad) else grad.clone()  # of zeros that are written down as none
     if not is_memory(grad):
-        raise InputError(f"expected an output's gradient that is numbers in memory, got {type(grad).__name__}; unwrap it")
+        grad = grad.clone()  # of zeros that are written down as none
+        if not is_memory(grad):
+            raise InputError(f"expected an output's gradient that is numbers in memory, got {type(grad).__name__}; unwrap it")
     products: Products = ctx.products.current()
     grad_t = products.turned(grad.resolve_neg())  # [out, batch]
     x_needed, values_needed, bias_needed, _ = ctx.needs_input_grad

@@ -72,7 +72,7 @@ class CsrStorage(SparseLinear):
                     f"expected the saved state of a weight of shape [{self.out_features}, {self.in_features}], got "
                     f"{pointers.numel() - 1} rows with {values.numel()} values; build the layer in the saved one's sizes"
                 )
-            device = self.columns.device
+            device = (columns if self.columns.is_meta else self.columns).device  # what is nowhere is to be assigned
             self.index_units(self._units_at(positions_of(pointers.to(device), columns.to(device), self.grid[1])))
             self.hold(self.values.new_empty(values.shape))
 

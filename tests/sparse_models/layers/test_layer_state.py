@@ -1,6 +1,7 @@
 """The state of a layer, saved, loaded, copied, and moved to another mask."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -167,6 +168,39 @@ def test_an_average_of_indices_is_refused_and_one_of_weights_is_not(layer: str) 
         average.eval()
         assert isinstance(average.module, SparseLinear)
         torch.testing.assert_close(average.module.to_dense(), built.to_dense())
+
+
+@pytest.mark.parametrize("layer", [layer for layer in SPARSE_LAYERS if issubclass(LAYERS[layer], CsrBothWays)])
+def test_a_mode_is_set_before_a_state_is_loaded_into_memory_that_is_prepared_for_it(layer: str) -> None:
+    """As where a large model is put together: what stands in the memory by then is no index."""
+    built = LAYERS[layer](normal(0, 256, 256, dtype=widest(layer)), mask_for(layer, (256, 256), 0.5))
+    prepared = copy.deepcopy(built).train().to("meta").to_empty(device="cpu")
+    for one in prepared.buffers():
+        one.data.fill_(-1)
+    prepared.eval().load_state_dict(built.state_dict())
+    torch.testing.assert_close(prepared.train().to_dense(), built.to_dense())
+    wrong = {name: one.roll(1) if name == "transposition" else one for name, one in built.state_dict().items()}
+    for assign in (False, True):
+        prepared.load_state_dict(wrong, assign=assign)
+        with pytest.raises(InputError, match="expected the index of its weights, got other numbers in its place; "):
+            prepared.eval()
+
+
+@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+def test_a_state_is_assigned_to_a_layer_that_is_nowhere(layer: str) -> None:
+    weight = normal(0, 256, 256, dtype=widest(layer))
+    here, there = (LAYERS[layer](weight, mask_for(layer, (256, 256), 0.5, seed)) for seed in (0, 1))
+    here.to("meta").load_state_dict(there.state_dict(), assign=True)
+    torch.testing.assert_close(here.train().to_dense(), there.to_dense())
+    x = normal(1, 3, 256, dtype=widest(layer))
+    torch.testing.assert_close(here(x), there(x))
+
+
+def test_after_a_move_in_place_a_layer_holds_no_more_than_before() -> None:
+    built = LAYERS["tiled"](normal(0, 64, 128), mask_for("tiled", (64, 128), 0.5))
+    before = len(pickle.dumps(built))
+    built.move(mask_for("tiled", (64, 128), 0.5, 1), in_place=True)
+    assert len(pickle.dumps(built)) - before < 4096  # an index of as many weights takes 16 KiB
 
 
 ANY_NUMBER = [layer for layer in SPARSE_LAYERS if LAYERS[layer].pattern.sparsities is None]

@@ -144,10 +144,18 @@ class Matrix:
         return self.mask.numpy()
 
 
+def read_only(mask: torch.Tensor) -> Any:
+    """As a file that is mapped into memory, and an array of JAX, are."""
+    array = mask.numpy()
+    array.flags.writeable = False
+    return array
+
+
 @pytest.mark.parametrize(
     "form",
     [
         torch.Tensor.numpy,
+        read_only,
         torch.Tensor.tolist,
         Matrix,
         lambda mask: mask.float().to_sparse(),
@@ -167,3 +175,7 @@ def test_what_is_no_mask_is_refused(mask: Any) -> None:
     for given_as, got in ((mask, type(mask).__name__), (torch.ones(4, 5).bool().to_sparse(), "torch.sparse_coo")):
         with pytest.raises(InputError, match=f"expected a bool mask of shape .4, 5. that is a tensor in strides, got {got}; "):
             LAYERS["tiled"](torch.ones(4, 5), given_as)
+        layer = LAYERS["tiled"].from_linear(nn.Linear(5, 4))
+        with pytest.raises(InputError, match=f"expected a bool mask of shape .4, 5. that is a tensor in strides, got {got}; "):
+            layer.set_mask(given_as)
+        assert layer.nnz_as_set == 20

@@ -152,8 +152,10 @@ def test_what_is_no_matrix_in_memory_is_refused(name: str, change: Callable[[Ten
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_gradient_of_no_numbers_is_refused_and_one_of_zeros_taken(name: str) -> None:
     layer = layer_of(name)
-    with pytest.raises(InputError, match="expected an output's gradient that is numbers in memory, got Wrapper; unwrap it"):
-        layer(like(layer, 7)).backward(Wrapper(torch.ones(7, 33, dtype=layer.values.dtype)))
+    ones = torch.ones(7, 33, dtype=layer.values.dtype)
+    for given, got in (Wrapper(ones), "Wrapper"), (ones.to_sparse(), "Tensor"):
+        with pytest.raises(InputError, match=f"expected an output's gradient that is numbers in memory, got {got}; unwrap it"):
+            layer(like(layer, 7)).backward(given)
     layer(like(layer, 7)).backward(torch._efficientzerotensor((7, 33), dtype=layer.values.dtype))
     assert layer.values.grad is not None
     assert not layer.values.grad.any()

@@ -5,6 +5,7 @@ import torch
 
 from sparse_models.kernels.cuda import frozen
 from sparse_models.layers import two_four
+from sparse_models.layers._feature_major import both_ways
 from sparse_models.layers.tiled import Tiled
 from sparse_models.layers.two_four import TwoFour
 from tests.helpers.gpu.on_a_card import device
@@ -49,3 +50,12 @@ def test_so_it_is_with_compressed_weights(cusparselt: Simulated, has_copy: bool,
             patch.setattr(torch, "_cslt_compress", lambda dense: cusparselt.compress(dense).fill_(float("nan")))  # not yet done
             layer(x)
         assert close(layer(x), x.double() @ layer.to_dense().double().t())
+
+
+def test_a_step_that_sets_the_mode_is_captured_though_the_index_was_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Tiled(normal(0, 16, 32), mask_for("tiled", (16, 32), 0.5)).eval()
+    layer.get_buffer("transposition").add_(0)
+    with monkeypatch.context() as patch, Recording():  # which refuses to ask the device
+        patch.setattr(both_ways, "is_captured", lambda _: True)
+        layer.train()
+    assert layer.training
