@@ -20,6 +20,10 @@ class Flow(Arithmetic):
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.PointerType()]), name)
         super().__init__(module, ir.IRBuilder(self.function.append_basic_block()), dtype, lanes)
         self.header, self.phase = self.builder.ptrtoint(self.function.args[0], INTEGER), 0
+        # Asked once, before there is anything that a call would take out of registers, and kept where it takes none.
+        self._number = self.builder.alloca(INTEGER)
+        asked = self.builder.call(self._called(THREAD, ir.IntType(32)), []) if barrier_address() else None
+        self.builder.store(self.builder.zext(asked, INTEGER) if asked else self.constant(0), self._number)
 
     def _pointer(self, address: Any) -> Any:
         return self.builder.inttoptr(address, ir.PointerType())
@@ -27,12 +31,13 @@ class Flow(Arithmetic):
     def _headed(self, place: int) -> Any:
         return self.builder.load(self._pointer(self.add(self.header, 8 * place)), typ=INTEGER)
 
+    def team(self) -> Any:
+        """Return how many threads share the tasks."""
+        return self._headed(0)
+
     def thread(self) -> Any:
         """Return the number of this thread in its team; 0 where there is no runtime, and so no other."""
-        if not barrier_address():
-            return self.constant(0)
-        number = self.builder.call(self._called(THREAD, ir.IntType(32)), [])
-        return self.divided(self.builder.zext(number, INTEGER), self._headed(0))[1]
+        return self.divided(self.builder.load(self._number, typ=INTEGER), self.team())[1]
 
     def _called(self, name: str, result: Any) -> Any:
         """Return a function without arguments that is not the kernel's own."""
@@ -71,27 +76,32 @@ class Flow(Arithmetic):
         what it has left in its own caches. Where whoever was free took the next, what one core had written came to be read and
         written by another (docs/cpu_kernels.md).
         """
-        builder = self.builder
-        thread, team = self.thread(), self._headed(0)
+        builder, zero = self.builder, self.constant(0)
         if self.phase and barrier_address():  # else a thread is always alone
             # One alone may be of a team of the caller's own, whose others it would wait for.
-            with builder.if_then(builder.icmp_signed(">", team, self.constant(1))):
+            with builder.if_then(builder.icmp_signed(">", self.team(), self.constant(1))):
                 builder.call(self._called(BARRIER, ir.VoidType()), [])
+        before, (head, body, passed, after) = builder.block, (self.function.append_basic_block() for _ in range(4))
+        builder.branch(head)
+        builder.position_at_end(head)
+        turn = builder.phi(INTEGER)
+        # All but the turn is found anew for each task: what is kept from one to the next takes registers from those between.
+        team = self.team()
+        _, whose = self.divided(self.add(self.thread(), turn), team)
+        first, last = self.share(tasks, whose, team)
         tickets = self.add(self.header, self._headed(1), self.times(team, 8 * self.phase))
         self.phase += 1
-        with self.loop(self.constant(0), team) as turn:
-            _, whose = self.divided(self.add(thread, turn.place), team)
-            first, last = self.share(tasks, whose, team)
-            ticket, count = self.add(tickets, self.times(whose, 8)), builder.sub(last, first)
-            head, body, after = (self.function.append_basic_block() for _ in range(3))
-            builder.branch(head)
-            builder.position_at_end(head)
-            task = self._take_ticket(ticket)
-            builder.cbranch(builder.icmp_signed("<", task, count), body, after)
-            builder.position_at_end(body)
-            yield self.add(first, task)
-            builder.branch(head)
-            builder.position_at_end(after)
+        task = self.add(first, self._take_ticket(self.add(tickets, self.times(whose, 8))))
+        builder.cbranch(builder.icmp_signed("<", task, last), body, passed)
+        builder.position_at_end(passed)
+        following = self.add(turn, 1)
+        builder.cbranch(builder.icmp_signed("<", following, team), head, after)
+        builder.position_at_end(body)
+        yield task
+        for block, value in ((before, zero), (passed, following), (builder.block, turn)):
+            turn.add_incoming(value, block)
+        builder.branch(head)
+        builder.position_at_end(after)
 
 
 class Loop:

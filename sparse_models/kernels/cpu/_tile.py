@@ -12,6 +12,7 @@ from sparse_models.kernels.cpu._emit import Emitter
 
 SUMS = 8  # as many as hide the time that a multiply-add takes
 TILE_BYTES = 3 * 2**18  # of the second cache, of which most have 1 MiB or more; the rest is for what passes through
+TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
 TOGETHER = 4  # non-zeros of a row at a time, unless another variant is chosen
 
 
@@ -20,6 +21,16 @@ def tiling(batch: int, dtype: str, most: int, vector_bytes: int) -> tuple[int, i
     lanes = vector_bytes // BYTES[dtype]
     tiles = -(-batch // (most * lanes))
     return -(-batch // (tiles * lanes)), tiles
+
+
+def tile_and_block(emit: Emitter, task: Any, tiles: Any, blocks: Any) -> tuple[Any, Any]:
+    """Return of which tile and block of rows a task is: a thread has few rows where there are few tiles, and else few tiles.
+
+    What two cores write side by side at a time comes to be fetched by one from the other.
+    """
+    is_few = emit.builder.icmp_signed("<", tiles, emit.times(emit.team(), TASKS_PER_THREAD))
+    (block, tile), many = emit.divided(task, tiles), emit.divided(task, blocks)
+    return emit.builder.select(is_few, tile, many[0]), emit.builder.select(is_few, block, many[1])
 
 
 def of_bias(bias: Tensor | None) -> tuple[Tensor, int]:

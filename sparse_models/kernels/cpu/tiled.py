@@ -18,7 +18,7 @@ from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run
-from sparse_models.kernels.cpu._tile import Piece, Sums, add_to, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu._tile import TASKS_PER_THREAD, Piece, Sums, add_to, emitter_for, of_bias, tile_and_block, tiling
 from sparse_models.kernels.cpu.csr._form import ARRAYS, NUMBERS, CsrForm
 from sparse_models.kernels.cpu.csr._panels import Panel, panel_columns
 from sparse_models.kernels.cpu.csr._single import single, single_sampled
@@ -29,7 +29,6 @@ from sparse_models.kernels.variant import Variant
 TILES_PER_PART = 8  # of a batch, at least: each part has sums of its own to be written and added up
 KEPT_BYTES = 2**18  # of the second cache, for what rows have come to between panels
 MOST_ORDERED = 4  # tiles, above which it takes less time to put values in order once than to look each up in each tile
-TASKS_PER_THREAD = 4  # so that a thread that is held up leaves work to the others
 
 
 def define_product(
@@ -182,7 +181,7 @@ def _product(dtype: str, chunks: int, vector_bytes: int, form: CsrForm, *, relu:
     )
     buffer, matrix = emit.own_part(scratch, scratch_bytes), form.matrix((*arrays, *numbers), values)
     with emit.tasks(emit.times(tiles, blocks)) as task:
-        tile, block = emit.divided(task, blocks)
+        tile, block = tile_and_block(emit, task, tiles, blocks)
         piece = Piece(emit, tile, chunks, batch)
 
         def begin(row: Any) -> list[Any]:

@@ -15,12 +15,12 @@ from sparse_models.kernels.cpu._arithmetic import name_of
 from sparse_models.kernels.cpu._compile import kernel, vector_bytes
 from sparse_models.kernels.cpu._emit import CACHE_LINE
 from sparse_models.kernels.cpu._team import run, threads, threads_for
-from sparse_models.kernels.cpu._tile import TILE_BYTES, Piece, Sums, emitter_for, of_bias, tiling
+from sparse_models.kernels.cpu._tile import TASKS_PER_THREAD, TILE_BYTES, Piece, Sums, emitter_for, of_bias, tiling
 from sparse_models.kernels.cpu.blocks._matrix import BlockForm, BlockMatrix
 from sparse_models.kernels.cpu.blocks._outer import row_sampled
 from sparse_models.kernels.cpu.blocks._registers import registers
 from sparse_models.kernels.cpu.blocks._single import single, single_sampled
-from sparse_models.kernels.cpu.tiled import TASKS_PER_THREAD, TILES_PER_PART, finished, row_blocks
+from sparse_models.kernels.cpu.tiled import TILES_PER_PART, finished, row_blocks
 from sparse_models.kernels.structure import BlockStructure
 
 PAGE = 2**12  # bytes
