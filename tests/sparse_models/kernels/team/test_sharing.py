@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -17,24 +19,40 @@ PHASES, TASKS = 3, (0, 1, 2, 7, 100)
 with_runtime = pytest.mark.skipif(not barrier_address(), reason="torch has no OpenMP runtime here")
 
 
-@pytest.fixture(scope="module")
-def noting() -> int:
-    """A kernel of some phases that counts how often each task is done, by which thread, and how many tasks were done before."""
-    emit = Emitter(ir.Module(), "noting", "float32", 1)
+def kernel_of(name: str, note: Callable[[Emitter, int, Any, list[Any]], None]) -> int:
+    """A kernel of some phases that keeps which thread does each task, and notes more of a task by its phase, number and place.
+
+    What it notes in are counts and what was done before, by place, a number of all that are done, and how many tasks there are.
+    """
+    emit = Emitter(ir.Module(), name, "float32", 1)
     counts, threads, before, done, tasks = (emit.argument(place) for place in range(5))
     for phase in range(PHASES):
         with emit.tasks(tasks) as task:
             at = emit.times(emit.add(emit.times(tasks, phase), task), 8)
-            emit.store(emit.builder.load_atomic(emit._pointer(done), "monotonic", 8, typ=ir.IntType(64)), emit.add(before, at))
             emit.store(emit.thread(), emit.add(threads, at))
-            is_first = emit.builder.zext(emit.builder.icmp_signed("==", task, emit.constant(0)), ir.IntType(64))
-            with emit.loop(
-                emit.constant(0), emit.times(is_first, 2**17)
-            ):  # the first takes long: others come to the next phase
-                emit.builder.load_atomic(emit._pointer(done), "monotonic", 8, typ=ir.IntType(64))
-            for counted in (emit.add(counts, at), done):
-                emit._take_ticket(counted)
+            note(emit, phase, task, [emit.add(counts, at), emit.add(before, at), done, tasks])
     return emit.compiled()
+
+
+def seen(emit: Emitter, done: Any, order: str) -> Any:
+    """How many tasks are done by now."""
+    return emit.builder.load_atomic(emit._pointer(done), order, 8, typ=ir.IntType(64))
+
+
+@pytest.fixture(scope="module")
+def noting() -> int:
+    """A kernel that counts how often each task is done, and how many tasks were done before."""
+
+    def note(emit: Emitter, phase: int, task: Any, places: list[Any]) -> None:
+        count, before, done, _ = places
+        emit.store(seen(emit, done, "monotonic"), before)
+        is_first = emit.builder.zext(emit.builder.icmp_signed("==", task, emit.constant(0)), ir.IntType(64))
+        with emit.loop(emit.constant(0), emit.times(is_first, 2**17)):  # the first takes long: others come to the next phase
+            seen(emit, done, "monotonic")
+        for counted in (count, done):
+            emit._take_ticket(counted)
+
+    return kernel_of("noting", note)
 
 
 class Noted:
@@ -80,22 +98,20 @@ def test_a_thread_begins_with_the_same_tasks_at_each_call(noting: int) -> None:
 
 
 def _waiting() -> int:
-    """The same kernel, whose tasks end when all of a phase have begun: as many threads as tasks must be at them."""
-    emit = Emitter(ir.Module(), "waiting", "float32", 1)
-    counts, threads, _, done, tasks = (emit.argument(place) for place in range(5))
-    for phase in range(PHASES):
-        with emit.tasks(tasks) as task:
-            at = emit.times(emit.add(emit.times(tasks, phase), task), 8)
-            emit.store(emit.thread(), emit.add(threads, at))
-            emit._take_ticket(emit.add(counts, at))
-            emit._take_ticket(done)
-            look, after = (emit.function.append_basic_block() for _ in range(2))
-            emit.builder.branch(look)
-            emit.builder.position_at_end(look)
-            seen = emit.builder.load_atomic(emit._pointer(done), "acquire", 8, typ=ir.IntType(64))
-            emit.builder.cbranch(emit.builder.icmp_signed("<", seen, emit.times(tasks, phase + 1)), look, after)
-            emit.builder.position_at_end(after)
-    return emit.compiled()
+    """The same, but tasks end when all of a phase have begun: as many threads as tasks must be at them."""
+
+    def note(emit: Emitter, phase: int, task: Any, places: list[Any]) -> None:
+        count, _, done, tasks = places
+        emit._take_ticket(count)
+        emit._take_ticket(done)
+        look, after = (emit.function.append_basic_block() for _ in range(2))
+        emit.builder.branch(look)
+        emit.builder.position_at_end(look)
+        begun = seen(emit, done, "acquire")
+        emit.builder.cbranch(emit.builder.icmp_signed("<", begun, emit.times(tasks, phase + 1)), look, after)
+        emit.builder.position_at_end(after)
+
+    return kernel_of("waiting", note)
 
 
 WITHIN = """
