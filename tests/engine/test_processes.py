@@ -225,7 +225,9 @@ def test_time_is_told_in_parts_that_add_up() -> None:
     whole = time.monotonic() - start
     assert 0.9 * whole <= sum(results.spent) <= whole
     assert results.spent.timed < results.spent.starting
-    assert [(turn.which, turn.visits) for turn in results.turns] == [(f"process {number} of 2", 1) for number in (1, 2)]
+    assert [turn.which for turn in results.turns] == ["process 1 of 2", "process 2 of 2"]
+    visits = [turn.visits for turn in results.turns]
+    assert min(visits) >= 1  # more where one was disturbed
     assert sum((turn.spent for turn in results.turns), Spent()) == results.spent
     kinds = [(kind.which, kind.visits) for kind in results.kinds]
-    assert kinds == [(f"forward csr, {which}", 1) for which in ("the first process", "later")]
+    assert kinds == list(zip(["forward csr, the first process", "forward csr, later"], visits, strict=True))
