@@ -203,8 +203,10 @@ def test_a_move_in_place_is_refused_for_another_number_and_to_an_older_graph(lay
     twin, twin_optimizer = copy.deepcopy((model, optimizer))
     part = next(iter(model))
     other = mask_for(layer, sizes(layer)[1::-1], 0.9)
-    with pytest.raises(InputError, match=f"a mask of {part.nnz} weights to move to in place, got one of {int(other.sum())}"):
-        move_mask(part, other, optimizer, in_place=True)
+    if part.pattern.sparsities is None:  # else there is one number alone
+        numbers = f"a mask of {part.nnz} weights to move to in place, got one of {int(other.sum())}"
+        with pytest.raises(InputError, match=numbers):
+            move_mask(part, other, optimizer, in_place=True)
     before = memory(model, optimizer)
     loss = model(batch_for(layer, 0, part.values.dtype)[0]).sum()
     updated(model, optimizer, "set", 1, in_place=True)
