@@ -179,9 +179,12 @@ def disturbed(outcomes: Collection[Outcome]) -> list[str]:
     races = [race for outcome in outcomes for race in outcome.races]
     pairs, clean = (sum(map(len, each)) for each in ([race.seconds for race in races], [race.undisturbed for race in races]))
     silent = sum(not outcome.speedups for outcome in outcomes if outcome.races)
+    trained = [race for outcome in outcomes if "epochs" in outcome.facts for race in outcome.races]
+    epochs = sum(len(race.seconds) - len(race.undisturbed) for race in trained)  # a training is whole, or it is none
+    but = f", but for {epochs} epochs in what trainings took, also to dense's accuracy" if epochs else ""
     told = []
     if pairs and 1 - clean / pairs >= WORTH_TELLING:
-        told.append(f"{1 - clean / pairs:.0%} of all pairs were disturbed by other processes, and do not count")
+        told.append(f"{1 - clean / pairs:.0%} of all pairs were disturbed by other processes, and do not count{but}")
     if silent:
         are = "1 case is" if silent == 1 else f"{silent} cases are"
         told.append(f"{are} left out, all of whose pairs were: try fewer --threads, or a quieter machine")

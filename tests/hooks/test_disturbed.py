@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.engine.jobs import Effort
-from bench.hooks.measuring import far_apart, without_a_turn
+from bench.hooks.measuring import disturbed, far_apart, without_a_turn
 from bench.runs.outcome import Outcome, Race
 from tests.helpers.fake_engine import replace_engine
 from tests.helpers.in_process import SMALL, run
@@ -53,6 +53,17 @@ def test_where_everything_was_the_run_ends_in_order(tmp_path: Path, monkeypatch:
     done = run(*FORWARD, "-k", "csr", "--benchmark-autosave", cwd=tmp_path)
     assert done.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), done.stdout
     assert "100% of all pairs were disturbed" in done.stdout
+
+
+def test_epochs_that_were_disturbed_count_in_what_a_training_took_and_that_is_told() -> None:
+    layer, training = Outcome(), Outcome()
+    layer.add(0, Race([1.0] * 4, [1.0] * 4, waited=[0.0, 0.5, 0.0, 0.0], dense_waited=[0.0] * 4), {})
+    [told] = disturbed([layer, training])
+    assert told == "25% of all pairs were disturbed by other processes, and do not count"
+    training.add(0, Race([1.0] * 4, [1.0] * 4, waited=[0.5, 0.0, 0.0, 0.0], dense_waited=[0.0, 0.0, 0.5, 0.0]), {"epochs": 4})
+    [told] = disturbed([layer, training])
+    assert "38% of all pairs" in told
+    assert told.endswith("do not count, but for 2 epochs in what trainings took, also to dense's accuracy")
 
 
 @pytest.mark.parametrize("load", [[3.6, 2.0, 1.0], [0.4, 3.0, 3.0], None])
