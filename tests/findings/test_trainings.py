@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.findings.trainings import OverSeeds, arm_of, trainings
+from bench.findings.trainings import OverSeeds, arm_of, brief, trainings
 from tests.helpers.rows import row
 
 
@@ -46,6 +46,19 @@ def test_narrow_dense_is_told_at_its_own_sparsity() -> None:
     rows = [trained(sparsity=sparsity) for sparsity in (0.8, 0.9)]
     [found] = trainings([*rows, trained(**narrow, speedup=3.0, speedup_low=3.0, speedup_high=3.0, sparsity=0.9)])
     assert ["narrow dense" in text for text in found.sentences] == [False, True]
+
+
+def test_a_layer_that_keeps_every_weight_is_no_sparse_arm_and_tells_what_is_not_by_zeros() -> None:
+    rows = [trained(seed=seed, process_speedups=[4.0]) for seed in range(3)]
+    whole = [trained(sparsity=0.0, layer="block16", seed=seed, process_speedups=[2.0]) for seed in range(3)]
+    [found] = trainings([*rows, *whole])
+    assert [arm.name for arm in found.arms] == ["static csr", "unpruned block16"]
+    [sentence] = found.sentences  # none on sparsity 0
+    assert "at sparsity 0.8 sparse training saved time: 4.00 times" in sentence
+    assert sentence.endswith("; unpruned block16, which keeps every weight, at 2.00 [2.00 2.00] times.")
+    [text] = brief(found)
+    assert "1 faster of 1 arm, 4.00x" in text
+    assert text.endswith("; unpruned block16 2.00 [2.00 2.00]x")
 
 
 @pytest.mark.parametrize(
