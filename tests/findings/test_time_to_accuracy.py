@@ -131,15 +131,6 @@ def test_arms_stand_beside_the_dense_that_they_were_trained_with_the_soonest_fir
     assert [arm.there for arm in first.arms] == [3, 3, 0]
 
 
-def test_a_layer_that_keeps_every_weight_is_not_named_however_soon_and_stands_beside_the_arm_that_is() -> None:
-    sparse = learnt([([0.9, 0.9], [0.5, 0.5])] * 8)
-    whole = learnt([([0.9, 0.9], [0.1, 0.1])] * 8, sparsity=0.0, layer="block16")
-    [found] = time_to_accuracy([*sparse, *whole])
-    assert named(found).of == 1
-    assert "static tiled at 0.8 comes within" in sentence(found)
-    assert "static tiled at 0.8 in 0.25 [0.25 0.25] of dense's time (at most a third), unpruned block16 in 0.05" in brief(found)
-
-
 def seed(ratio: Bounds) -> Seed:
     return Seed(0.9, Taken(*[ratio] * 3), Taken(*[seen(1.0)] * 3), 0.9, 0.9, 0.9, 0.9, 0.9, is_chosen=True)
 

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from bench.findings.time_to_accuracy import verdict
+from bench.findings.time_to_accuracy.arms import time_to_accuracy
 from bench.findings.trainings import OverSeeds, arm_of, brief, trainings
-from tests.helpers.rows import row
+from tests.helpers.rows import learnt, row
 
 
 def trained(**fields: Any) -> dict[str, Any]:
@@ -59,6 +61,17 @@ def test_a_layer_that_keeps_every_weight_is_no_sparse_arm_and_tells_what_is_not_
     [text] = brief(found)
     assert "1 faster of 1 arm, 4.00x" in text
     assert text.endswith("; unpruned block16 2.00 [2.00 2.00]x")
+
+
+def test_a_layer_that_keeps_every_weight_is_not_named_however_soon_and_stands_beside_the_arm_that_is() -> None:
+    sparse = learnt([([0.9, 0.9], [0.5, 0.5])] * 8)
+    whole = learnt([([0.9, 0.9], [0.1, 0.1])] * 8, sparsity=0.0, layer="block16")
+    [found] = time_to_accuracy([*sparse, *whole])
+    told = verdict.verdict(found)
+    assert told
+    assert (told.arm.name, told.of) == ("static tiled", 1)
+    words = "static tiled at 0.8 in 0.25 [0.25 0.25] of dense's time (at most a third), unpruned block16 in 0.05"
+    assert words in verdict.brief(found)
 
 
 @pytest.mark.parametrize(
