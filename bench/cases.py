@@ -246,5 +246,5 @@ def _arms(selection: Selection, device: str, dtype: str, shape: Shape) -> Iterat
             own = _sparsities(layer, grid if layer in whole else grids.TRAINING_SPARSITIES, selection, device)
             if sparsity in own and (not is_uniform or distribution == selection.distributions[0]):
                 yield "sparse", layer, update, sparsity, grids.DISTRIBUTION if is_uniform else distribution
-        if len(shape.sizes) > 2:  # or there is nothing that could be narrower
+        if len(shape.sizes) > 2 and sparsity:  # or there is nothing that could be narrower
             yield "narrow", "dense", "static", sparsity, distribution

@@ -41,6 +41,12 @@ def test_dense_is_trained_under_autocast_where_a_cpu_multiplies_bfloat16_and_flo
         assert "autocast" not in {case.model for case in grid(other)}
 
 
+def test_nothing_is_narrower_than_dense_where_every_weight_is_kept() -> None:
+    asked = SHORT._replace(ops=("train",), data=("digits",), layers=("block16",), updates=("static",), sparsities=(0.0, 0.8))
+    arms = {(case.model, case.sparsity) for case in grid(asked)}
+    assert arms == {("dense", 0.0), ("sparse", 0.0), ("sparse", 0.8), ("narrow", 0.8)}
+
+
 def test_networks_of_the_shapes_asked_for_are_trained_on_the_data_that_fit_them() -> None:
     asked = SHORT._replace(
         ops=("train",), shapes=("64x30x10b8", "100x20x30x10b16", "64x10b8"), data=("digits", "teacher", "mnist5k")

@@ -19,6 +19,7 @@ from bench.findings.grouping import (
     sparsities_of,
 )
 from bench.findings.trainings import speedup_over_seeds
+from bench.grids import UNPRUNED
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.losses import MARGIN_LOST, loss_of
@@ -71,7 +72,8 @@ def advice(rows: Sequence[Row]) -> list[Advice]:
     found = []
     tuned = [patterned(row) for row in rows if row["protocol"] == "tuned" and row["model"] in ("sparse", "narrow")]
     dense_bytes = {_where(row): row["bytes_stored"] for row in rows if row["model"] == "dense"}
-    for group in by_training(tuned):
+    for trained in by_training(tuned):
+        group = [row for row in trained if row["model"] != UNPRUNED]
         sparse = [row for row in group if row["model"] == "sparse"]
         if len({row["pattern_key"] for row in sparse}) < 2:
             continue

@@ -101,6 +101,7 @@ class PrunedNetwork(NamedTuple):
     tuned: OverSeeds
     stored: float
     speedups: dict[int, Told]
+    dense_seconds: dict[int, float]  # of a forward pass
 
 
 class Pruned(NamedTuple):
@@ -215,4 +216,5 @@ def _pruned(rows: Sequence[Row]) -> PrunedNetwork:
     dense, cut, tuned = (OverSeeds.over(first[f"{when}_accuracies"]) for when in ("dense", "pruned", "tuned"))
     stored = max(row["bytes_stored"] / row["dense_bytes_stored"] for row in rows)
     what = (first["data"], first["layer"], first["sparsity"])
-    return PrunedNetwork(*what, dense, cut, tuned, stored, {row["batch"]: Told.of(row) for row in rows})
+    dense_seconds = {row["batch"]: row["dense_seconds"] for row in rows}
+    return PrunedNetwork(*what, dense, cut, tuned, stored, {row["batch"]: Told.of(row) for row in rows}, dense_seconds)

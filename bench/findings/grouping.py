@@ -109,8 +109,9 @@ def by_place(rows: Iterable[Row], *fields: str) -> Iterator[tuple[Place, list[Ro
 
 
 def by_training(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield the trainings that were held against the same dense."""
-    yield from (group for _, group in by_fields(rows, *BESIDE_ONE_DENSE))
+    """Yield the trainings that were held against the same dense; those of a layer that keeps every weight are unpruned."""
+    whole = (row | {"model": UNPRUNED} if row["model"] == "sparse" and row["sparsity"] == 0 else row for row in rows)
+    yield from (group for _, group in by_fields(whole, *BESIDE_ONE_DENSE))
 
 
 def shape_of(trainings: Iterable[Row]) -> str:

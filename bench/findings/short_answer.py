@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bench.findings.activations.paying import Paying, fewest_zeros, paying
 from bench.findings.break_even import break_even, told
+from bench.findings.costs import Pruned, pruned
 from bench.findings.grouping import Place, by_fields, layer_named, patterned, ratio_of, sparsities_of, speedup_of
 from bench.findings.rivals import Rival, rivals
 from bench.findings.time_to_accuracy.arms import TimeToAccuracy, time_to_accuracy
@@ -41,6 +42,7 @@ class Kind(NamedTuple):
     place: Place
     is_one_sample: bool
     reference: str | None  # how dense was fastest
+    dense_seconds: float  # of a call, beside the layer that is told
     asked: float  # the sparsity at which the question was put
     best: Layer | None  # the one that is faster, at `asked` or else at the next sparsity at which one is
     others: list[Layer]  # where none is faster at any
@@ -57,6 +59,7 @@ class ShortAnswer(NamedTuple):
     conditions: list[str]
     kinds: list[Kind]
     activations: list[Paying]
+    pruned: list[Pruned]  # at the sparsity at which the question was put
     trainings: list[Trainings]
     time_to_accuracy: list[TimeToAccuracy]  # of the same trainings, where they have learning curves
     undecided: Undecided
@@ -74,7 +77,9 @@ def short_answer(rows: Sequence[Row], machine: str) -> ShortAnswer:
     conditions = list(dict.fromkeys(Place.of(row).conditions for row in fewest_zeros(told_of)))
     activations = paying(whole, [row for row in rows if row["op"] == "threshold"])
     learnt = trainings(trained), time_to_accuracy(trained)
-    return ShortAnswer(machine, conditions, kinds, activations, *learnt, undecided(whole, told_rows))
+    cut = [row for row in rows if row["op"] == "pruned"]
+    networks = pruned([row for row in cut if row["sparsity"] == _nearest(cut)])
+    return ShortAnswer(machine, conditions, kinds, activations, networks, *learnt, undecided(whole, told_rows))
 
 
 def _kinds(whole: Sequence[Row]) -> list[list[list[Row]]]:
@@ -102,6 +107,7 @@ def _kind(places: Sequence[list[Row]], whole: Sequence[Row]) -> Kind:
         place=place,
         is_one_sample=place.batch == 1,
         reference=first.get("dense_layout"),
+        dense_seconds=(of_best or rows)[0]["dense_seconds"],
         asked=asked,
         best=best,
         others=[] if best else [_layer(row, rows) for row in rows if row["sparsity"] == asked],

@@ -4,8 +4,17 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import NARROW, UNKNOWN, by_fields, by_training, conditions_of, shape_of, speedup_of
-from bench.grids import DISTRIBUTION
+from bench.findings.grouping import (
+    NARROW,
+    UNKNOWN,
+    by_fields,
+    by_training,
+    conditions_of,
+    layer_named,
+    shape_of,
+    speedup_of,
+)
+from bench.grids import DISTRIBUTION, UNPRUNED
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval
 from bench.statistics.verdicts import process_interval
@@ -114,7 +123,8 @@ def arm_of(rows: Sequence[Row]) -> Arm:
 
 def name_of(row: Row) -> str:
     """Return what tables call an arm."""
-    name = row["model"] if row["model"] != "sparse" else f"{row['update']} {row['layer']}"
+    names = {"sparse": f"{row['update']} {row['layer']}", UNPRUNED: str(layer_named(row)["layer"])}
+    name = names.get(row["model"], str(row["model"]))
     return name + unusual(row.get("distribution", UNKNOWN))
 
 
@@ -137,6 +147,8 @@ def _sentences(what: str, arms: Sequence[Arm]) -> Iterator[str]:
         )
         if narrow:
             text += f"; narrow dense of as many weights ran at {narrow[0].speedup} times dense's speed, {_quality(narrow)}"
+        for arm in arms:
+            text += f"; {arm.name}, which keeps every weight, at {arm.speedup} times" if arm.model == UNPRUNED else ""
         yield text + "."
 
 
@@ -189,6 +201,7 @@ def brief(found: Trainings) -> Iterator[str]:
         )
         if narrow:
             text += f"; {NARROW} {narrow[0].speedup}x, accuracy {narrow[0].test_accuracy.mean:.3f}"
+        text += "".join(f"; {arm.name} {arm.speedup}x" for arm in found.arms if arm.model == UNPRUNED)
         yield text
 
 

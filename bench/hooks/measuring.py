@@ -72,7 +72,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     config.stash[MACHINE] = {**known, "bounds": measured}
     for device, bounds in measured.items():
         tell(f"{device}: {bounds['dense_gflops']:.0f} dense float32 GFLOP/s, {bounds['memory_gb_per_s']:.0f} GB/s copied")
-    tell(plan_text(jobs, effort, expected_seconds(jobs, effort)))
+    tell("\n".join([plan_text(jobs, effort, expected_seconds(jobs, effort)), *warned(known["cpu"])]))
     with closing(fork_server_for(jobs)) as fork_server:
         choices, choosing = _choices(config, jobs, fork_server, tell)
         means = Means(
@@ -168,10 +168,21 @@ def without_a_turn(results: Results, effort: Effort, cpu: Mapping[str, Any]) -> 
     """Return what the user is told of cases for which no time was left, and whether others had the cores; `cpu` is facts'."""
     never = sum(not _measured(outcome) for outcome in results.outcomes.values())
     told = f"{never} of {len(results.outcomes)} cases had no turn in {effort.budget:g} s (--budget)"
-    load, cores = (cpu["load_average"] or [0.0])[0], cpu["usable_cores"] or cpu["logical_cores"] or 1
-    if load >= cores:
-        told += f"; others had the cores as it began, a load of {load:.1f} on {cores}: try again when they are done"
+    if load := crowded(cpu):
+        told += f"; others had the cores as it began, {load}: try again when they are done"
     return [told] if never and results.out_of_time else []
+
+
+def warned(cpu: Mapping[str, Any]) -> list[str]:
+    """Return what the user is told before three minutes are spent where others have the cores; `cpu` is facts'."""
+    told = "fewer cases will be decided than when they are done; Ctrl-C keeps what is complete"
+    return [f"others have the cores, {load}: {told}"] if (load := crowded(cpu)) else []
+
+
+def crowded(cpu: Mapping[str, Any]) -> str:
+    """Return the load in words where others keep as many cores busy as there are, else nothing; `cpu` is facts'."""
+    load, cores = (cpu["load_average"] or [0.0])[0], cpu["usable_cores"] or cpu["logical_cores"] or 1
+    return f"a load of {load:.1f} on {cores}" if load >= cores else ""
 
 
 def disturbed(outcomes: Collection[Outcome]) -> list[str]:
@@ -179,9 +190,12 @@ def disturbed(outcomes: Collection[Outcome]) -> list[str]:
     races = [race for outcome in outcomes for race in outcome.races]
     pairs, clean = (sum(map(len, each)) for each in ([race.seconds for race in races], [race.undisturbed for race in races]))
     silent = sum(not outcome.speedups for outcome in outcomes if outcome.races)
+    trained = [race for outcome in outcomes if "epochs" in outcome.facts for race in outcome.races]
+    epochs = sum(len(race.seconds) - len(race.undisturbed) for race in trained)
+    but = f"; {epochs} are epochs, which take what the nearest undisturbed one of their training took" if epochs else ""
     told = []
     if pairs and 1 - clean / pairs >= WORTH_TELLING:
-        told.append(f"{1 - clean / pairs:.0%} of all pairs were disturbed by other processes, and do not count")
+        told.append(f"{1 - clean / pairs:.0%} of all pairs were disturbed by other processes, and do not count{but}")
     if silent:
         are = "1 case is" if silent == 1 else f"{silent} cases are"
         told.append(f"{are} left out, all of whose pairs were: try fewer --threads, or a quieter machine")

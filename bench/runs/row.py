@@ -10,7 +10,7 @@ import torch
 
 from bench.cases import Case
 from bench.grids import stored
-from bench.runs.outcome import Outcome
+from bench.runs.outcome import Outcome, Race
 from bench.shapes import Shape
 from bench.statistics.intervals import CONFIDENCE, median_interval
 from bench.statistics.verdicts import MARGIN, process_interval
@@ -37,6 +37,8 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
     )
     seconds = [time for race in every for time in race.seconds]
     dense_seconds = [time for race in every for time in race.dense_seconds]
+    waited = [fraction for race in every for fraction in race.waited]
+    dense_waited = [fraction for race in every for fraction in race.dense_waited]
     counted = facts["dense_flops_counted"] / facts["flops_counted"] if facts["flops_counted"] else None
     trained = case.op == "train"
     by_process = {arm: [race.median(arm) for race in races] for arm in ("seconds", "dense_seconds")}
@@ -82,15 +84,21 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         "pairs": len(seconds),
         "pair_seconds": seconds,
         "pair_dense_seconds": dense_seconds,
-        "pair_waited": [fraction for race in every for fraction in race.waited],
-        "pair_dense_waited": [fraction for race in every for fraction in race.dense_waited],
+        "pair_waited": waited,
+        "pair_dense_waited": dense_waited,
         "undisturbed_pairs": sum(len(race.undisturbed) for race in races),
-        **(_of_training(seconds, dense_seconds) if trained else {}),
+        **(_of_training(Race(seconds, dense_seconds, waited=waited, dense_waited=dense_waited)) if trained else {}),
         **facts,
     }
 
 
-def _of_training(seconds: list[float], dense_seconds: list[float]) -> Row:
-    """Return the time of a training, of which each pair is an epoch."""
+def _of_training(epochs: Race) -> Row:
+    """Return the time of a training, of which each pair is an epoch; one that was disturbed takes what the nearest did.
+
+    Another process that has a core for a moment makes an epoch take up to 70 times as long, and a sum forgets no epoch.
+    """
+    clean = epochs.undisturbed
+    nearest = [min(clean, key=lambda one: abs(one - number)) for number in range(len(epochs.seconds))]
+    seconds, dense_seconds = ([times[number] for number in nearest] for times in (epochs.seconds, epochs.dense_seconds))
     whole = {"training_seconds": sum(seconds), "dense_training_seconds": sum(dense_seconds)}
     return {**whole, "epoch_seconds": seconds, "dense_epoch_seconds": dense_seconds}

@@ -1,10 +1,11 @@
-"""What a reader wants to know first in, at most 15 lines for the end of the screen out."""
+"""What a reader wants to know first in, at most 20 lines for the end of the screen out."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bench.findings.activations.paying import Paying
 from bench.findings.advice import POINTS, points
+from bench.findings.costs import PrunedNetwork
 from bench.findings.grouping import NARROW
 from bench.findings.short_answer import Kind, Layer, ShortAnswer
 from bench.findings.time_to_accuracy.verdict import brief as brief_verdict
@@ -12,11 +13,13 @@ from bench.findings.trainings import brief
 from bench.findings.undecided import Undecided
 from bench.grids import UNPRUNED
 from bench.statistics.sequential import FEWEST
-from bench.tables.text import Screen, new_console, print_text, text_of, wrapped
+from bench.tables.text import Screen, new_console, print_text, seconds, text_of, wrapped
 
-MOST = 15  # lines: of a screen of 24, with the command that follows them
+MOST = 20  # lines: of a screen of 24, with the lines around them
 INDENT = "  "
-ONE_SAMPLE, TRAINED, ZEROS, STEPPED, RIVAL, FORWARD, MORE = range(7)  # what is left out last to first where not all fits
+ONE_SAMPLE, PRUNED, TRAINED, ZEROS, STEPPED, RIVAL, FORWARD, MORE = range(
+    8
+)  # what is left out last to first where not all fits
 
 PAYS, HIGHER, UNDECIDED, NOT = STATUSES = ("pays in", "pays only if it is higher in", "is undecided in", "does not pay in")
 VERDICTS = {"faster": "pays", "undecided": "is undecided", "same": "does not pay", "slower": "does not pay"}
@@ -35,6 +38,7 @@ def headline(found: ShortAnswer) -> str:
     on = f"On {found.machine}{conditions}"
     if not found.kinds:
         alone = {"trainings": found.trainings, "networks whose small activations are 0": found.activations}
+        alone |= {"pruned networks": found.pruned}
         measured = [name for name, what in alone.items() if what]
         return f"{on} {_listed(measured) + ' alone were' if measured else 'no speed-up of a whole operation was'} measured."
     works: dict[str, list[str]] = {}
@@ -42,7 +46,8 @@ def headline(found: ShortAnswer) -> str:
         works.setdefault(_status(kind), []).append(work_of(kind))
     asked = sorted({kind.asked for kind in found.kinds})
     at = f"sparsity {' or '.join(f'{sparsity:g}' for sparsity in asked)}" if any(asked) else "every weight kept"
-    told = "; ".join(f"{status} {_listed(works[status])}" for status in STATUSES if status in works)
+    ordered = sorted(works, key=lambda status: STATUSES.index(status) if status in STATUSES else 0.5)  # beaten after PAYS
+    told = "; ".join(f"{status} {_listed(works[status])}" for status in ordered)
     return f"{on} {at} {told} (x: times dense's speed; bytes: stored, over dense's; from: break-even)."
 
 
@@ -54,8 +59,11 @@ def headlines(found: ShortAnswer, screen: Screen | None = None) -> Iterator[str]
 
 
 def _status(kind: Kind) -> str:
+    if kind.best and kind.best.sparsity == kind.asked:
+        ahead = [rival.name for rival in kind.rivals if rival.is_better and rival.model in ("dense", "narrow")]
+        return f"beats dense but not {' or '.join(ahead)} in" if ahead else PAYS  # who has no need of zeros has no use for them
     if kind.best:
-        return PAYS if kind.best.sparsity == kind.asked else HIGHER
+        return HIGHER
     return UNDECIDED if any(layer.verdict == "undecided" for layer in kind.others) else NOT
 
 
@@ -74,6 +82,7 @@ def lines(found: ShortAnswer, screen: Screen | None = None) -> Iterator[str]:
             _Item(MORE if number else ZEROS, wrapped(_zeros(one), console.width, INDENT))
             for number, one in enumerate(found.activations)
         ),
+        *(_Item(PRUNED, wrapped(text, console.width, INDENT)) for text in _pruned(found)),
         *(_Item(rank, wrapped(text, console.width, INDENT)) for rank, text in _trained(found)),
         _Item(None, list(_undecided(found.undecided, console.width))),
     ]
@@ -119,10 +128,12 @@ def _listed(names: Sequence[str]) -> str:
 def _kind(kind: Kind, *, names_conditions: bool) -> str:
     """Return what is told of a kind of work; x is times the speed of dense."""
     place = kind.place.size.replace(" batch ", "b") + (f" ({kind.place.conditions})" if names_conditions else "")
+    dense = f"{'compiled ' * (kind.reference == 'compiled')}dense\0{seconds(kind.dense_seconds)}".replace(" us", "\0us")
     told = _paying(kind, kind.best) if kind.best else _not_paying(kind)
-    differs = kind.elsewhere_paying != (kind.elsewhere if _status(kind) == PAYS else 0)
+    pays = bool(kind.best) and _status(kind) != HIGHER
+    differs = kind.elsewhere_paying != (kind.elsewhere if pays else 0)
     elsewhere = f"; elsewhere faster in {kind.elsewhere_paying} of {kind.elsewhere}" if differs else ""
-    return f"{kind.op} {place}: {told}{elsewhere}"
+    return f"{kind.op} {place}, {dense}: {told}{elsewhere}"
 
 
 def _paying(kind: Kind, best: Layer) -> str:
@@ -132,7 +143,7 @@ def _paying(kind: Kind, best: Layer) -> str:
     names = " or ".join([best.name, *best.alike])
     even = f", {_from(best.break_even)}" if best.break_even else ""
     bytes_stored = "" if best.stored is None else f", bytes\0{best.stored:.2f}"  # kept together: see `wrapped`
-    return f"{late}{names} {best.speedup}x{_compiled(kind)}{at}{bytes_stored}{even}"
+    return f"{late}{names} {best.speedup}x{at}{bytes_stored}{even}"
 
 
 def _from(break_even: str) -> str:
@@ -156,8 +167,17 @@ def _zeros(found: Paying) -> str:
     return f"{told}, the most shown to lose at most {POINTS} point of accuracy ({points(found.lost)})"
 
 
-def _compiled(kind: Kind) -> str:
-    return " compiled dense" if kind.reference == "compiled" else ""
+def _pruned(found: ShortAnswer) -> Iterator[str]:
+    """Yield how fast and how accurate whole networks are that were trained dense and pruned, at the sparsity asked about."""
+    for one in found.pruned:
+        told = "; ".join(map(_network, one.networks))
+        yield f"whole networks pruned to {one.networks[0].sparsity:g}, inference: {told}"
+
+
+def _network(found: PrunedNetwork) -> str:
+    undecided = {batch: " (undecided)" * (told.verdict == "undecided") for batch, told in found.speedups.items()}
+    figures = ", ".join(f"{told.speedup}x\0b{batch}{undecided[batch]}" for batch, told in sorted(found.speedups.items()))
+    return f"{found.name} {found.layer} {figures}, accuracy\0{found.tuned.mean:.3f} (dense\0{found.dense.mean:.3f})"
 
 
 def _not_paying(kind: Kind) -> str:
@@ -169,7 +189,7 @@ def _not_paying(kind: Kind) -> str:
         f"{verdict}: {', '.join(f'{layer.name} {layer.speedup}x' for layer in group)}" for verdict, group in by_verdict.items()
     ]
     few = f" (processes: {kind.processes}; {FEWEST} decide at the earliest)" if kind.processes < FEWEST else ""
-    return f"{'; '.join(told)}{_compiled(kind)}{few}"
+    return f"{'; '.join(told)}{few}"
 
 
 def _rivals(found: ShortAnswer) -> Iterator[tuple[int | None, str]]:
@@ -209,7 +229,7 @@ def _undecided(found: Undecided, width: int) -> Iterator[str]:
     if not found.cases:
         yield f"All {found.of} cases are decided."
         return
-    yield from wrapped(f"Undecided: {found.cases} of {found.of} cases. What may decide {found.asked_again}:", width)
+    yield from wrapped(f"Undecided: {found.cases} of {found.of} cases. What may decide {found.asked_again} of them:", width)
     yield from _command(found.command, width)
 
 

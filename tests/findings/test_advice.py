@@ -45,6 +45,13 @@ def test_one_pattern_alone_is_no_choice_and_nor_is_one_learning_rate_for_all() -
     assert len(advice([*free(GOOD, FAST), *blocked(GOOD, SLOW)])) == 1
 
 
+def test_a_pattern_that_keeps_every_weight_is_none_to_choose() -> None:
+    whole = [row | {"sparsity": 0.0} for row in blocked(GOOD, SLOW)]
+    assert advice([*free(GOOD, FAST), *whole]) == []
+    [found] = advice([*free(GOOD, FAST), *blocked(GOOD, SLOW), *whole])
+    assert {one.sparsity for one in found.choices} == {0.8}
+
+
 def test_data_sets_and_threads_are_told_apart() -> None:
     rows = [*free(GOOD, FAST), *blocked(GOOD, SLOW)]
     other = [row | {"threads": 1} for row in rows]

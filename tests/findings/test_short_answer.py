@@ -21,7 +21,7 @@ def measured(level: float, verdict: str, **fields: Any) -> dict[str, Any]:
     return row(
         speedup=speedups[4], speedup_low=speedups[0], speedup_high=speedups[-1], verdict=verdict, process_speedups=speedups,
         process_numbers=list(range(MEASURED)), process_seconds=[1e-3 / one for one in speedups],
-        process_dense_seconds=[1e-3] * MEASURED, **{"sparsity": 0.9} | fields,
+        process_dense_seconds=[1e-3] * MEASURED, dense_seconds=1e-3, **{"sparsity": 0.9} | fields,
     )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def told(*rows: dict[str, Any]) -> str:
 def test_the_fastest_layer_is_named_with_interval_memory_and_break_even() -> None:
     text = told(measured(3.0, "faster"), measured(0.5, "slower", sparsity=0.5), measured(2.0, "faster", layer="tiled"))
     assert "On zen (cpu, float32, 2 threads) sparsity 0.9 pays in forward" in text
-    assert "forward 8x8b4: csr 3.01 [3.00 3.02]x, bytes 0.25, from 0.7" in text
+    assert "forward 8x8b4, dense 1 ms: csr 3.01 [3.00 3.02]x, bytes 0.25, from 0.7" in text
     assert "tiled" not in text
 
 
@@ -75,6 +75,34 @@ def test_narrow_dense_is_held_against_the_layer(level: float, words: str) -> Non
     assert f"narrow dense against that layer: {words}" in text
     assert "accuracy: not measured" in text
     assert "csr 3.01" in text
+    is_beaten = level > 3.0
+    assert ("sparsity 0.9 beats dense but not narrow dense in forward (" in text) is is_beaten
+    assert ("sparsity 0.9 pays in forward (" in text) is not is_beaten
+
+
+def test_what_pays_is_told_before_what_is_behind_a_rival_without_zeros() -> None:
+    rivals = measured(4.0, "faster", model="narrow", layer="dense"), dense(), dense(dtype="bfloat16")
+    rivals[2]["process_dense_seconds"] = [2e-4] * MEASURED
+    others = measured(3.0, "faster", op="step"), measured(0.5, "slower", batch=1), measured(3.0, "faster", batch=64)
+    text = told(measured(3.0, "faster"), *rivals, *others)
+    words = "pays in step; beats dense but not narrow dense or bfloat16 dense in forward; does not pay in forward of one sample"
+    assert f"On zen (cpu, float32, 2 threads) sparsity 0.9 {words} (" in text
+    assert "elsewhere" not in text  # it is faster than dense at both
+
+
+def pruned(sparsity: float, level: float, verdict: str, **fields: Any) -> dict[str, Any]:
+    accuracies = {"dense_accuracies": [0.9, 0.92], "pruned_accuracies": [0.5, 0.5], "tuned_accuracies": [0.93, 0.95]}
+    return measured(
+        level, verdict, **{"op": "pruned", "data": "net", "sparsity": sparsity, "tuning_epochs": 1, **accuracies} | fields
+    )
+
+
+def test_whole_networks_that_were_pruned_tell_speed_and_accuracy_together() -> None:
+    rows = [pruned(0.9, 0.5, "slower", batch=64), pruned(0.9, 2.0, "undecided", batch=1), pruned(0.5, 9.0, "faster")]
+    figures = "net csr 2.01 [2.00 2.01]x b1 (undecided), 0.50 [0.50 0.50]x b64, accuracy 0.940 (dense 0.910)"
+    assert f"\nwhole networks pruned to 0.9, inference: {figures}" in told(*rows, measured(3.0, "faster"))
+    assert "pruned networks alone were measured" in told(*rows)
+    assert "whole networks" not in told(measured(3.0, "faster"))
 
 
 def test_dense_in_fewer_bits_is_held_against_the_layer() -> None:
@@ -92,7 +120,7 @@ def test_what_zeros_alone_gain_is_told_where_kernels_that_keep_every_weight_gain
     text = told(*sparse, unpruned(1.5, "faster"), unpruned(0.8, "slower", op="step"))
     alone = "over unpruned block16 forward 2.00 [2.00 2.00]x; all in step, where that is not faster than dense"
     assert f"\nof that by zeros alone: {alone}\n" in text
-    assert "forward 8x8b4: csr 3.01" in text  # nobody chooses to keep every weight
+    assert "forward 8x8b4, dense 1 ms: csr 3.01" in text  # nobody chooses to keep every weight
     assert "All 2 cases are decided." in text
     assert "against that layer" not in text
     assert "all in forward and step, where" in told(*sparse, unpruned(0.8, "slower"), unpruned(1.0, "same", op="step"))
@@ -104,9 +132,9 @@ def test_what_zeros_alone_gain_is_told_where_kernels_that_keep_every_weight_gain
 def test_layers_of_other_patterns_are_rivals_and_not_what_is_asked_about(blocks: None) -> None:
     faster = measured(4.0, "faster", layer="blocks")
     text = told(measured(3.0, "faster"), faster, measured(2.0, "faster", layer="tiled"))
-    assert "forward 8x8b4: csr 3.01" in text
+    assert "forward 8x8b4, dense 1 ms: csr 3.01" in text
     assert "blocks against that layer: better in forward 1.33 [1.33 1.33]x; accuracy: not measured" in text
-    assert "forward 8x8b4: blocks 4.02" in told(faster)  # asked for by itself
+    assert "forward 8x8b4, dense 1 ms: blocks 4.02" in told(faster)  # asked for by itself
     assert "blocks against" not in told(measured(3.0, "faster"), measured(4.0, "faster", layer="blocks", sparsity=0.8))
     trained = row(op="train", data="digits", protocol="tuned", sparsity=0.9, layer="blocks")
     assert "1.33]x; accuracy: see training" in told(measured(3.0, "faster"), faster, trained)
@@ -121,7 +149,7 @@ def test_what_is_better_in_all_is_told_from_its_least_to_its_most(blocks: None) 
 
 def test_compiled_dense_is_named() -> None:
     rows = measured(0.5, "slower", op="training_step", dense_layout="compiled")
-    assert "training_step 8x8b4: slower: csr 0.50 [0.50 0.50]x compiled dense" in told(rows)
+    assert "training_step 8x8b4, compiled dense 1 ms: slower: csr 0.50 [0.50 0.50]x" in told(rows)
 
 
 def test_trainings_tell_accuracy() -> None:
@@ -178,7 +206,7 @@ def test_of_thresholds_the_share_is_told_that_keeps_the_accuracy_over_the_seeds(
 def test_what_is_undecided_is_counted_and_its_command_runs_as_printed() -> None:
     rows = [measured(1.0, "undecided", shape="8x8x4", sparsity=sparsity, op="step", threads=1) for sparsity in (0.5, 0.9)]
     text = list(lines(short_answer([*rows, measured(2.0, "faster")], "zen"), Screen()))
-    assert "Undecided: 2 of 3 cases. What may decide 2:" in text
+    assert "Undecided: 2 of 3 cases. What may decide 2 of them:" in text
     printed = "\n".join(text[text.index(next(line for line in text if "pytest bench" in line)) :])
     words = shlex.split(printed.replace("\\\n", ""))  # as a shell does
     assert words == command(rows)

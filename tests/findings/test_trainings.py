@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from bench.findings.trainings import OverSeeds, arm_of, trainings
-from tests.helpers.rows import row
+from bench.findings.time_to_accuracy import verdict
+from bench.findings.time_to_accuracy.arms import time_to_accuracy
+from bench.findings.trainings import OverSeeds, arm_of, brief, trainings
+from tests.helpers.rows import learnt, row
 
 
 def trained(**fields: Any) -> dict[str, Any]:
@@ -46,6 +48,30 @@ def test_narrow_dense_is_told_at_its_own_sparsity() -> None:
     rows = [trained(sparsity=sparsity) for sparsity in (0.8, 0.9)]
     [found] = trainings([*rows, trained(**narrow, speedup=3.0, speedup_low=3.0, speedup_high=3.0, sparsity=0.9)])
     assert ["narrow dense" in text for text in found.sentences] == [False, True]
+
+
+def test_a_layer_that_keeps_every_weight_is_no_sparse_arm_and_tells_what_is_not_by_zeros() -> None:
+    rows = [trained(seed=seed, process_speedups=[4.0]) for seed in range(3)]
+    whole = [trained(sparsity=0.0, layer="block16", seed=seed, process_speedups=[2.0]) for seed in range(3)]
+    [found] = trainings([*rows, *whole])
+    assert [arm.name for arm in found.arms] == ["static csr", "unpruned block16"]
+    [sentence] = found.sentences  # none on sparsity 0
+    assert "at sparsity 0.8 sparse training saved time: 4.00 times" in sentence
+    assert sentence.endswith("; unpruned block16, which keeps every weight, at 2.00 [2.00 2.00] times.")
+    [text] = brief(found)
+    assert "1 faster of 1 arm, 4.00x" in text
+    assert text.endswith("; unpruned block16 2.00 [2.00 2.00]x")
+
+
+def test_a_layer_that_keeps_every_weight_is_not_named_however_soon_and_stands_beside_the_arm_that_is() -> None:
+    sparse = learnt([([0.9, 0.9], [0.5, 0.5])] * 8)
+    whole = learnt([([0.9, 0.9], [0.1, 0.1])] * 8, sparsity=0.0, layer="block16")
+    [found] = time_to_accuracy([*sparse, *whole])
+    told = verdict.verdict(found)
+    assert told
+    assert (told.arm.name, told.of) == ("static tiled", 1)
+    words = "static tiled at 0.8 in 0.25 [0.25 0.25] of dense's time (at most a third), unpruned block16 in 0.05"
+    assert words in verdict.brief(found)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def row(**fields: Any) -> dict[str, Any]:
         "schema": 5, "op": "forward", "model": "sparse", "layer": "csr", "update": "static", "shape": "8x8", "batch": 4,
         "sparsity": 0.5, "device": "cpu", "dtype": "float32", "threads": 2, "regime": "warm", "data": "-", "protocol": "-",
         "seed": 0, "skew": 0.0, "distribution": "-", "asked_epochs": 0, "asked_interval": 0, "zeros": 0.0,
-        "gflops": 4e3, "seconds": 1e-3, "speedup": 1.0,
+        "gflops": 4e3, "seconds": 1e-3, "dense_seconds": 2e-3, "speedup": 1.0,
         "speedup_low": 0.9, "speedup_high": 1.1, "verdict": "undecided",
         "process_speedups": [2.0], "process_numbers": [0], "process_pairs": [6], "realised_fraction": 0.5,
         "pair_seconds": [1.0] * 6, "pair_dense_seconds": [2.0] * 6, "bytes_stored": 300, "dense_bytes_stored": 1200,

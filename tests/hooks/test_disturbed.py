@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from bench.engine.jobs import Effort
-from bench.hooks.measuring import far_apart, without_a_turn
+from bench.hooks import measuring
+from bench.hooks.measuring import disturbed, far_apart, without_a_turn
+from bench.machine.facts import facts
 from bench.runs.outcome import Outcome, Race
 from tests.helpers.fake_engine import replace_engine
 from tests.helpers.in_process import SMALL, run
@@ -47,12 +49,32 @@ def test_where_nothing_was_disturbed_nothing_is_told(tmp_path: Path, monkeypatch
     assert "disturbed" not in run(*FORWARD, cwd=tmp_path).stdout
 
 
+@pytest.mark.parametrize("load", [3.6, 0.4])
+def test_that_others_have_the_cores_is_told_before_anything_is_measured(load: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_engine(monkeypatch)
+    cpu = {"load_average": [load, 0.0, 0.0], "usable_cores": 2}
+    monkeypatch.setattr(measuring, "facts", lambda devices: (known := facts(devices)) | {"cpu": known["cpu"] | cpu})
+    before, _, _ = run(*FORWARD).stdout.partition("\ntime: ")
+    assert ("others have the cores, a load of 3.6 on 2: fewer cases will be decided" in before) is (load == 3.6)
+
+
 def test_where_everything_was_the_run_ends_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_engine(monkeypatch)
     (tmp_path / "levels.json").write_text(json.dumps({"disturbed": "csr"}))
     done = run(*FORWARD, "-k", "csr", "--benchmark-autosave", cwd=tmp_path)
     assert done.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), done.stdout
     assert "100% of all pairs were disturbed" in done.stdout
+
+
+def test_of_epochs_that_were_disturbed_it_is_told_what_stands_in_their_place() -> None:
+    layer, training = Outcome(), Outcome()
+    layer.add(0, Race([1.0] * 4, [1.0] * 4, waited=[0.0, 0.5, 0.0, 0.0], dense_waited=[0.0] * 4), {})
+    [told] = disturbed([layer, training])
+    assert told == "25% of all pairs were disturbed by other processes, and do not count"
+    training.add(0, Race([1.0] * 4, [1.0] * 4, waited=[0.5, 0.0, 0.0, 0.0], dense_waited=[0.0, 0.0, 0.5, 0.0]), {"epochs": 4})
+    [told] = disturbed([layer, training])
+    assert "38% of all pairs" in told
+    assert told.endswith("; 2 are epochs, which take what the nearest undisturbed one of their training took")
 
 
 @pytest.mark.parametrize("load", [[3.6, 2.0, 1.0], [0.4, 3.0, 3.0], None])

@@ -27,6 +27,15 @@ def test_a_training_reaches_the_flops_of_one_epoch_in_the_seconds_of_one() -> No
     assert told(CASE, Race([0.5] * 4, [1.0] * 4), flops_executed=8e9)["gflops"] == pytest.approx(16.0)
 
 
+def test_an_epoch_that_was_disturbed_takes_as_long_as_the_nearest_that_was_not() -> None:
+    race = disturbed(70.0).joined(clean(1.0)).joined(disturbed(80.0, 90.0)).joined(clean(4.0))
+    row = told(CASE._replace(op="train"), race, epochs=5)
+    assert row["epoch_seconds"] == [1.0, 1.0, 1.0, 4.0, 4.0]
+    assert row["dense_epoch_seconds"] == [2.0, 2.0, 2.0, 8.0, 8.0]
+    assert (row["training_seconds"], row["dense_training_seconds"]) == (11.0, 22.0)
+    assert row["pair_seconds"] == [70.0, 1.0, 80.0, 90.0, 4.0]
+
+
 def test_a_bounded_kernel_loads_half_as_many_numbers_as_it_has_flops() -> None:
     row = told(CASE, Race([0.5], [1.0]), flops_executed=8e9, bound_gflops=32.0)
     assert row["bound_fraction"] == pytest.approx(0.5)

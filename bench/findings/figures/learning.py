@@ -7,9 +7,10 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.findings.grouping import NARROW, UNLEARNABLE, by_fields, by_training, conditions_of, shape_of
+from bench.findings.grouping import NARROW, UNLEARNABLE, by_fields, by_training, conditions_of, layer_named, shape_of
 from bench.findings.time_to_accuracy.seeds import seed_of
 from bench.findings.trainings import ARM, OverSeeds, speedup_over_seeds, unusual
+from bench.grids import UNPRUNED
 from bench.runs.row import Row
 from bench.statistics.censoring import Median, median_of
 from bench.statistics.intervals import Interval
@@ -83,7 +84,7 @@ def learning(rows: dict[str, Row]) -> list[Learning]:
 def arm_name(row: Row) -> str:
     """Return what an arm is called in figures."""
     if row["model"] not in ("sparse", "narrow"):
-        return str(row["model"])
+        return str(layer_named(row)["layer"] if row["model"] == UNPRUNED else row["model"])
     what = NARROW if row["model"] == "narrow" else f"{row['update']} {row['layer']}"
     return f"{what} {row['sparsity']:g}{unusual(row['distribution'])}"
 

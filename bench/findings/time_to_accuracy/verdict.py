@@ -11,6 +11,7 @@ from typing import NamedTuple
 from bench.findings.grouping import NARROW
 from bench.findings.time_to_accuracy.arms import Arm, TimeToAccuracy
 from bench.findings.time_to_accuracy.seeds import MARGIN
+from bench.grids import UNPRUNED
 from bench.statistics.censoring import Median, median_of
 from bench.statistics.intervals import SIGN_VALUES
 
@@ -92,6 +93,7 @@ def brief(found: TimeToAccuracy) -> str:
     arm, ratio = told.arm, told.over_narrow
     text = f"to dense's accuracy on {found.data}: {named(arm)} in {arm.time_ratio} of dense's time"
     text += f" ({_how_soon(arm.time_ratio)})"
+    text += "".join(f", {one.name} in {one.time_ratio} of it" for one in found.arms if one.model == UNPRUNED)
     text += f", {ratio} of narrow's ({_how_soon(ratio, None)})" if ratio else ""
     text += "" if arm.stored is None else f", bytes {arm.stored:.2f}"
     return f"{text}; accuracy {_accuracy(told, 'narrow')}"

@@ -12,6 +12,7 @@ from bench.report.figures.theme import (
     LINK,
     QUIET,
     RATIO,
+    WIDTH,
     WORDS,
     around,
     chart,
@@ -23,7 +24,7 @@ from bench.report.figures.theme import (
 
 READING = (
     "Above 1 a layer is faster than dense at its best, below it is slower; the band is the 95 % interval. A triangle on "
-    "the line of 1 marks where a layer breaks even, the bar through it its interval. The grey dashes are what counted "
+    "the line of 1 marks where a layer breaks even, the bar through it its interval. The grey dots are what counted "
     "FLOPs promise. Horizontal marks are rivals that need no zeros: narrow dense of as many weights, dense in fewer bits, and "
     "unpruned, which keeps every weight by kernels of ours. Dense itself is compiled wherever that was found to be fastest. "
     "All panels have the same axes. Each point leads to its row in the full table."
@@ -83,6 +84,8 @@ def _panel(
     rule = {"y": {"datum": 1, "type": "quantitative"}}
     evens = [_even(curve) for curve in curves if curve.crossing and 0 < curve.crossing.median < 1]
     gains = _gains(found, op, content.answer.other_dense)
+    highest = axes["y"]["scale"]["domain"][1]
+    promised = [{"density": 1 - at, "speedup": gain, "label": "FLOPs promise"} for at, gain in counted if gain < highest]
     layers = [
         layer([{"density": 1 - at, "speedup": gain} for at, gain in counted], {"type": "line", "color": QUIET,
               "strokeDash": [2, 3], "strokeWidth": 1.5}, **axes),
@@ -94,8 +97,10 @@ def _panel(
         *(
             text
             for some, side in ((gains[:1], {"baseline": "bottom", "dy": -2}), (gains[1:], {"baseline": "top", "dy": 2}))
-            for text in label(some, "label", {"align": "left", "dx": 2, **side}, x={"value": 0}, y=axes["y"])
+            # Beside the plot, where no curve goes through the words.
+            for text in label(some, "label", {"align": "left", "dx": 4, "clip": False, **side}, x={"value": WIDTH}, y=axes["y"])
         ),
+        *label(promised[-1:], "label", {"align": "right", "dx": -8, "baseline": "middle"}, **axes),
         layer(evens, {"type": "rule", "strokeWidth": 5, "opacity": 0.7}, x={**axes["x"], "field": "low"},
               x2={"field": "high"}, y={"datum": 1, "type": "quantitative"}, **colour),
         layer(evens, {"type": "point", "shape": "triangle-down", "size": 90, "filled": True, "opacity": 1, "yOffset": -6},
