@@ -1,5 +1,7 @@
 """The seed's experiment: one MLP trained sparse, narrow and dense, epoch by epoch beside dense at its best."""
 
+from typing import NamedTuple
+
 import torch
 
 from bench.cases import Case
@@ -17,14 +19,19 @@ from sparse_models.costs import counted_training_flops, executed_flops, size
 from sparse_models.data import Data
 from sparse_models.errors import DivergedError
 from sparse_models.search import Search
-from sparse_models.training import Settings, evaluate, train
+from sparse_models.training import Quality, Settings, evaluate, train
 from sparse_models.updates import UPDATES
 
 prepare = find_rate  # see bench.engine.preparing
+GOING_ON = ("sparse", "narrow")
+BEYOND = 9  # times as many epochs as dense has, at most, for an arm that goes on until dense's time is over
 
 
 def bench_train(case: Case, race: Racer) -> Facts:
-    """One training of one arm and of dense beside it; a round is an epoch."""
+    """One training of one arm and of dense beside it; a round is an epoch.
+
+    An arm other than dense goes on until dense's time is over; what is told of its end is of as many epochs as dense has.
+    """
     pass_gate(case, case.layer, layout_of(case, case.layer, "batch-major"))
     data, settings = load_for(case), settings_of(case)
     dense_case = dense_arm(case)
@@ -33,7 +40,8 @@ def bench_train(case: Case, race: Racer) -> Facts:
     for one in (case, dense_case):
         if one.model != "sparse":
             pass_dense_gate(one, model_of(one), data.train)
-    own, dense = (Arm(arm, data, settings) for arm in (case, dense_case))
+    beyond = 0 if race.once or case.model not in GOING_ON else BEYOND * settings.epochs
+    own, dense = Arm(case, data, settings, beyond), Arm(dense_case, data, settings)
     for arm in (own, dense):
         arm.warm_up()
 
@@ -41,7 +49,7 @@ def bench_train(case: Case, race: Racer) -> Facts:
         for arm in (own, dense):
             arm.look()
 
-    race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs, after=look))
+    race(own.epoch, dense.epoch, case.device, Plan(1, 1, pairs=settings.epochs, after=look, beyond=beyond))
     launched = {**launched_as("", own), **launched_as("dense_", dense)} if is_gpu(case.device) else {}
     peaks: Facts = {}
     if not race.once:  # apart from all timing
@@ -50,7 +58,7 @@ def bench_train(case: Case, race: Racer) -> Facts:
     layers = list(own.model)
     total = size(layers)
     rule, samples = UPDATES[case.update], len(data.train.labels)
-    own_quality, dense_quality = evaluate(own.model, data.test), evaluate(dense.model, data.test)
+    own_end, dense_end = own.end, dense.end
     dense_weights = size(list(dense.model)).weights
     return {
         **total._asdict(),
@@ -64,17 +72,19 @@ def bench_train(case: Case, race: Racer) -> Facts:
         "dense_learning_rate": dense.settings.learning_rate,
         "search_trainings": own.search.trainings,
         "search_seconds": own.search.seconds,
-        "final_loss": evaluate(own.model, data.train).loss,
-        "test_accuracy": own_quality.accuracy,
-        "test_loss": own_quality.loss,
+        "final_loss": own_end.loss,
+        "test_accuracy": own_end.test.accuracy,
+        "test_loss": own_end.test.loss,
         "test_samples": len(data.test.labels),
-        "dense_final_loss": evaluate(dense.model, data.train).loss,
-        "dense_test_accuracy": dense_quality.accuracy,
-        "dense_test_loss": dense_quality.loss,
+        "dense_final_loss": dense_end.loss,
+        "dense_test_accuracy": dense_end.test.accuracy,
+        "dense_test_loss": dense_end.test.loss,
         "variant": "eager" if case.model == "sparse" else variant_of(case),
         "dense_variant": variant_of(dense_case),
-        "epoch_accuracies": own.accuracies,
-        "epoch_test_accuracies": own.test_accuracies,
+        "epoch_accuracies": own.accuracies[: settings.epochs],
+        "epoch_test_accuracies": own.test_accuracies[: settings.epochs],
+        "later_epoch_accuracies": own.accuracies[settings.epochs :],
+        "later_epoch_test_accuracies": own.test_accuracies[settings.epochs :],
         "dense_epoch_accuracies": dense.accuracies,
         "dense_epoch_test_accuracies": dense.test_accuracies,
         **training_flops(own.model, rule, samples, settings)._asdict(),
@@ -99,8 +109,11 @@ def launched_as(arm: str, trained: "Arm") -> Facts:
 class Arm:
     """One arm of the experiment, trained an epoch at a time."""
 
-    def __init__(self, case: Case, data: Data, settings: Settings) -> None:
-        """Build the arm's model from the weights that all arms of a seed share, and find its learning rate."""
+    def __init__(self, case: Case, data: Data, settings: Settings, beyond: int = 0) -> None:
+        """Build the arm's model from the weights that all arms of a seed share, and find its learning rate.
+
+        It has so many epochs `beyond` those of the settings.
+        """
         self.case, self.data = case, data
         self.search = NO_SEARCH
         if case.protocol == "tuned":
@@ -110,9 +123,10 @@ class Arm:
         self.accuracies: list[float] = []  # on the validation split, after each epoch
         self.test_accuracies: list[float] = []  # for whoever reads a row, at an epoch that the validation split has chosen
         self.not_captured: list[str] = []  # the reason, where no CUDA graph holds its steps
-        self._epochs = train(
-            self.model, self.data.train, self.settings, case.seed, UPDATES[case.update], told=self.not_captured
-        )
+        self.done = 0  # epochs
+        self._end: End | None = None
+        rule, told = UPDATES[case.update], self.not_captured
+        self._epochs = train(self.model, self.data.train, self.settings, case.seed, rule, told=told, beyond=beyond)
 
     def warm_up(self) -> None:
         """Train a throwaway model of the same arm for a few steps, so that no epoch has anything to compile or to load.
@@ -140,11 +154,31 @@ class Arm:
                 f"{self.case.model} {self.case.layer}: expected finite losses, got {found}: at the learning rate "
                 f"{self.settings.learning_rate:g} this arm diverges; try --protocol tuned"
             )
+        self.done += 1
 
     @torch.no_grad()
     def look(self) -> None:
         """Note how accurate the model is by now; what it is on the test split is written down, and chooses nothing."""
+        if self.done == len(self.accuracies):  # it is the other's turn
+            return
         splits = (self.data.validation, self.data.test)  # in one call: it is made after every epoch, untimed
         outputs = self.model(torch.cat([one.inputs for one in splits])).split([len(one.labels) for one in splits])
         for told, output, one in zip((self.accuracies, self.test_accuracies), outputs, splits, strict=True):
             told.append(float((output.argmax(1) == one.labels).double().mean()))
+        if self.done == self.settings.epochs:
+            self._end = self._look_at_end()
+
+    @property
+    def end(self) -> "End":
+        """What there is to tell of the model after the epochs of the settings; before them, of the model as it is."""
+        return self._end or self._look_at_end()
+
+    def _look_at_end(self) -> "End":
+        return End(evaluate(self.model, self.data.train).loss, evaluate(self.model, self.data.test))
+
+
+class End(NamedTuple):
+    """The loss on the training samples, and the quality on those of the test."""
+
+    loss: float
+    test: Quality

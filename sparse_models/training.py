@@ -143,6 +143,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     told: list[str] | None = None,
+    beyond: int = 0,
 ) -> Iterator[Tensor]:
     """Train `model` in place, yielding after each epoch the losses of its steps [steps].
 
@@ -156,6 +157,9 @@ def train(
 
     On a GPU a step is one launch, the replay of a CUDA graph, but for the first ones and those whose gradients a rule looks
     at. Where no graph can hold it, its kernels are launched one by one, and `told` is given the reason.
+
+    After the epochs of the settings, by which schedules go, there are as many `beyond` for whoever asks for them, in which no
+    mask moves any more.
     """
     check_settings(settings)
     update = UPDATES["static"] if update is None else update
@@ -171,12 +175,16 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         resume(checkpoint, training)
     yield from training.losses
-    for epoch in range(len(training.losses), settings.epochs):
+    for epoch in range(len(training.losses), settings.epochs + beyond):
         losses: list[Tensor] = []
         samples_in_order = torch.randperm(len(data.labels), generator=order, device=order.device)
         batches = samples_in_order.to(data.labels.device).split(settings.batch)
         for number, batch in enumerate(batches, epoch * len(batches)):
-            samples, keeps = (data.inputs[batch], data.labels[batch]), mutation.reads(number)
+            samples = data.inputs[batch], data.labels[batch]
+            if number >= len(due):
+                losses.append(step(*samples))
+                continue
+            keeps = mutation.reads(number)
             loss, gradients = step.watching(mutation.watched(number), *samples, keep_gradients=keeps)
             losses.append(loss)
             if due[number] is not None and not losses[-1].isfinite():

@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import pytest
@@ -5,8 +6,9 @@ import pytest
 from bench import bench_train  # whose function of that name would be taken for a benchmark here
 from bench.bench_train import Arm
 from bench.cases import Case
-from bench.engine.pairing import Patience
+from bench.engine.pairing import Patience, Plan
 from bench.engine.timed import Timed
+from bench.works.replays import Works
 from bench.works.trained.experiment import load_for, settings_of
 from sparse_models.errors import DivergedError
 from sparse_models.kernels.cpu._compile import KERNELS
@@ -38,10 +40,46 @@ def test_a_training_tells_how_accurate_it_was_after_each_epoch_without_being_ano
         accuracies.append(evaluate(arm.model, data.validation).accuracy)
         on_test.append(evaluate(arm.model, data.test).accuracy)
     assert (told["epoch_accuracies"], told["epoch_test_accuracies"]) == (accuracies, on_test)
+    assert told["final_loss"] == evaluate(arm.model, data.train).loss
     assert len(told["dense_epoch_accuracies"]) == len(told["dense_epoch_test_accuracies"]) == settings.epochs
     assert told["training_peak_bytes"] > told["bytes_stored"]
     assert told["dense_training_peak_bytes"] > 4 * 4 * (64 * 8 + 8 * 10)  # copies under Adam, bytes
     assert (told["test_accuracy"], told["dense_test_accuracy"]) == (on_test[-1], told["dense_epoch_test_accuracies"][-1])
+
+
+@pytest.mark.parametrize("model", ["sparse", "narrow", "dense"])
+def test_an_arm_other_than_dense_goes_on_until_denses_time_is_over(model: str) -> None:
+    layer = "tiled" if model == "sparse" else "dense"
+    what = ("train", model, layer, "static", "64x8x10b128", 0.9 * (model != "dense"), "cpu", "float32", 1, "digits", "seed")
+    case, clock = Case(*what, distribution="uniform"), itertools.count()
+    timed = Timed(case, lambda: float(next(clock)), Patience())  # each epoch takes a second
+    data, settings = load_for(case), settings_of(case)
+    raced: list[Plan] = []
+
+    class SlowDense(Timed):
+        def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
+            assert plan
+            raced.append(plan)
+
+            def three_seconds() -> None:
+                next(clock), next(clock)
+                assert callable(reference)
+                reference()
+
+            super().__call__(candidate, three_seconds, device, plan)
+
+    timed.__class__ = SlowDense
+    told = bench_train.bench_train(case, timed)
+    later = 2 * settings.epochs * (model != "dense")
+    assert list(timed.race.later) == [1.0] * later
+    assert len(told["later_epoch_accuracies"]) == len(told["later_epoch_test_accuracies"]) == later
+    assert len(told["epoch_accuracies"]) == told["epochs"] == settings.epochs
+    longer = Arm(case, data, settings, later)
+    for _ in range(settings.epochs + later):
+        longer.epoch()
+        longer.look()
+    assert longer.accuracies == told["epoch_accuracies"] + told["later_epoch_accuracies"]
+    assert (longer.end.loss, longer.end.test.accuracy) == (told["final_loss"], told["test_accuracy"])
 
 
 @pytest.mark.parametrize("update", ["static", "set", "rigl"])

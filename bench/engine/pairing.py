@@ -36,7 +36,8 @@ def nothing() -> None:
 class Plan(NamedTuple):
     """Calls per round of candidate and reference, the untimed calls before each, and the number of pairs where it is fixed.
 
-    What is to be looked at after each pair is called `after` it, untimed.
+    What is to be looked at after each pair is called `after` it, untimed. Where the number of pairs is fixed, the candidate
+    goes on alone for as long as the reference took longer: at most so many times `beyond`.
     """
 
     loops: int
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
     dense_settle: int = 0
     pairs: int | None = None
     after: Callable[[], object] = nothing
+    beyond: int = 0
     is_reversed: bool = False  # whether the candidate goes first, and not the reference
     seconds: float = 0.0  # that a call is known to take, and one of the reference: 0 where nothing is known
     dense_seconds: float = 0.0
@@ -152,6 +154,21 @@ def _is_over(pairs: Race, plan: Plan, rounds: int, patience: Patience, spent: fl
     return is_disturbed and patience.is_over(pairs.as_if_alone, spent) and before.waited_for_itself(Usage.now())
 
 
+def _going_on(pairs: Race, plan: Plan, own: _Arm, device: str, timer: Timer, cores: Cores | None) -> Race:
+    """Return the pairs and the rounds that the candidate still gets through, alone, before it took as long as the reference."""
+    before = len(own.took)
+    for _ in range(plan.beyond):
+        taken = [one.seconds for one in own.took]
+        if sum(taken) + min(taken) > sum(pairs.dense_seconds):
+            break
+        if cores is not None and cores.are_claimed:
+            cores.save_up(own.expected(1, is_first=False))
+        own.turn(1, device, timer, None, is_first=False)
+        plan.after()
+    later = own.took[before:]
+    return pairs._replace(later=[one.seconds for one in later], later_waited=[one.waited for one in later])
+
+
 def race(
     candidate: Work,
     reference: Work,
@@ -201,7 +218,8 @@ def race(
         if cores is not None and not cores.are_claimed and is_disturbed and not before.waited_for_itself(Usage.now()):
             cores.claim()
         plan.after()
-    timed = sum(pairs.seconds) * plan.loops * calls_of(candidate)
+    pairs, timed = _going_on(pairs, plan, own, device, timer, cores), 0.0
+    timed += sum([*pairs.seconds, *pairs.later]) * plan.loops * calls_of(candidate)
     timed += sum(pairs.dense_seconds) * plan.dense_loops * calls_of(reference)
     if before.waited_for_itself(Usage.now()):
         pairs = pairs.as_if_alone

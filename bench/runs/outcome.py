@@ -18,6 +18,8 @@ class Race(NamedTuple):
     host_seconds: Sequence[float] = ()  # on a GPU
     dense_host_seconds: Sequence[float] = ()
     handovers: Sequence[float] = ()  # seconds of a cache line from one thread to the next, of each visit where that is known
+    later: Sequence[float] = ()  # seconds of the candidate's calls after the last pair, for as long as the reference took
+    later_waited: Sequence[float] = ()
 
     def joined(self, other: "Race") -> "Race":
         """Return the pairs of this and of another visit in the same process."""
@@ -30,6 +32,8 @@ class Race(NamedTuple):
             [*self.host_seconds, *other.host_seconds],
             [*self.dense_host_seconds, *other.dense_host_seconds],
             [*self.handovers, *other.handovers],
+            [*self.later, *other.later],
+            [*self.later_waited, *other.later_waited],
         )
 
     @property
@@ -57,7 +61,8 @@ class Race(NamedTuple):
     @property
     def as_if_alone(self) -> "Race":
         """The same pairs, of which no round is known to be disturbed."""
-        return self._replace(waited=[0.0] * len(self.waited), dense_waited=[0.0] * len(self.dense_waited))
+        own, dense, later = ([0.0] * len(waited) for waited in (self.waited, self.dense_waited, self.later_waited))
+        return self._replace(waited=own, dense_waited=dense, later_waited=later)
 
 
 class Outcome:

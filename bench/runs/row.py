@@ -4,6 +4,7 @@ Plain names; seconds, bytes, FLOPs; fractions in [0, 1]. `dense_*` is the same f
 """
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from bench.runs.outcome import Outcome, Race
 from bench.shapes import Shape
 from bench.statistics.intervals import CONFIDENCE, median_interval
 from bench.statistics.verdicts import MARGIN, process_interval
+from sparse_models.kernels.contention import DISTURBED
 
-SCHEMA = 11
+SCHEMA = 12
 
 Row = dict[str, Any]
 Facts = dict[str, Any]  # what a benchmark body says of its case, besides times
@@ -87,18 +89,23 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
         "pair_waited": waited,
         "pair_dense_waited": dense_waited,
         "undisturbed_pairs": sum(len(race.undisturbed) for race in races),
-        **(_of_training(Race(seconds, dense_seconds, waited=waited, dense_waited=dense_waited)) if trained else {}),
+        **(_of_training(every) if trained else {}),
         **facts,
     }
 
 
-def _of_training(epochs: Race) -> Row:
+def _of_training(races: Sequence[Race]) -> Row:
     """Return the time of a training, of which each pair is an epoch; one that was disturbed takes what the nearest did.
 
-    Another process that has a core for a moment makes an epoch take up to 70 times as long, and a sum forgets no epoch.
+    Another process that has a core for a moment makes an epoch take up to 70 times as long, and a sum forgets no epoch. Epochs
+    after the last pair are those of the arm alone, until dense's time was over.
     """
+    epochs = Race([], [])
+    for race in races:
+        epochs = epochs.joined(race)
     clean = epochs.undisturbed
     nearest = [min(clean, key=lambda one: abs(one - number)) for number in range(len(epochs.seconds))]
     seconds, dense_seconds = ([times[number] for number in nearest] for times in (epochs.seconds, epochs.dense_seconds))
     whole = {"training_seconds": sum(seconds), "dense_training_seconds": sum(dense_seconds)}
-    return {**whole, "epoch_seconds": seconds, "dense_epoch_seconds": dense_seconds}
+    later = [one if waited <= DISTURBED else seconds[-1] for one, waited in zip(epochs.later, epochs.later_waited, strict=True)]
+    return {**whole, "epoch_seconds": seconds, "dense_epoch_seconds": dense_seconds, "later_epoch_seconds": later}

@@ -95,6 +95,10 @@ class SavedRow(msgspec.Struct, gc=False):
     tuned_accuracies: list[Fraction] | None = None
     tuning_epochs: Count | None = None
     epoch_test_accuracies: list[Fraction] | None = None
+    # Of the epochs after as many as dense had, until dense's time was over.
+    later_epoch_seconds: list[Positive] | None = None
+    later_epoch_accuracies: list[Fraction] | None = None
+    later_epoch_test_accuracies: list[Fraction] | None = None
     dense_epoch_test_accuracies: list[Fraction] | None = None
     dense_variant: Text | None = None  # in which a training's dense steps were taken
     # Of a network whose activations have a threshold.

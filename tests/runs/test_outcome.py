@@ -32,7 +32,7 @@ def test_pairs_that_another_process_disturbed_never_count() -> None:
 def test_visits_of_one_process_join_in_order() -> None:
     assert Race([1.0], [2.0], handovers=[3e-8]).joined(Race([1.0], [2.0], handovers=[2e-7])).handovers == [3e-8, 2e-7]
     joined = Race([1.0], [2.0], 3.0, [0.0]).joined(Race([4.0, 5.0], [6.0, 7.0], 8.0, [0.5, 0.25]))
-    assert joined == ([1, 4, 5], [2, 6, 7], 11, [0, 0.5, 0.25], [], [], [], [])
+    assert joined == ([1, 4, 5], [2, 6, 7], 11, [0, 0.5, 0.25], [], [], [], [], [], [])
 
 
 def test_an_outcome_of_disturbed_pairs_alone_has_no_speed_up() -> None:

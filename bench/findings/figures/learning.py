@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.findings.grouping import NARROW, UNLEARNABLE, by_fields, by_training, conditions_of, layer_named, shape_of
-from bench.findings.time_to_accuracy.seeds import seed_of
+from bench.findings.time_to_accuracy.seeds import gone_on, seed_of
 from bench.findings.trainings import ARM, OverSeeds, speedup_over_seeds, unusual
 from bench.grids import UNPRUNED
 from bench.runs.row import Row
@@ -120,18 +120,19 @@ def _end(rows: Sequence[Row]) -> End:
 
 
 def _curve(rows: Sequence[Row], target: float) -> Curve | None:
-    """Return the curve of one arm over those seeds that have one of as many epochs as the first."""
+    """Return the curve of one arm over seeds that have one of as many epochs as the first, as long as all have one."""
     seeds = [(row, seed) for row in rows if (seed := seed_of(row))]
     told = [row for row, _ in seeds]
     told = [row for row in told if len(row["epoch_seconds"]) == len(told[0]["epoch_seconds"])]
     if not told:
         return None
     count = len(told[0]["epoch_seconds"])
+    curves, times = ([gone_on(row, name) for row in told] for name in ("epoch_accuracies", "epoch_seconds"))
     epochs = []
-    for number in range(1, count + 1):
-        accuracies = [row["epoch_accuracies"][number - 1] for row in told]
+    for number in range(1, min(map(len, times)) + 1):
+        accuracies = [curve[number - 1] for curve in curves]
         accuracy = OverSeeds(statistics.mean(accuracies), min(accuracies), max(accuracies))
-        seconds = statistics.mean(sum(row["epoch_seconds"][:number]) for row in told)
+        seconds = statistics.mean(sum(took[:number]) for took in times)
         epochs.append(Epoch(number, accuracy, seconds, told[0]["flops_counted"] * number / count))
     reached = next((epoch for epoch in epochs if epoch.accuracy.mean >= target), None)
     return Curve(arm_name(told[0]), epochs, reached, median_of([seed.ratios.seconds for _, seed in seeds]))

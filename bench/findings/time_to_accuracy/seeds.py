@@ -57,13 +57,13 @@ def seed_of(row: Row) -> Seed | None:
     """Return what a training tells; None where it has no learning curves, or none that are whole."""
     if any(not row.get(field) for field in CURVES):
         return None
-    own, seconds, dense, dense_seconds = (row[field] for field in CURVES)
+    own, seconds, dense, dense_seconds = (gone_on(row, field) for field in CURVES)
     if len(own) != len(seconds) or len(dense) != len(dense_seconds):
         return None
     # Counts of samples over their number: what is below 1e-9 is rounding.
     target = max(dense) - MARGIN - 1e-9
     until, dense_until = list(accumulate(seconds)), list(accumulate(dense_seconds))
-    dense_taken = _taken(dense, dense_until, _even(row["dense_flops_counted"], len(dense)), target)
+    dense_taken = _taken(dense, dense_until, _even(row["dense_flops_counted"] / len(dense), len(dense)), target)
     chosen = _chosen(row, own, dense)
     return Seed(
         target=target,
@@ -76,6 +76,11 @@ def seed_of(row: Row) -> Seed | None:
         dense_test_accuracy=chosen[1] if chosen else row["dense_test_accuracy"],
         is_chosen=chosen is not None,
     )
+
+
+def gone_on(row: Row, field: str) -> list[float]:
+    """Return what a row tells of each epoch, with those after as many as dense had (from schema 12 on)."""
+    return [*(row.get(field) or []), *(row.get(f"later_{field}") or [])]
 
 
 def _taken(accuracies: Sequence[float], seconds: Sequence[float], flops: Sequence[float], target: float) -> Taken:
@@ -92,21 +97,25 @@ def _accuracy_at(accuracies: Sequence[float], seconds: Sequence[float], moment: 
 
 def _chosen(row: Row, own: Sequence[float], dense: Sequence[float]) -> tuple[float, float] | None:
     """Return the test accuracies of own and dense at the first of their best epochs; None where they were not recorded."""
-    tested = [row.get(field) or [] for field in TESTED]
+    tested = [gone_on(row, field) for field in TESTED]
     if [len(each) for each in tested] != [len(own), len(dense)]:
         return None
     return tested[0][own.index(max(own))], tested[1][dense.index(max(dense))]
 
 
 def _flops(row: Row, epochs: int) -> list[float]:
-    """Return the counted FLOPs until the end of each epoch: as many in each, or as its rule's schedule has the weights."""
-    rule = UPDATES.get(row["update"])
+    """Return the counted FLOPs until the end of each epoch: as many in each, or as its rule's schedule has the weights.
+
+    The schedule ends with the epochs that dense has as well; each later one has as many as the weights of its end.
+    """
+    rule, whole = UPDATES.get(row["update"]), len(row["epoch_accuracies"])
     if rule is None or not rule.resizes:
-        return _even(row["flops_counted"], epochs)
-    moments = epochs * MOMENTS
-    weights = list(accumulate(1 - rule.sparsity_at(row["sparsity"], (number + 0.5) / moments) for number in range(moments)))
-    return [row["flops_counted"] * weights[MOMENTS * (number + 1) - 1] / weights[-1] for number in range(epochs)]
+        return _even(row["flops_counted"] / whole, epochs)
+    moments = whole * MOMENTS
+    progress = (min(1.0, (number + 0.5) / moments) for number in range(epochs * MOMENTS))
+    weights = list(accumulate(1 - rule.sparsity_at(row["sparsity"], one) for one in progress))
+    return [row["flops_counted"] * weights[MOMENTS * number - 1] / weights[moments - 1] for number in range(1, epochs + 1)]
 
 
 def _even(flops: float, epochs: int) -> list[float]:
-    return [flops * number / epochs for number in range(1, epochs + 1)]
+    return [flops * number for number in range(1, epochs + 1)]
