@@ -74,9 +74,8 @@ class Convertible(nn.Module):
 
     @property
     def is_watched(self) -> bool:
-        """Whether a hook, its own or one of all modules, waits for the layer to be called."""
-        own = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks, self._backward_pre_hooks)
-        return any(own) or bool(_has_any_global_hook())
+        """Whether a hook, its own or of all modules, waits for the layer to be called, or another function is its forward."""
+        return are_watched((vars(self),))
 
     def to_dense(self) -> Tensor:
         """Return the weight [out, in] with exact zeros outside the mask."""
