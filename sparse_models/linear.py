@@ -16,7 +16,7 @@ from torch.compiler import is_compiling
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize, prune
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, checked
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,6 +40,7 @@ class Convertible(nn.Module):
     bias: nn.Parameter | None
 
     @classmethod
+    @checked
     def from_linear(cls, linear: nn.Linear, mask: Tensor | None = None) -> "Self":
         """Build from a copy of an nn.Linear and a mask [out, in], bool or of zeros and ones; None keeps all.
 
@@ -74,9 +75,8 @@ class Convertible(nn.Module):
 
     @property
     def is_watched(self) -> bool:
-        """Whether a hook, its own or one of all modules, waits for the layer to be called."""
-        own = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks, self._backward_pre_hooks)
-        return any(own) or bool(_has_any_global_hook())
+        """Whether a hook, its own or of all modules, waits for the layer to be called, or another function is its forward."""
+        return are_watched((vars(self),))
 
     def to_dense(self) -> Tensor:
         """Return the weight [out, in] with exact zeros outside the mask."""
@@ -212,6 +212,8 @@ def bool_mask(mask: Any, weight: Tensor) -> Tensor:
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"expected a mask that is a tensor or an array, got {type(mask).__name__}; convert it") from None
     own: Tensor = mask if mask.layout is strided else mask.to_dense()
+    if own.is_meta:
+        raise InputError("expected a mask of True and False, got a tensor on the meta device, which has none; load it first")
     if own.shape != weight.shape:
         raise InputError(
             f"expected a mask of shape {list(weight.shape)}, as the weight has, got {list(own.shape)}; take another"

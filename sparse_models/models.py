@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, checked
 from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.linear import is_traced
 from sparse_models.masks import DISTRIBUTIONS, count_kept, random_score, top_k_mask, uniform_numbers
@@ -24,6 +24,7 @@ class MLP(nn.Module):
 
     sparsities: list[float] | None = None  # how sparse each layer is to be after a training, where it is not so from the start
 
+    @checked
     def __init__(self, layers: Iterable[SparseLinear]) -> None:
         """Chain `layers`."""
         super().__init__()
@@ -56,6 +57,7 @@ class MLP(nn.Module):
         return functional.cross_entropy(self(x), labels) if loss is None else loss
 
 
+@checked
 def draw(sizes: Sequence[int], generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64) -> Drawn:
     """Draw weights and biases for layer `sizes` (in, hidden ..., out) by PyTorch's own rule for nn.Linear, in float64.
 
@@ -80,12 +82,14 @@ def convert(drawn: Drawn, device: torch.device | str = "cpu", dtype: torch.dtype
     return [(weight.to(device, dtype), bias.to(device, dtype)) for weight, bias in drawn]
 
 
+@checked
 def dense_mlp(drawn: Drawn) -> MLP:
     """Return the dense MLP of the drawn weights."""
     full = (torch.ones_like(weight, dtype=torch.bool) for weight, _ in drawn)
     return MLP(LAYERS["dense"](weight, mask, bias) for (weight, bias), mask in zip(drawn, full, strict=True))
 
 
+@checked
 def sparse_mlp(
     drawn: Drawn,
     layer: str,
@@ -167,6 +171,7 @@ def narrow_sizes(sizes: Sequence[int], nnz: int) -> tuple[int, ...]:
     return shrunk(low)
 
 
+@checked
 def narrow_mlp(drawn: Drawn, nnz: int) -> MLP:
     """Return the dense MLP with hidden layers narrowed to about `nnz` weights.
 

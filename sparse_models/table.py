@@ -29,8 +29,8 @@ class Table(dict[str, _Entry]):
 
     def find(self, name: str) -> _Entry:
         """Return the entry of this name; raises InputError naming the known ones if there is none."""
-        if name not in self:
-            raise unknown(sorted(self), name, self.kind, self.absent.get(name))
+        if not isinstance(name, str) or name not in self:
+            raise unknown(sorted(self), str(name), self.kind, self.absent.get(str(name)))
         return self[name]
 
     def import_all(self, package: ModuleType) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sparse_models.checkpoints import Training, resume, save
 from sparse_models.data import Split
-from sparse_models.errors import DivergedError, InputError
+from sparse_models.errors import DivergedError, InputError, checked, fits
 from sparse_models.fused_step import HeldStep, hold, is_watched
 from sparse_models.kernels.asynchronous import is_asynchronous
 from sparse_models.layers import SparseLinear
@@ -134,6 +134,7 @@ class FusedStep:
         return self.__dict__ | {"_held": None}  # found again where needed
 
 
+@checked
 def train(
     model: MLP,
     data: Split,
@@ -208,11 +209,14 @@ def steps_of(samples: int, settings: Settings) -> int:
 
 def check_settings(settings: Settings) -> None:
     """Raise InputError for settings that no training can use."""
-    if settings.optimizer not in OPTIMIZERS:
+    if not isinstance(settings.optimizer, str) or settings.optimizer not in OPTIMIZERS:
         raise InputError(f"expected an optimizer ({', '.join(OPTIMIZERS)}), got {settings.optimizer!r}; check the spelling")
-    if min(settings.epochs, settings.batch, settings.update_interval) < 1 or not settings.learning_rate > 0:
+    is_whole = all(fits(getattr(settings, name), int) for name in ("epochs", "batch", "update_interval"))
+    is_typed = is_whole and fits(settings.learning_rate, float)
+    if not is_typed or min(settings.epochs, settings.batch, settings.update_interval) < 1 or not settings.learning_rate > 0:
         raise InputError(
-            f"expected epochs, batch and update interval of at least 1 and a learning rate above 0, got {settings}; change them"
+            "expected whole epochs, batch and update interval of at least 1, and a learning rate above 0, "
+            f"got {settings}; change them"
         )
 
 
@@ -224,6 +228,7 @@ class Quality(NamedTuple):
 
 
 @torch.no_grad()
+@checked
 def evaluate(model: nn.Module, data: Split) -> Quality:
     """Return loss and accuracy of `model` on `data`."""
     outputs = model(data.inputs)

@@ -52,7 +52,7 @@ def compare(
     for was, name, before, after in matched:
         known[name] = changed(was, name, before, after, paired=paired)
     evidence = {name: one.evidence for name, one in known.items() if one.evidence and not one.verdict}
-    layers = {name: known[name].row.layer for name in evidence}
+    layers = {name: known[name].row.layer for name in evidence}  # by its kernels, which unpruned cases have in common with it
     least = None if paired else least_told(evidence, layers)
     if not paired:
         evidence = widened(evidence, layers)

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from bench.findings.grouping import layer_name
 from bench.runs.saved import SavedRow
 from bench.statistics.changes import change
 from bench.statistics.verdicts import Evidence, judged
@@ -46,7 +47,7 @@ def groups(members: Mapping[str, Member]) -> list[Group]:
     for name, member in members.items():
         row = member.row
         if row.op != "train":
-            layer = f"{row.layer} on {row.device}"
+            layer = f"{layer_name(row.model, row.layer)} on {row.device}"
             cases.setdefault(layer, []).append(name)
             cases.setdefault(f"{row.op} of {layer}", []).append(name)
     found = {

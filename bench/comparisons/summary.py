@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from bench.comparisons.cases import VERDICTS, CaseChange
 from bench.comparisons.layer_groups import Group
+from bench.findings.grouping import layer_name
 from bench.statistics.verdicts import MARGIN
 
 # What no clock measures.
@@ -63,9 +64,9 @@ def _layers(changes: Sequence[CaseChange], verdict: str) -> Iterator[LayerChange
     by_layer: dict[str, list[CaseChange]] = {}  # an update rule's cases beside those of the layer it moves
     for one in changes:
         if one.verdict == verdict:
-            by_layer.setdefault(one.row.layer, []).append(one)
+            by_layer.setdefault(layer_name(one.row.model, one.row.layer), []).append(one)
     for layer, found in by_layer.items():
-        of_layer = sum(one.row.layer == layer and one.evidence is not None for one in changes)
+        of_layer = sum(layer_name(one.row.model, one.row.layer) == layer and one.evidence is not None for one in changes)
         yield LayerChange(layer, verdict, len(found), of_layer, statistics.median(abs(one.slowdown) for one in found))
 
 

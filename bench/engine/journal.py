@@ -7,16 +7,19 @@ journal; a line that was cut by that is left out. The lock of a journal ends wit
 import contextlib
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from filelock import FileLock
 
 import bench
 import sparse_models
+from bench.runs.outcome import Race
 from sparse_models.errors import InputError
 
 
@@ -122,12 +125,29 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Said], int]:
         match line:
             case {"process": int(process), "name": str(name), "said": {"failure": _}}:
                 pass  # it is measured again
-            case {"process": int(process), "name": str(name), "said": {"known": _, "race": _, "facts": _, "spent": _} as said}:
+            case {"process": int(process), "name": str(name), "said": dict() as said} if _is_visit(said):
                 visits.append(Said(process, name, said))
             case _:  # written by something else; what comes after it is no surer
                 break
         whole += length
     return header, visits, whole
+
+
+class _Visit(msgspec.Struct):
+    known: dict[str, Any]
+    race: Race
+    facts: dict[str, Any]
+    spent: dict[str, float]
+
+
+def _is_visit(said: dict[str, Any]) -> bool:
+    """Tell whether it is what a process says of a case that it has measured."""
+    try:
+        race = msgspec.convert(said, _Visit).race
+    except msgspec.ValidationError:
+        return False
+    times = [*race.seconds, *race.dense_seconds]
+    return len(race.seconds) == len(race.dense_seconds) and all(0 < seconds < math.inf for seconds in times)
 
 
 def _lines(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:

@@ -77,10 +77,14 @@ def speedup_of(row: Row) -> Interval:
     return Interval(row["speedup"], row["speedup_low"], row["speedup_high"])
 
 
+def layer_name(model: str, layer: str) -> str:
+    """Return a layer as it is called: dense in fewer weights, or by own kernels, is no arm of the layer used."""
+    return {"narrow": NARROW, UNPRUNED: f"{UNPRUNED} {layer}"}.get(model, layer)
+
+
 def layer_named(row: Row) -> Row:
-    """Return a row with its layer as it is called: dense in fewer weights, or by own kernels, is no arm of the layer used."""
-    names = {"narrow": NARROW, UNPRUNED: f"{UNPRUNED} {row['layer']}"}
-    return row | {"layer": names.get(row["model"], row["layer"])}
+    """Return a row with its layer as it is called."""
+    return row | {"layer": layer_name(row["model"], row["layer"])}
 
 
 def patterned(row: Row) -> Row:

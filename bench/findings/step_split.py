@@ -9,6 +9,8 @@ from bench.grids import PARTS
 from bench.runs.row import Row
 from bench.statistics.intervals import Interval, median_interval
 
+ALIKE = ("model", "layer", "sparsity")  # unpruned cases are of a layer's kernels, and not of that layer with all weights kept
+
 
 class Part(NamedTuple):
     """A part of a step: its fraction of the layer's own step, where that is known, and its speed-up over dense's part."""
@@ -43,12 +45,8 @@ def step_splits(rows: Sequence[Row]) -> list[StepSplits]:
     found = []
     for place, parts in by_place(row for row in rows if row["op"] in PARTS):
         here = [row for row in rows if Place.of(row) == place]
-        splits = [
-            _split(
-                group, [row for row in here if row["layer"] == group[0]["layer"] and row["sparsity"] == group[0]["sparsity"]]
-            )
-            for _, group in by_fields(parts, "layer", "sparsity")
-        ]
+        alike = dict(by_fields(here, *ALIKE))
+        splits = [_split(group, alike[key]) for key, group in by_fields(parts, *ALIKE)]
         names = [part for part in PARTS if any(row["op"] == part for row in parts)]
         found.append(StepSplits(place, names, sorted({row["update"] for row in here if row["op"] == "update"}), splits))
     return found

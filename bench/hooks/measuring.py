@@ -20,7 +20,7 @@ from bench.engine.timed import SAVED_UP
 from bench.findings.step_split import add_splits
 from bench.hooks.asked import words_asked
 from bench.hooks.progress import Progress
-from bench.hooks.screen import screen_of
+from bench.hooks.screen import fitted, screen_of
 from bench.hooks.state import EFFORT, FOLDER, INTERRUPTED, JOURNAL, MACHINE, NOTES, OUTCOMES, ROWS, SELECTION
 from bench.machine.bounds import dense_gflops, memory_gb_per_s
 from bench.machine.facts import facts
@@ -54,7 +54,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         progress.clear()
         if config.get_verbosity() >= 0:
             terminal.ensure_newline()
-            terminal.write_line(text)
+            terminal.write_line("\n".join(fitted(terminal, text)))
 
     turns = Interleaving()
     if not turns.is_alone:

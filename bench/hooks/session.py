@@ -19,7 +19,7 @@ from bench.comparisons.gate import SHOWN, failures
 from bench.comparisons.machines import machines_of
 from bench.hooks.asked import was_asked
 from bench.hooks.options import not_for_train, read_compared, read_gate
-from bench.hooks.screen import screen_of
+from bench.hooks.screen import fitted, screen_of
 from bench.hooks.state import (
     COMPARED,
     DESELECTED,
@@ -207,10 +207,12 @@ def _summary(terminal: Any, config: pytest.Config) -> Generator[str]:
         yield from text(comparison, screen)
         if not comparison.is_sound:
             yield from machines_lines(machines_of([comparison.old, comparison.new]), screen)
-    yield from stash[NOTES]
+    for note in stash[NOTES]:
+        yield from fitted(terminal, note)
     failed = stash[FAILED]
     if failed:
         terminal.section("the build fails", sep="-", red=True)
-        yield from failed[:SHOWN]
+        for reason in failed[:SHOWN]:
+            yield from fitted(terminal, reason)
         if len(failed) > SHOWN:
             yield f"and {len(failed) - SHOWN} more"

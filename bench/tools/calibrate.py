@@ -1,6 +1,7 @@
 """What this machine can resolve: works against their own clones, with and without a planted slowdown of known size."""
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ from sparse_models.errors import InputError
 HELP = "measure what this machine can resolve"
 BUDGET = 900.0
 COMPARISONS = 200  # of identical code, at least
-LOADING = "import torch; torch.set_num_threads(1); a = torch.rand(512, 512)\nwhile True: a @ a"
+# Until whoever started it is gone, whatever ended that.
+LOADING = "import os, torch; torch.set_num_threads(1); a = torch.rand(512, 512); by = {}\nwhile os.getppid() == by: a @ a"
 
 
 def add_arguments(tool: argparse.ArgumentParser) -> None:
@@ -96,8 +98,10 @@ def _write(text: str) -> None:
 @contextmanager
 def loaded(processes: int) -> Iterator[None]:
     """Keep as many cores busy with matrix products of other processes."""
-    loads = [subprocess.Popen([sys.executable, "-c", LOADING]) for _ in range(processes)]  # noqa: S603  # our own line
+    loads = list[subprocess.Popen[bytes]]()
     try:
+        for _ in range(processes):  # Ctrl-C is theirs, too, of which they need not tell
+            loads.append(subprocess.Popen([sys.executable, "-c", LOADING.format(os.getpid())], stderr=subprocess.DEVNULL))  # noqa: S603  # our own line
         yield
     finally:
         for load in loads:

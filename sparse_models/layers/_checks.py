@@ -25,6 +25,11 @@ LIVING: "WeakValueDictionary[int, SparseLinear]" = WeakValueDictionary()  # all 
 def check_weight(layer: "SparseLinear", weight: Tensor, bias: Tensor | None) -> None:
     """Raise InputError unless a layer can be built from weight [out, in] and bias [out] or None."""
     name = type(layer).__name__
+    for what, tensor in (("weight", weight), ("bias", bias)):
+        is_plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        if not is_plain and (what == "weight" or tensor is not None):
+            got = getattr(tensor, "layout", type(tensor).__name__)
+            raise InputError(f"{name}: expected a {what} that is a tensor in strides, got {got}; convert it")
     if weight.dim() != 2 or 0 in weight.shape:
         raise InputError(f"{name}: expected a weight of shape [out, in], both at least 1, got {list(weight.shape)}; reshape it")
     if bias is not None and (bias.shape, bias.dtype, bias.device) != (weight.shape[:1], weight.dtype, weight.device):

@@ -3,15 +3,18 @@
 import math
 from collections.abc import Callable, Sequence
 
+from sparse_models.errors import checked
 from sparse_models.masks.top_k import check_sparsity
 from sparse_models.table import Table
 
 
+@checked
 def uniform(shapes: Sequence[Sequence[int]], sparsity: float) -> list[float]:
     """Return the same sparsity for every layer."""
     return [check_sparsity(sparsity)] * len(shapes)
 
 
+@checked
 def erdos_renyi(shapes: Sequence[Sequence[int]], sparsity: float) -> list[float]:
     """Return sparsities with density proportional to (out + in) / (out * in) (Mocanu et al. 2018).
 
@@ -20,11 +23,13 @@ def erdos_renyi(shapes: Sequence[Sequence[int]], sparsity: float) -> list[float]
     return _proportional([sum(shape[:2]) / math.prod(shape[:2]) for shape in shapes], shapes, sparsity)
 
 
+@checked
 def erdos_renyi_kernel(shapes: Sequence[Sequence[int]], sparsity: float) -> list[float]:
     """Return sparsities with density proportional to sum(shape) / prod(shape), kernel sizes included (Evci et al. 2020)."""
     return _proportional([sum(shape) / math.prod(shape) for shape in shapes], shapes, sparsity)
 
 
+@checked
 def first_dense(shapes: Sequence[Sequence[int]], sparsity: float) -> list[float]:
     """Return 0 for the first layer and the same sparsity for all others, as RigL's "uniform" (Evci et al. 2020).
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, fits
 from sparse_models.masks.top_k import check_sparsity, count_kept, refuse_nan, top_k_mask
 from sparse_models.masks.units import (
     ROW,
@@ -81,7 +81,7 @@ def block(rows: int, columns: int) -> Pattern:
 
     Those at the edges of a weight whose sizes they do not divide hold what is there. Raises InputError for a size below 1.
     """
-    if min(rows, columns) < 1:
+    if not (fits(rows, int) and fits(columns, int)) or min(rows, columns) < 1:
         raise InputError(f"expected blocks of at least 1 x 1 weights, got {rows} x {columns}; for example 16 x 16")
     unit = (rows, columns)
 
@@ -105,7 +105,7 @@ def n_of_m(n: int, m: int) -> Pattern:
     What is left of a row at its end keeps at most n; a mask that keeps fewer than n is accepted, too. Raises InputError unless
     0 < n < m.
     """
-    if not 0 < n < m:
+    if not (fits(n, int) and fits(m, int)) or not 0 < n < m:
         raise InputError(f"expected to keep at least 1 and fewer than m of every m weights, got {n}:{m}; for example 2:4")
     only = 1 - n / m
 

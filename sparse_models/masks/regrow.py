@@ -5,13 +5,14 @@ import math
 import torch
 from torch import Tensor
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, checked
 from sparse_models.kernels.asynchronous import is_asynchronous, is_captured
 from sparse_models.masks.patterns import UNSTRUCTURED, Pattern
 from sparse_models.masks.top_k import count_kept, highest_places, refuse_nan, top_k_mask
 from sparse_models.masks.units import Group, divides, highest_in_groups, in_groups, summed, units_of, weights_of
 
 
+@checked
 def prune_and_regrow(
     mask: Tensor,
     keep_score: Tensor,

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sparse_models.errors import checked
 from sparse_models.masks.top_k import check_sparsity, count_kept, top_k_mask
 
 PIECE = 2**18  # numbers drawn in one go: in float64, of which no second copy of a large weight is to be
 
 
+@checked
 def random_score(
     shape: Sequence[int],
     generator: torch.Generator | None = None,
@@ -69,11 +71,13 @@ def skewed_score(
     return score if device is None else score.to(device)
 
 
+@checked
 def random_mask(shape: Sequence[int], sparsity: float, generator: torch.Generator | None = None) -> Tensor:
     """Return a mask of `shape` in which every set of `count_kept` weights is equally likely."""
     return top_k_mask(random_score(shape, generator), count_kept(math.prod(shape), sparsity))
 
 
+@checked
 def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
     """Return the mask [of weight's shape] that keeps the weights of largest magnitude (Han et al. 2015)."""
     return top_k_mask(weight.detach().abs(), count_kept(weight.numel(), sparsity))

@@ -5,13 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, checked
 
 
 def check_sparsity(sparsity: float) -> float:
     """Return `sparsity` as a float; raise InputError unless it is a fraction of zeros in [0, 1]."""
     try:
-        value = float(sparsity)
+        value = math.nan if isinstance(sparsity, bool) else float(sparsity)
     except (TypeError, ValueError):
         value = math.nan
     if not 0 <= value <= 1:
@@ -19,6 +19,7 @@ def check_sparsity(sparsity: float) -> float:
     return value
 
 
+@checked
 def count_kept(size: int, sparsity: float) -> int:
     """Return how many of `size` weights a `sparsity` keeps: the nearest whole number, and the only place that rounds."""
     return round(size * (1 - check_sparsity(sparsity)))
@@ -28,12 +29,21 @@ def count_kept(size: int, sparsity: float) -> int:
 MANY, LOOKED_AT, MARGIN = 2**22, 2**16, 8
 
 
+@checked
 def top_k_mask(score: Tensor, kept: int, among: Tensor | None = None) -> Tensor:
     """Return the mask of exactly `kept` highest scores, of equal ones the first, only where `among` is True if given.
 
     `score` may have any shape; the mask has the same. Raises InputError for NaN scores and for more kept than there are.
     """
+    if score.layout != torch.strided or score.is_meta or score.is_complex() or score.dtype == torch.bool:
+        got = f"{score.dtype} on {score.device} in {score.layout}"
+        raise InputError(f"expected scores that are real numbers in strides, got {got}; convert them")
     refuse_nan(score.isnan())
+    if among is not None and (among.dtype, among.shape) != (torch.bool, score.shape):
+        raise InputError(
+            f"expected a bool mask of shape {list(score.shape)} to choose among, got {among.dtype} of {list(among.shape)}; "
+            "pass the layer's own"
+        )
     if among is not None and among.all():
         among = None  # the places of all take several times the memory of the scores
     if among is None and score.numel() >= MANY and 0 < kept < score.numel():

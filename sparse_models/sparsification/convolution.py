@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, checked
 from sparse_models.layers import SparseLinear
 from sparse_models.linear import as_linear, check_movable, check_plain, mask_of, parameter_of
 
@@ -24,6 +24,7 @@ class SparseConv2d(nn.Module):
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
     @classmethod
+    @checked
     def from_conv(cls, layer: type[SparseLinear], conv: nn.Conv2d, mask: Tensor | None = None) -> "SparseConv2d":
         """Build from a copy of an nn.Conv2d and a mask [out, in, height, width] as `from_linear` takes one.
 

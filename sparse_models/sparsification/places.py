@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, checked
 from sparse_models.layers import SparseLinear
 from sparse_models.linear import check_movable, check_plain, parameter_of
 from sparse_models.sparsification.convolution import check_conv
@@ -39,6 +39,7 @@ def places(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[nn.Modu
     return found
 
 
+@checked
 def sparse_layers(model: nn.Module) -> dict[str, SparseLinear]:
     """Return the sparse layers of any module by name, each once: what update rules take."""
     return {name: module for name, module in model.named_modules() if isinstance(module, SparseLinear)}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, checked
 from sparse_models.layers import SparseLinear
 from sparse_models.layers._checks import check_own
 from sparse_models.masks import DISTRIBUTIONS, check_sparsity
@@ -27,6 +27,7 @@ class GradualPruner:
     the others follow in the optimizer. Begin with `sparsify(model, sparsity=0, optimizer=optimizer)`.
     """
 
+    @checked
     def __init__(
         self,
         model: nn.Module,

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, checked
 from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.linear import parameter_of, pruned_mask
 from sparse_models.masks import DISTRIBUTIONS
@@ -32,6 +32,7 @@ class Swap(NamedTuple):
     converted: Callable[[Tensor], Tensor]
 
 
+@checked
 def sparsify(
     model: _Module,
     layer: str | type[SparseLinear] = "tiled",
@@ -83,6 +84,7 @@ def sparsify(
     return model
 
 
+@checked
 def densify(model: _Module, *, optimizer: torch.optim.Optimizer | None = None) -> _Module:
     """Exchange all sparse layers in a module, in place, for dense ones with zeros outside the masks; return it.
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, checked
 from sparse_models.kernels.asynchronous import is_captured
 from sparse_models.kernels.cpu._team import threads
 from sparse_models.kernels.cpu.chain._factors import Factors, Gradient, dense_of
@@ -25,6 +25,7 @@ from sparse_models.updates._scores import gradient_magnitude, magnitude, uniform
 
 
 @contextmanager
+@checked
 def dense_gradients(layers: Iterable[SparseLinear]) -> Iterator[dict[SparseLinear, Tensor]]:
     """Add up, over the backward passes inside, each layer's weight gradient at every position, kept or not [out, in].
 
@@ -64,6 +65,7 @@ class Move(NamedTuple):
     nnz: int | None = None
 
 
+@checked
 def move_mask(
     layer: SparseLinear, mask: Tensor, optimizer: torch.optim.Optimizer | None = None, *, in_place: bool = False
 ) -> None:
@@ -108,9 +110,7 @@ def _slots(layer: SparseLinear, optimizer: torch.optim.Optimizer | None) -> dict
 class Moves:
     """Masks of layers moved by kernels, with what is known from one update to the next: to find it takes as long as a move."""
 
-    def __init__(self) -> None:
-        """Know nothing."""
-        self._held: HeldLayers | None = None
+    _held: HeldLayers | None = None
 
     def take(
         self,
@@ -174,12 +174,11 @@ class Moves:
 
 def _storage_of(layer: SparseLinear, optimizer: torch.optim.Optimizer | None) -> Storage | None:
     """Return what a move rewrites of a layer and of its optimizer state, or None where kernels cannot."""
-    if not isinstance(layer, CsrBothWays):
-        return None
-    return layer.rewritten(list(_slots(layer, optimizer).values()))
+    return layer.rewritten([*_slots(layer, optimizer).values()]) if isinstance(layer, CsrBothWays) else None
 
 
 @torch.no_grad()
+@checked
 def update_masks(
     layers: Iterable[SparseLinear],
     update: Update,

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparse_models.errors import InputError
+from sparse_models.errors import InputError, checked
 from sparse_models.masks import UNSTRUCTURED, Pattern
 from sparse_models.masks.regrow import prune_and_regrow, resized
 from sparse_models.table import Table
@@ -101,6 +101,7 @@ class Update:
         """Whether its mask updates need the gradient of every weight, kept or not."""
         return self.gradient in ("every", "averaged")
 
+    @checked
     def __call__(
         self,
         mask: Tensor,
@@ -140,5 +141,7 @@ UPDATES: Table[Update] = Table("update rule")
 
 def register_update(update: Update) -> Update:
     """Enter an update rule in UPDATES under its own name and return it; raises InputError if the name is taken."""
+    if not isinstance(update, Update):
+        raise InputError(f"expected an Update, got {type(update).__name__}; make one of scores and a schedule")
     UPDATES.enter(update.name, update)
     return update

@@ -61,6 +61,20 @@ def test_a_layer_and_its_operations_are_groups_and_an_operation_that_is_all_of_a
     assert {group.name for group in alone} == {"csr on cpu", "masked on cpu", "tiled on cpu"}
 
 
+def test_dense_in_fewer_weights_and_kernels_with_every_weight_kept_are_groups_of_their_own() -> None:
+    named = {"tiled": ("sparse", "tiled"), "dense": ("narrow", "dense"), "block16": ("unpruned", "block16")}
+    known = {
+        f"{name}-{number}": case(random.Random(number), 1.0, 0.1, 10, model=model, layer=layer)
+        for name, (model, layer) in (named | {"clone": ("dense", "dense"), "blocks": ("sparse", "block16")}).items()
+        for number in range(3)
+    }
+    found = {name: [one.partition("-")[0] for one in group.cases] for name, group in by_name(groups(known)).items()}
+    assert found == {
+        "tiled on cpu": ["tiled"] * 3, "narrow dense on cpu": ["dense"] * 3, "dense on cpu": ["clone"] * 3,
+        "unpruned block16 on cpu": ["block16"] * 3, "block16 on cpu": ["blocks"] * 3,
+    }  # fmt: skip
+
+
 def test_what_no_case_can_decide_its_layer_can() -> None:
     """A fifth slower, in noise of which two cases in three decide nothing."""
     hits = wrong = alone = 0

@@ -22,10 +22,10 @@ def case(**fields: Any) -> Measured:
     return saved_run({"a": saved_row(**fields)}).cases["a"]
 
 
-def changed(verdict: str, ratio: float | None = None, dense: float | None = None, note: str = "") -> CaseChange:
+def changed(verdict: str, ratio: float | None = None, dense: float | None = None, note: str = "", **fields: Any) -> CaseChange:
     time = None if dense is None else Interval(dense, dense, dense)
     found = None if ratio is None else evidence(ratio)
-    return CaseChange("a", verdict, case(), case(), found, dense_time=time, note=note)
+    return CaseChange("a", verdict, case(**fields), case(**fields), found, dense_time=time, note=note)
 
 
 def test_a_layers_cases_are_those_that_could_be_judged_and_its_change_their_median() -> None:
@@ -33,6 +33,12 @@ def test_a_layers_cases_are_those_that_could_be_judged_and_its_change_their_medi
     [told] = summary_of(changes, []).layers
     assert told[:-1] == LayerChange("csr", "slower", 3, 4, 0.0)[:-1]
     assert told.much == pytest.approx(0.2)
+
+
+def test_a_layers_kernels_with_every_weight_kept_are_not_told_as_that_layer() -> None:
+    controls = [changed("slower", 1 / 1.3, model=model) for model in ("unpruned", "narrow")]
+    told = {one.layer: (one.cases, one.of) for one in summary_of([changed("slower", 1 / 1.1), *controls], []).layers}
+    assert told == {"csr": (1, 1), "unpruned csr": (1, 1), "narrow dense": (1, 1)}
 
 
 def test_verdicts_are_counted_in_their_order() -> None:

@@ -46,6 +46,15 @@ def test_fractions_of_all_parts_and_the_rest_add_up_in_every_process(
         assert sum(told[f"{part}_fraction"] for part in (*PARTS, "unaccounted")) == pytest.approx(1)
 
 
+def test_the_step_of_a_layer_without_zeros_is_its_own_and_not_the_control_that_keeps_every_weight() -> None:
+    own: dict[str, Any] = {"layer": "block16", "sparsity": 0.0}
+    rows = [
+        timed("step", [took], model=model, **own) | {"seconds": took} for model, took in (("unpruned", 3.0), ("sparse", 2.0))
+    ]
+    [found] = step_splits([*rows, *(row(op=part, **own) for part in PARTS)])
+    assert [one.seconds for one in found.splits] == [2.0]
+
+
 def test_parts_that_make_up_the_whole_add_up() -> None:
     told = split([10.0, 11.0, 9.0], [4.0, 4.4, 3.6], [2.0, 2.3, 1.9], [3.0, 3.2, 2.5], [1.0, 1.2, 0.9])
     assert told["adds_up"] is True

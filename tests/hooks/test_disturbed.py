@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from _pytest.terminal import TerminalReporter
 
 from bench.engine.jobs import Effort
 from bench.hooks import measuring
@@ -100,6 +101,20 @@ def test_visits_with_cores_far_apart_are_told_of_by_their_share() -> None:
     [told] = far_apart([visited(*near, 1.6e-7), visited(*near, 0.0, 1.5e-7, 3.1e-8)])
     assert "in 13% of all visits" in told  # 2 of 15: of one nothing is known, and one is no further than cores of one cache are
     assert "155 ns from one to the next, and 25 in the others" in told
+
+
+def test_what_the_user_is_told_at_the_end_fits_a_terminal_and_is_one_line_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_engine(monkeypatch)
+    (tmp_path / "levels.json").write_text(json.dumps({"disturbed": "csr"}))
+    told = "1 case is left out, all of whose pairs were: try fewer --threads, or a quieter machine"
+    assert told in run(*FORWARD, cwd=tmp_path).stdout
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setattr(TerminalReporter, "isatty", property(lambda _: lambda: True, lambda *_: None), raising=False)
+    out = run(*FORWARD, cwd=tmp_path).stdout
+    assert told in out.replace("\n", " ")
+    assert told not in out
 
 
 @pytest.mark.parametrize("handovers", [[], [0.0], [1.6e-7] * 8, [*[2.5e-8] * 199, 1.6e-7]])

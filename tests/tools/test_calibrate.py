@@ -1,6 +1,12 @@
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -84,3 +90,47 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
         tool.main(["calibrate", *arguments])
     assert caught.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+LOADED = """
+import os, signal, subprocess, sys, time
+from bench.tools import calibrate
+
+class Told(subprocess.Popen):
+    def __init__(self, *given, **how):
+        super().__init__(*given, **how)
+        print(self.pid, flush=True)
+
+subprocess.Popen = Told
+try:
+    with calibrate.loaded(1):
+        if sys.argv[1] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+except KeyboardInterrupt:
+    pass
+"""
+
+
+def is_running(process: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{process}/stat").read_text()  # a zombie is one of which nobody has asked yet
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are listed in Linux's /proc")
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_what_keeps_cores_busy_ends_with_whoever_started_it_and_says_nothing_of_it(how: str) -> None:
+    arguments = [sys.executable, "-c", LOADED, how]
+    with subprocess.Popen(arguments, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True) as started:
+        assert started.stdout is not None
+        load = int(started.stdout.readline())
+        if how == "interrupted":
+            time.sleep(1.0)  # it is importing PyTorch by now
+            os.killpg(started.pid, signal.SIGINT)  # as a terminal does
+        assert started.communicate(timeout=60) == ("", "")
+    end = time.monotonic() + 60
+    while is_running(load):
+        assert time.monotonic() < end, "it goes on"
+        time.sleep(0.1)

@@ -58,6 +58,11 @@ def hooked(model: MLP) -> None:
     model.layers[1].register_forward_hook(lambda _, __, output: output * 2)
 
 
+def forward_replaced(model: MLP) -> None:
+    layer = model.layers[1]
+    vars(layer)["forward"] = lambda x: type(layer).forward(layer, x) * 2
+
+
 def threads_changed(_: MLP) -> None:
     torch.set_num_threads(3)
 
@@ -69,6 +74,7 @@ EVENTS: list[Callable[[MLP], object]] = [
     lambda model: moved(model, sparsity=0.9),
     layer_replaced,
     hooked,
+    forward_replaced,
     threads_changed,
     loaded,
     lambda model: model.double() if next(model.parameters()).dtype == torch.float32 else model.float(),

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS, SparseLinear
@@ -61,6 +62,19 @@ def test_of_an_input_without_numbers_the_output_has_none(name: str, batch: int) 
                 assert isinstance(output, FakeTensor)
                 assert output.shape == (batch, 33 if model is layers[0] else 5)
                 assert output.requires_grad == grad
+
+
+@pytest.mark.parametrize("name", ["tiled", "block16", "fan_in"])
+@pytest.mark.parametrize("batch", [1, 7])
+def test_flops_are_counted_by_the_weights_that_are_held(name: str, batch: int) -> None:
+    layer = layer_of(name)
+    x = like(layer, batch).requires_grad_()
+    with FlopCounterMode(display=False) as counted:
+        output = layer(x)
+        forward = counted.get_total_flops()
+        output.sum().backward()
+    assert forward == 2 * batch * layer.values.numel() == 2 * batch * layer.multiply_adds.forward
+    assert counted.get_total_flops() == 3 * forward
 
 
 @pytest.mark.filterwarnings(
