@@ -1,7 +1,6 @@
 """Whatever device and number type torch gives new tensors by default, layers on a CPU compute what they always do."""
 
 import copy
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +22,7 @@ from sparse_models.testing import Problem, gate
 from sparse_models.testing.sample import BLOCK, Part, spread
 from sparse_models.training import FusedStep, Settings, optimizer_for, train
 from sparse_models.updates import UPDATES, Moves, update_masks
+from tests.helpers.processes.commands import output
 from tests.strategies import DEFAULT_LAYERS, RULES_OF, generator, mask_for, mlp_of, normal
 
 SIZES = (300, 48, 12)
@@ -216,8 +216,7 @@ for name in ("tiled", "block16", "two_four_transposable"):
 
 
 def test_what_is_made_as_the_package_is_loaded_is_on_a_cpu() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    output([sys.executable, "-c", IMPORTED])
 
 
 def test_steps_that_are_counted_elsewhere_are_not_counted_by_a_kernel() -> None:
