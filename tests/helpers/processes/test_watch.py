@@ -7,9 +7,10 @@ import pytest
 from tests.conftest import WATCH
 from tests.helpers.in_process import ROOT
 from tests.helpers.processes.commands import run
+from tests.helpers.processes.watch import TELL
 
 HANGS = """
-import os, re, subprocess, threading
+import ctypes, os, re, subprocess, threading
 from tests.helpers.processes.watch import Watch
 
 def waits():
@@ -17,6 +18,10 @@ def waits():
 
 def holds_pythons_lock():
     re.match("(a|a)*b", 50 * "a")
+
+def waits_until_a_signal():
+    ctypes.CDLL(None).pause()
+    print("goes on", flush=True)
 
 watch = Watch(0.3)
 with watch.over("one that ends"):
@@ -28,6 +33,7 @@ with watch.over("one that is debugged"):
 with watch.over("one that hangs"):
     program = subprocess.Popen(["sleep", "600"])
     os.fork() or waits()
+    os.fork() or waits_until_a_signal()
     holds_pythons_lock()
 """
 
@@ -35,12 +41,13 @@ with watch.over("one that hangs"):
 def test_what_hangs_is_named_told_and_ended_with_all_that_it_started() -> None:
     command = [sys.executable, "-c", HANGS]
     done = run(command, cwd=ROOT)  # until none has its pipe
-    assert done.returncode == -9
+    assert done.returncode == -TELL
     named, _, told = done.stderr.strip().partition("\n")
     assert named == "one that hangs: expected its end within 0.3 s; its processes are killed, which are at:"
-    assert [line.rpartition(" in ")[2] for line in told.splitlines() if "<string>" in line] == [
-        "holds_pythons_lock", "<module>", "waits", "<module>",
-    ]  # fmt: skip
+    assert done.stdout == ""
+    at = [line.rpartition(" in ")[2] for line in told.splitlines() if "<string>" in line]
+    assert at[:2] == ["holds_pythons_lock", "<module>"]
+    assert sorted(at[2:]) == ["<module>", "<module>", "waits", "waits_until_a_signal"]
 
 
 def test_each_test_is_watched(request: pytest.FixtureRequest) -> None:

@@ -26,7 +26,7 @@ class Watch:
         """Give a test as many seconds."""
         self.test = ""
         self._errors = os.dup(2)  # the terminal's, for while a test runs it is another
-        faulthandler.register(TELL, self._errors)
+        faulthandler.register(TELL, self._errors, chain=True)  # and end: a call that the signal ends is not to go on
         command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(seconds)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0)
 
@@ -67,21 +67,18 @@ def _watch(process: int, seconds: float) -> None:
     print(
         f"\n{test}: expected its end within {seconds:g} s; its processes are killed, which are at:", file=sys.stderr, flush=True
     )
-    _tell([process])
     started = _started_by(process)
-    os.kill(process, signal.SIGKILL)  # first, or it would go on, to another test, as they end
-    _tell(started)
-    for one in started:
-        with suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
+    _end([process])  # first, or it would go on, to another test, as the others end
+    _end(started)
 
 
-def _tell(processes: list[int]) -> None:
-    """Have what was forked say where it is; a program that was started ends at once."""
+def _end(processes: list[int]) -> None:
+    """Have processes say where they are, one after another, and end; a program that was started only ends."""
     for one in processes:
         with suppress(ProcessLookupError):
             os.kill(one, TELL)
-    time.sleep(0.5)
+            time.sleep(0.3)
+            os.kill(one, signal.SIGKILL)
 
 
 def _started_by(process: int) -> list[int]:
