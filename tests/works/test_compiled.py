@@ -74,6 +74,7 @@ def test_whether_dense_can_be_compiled_is_found_out(monkeypatch: pytest.MonkeyPa
 def told() -> str:
     """What a program prints that may compile, and takes seconds to begin."""
     environment = {name: value for name, value in os.environ.items() if name != "TORCH_COMPILE_DISABLE"}
+    environment["TORCHINDUCTOR_VEC_ISA_OK"] = "0"  # to try each set of vector instructions takes as long as all else
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TORCH_COMPILE_DISABLE")
         if not can_compile("cpu"):

@@ -31,8 +31,7 @@ def output(command: Sequence[str | Path], **options: Any) -> str:
 @contextmanager
 def begun(command: Sequence[str], seconds: float = SECONDS, **options: Any) -> Iterator["subprocess.Popen[str]"]:
     """Start a command whose output and errors are text in one pipe, and wait for its end, or kill it after these seconds."""
-    together = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, **together, **options) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options) as process:
         late = threading.Timer(seconds, process.kill)
         late.start()
         try:
