@@ -23,13 +23,13 @@ def waits_until_a_signal():
     ctypes.CDLL(None).pause()
     print("goes on", flush=True)
 
-watch = Watch(0.3)
+watch = Watch(0.2)
 with watch.over("one that ends"):
     pass
-threading.Event().wait(0.6)  # for the turn of another
+threading.Event().wait(0.4)  # for the turn of another
 with watch.over("one that is debugged"):
     watch.rest()
-    threading.Event().wait(0.6)
+    threading.Event().wait(0.4)
 with watch.over("one that hangs"):
     program = subprocess.Popen(["sleep", "600"])
     os.fork() or waits()
@@ -43,7 +43,7 @@ def test_what_hangs_is_named_told_and_ended_with_all_that_it_started() -> None:
     done = run(command, cwd=ROOT)  # until none has its pipe
     assert done.returncode == -TELL
     named, _, told = done.stderr.strip().partition("\n")
-    assert named == "one that hangs: expected its end within 0.3 s; its processes are killed, which are at:"
+    assert named == "one that hangs: expected its end within 0.2 s; its processes are killed, which are at:"
     assert done.stdout == ""
     at = [line.rpartition(" in ")[2] for line in told.splitlines() if "<string>" in line]
     assert at[:2] == ["holds_pythons_lock", "<module>"]

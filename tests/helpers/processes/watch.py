@@ -17,6 +17,7 @@ from pathlib import Path
 
 SECONDS = 150.0  # several times what the longest test takes on two busy cores with nothing compiled
 TELL = signal.SIGUSR2
+PROCESSES = Path("/proc")
 
 
 class Watch:
@@ -77,16 +78,30 @@ def _end(processes: list[int]) -> None:
     for one in processes:
         with suppress(ProcessLookupError):
             os.kill(one, TELL)
-            time.sleep(0.3)
+            late = time.monotonic() + 5.0
+            while _runs(one) and time.monotonic() < late:
+                time.sleep(0.01)
             os.kill(one, signal.SIGKILL)
+
+
+def _runs(process: int) -> bool:
+    """Tell whether a process has not ended yet; where the system shows none as files, it may run."""
+    try:
+        return _stat(PROCESSES / str(process) / "stat")[0] != "Z"
+    except OSError:
+        return not (PROCESSES / "self").exists()
+
+
+def _stat(file: Path) -> list[str]:
+    return file.read_text().rpartition(")")[2].split()  # its state, its parent, and more
 
 
 def _started_by(process: int) -> list[int]:
     """Return the processes that one started, and those that these started, where the system shows them as files."""
     parents = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
+    for file in PROCESSES.glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended
-            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
+            parents[int(file.parent.name)] = int(_stat(file)[1])
     found = [process]
     for one in found:
         found += [child for child, parent in parents.items() if parent == one and child != os.getpid()]
