@@ -5,7 +5,7 @@ import gc
 import gzip
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +20,13 @@ from bench.works import once_per_run
 from sparse_models.data import DATA, PIXELS
 from sparse_models.kernels.cpu import _compile
 from sparse_models.layers import LAYERS
-from tests.helpers.kept_fork_servers import fork_servers
 from tests.helpers.kernel_checks import poisoned, watcher
+from tests.helpers.processes.kept_fork_servers import fork_servers
+from tests.helpers.processes.watch import Watch
 from tests.strategies import generator
 
 __all__ = ["fork_servers", "poisoned", "watcher"]  # fixtures
+WATCH = pytest.StashKey[Watch]()
 
 # All that is made until every test is collected stays: to look for garbage among it meanwhile finds none.
 gc.disable()
@@ -85,12 +87,31 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+    """Have another process see to it that no test hangs."""
+    session.config.stash[WATCH] = watch = Watch()
+    try:
+        return (yield)
+    finally:
+        watch.close()
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Run a test and its fixtures while no other process runs one, if it is marked `alone`, or beside those that are not."""
-    if not hasattr(item.config, "workerinput"):  # of pytest-xdist
+    with (
+        turn(Path(item.config.option.basetemp).parent, is_alone=item.get_closest_marker("alone") is not None)
+        if hasattr(item.config, "workerinput")  # of pytest-xdist
+        else nullcontext(),
+        item.config.stash[WATCH].over(item.nodeid),  # from here: to wait for others is not to hang
+    ):
         return (yield)
-    with turn(Path(item.config.option.basetemp).parent, is_alone=item.get_closest_marker("alone") is not None):
-        return (yield)
+
+
+def pytest_enter_pdb(config: pytest.Config) -> None:
+    """Leave a test that is debugged as much time as it takes."""
+    if WATCH in config.stash:
+        config.stash[WATCH].rest()
 
 
 @contextmanager

@@ -40,6 +40,15 @@ DEFAULT_LAYERS = {name: layer for name, layer in OWN_LAYERS.items() if layer.is_
 # Those that run in float64, for what rounding would decide in float32.
 FLOAT64_LAYERS = sorted(name for name, layer in LAYERS.items() if "float64" in layer.dtypes)
 
+
+def of_each_kind(names: Iterable[str]) -> list[str]:
+    """Those of the layers that differ in more than the size of their blocks, of which the least and the default one are kept.
+
+    Blocks of any size are one class. What their size does decide, kernels, patterns and gates, is tested of every size.
+    """
+    return [name for name in names if name not in ("block8", "block32", "block64")]
+
+
 # Update rules that move masks of any kind as a whole, and those of each layer.
 MOVING_RULES = sorted(name for name, rule in UPDATES.items() if rule.moves and rule.fits(UNSTRUCTURED))
 RULES_OF = {

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from bench.shapes import Shape
 from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
 from tests.helpers.in_process import ROOT, run
+from tests.helpers.processes.commands import output
 from tests.helpers.saved import row, saved
 
 PAGES = {
@@ -159,8 +159,7 @@ def test_a_tool_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("asked", commands("make"))
 def test_make_knows_what_is_asked(asked: tuple[str, ...]) -> None:
     command, english = ["make", "--dry-run", *asked], os.environ | {"LC_ALL": "C"}
-    done = subprocess.run(command, cwd=ROOT, env=english, check=True, capture_output=True, text=True)
-    assert "Nothing to be done" not in done.stdout  # as for the name of a folder
+    assert "Nothing to be done" not in output(command, cwd=ROOT, env=english)  # as for the name of a folder
 
 
 def test_the_examples_run() -> None:
@@ -168,10 +167,7 @@ def test_the_examples_run() -> None:
     examples = [text for _, text in blocks("python")]
     assert len(examples) >= 4
     program = "import json, sys\nfor example in json.load(sys.stdin):\n    exec(example, {'__name__': 'example'})"
-    done = subprocess.run(
-        [sys.executable, "-c", program], input=json.dumps(examples), cwd=ROOT, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    output([sys.executable, "-c", program], input=json.dumps(examples), cwd=ROOT)
 
 
 def test_the_settings_are_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.in_process import ROOT, SMALL, copied
+from tests.helpers.processes import commands
 
 EXAMPLES = [part.partition("```")[0] for part in (ROOT / "docs/layers.md").read_text().split("```python\n")[1:]]
 DOCUMENTED_LAYER = next(code for code in EXAMPLES if "@register_layer" in code)
@@ -38,7 +39,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_anew(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run pytest in a process of its own: the code is another."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return commands.run(command, cwd=cwd)
 
 
 def test_files_dropped_in_are_gated_timed_trained_and_tabulated_and_a_wrong_one_takes_no_other_down(checkout: Path) -> None:

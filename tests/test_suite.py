@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from sparse_models.masks import UNSTRUCTURED
 from sparse_models.updates import UPDATES
 from tests.helpers import in_process
 from tests.helpers.in_process import ROOT, SMALL, run
+from tests.helpers.processes.commands import begun
 from tests.strategies import DEFAULT_LAYERS, RULES_OF
 
 NO_ROWS = "--benchmark-disable"
@@ -207,12 +207,10 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     options += ["--op", "forward,step", "--layer", "tiled"]
     options += [f"--benchmark-json={tmp_path / 'run.json'}", f"--benchmark-storage={tmp_path}"]
     command = [sys.executable, "-u", "-c", listen, "bench", *options]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as process:
+    with begun(command, cwd=ROOT, start_new_session=True) as process:
         assert process.stdout is not None
         while not any('"process":2,"name":"bench/' in path.read_text() for path in tmp_path.glob("*/.run-*.jsonl")):
-            assert process.poll() is None
+            assert process.poll() is None, process.stdout.read()
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
         output = process.stdout.read()

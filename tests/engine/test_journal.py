@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 import time
 from contextlib import closing
@@ -22,6 +21,7 @@ from sparse_models.errors import InputError
 from tests.engine.test_processes import cases_of, job, naming, still
 from tests.helpers import in_process
 from tests.helpers.damaged import is_sentence
+from tests.helpers.processes.commands import begun
 
 RUN = identity("machine", ["a", "b"])
 
@@ -228,9 +228,9 @@ def test_a_run_that_is_killed_is_gone_on_with_and_saved_whole(tmp_path: Path) ->
     asked = [*in_process.SMALL, "--processes", "5", "--op", "forward", "--layer", "csr", f"--benchmark-storage={tmp_path}",
              "--benchmark-save=x"]  # fmt: skip
     command = [sys.executable, "-u", "-m", "pytest", "bench", "-p", "no:cacheprovider", *asked]
-    with subprocess.Popen(command, cwd=in_process.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with begun(command, cwd=in_process.ROOT) as process:
         while not any('"process":1,"name":"bench/' in path.read_text() for path in tmp_path.glob("*/.run-*.jsonl")):
-            assert process.poll() is None
+            assert process.poll() is None, process.communicate()
             time.sleep(0.02)
         [journal] = tmp_path.glob("*/.run-*.jsonl")
         assert broken(journal.parent) == []  # it is held

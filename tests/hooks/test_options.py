@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from sparse_models.data import DATA
 from sparse_models.layers import LAYERS
 from sparse_models.loading import FORMS
 from sparse_models.updates import UPDATES
+from tests.helpers.processes import commands
 
 ROOT = Path(__file__).parents[2]
 KNOWN = ", ".join(LAYERS)
@@ -118,7 +118,7 @@ def test_without_its_package_a_layer_is_unknown_and_the_error_says_what_to_insta
         f"import sys, pytest; names = {list(INSTALLS)}; sys.modules.update(dict.fromkeys(names))\n"
         "sys.exit(str([int(pytest.main(['bench', '--layer', name])) for name in names]))"
     )
-    done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = commands.run([sys.executable, "-c", block], cwd=ROOT)
     *told, codes = done.stderr.splitlines()
     assert codes == str([int(pytest.ExitCode.USAGE_ERROR)] * len(INSTALLS)), done.stderr
     known = ", ".join(layer for layer in LAYERS if layer not in INSTALLS)

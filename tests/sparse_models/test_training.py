@@ -32,6 +32,7 @@ from tests.strategies import (
     generator,
     mlp_of,
     normal,
+    of_each_kind,
     places,
     rules_and_optimizers,
     seeds,
@@ -41,7 +42,7 @@ from tests.strategies import (
 SIZES = (6, 8, 7, 4)
 SETTINGS = Settings(epochs=3, batch=8, learning_rate=0.01, update_interval=2)
 # In float32, rounding may decide which weight a mask update moves, and trainings part from there.
-TRAJECTORIES = [layer for layer in SPARSE_LAYERS if layer in FLOAT64_LAYERS]
+TRAJECTORIES = [layer for layer in of_each_kind(SPARSE_LAYERS) if layer in FLOAT64_LAYERS]
 FULL_TRAJECTORIES = [layer for layer in TRAJECTORIES if LAYERS[layer].pattern.nearest(0.0) == 0]
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from bench.statistics.changes import MIN_PAIRS
 from tests.helpers import in_process
 from tests.helpers.fake_engine import replace_engine
 from tests.helpers.in_process import copied
+from tests.helpers.processes.commands import output
 from tests.strategies import DEFAULT_LAYERS
 
 CASES = len(DEFAULT_LAYERS) + 2  # and the narrow dense and the unpruned model
@@ -26,7 +26,7 @@ SMALL = ["--op", "forward", "--shape", "8x8b4", "--sparsity", "0.5", "--threads"
 
 def git(*arguments: str, cwd: Path) -> str:
     own = ["-c", "user.name=test", "-c", "user.email=test", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", *own, *arguments], cwd=cwd, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607  # as found
+    return output(["git", *own, *arguments], cwd=cwd).strip()
 
 
 def commit(repository: Path, tag: str, **levels: float) -> None:

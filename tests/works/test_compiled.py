@@ -1,7 +1,6 @@
 """Dense compiled by torch.compile, as one of the ways in which the reference may be fastest."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -23,6 +22,7 @@ from bench.works.reference import dense_reference, variant_key
 from bench.works.replays import Works, listed
 from sparse_models.errors import GateError
 from tests.engine.test_processes import fine
+from tests.helpers.processes.commands import output
 
 CASE = Case("training_step", "dense", "dense", "static", "6x8x4b16", 0.0, "cpu", "float32", 1)
 STEP = f"""
@@ -74,14 +74,13 @@ def test_whether_dense_can_be_compiled_is_found_out(monkeypatch: pytest.MonkeyPa
 def told() -> str:
     """What a program prints that may compile, and takes seconds to begin."""
     environment = {name: value for name, value in os.environ.items() if name != "TORCH_COMPILE_DISABLE"}
+    environment["TORCHINDUCTOR_VEC_ISA_OK"] = "0"  # to try each set of vector instructions takes as long as all else
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TORCH_COMPILE_DISABLE")
         if not can_compile("cpu"):
             pytest.skip("no C++ compiler on this machine")
     command = [sys.executable, "-c", STEP + MANY]
-    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return output(command, env=environment, cwd=Path(__file__).parents[2])
 
 
 def test_a_compiled_step_is_the_eager_step(told: str) -> None:
@@ -146,8 +145,7 @@ def test_a_compiled_step_is_gated_once_a_run(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_gpus_compiler_is_imported_without_its_driver_which_forked_processes_initialise() -> None:
     imported = "import sys, bench.works.compiled as c; c.import_compiler()"
     asked = f"{imported}; print('torch._inductor.compile_fx' in sys.modules, c.is_gpu_in_use())"
-    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
-    assert told == "True False\n"
+    assert output([sys.executable, "-c", asked]) == "True False\n"
 
 
 @pytest.mark.parametrize(("error", "is_in_use"), [(0, True), (3, False)])  # 3: "the driver is not initialised"

@@ -9,7 +9,7 @@ from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.masks import FULL, random_score
 from sparse_models.testing import Problem, gate
 from sparse_models.testing.sample import SMALL
-from tests.strategies import OWN_LAYERS, generator
+from tests.strategies import OWN_LAYERS, generator, of_each_kind
 
 INPUTS, OUTPUTS, BATCH = 1100, 1000, 16
 WEIGHT_BYTES = 4 * INPUTS * OUTPUTS
@@ -35,7 +35,7 @@ def at_work(layer: SparseLinear, problem: Problem, other: torch.Tensor) -> None:
         layer.pack(layer.to_dense())
 
 
-@pytest.mark.parametrize("name", OWN_LAYERS)
+@pytest.mark.parametrize("name", of_each_kind(OWN_LAYERS))
 def test_a_gate_takes_three_times_the_weight_beside_the_layer(name: str) -> None:
     """Or, where a layer takes more itself while its mask moves, no more than the weight beside that."""
     assert INPUTS * OUTPUTS > SMALL
@@ -50,7 +50,7 @@ def test_a_gate_takes_three_times_the_weight_beside_the_layer(name: str) -> None
 
 
 @pytest.mark.parametrize("skew", [0.0, 0.5])
-@pytest.mark.parametrize("name", OWN_LAYERS)
+@pytest.mark.parametrize("name", of_each_kind(OWN_LAYERS))
 def test_drawing_takes_three_times_the_weight_with_what_is_drawn(name: str, skew: float) -> None:
     def forget() -> None:
         for cached in (problems._weights, problems._activations, problems._masks):

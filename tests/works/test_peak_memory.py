@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bench.works.peak_memory import peak_bytes
+from tests.helpers.processes.commands import run
 
 MIB = 2**20
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.card)])
@@ -166,5 +167,5 @@ def work():
     torch.empty(2**20, dtype=torch.uint8)
 assert all(peak_bytes(work, "cpu") == 2**20 for _ in range(50))
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    done = run([sys.executable, "-W", "error", "-c", program])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,10 +1,10 @@
-import subprocess
 import sys
 
 import pytest
 import torch
 
 from bench.works.replays import captured, in_turn, listed
+from tests.helpers.processes.commands import output
 
 
 def test_copies_are_called_in_turn() -> None:
@@ -46,9 +46,9 @@ with torch.cuda.stream(torch.cuda.Stream()):
 
 @pytest.mark.card
 def test_what_a_graph_cannot_hold_is_refused() -> None:
-    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True)
-    assert "expected a work that a CUDA graph can hold" in done.stdout
-    assert done.stdout.endswith("True\n")  # launched by the host it still works
+    said = output([sys.executable, "-c", REFUSED])
+    assert "expected a work that a CUDA graph can hold" in said
+    assert said.endswith("True\n")  # launched by the host it still works
 
 
 @pytest.mark.card

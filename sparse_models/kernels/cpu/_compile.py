@@ -7,7 +7,8 @@ from, so that one whose code is kept is not written anew.
 import hashlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -136,13 +137,31 @@ def phases_of(function: int) -> int:
 
 def compiled(text: str, name: str, phases: int) -> int:
     """Return the address of function `name` of a module of LLVM's text, of so many phases, compiled for this very machine."""
-    code = Code(hashlib.sha256(f"{llvmlite.__version__} {machine()} {text}".encode()).hexdigest(), name, phases)
+    code = Code(hashlib.sha256(f"{llvmlite.__version__} {machine()} {LEFT_OUT} {text}".encode()).hexdigest(), name, phases)
     known = read_whole(_file(code.digest))
     if known is not None:
         return _loaded(code, binding.parse_assembly(""), known)
     # What is written is in vectors and registers, unrolled as far as it should be: LLVM's passes over it would take as long as
     # all else of compiling, and gain nothing (docs/cpu_kernels.md). What chooses instructions and registers does run.
     return _loaded(code, binding.parse_assembly(text), None)
+
+
+# Of what a target does by itself only this is left out: to look for cheaper addresses in loops took 44 % of compiling, and
+# gained nothing where an instruction adds two numbers to an address and scales one of them (docs/cpu_kernels.md).
+LEFT_OUT = "-disable-lsr" if platform.machine() in ("x86_64", "AMD64") else ""
+
+
+@contextmanager
+def _left_out() -> Iterator[None]:
+    """Have LLVM leave that out for as long; its options are all of this process's, where others may compile by it."""
+    if not LEFT_OUT:
+        yield
+        return
+    binding.set_option("", f"{LEFT_OUT}=1")
+    try:
+        yield
+    finally:
+        binding.set_option("", f"{LEFT_OUT}=0")
 
 
 def _file(digest: str) -> Path:
@@ -156,9 +175,11 @@ def _loaded(code: Code, module: binding.ModuleRef, known: bytes | None) -> int:
     engine = binding.create_mcjit_compiler(module, _target())
     if known is None:
         engine.set_object_cache(lambda _, made: write_whole(_file(code.digest), made))
+        with _left_out():
+            engine.finalize_object()
     else:
         engine.add_object_file(binding.ObjectFileRef.from_data(known))
-    engine.finalize_object()
+        engine.finalize_object()
     _ENGINES.append(engine)
     address = int(engine.get_function_address(code.name))
     _MADE[address] = code

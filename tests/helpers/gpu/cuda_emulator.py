@@ -4,7 +4,6 @@ import ctypes
 import hashlib
 import os
 import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from sparse_models.kernels.cuda import _compile
 from sparse_models.kernels.cuda._compile import Launch, Macros
 from sparse_models.kernels.kept_code import cache_folder
+from tests.helpers.processes.commands import output
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ on this machine, which the emulator needs")
 HEADERS = [Path(__file__).with_name(name) for name in ("cuda_emulator.h", "guarded_memory.h")]
@@ -67,6 +67,6 @@ def _library(file: str, macros: Macros) -> Any:
         # A fortified longjmp ends the process where it is to go from one stack to another.
         command = ["g++", "-std=c++20", "-O1", "-U_FORTIFY_SOURCE", "-w", "-shared", "-fPIC", CHECKED]
         command += ["-fsanitize-undefined-trap-on-error", f"-I{HEADERS[0].parent}", "-x", "c++", "-", "-o", str(aside)]
-        subprocess.run(command, input=text, text=True, check=True)
+        output(command, input=text)
         aside.replace(library)
     return ctypes.CDLL(str(library))

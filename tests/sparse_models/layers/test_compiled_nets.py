@@ -1,9 +1,10 @@
 """Layers and whole nets that are compiled, in a process of their own: compiling is off where tests run."""
 
-import subprocess
 import sys
 
 import pytest
+
+from tests.helpers.processes.commands import run
 
 LAYERS = """
 import torch
@@ -50,5 +51,5 @@ for number, name in enumerate(TRACED):
 def test_compile_sees_whole_graphs_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCH_COMPILE_DISABLE")
     command = [sys.executable, "-W", "ignore", "-c", LAYERS + NETS]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = run(command)
     assert (done.returncode, done.stderr) == (0, "")

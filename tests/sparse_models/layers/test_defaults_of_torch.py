@@ -1,7 +1,6 @@
 """Whatever device and number type torch gives new tensors by default, layers on a CPU compute what they always do."""
 
 import copy
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,7 +22,8 @@ from sparse_models.testing import Problem, gate
 from sparse_models.testing.sample import BLOCK, Part, spread
 from sparse_models.training import FusedStep, Settings, optimizer_for, train
 from sparse_models.updates import UPDATES, Moves, update_masks
-from tests.strategies import DEFAULT_LAYERS, RULES_OF, generator, mask_for, mlp_of, normal
+from tests.helpers.processes.commands import output
+from tests.strategies import DEFAULT_LAYERS, RULES_OF, generator, mask_for, mlp_of, normal, of_each_kind
 
 SIZES = (300, 48, 12)
 BATCHES = (1, 2, 64)
@@ -93,7 +93,7 @@ def test_outputs_losses_and_gradients_are_the_same(name: str, defaults: str) -> 
     same(name, defaults, lived)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", of_each_kind(LAYERS))
 def test_the_gate_tells_the_same(name: str) -> None:
     [(weight, bias), _], samples = weights_and_batches()
     for x, _ in samples:
@@ -124,7 +124,7 @@ def test_trainings_whose_masks_move_are_the_same(name: str, rule: str) -> None:
     same(name, "meta", lived)
 
 
-@pytest.mark.parametrize("name", [name for name, layer in LAYERS.items() if layer.pattern.of_network is None])
+@pytest.mark.parametrize("name", [name for name in of_each_kind(LAYERS) if LAYERS[name].pattern.of_network is None])
 @pytest.mark.parametrize("by", ["magnitude", "random"])
 def test_what_is_made_sparse_pruned_and_made_dense_is_the_same(name: str, by: str) -> None:
     dense = nn.Sequential(nn.Linear(300, 48), nn.ReLU(), nn.Linear(48, 12))
@@ -216,8 +216,7 @@ for name in ("tiled", "block16", "two_four_transposable"):
 
 
 def test_what_is_made_as_the_package_is_loaded_is_on_a_cpu() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    output([sys.executable, "-c", IMPORTED])
 
 
 def test_steps_that_are_counted_elsewhere_are_not_counted_by_a_kernel() -> None:

@@ -1,10 +1,11 @@
 """Layers in a process that is forked after passes of its parent, as by DataLoader and servers, and weights shared with it."""
 
 import os
-import subprocess
 import sys
 
 import pytest
+
+from tests.helpers.processes.commands import output
 
 SCRIPT = """
 import os
@@ -69,16 +70,11 @@ with torch.no_grad():
 """
 
 
-def run(script: str, *names: str) -> None:
-    ended = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, timeout=240, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
 def test_a_forked_process_computes_what_its_parent_did() -> None:
-    run(SCRIPT, "tiled", "block16", "csr")
+    output([sys.executable, "-c", SCRIPT, "tiled", "block16", "csr"])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
 def test_what_another_process_makes_of_weights_that_it_shares_is_multiplied() -> None:
-    run(SHARED, "tiled", "block16", "input_skipping")
+    output([sys.executable, "-c", SHARED, "tiled", "block16", "input_skipping"])

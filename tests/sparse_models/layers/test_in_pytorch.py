@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from sparse_models.errors import InputError
 from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.models import MLP
-from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS, mask_for, normal, seeds, sizes, widest
+from tests.strategies import DEFAULT_LAYERS, OWN_LAYERS, mask_for, normal, of_each_kind, seeds, sizes, widest
 
 # PyTorch traces no creation of a sparse tensor, which that layer is there to show.
-TRACED = sorted(set(OWN_LAYERS) - {"csr_linear"})
+TRACED = sorted({*of_each_kind(OWN_LAYERS)} - {"csr_linear"})
 KERNELS = ["tiled", "block16", "csr"]
 
 

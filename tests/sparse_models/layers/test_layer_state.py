@@ -16,10 +16,10 @@ from sparse_models.layers import SparseLinear
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.registry import LAYERS
 from tests.sparse_models.layers.test_layers import build
-from tests.strategies import SPARSE_LAYERS, mask_for, masks_of, normal, problems, seeds, widest
+from tests.strategies import SPARSE_LAYERS, mask_for, masks_of, normal, of_each_kind, problems, seeds, widest
 
 
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(SPARSE_LAYERS))
 @given(st.data())
 def test_a_mask_of_any_other_number_can_be_set(layer: str, data: st.DataObject) -> None:
     problem = data.draw(problems(layer))
@@ -33,7 +33,7 @@ def test_a_mask_of_any_other_number_can_be_set(layer: str, data: st.DataObject) 
     )
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(LAYERS))
 @given(st.data(), seeds)
 def test_state_dict_round_trip(layer: str, data: st.DataObject, seed: int) -> None:
     problem = data.draw(problems(layer))
@@ -53,7 +53,7 @@ def test_state_dict_round_trip(layer: str, data: st.DataObject, seed: int) -> No
     torch.testing.assert_close(loaded.values.grad, saved.values.grad)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(LAYERS))
 @given(st.data())
 def test_a_deep_copy_is_independent(layer: str, data: st.DataObject) -> None:
     problem = data.draw(problems(layer))
@@ -64,7 +64,7 @@ def test_a_deep_copy_is_independent(layer: str, data: st.DataObject) -> None:
     assert torch.equal(built.to_dense(), problem.weight * problem.mask)
 
 
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(SPARSE_LAYERS))
 @given(st.data())
 def test_state_of_another_number_of_non_zeros_can_be_loaded(layer: str, data: st.DataObject) -> None:
     problem = data.draw(problems(layer))
@@ -75,7 +75,7 @@ def test_state_of_another_number_of_non_zeros_can_be_loaded(layer: str, data: st
     torch.testing.assert_close(loaded(problem.x), saved(problem.x))
 
 
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(SPARSE_LAYERS))
 def test_a_call_with_the_state_of_another_layer_computes_by_its_index(layer: str) -> None:
     shape, dtype = (512, 784), widest(layer)  # so large that kernels go through it by panels of columns
     own, other = (
@@ -105,7 +105,7 @@ def test_state_of_another_shape_is_refused_and_changes_nothing(layer: str, shape
     assert torch.equal(built.to_dense(), before)
 
 
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(SPARSE_LAYERS))
 @given(st.data(), seeds)
 def test_a_mask_may_move_between_forward_and_backward(layer: str, data: st.DataObject, seed: int) -> None:
     problem = data.draw(problems(layer))
@@ -131,7 +131,7 @@ def test_removed_neurons_may_move_between_forward_and_backward_of_feature_major_
     torch.testing.assert_close(x.grad, (weight * before).sum(0).expand(3, 2))
 
 
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(SPARSE_LAYERS))
 def test_moving_the_mask_drops_the_gradient_of_the_old_structure(layer: str) -> None:
     built = LAYERS[layer](normal(0, 4, 5, dtype=widest(layer)), mask_for(layer, (4, 5), 0.5))
     built(normal(1, 3, 5, dtype=widest(layer))).sum().backward()
@@ -139,7 +139,7 @@ def test_moving_the_mask_drops_the_gradient_of_the_old_structure(layer: str) -> 
     assert built.values.grad is None
 
 
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(SPARSE_LAYERS))
 def test_a_loaded_state_drops_the_gradient_of_weights_elsewhere_and_keeps_that_of_the_same(layer: str) -> None:
     weight, x = normal(0, 256, 256, dtype=widest(layer)), normal(1, 3, 256, dtype=widest(layer))
     built, here, there = (LAYERS[layer](weight, mask_for(layer, (256, 256), 0.5, seed)) for seed in (0, 0, 1))
@@ -186,7 +186,7 @@ def test_a_mode_is_set_before_a_state_is_loaded_into_memory_that_is_prepared_for
             prepared.eval()
 
 
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(SPARSE_LAYERS))
 def test_a_state_is_assigned_to_a_layer_that_is_nowhere(layer: str) -> None:
     weight = normal(0, 256, 256, dtype=widest(layer))
     here, there = (LAYERS[layer](weight, mask_for(layer, (256, 256), 0.5, seed)) for seed in (0, 1))
@@ -203,7 +203,7 @@ def test_after_a_move_in_place_a_layer_holds_no_more_than_before() -> None:
     assert len(pickle.dumps(built)) - before < 4096  # an index of as many weights takes 16 KiB
 
 
-ANY_NUMBER = [layer for layer in SPARSE_LAYERS if LAYERS[layer].pattern.sparsities is None]
+ANY_NUMBER = [layer for layer in of_each_kind(SPARSE_LAYERS) if LAYERS[layer].pattern.sparsities is None]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_layer_of_another_number_of_weights_learns_while_the_loss_before_is_ke
     torch.testing.assert_close(built.values.grad, expected.values.grad)
 
 
-@pytest.mark.parametrize("layer", SPARSE_LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(SPARSE_LAYERS))
 def test_a_mask_can_be_set_after_the_dtype_was_changed(layer: str) -> None:
     weight, bias = (normal(seed, *shape, dtype=widest(layer)) for seed, shape in enumerate([(4, 5), (4,)]))
     built = LAYERS[layer](weight, mask_for(layer, (4, 5), 0.5), bias).float()

@@ -1,6 +1,5 @@
 """Trainings whose steps a card replays are those whose kernels it is given one by one; a capture that fails spoils nothing."""
 
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ from sparse_models.models import MLP
 from sparse_models.replays.steps import ReplayedSteps
 from sparse_models.training import Settings, train
 from sparse_models.updates import UPDATES
+from tests.helpers.processes.commands import output
 from tests.strategies import MOVING_LAYERS, drawn, generator, mlp_of, normal, places, widest
 
 ON_CARDS = [one for one in places(MOVING_LAYERS) if one.values[1] == "cuda"]
@@ -77,7 +77,6 @@ print(y.min().item() >= 2)
 
 @pytest.mark.card
 def test_cuda_goes_on_after_a_capture_that_failed() -> None:
-    done = subprocess.run([sys.executable, "-c", FAILS], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("expected a work that a CUDA graph can hold") == 2
-    assert done.stdout.endswith("True\nTrue\n")
+    said = output([sys.executable, "-c", FAILS])
+    assert said.count("expected a work that a CUDA graph can hold") == 2
+    assert said.endswith("True\nTrue\n")

@@ -30,13 +30,14 @@ from tests.strategies import (
     generator,
     masks,
     normal,
+    of_each_kind,
     seeds,
     shapes,
     sparsities,
 )
 
 RESIZING = sorted(name for name, rule in UPDATES.items() if rule.resizes)
-FREE_LAYERS = [name for name in MOVING_LAYERS if LAYERS[name].pattern.is_free and name in FLOAT64_LAYERS]
+FREE_LAYERS = [name for name in of_each_kind(MOVING_LAYERS) if LAYERS[name].pattern.is_free and name in FLOAT64_LAYERS]
 SIZES = (20, 24, 20)
 
 

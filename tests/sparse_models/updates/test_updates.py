@@ -25,6 +25,7 @@ from tests.strategies import (
     masks_of,
     mlp_of,
     normal,
+    of_each_kind,
     places,
     seeds,
     widest,
@@ -148,7 +149,7 @@ def steps(model: MLP, optimizer: torch.optim.Optimizer, seed: int, device: str) 
         training_step(model, x, labels, optimizer)
 
 
-@pytest.mark.parametrize(("layer", "device"), places(SPARSE_LAYERS))
+@pytest.mark.parametrize(("layer", "device"), places(of_each_kind(SPARSE_LAYERS)))
 @given(optimizers, seeds, st.data())
 def test_weights_and_optimizer_state_follow_their_mask(
     layer: str, device: str, optimizer: str, seed: int, data: st.DataObject
@@ -169,7 +170,7 @@ def test_weights_and_optimizer_state_follow_their_mask(
         assert part.values.grad is None
 
 
-@pytest.mark.parametrize("layer", MOVING_LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(MOVING_LAYERS))
 @given(optimizers, seeds, st.data())
 def test_weights_outside_the_mask_stay_exactly_0_under_weight_decay_and_momentum(
     layer: str, optimizer: str, seed: int, data: st.DataObject
@@ -186,7 +187,7 @@ def test_weights_outside_the_mask_stay_exactly_0_under_weight_decay_and_momentum
             assert not part.values[~part.mask].any()
 
 
-@pytest.mark.parametrize("layer", MOVING_LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(MOVING_LAYERS))
 @given(seeds)
 def test_grown_weights_are_trained_after_an_update(layer: str, seed: int) -> None:
     model, chosen = trained(layer, "sgd", seed, "cpu", times=max(LAYERS[layer].pattern.unit))
@@ -202,7 +203,7 @@ def test_grown_weights_are_trained_after_an_update(layer: str, seed: int) -> Non
     assert bool((first.to_dense()[reached] != 0).all())
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", of_each_kind(LAYERS))
 @given(seeds)
 def test_dense_gradients_are_the_gradient_of_every_weight(layer: str, seed: int) -> None:
     weights = drawn(layer, (6, 5, 4), seed)

@@ -3,7 +3,6 @@
 import importlib.util
 import itertools
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sparse_models.kernels.cuda.sampled import CANDIDATES as SAMPLED_CANDIDATES
 from sparse_models.kernels.cuda.sampled import best_tilings as best_sampled_tilings
 from sparse_models.kernels.cuda.sampled import default_parts as default_sampled_parts
 from sparse_models.kernels.cuda.sampled import sampled
+from tests.helpers.processes.commands import output
 from tests.sparse_models.kernels.gpu.test_cuda_products import TILINGS, problem
 
 
@@ -80,7 +80,7 @@ def test_sums_are_in_registers(dtype: torch.dtype, tmp_path: Path) -> None:
     for tiling in best_tilings(work):
         code = tmp_path / "kernel.cubin"
         code.write_bytes(_compile.compiled("product.cu", tiling.macros(numbers.structure, numbers.x, aligned=True), "sm_90"))
-        told = subprocess.run([tool, "--dump-resource-usage", code], capture_output=True, text=True, check=True).stdout
+        told = output([tool, "--dump-resource-usage", code])
         [(registers, stack)] = re.findall(r"REG:(\d+) STACK:(\d+)", told)
         assert int(stack) < 64, (tiling, told)
         assert -(-int(registers) // 8) * 8 * tiling.threads * tiling.blocks <= 2**16

@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 from sparse_models.kernels.triton import blocks, columns
 from sparse_models.kernels.triton._plan import EXACT, Plan, product_plan, sampled_plan
 from tests.helpers.gpu.interpreted import compiled_kernels
+from tests.helpers.processes import commands
 
 pytestmark = pytest.mark.skipif(blocks.why_absent() is not None, reason=str(blocks.why_absent()))
 NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -51,8 +51,9 @@ def compiled(name: str, card: int, plan: Plan, kinds: dict[str, str], constants:
         "-o",
         tmp_path / "kernel",
     ]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    [spilled] = re.findall(r"(\d+) bytes spill stores", told)
+    told = commands.run(command)
+    assert told.returncode == 0, told.stderr
+    [spilled] = re.findall(r"(\d+) bytes spill stores", told.stderr)
     return Code(made.asm["ttir"], made.asm["ptx"], made.metadata.shared, int(spilled))
 
 

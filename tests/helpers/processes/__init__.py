@@ -1,0 +1,1 @@
+"""Other processes: those that tests run, and the one that sees to it that a test ends."""
