@@ -78,7 +78,7 @@ def test_a_schedule_is_over_before_an_arm_goes_on() -> None:
     gone_on = whole | {"later_epoch_accuracies": [0.1] * 4, "later_epoch_seconds": [1.0] * 4}
     first, last = (seed.own.flops.low for one in (whole, gone_on) if (seed := seed_of(one)))
     assert pytest.approx(first) == 4e9
-    # All weights but four fifths by a cubic schedule in three quarters of the epochs: 0.35 of them on average, 0.2 from then on.
+    # Four fifths of the weights go by a cubic schedule in three quarters of the epochs: 0.35 are there on average, then 0.2.
     assert last - first == pytest.approx(4e9 * 0.2 / 0.35, rel=1e-3)
 
 
