@@ -4,7 +4,7 @@ import sys
 
 from sparse_models.kernels.cpu.chain._factors import Gradient, dense_of
 from sparse_models.masks.regrow import prune_and_regrow, resized
-from sparse_models.updates._by_kernels import Moves
+from sparse_models.updates._by_kernels.on_cpu import Moves
 from sparse_models.updates._move import (
     Move,
     dense_gradients,

@@ -13,8 +13,8 @@ from sparse_models.kernels.cpu.chain._factors import Gradient, dense_of
 from sparse_models.layers import SparseLinear
 from sparse_models.layers._checks import check_move, check_own, share_memory
 from sparse_models.masks.units import divides
-from sparse_models.updates._by_kernels import Moves, slots_of
-from sparse_models.updates._on_gpu import moved_on_gpu
+from sparse_models.updates._by_kernels.on_cpu import Moves, slots_of
+from sparse_models.updates._by_kernels.on_gpu import moved_on_gpu
 from sparse_models.updates._rule import Update
 
 

@@ -14,7 +14,7 @@ from sparse_models.kernels.cpu.moves.numbers import define_numbers
 from sparse_models.kernels.cuda.moves import moving
 from sparse_models.layers import LAYERS, SparseLinear
 from sparse_models.updates import UPDATES, prune_and_regrow, update_masks
-from sparse_models.updates import _on_gpu as on_gpu
+from sparse_models.updates._by_kernels import on_gpu
 from tests.helpers.gpu.on_a_card import device
 from tests.helpers.gpu.simulated_gpu import no_host_sync, pretend_gpu
 from tests.sparse_models.kernels.gpu.test_cuda_layer import _kernels_of_a_gpu

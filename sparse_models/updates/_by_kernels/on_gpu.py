@@ -17,7 +17,7 @@ from sparse_models.layers import SparseLinear
 from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.linear import is_memory
 from sparse_models.masks.top_k import count_kept, refuse_nan
-from sparse_models.updates._by_kernels import is_known, slots_of, storage_of
+from sparse_models.updates._by_kernels.on_cpu import is_known, slots_of, storage_of
 from sparse_models.updates._rule import Update
 from sparse_models.updates._scores import gradient_magnitude
 
