@@ -1,12 +1,13 @@
-// The first half of a mask update: which values survive, and which places are grown, of highest keys and of equal ones the first.
-// Keys are found digit by digit, from the highest: a histogram of those that share the digits found so far says in which bin the
-// next one is. Blocks have chunks of words, add up their histograms, and the last to do so goes on; sums of whole numbers are the
-// same in whatever order. Of the last digit each block's own histogram is kept: it tells in which chunk the last of equal keys
-// is, in which that block then looks for it.
+// The first half of a mask update: which values survive, and which places are grown, of highest keys and of equal ones the
+// first. Keys are found digit by digit, from the highest: a histogram of those that share the digits found so far says in
+// which bin the next one is. Blocks have chunks of words, add up their histograms, and the last to do so goes on; sums of
+// whole numbers are the same in whatever order. Of the last digit each block's own histogram is kept: it tells in which chunk
+// the last of equal keys is, in which that block then looks for it.
 //
-// Phases: the digits of values, the words of survivors, the digits of scores. A launch does those from one on; where it is to do
-// several, it has one block, which has all words. What is kept lies in `state`, 0 at first: of values, then of scores, the key so
-// far, how many are chosen of those equal to it, and the last one's place; whether there were NaN; a ticket; a histogram.
+// Phases: the digits of values, the words of survivors, the digits of scores. A launch does those from one on; where it is to
+// do several, it has one block, which has all words. What is kept lies in `state`, 0 at first: of values, then of scores, the
+// key so far, how many are chosen of those equal to it, and the last one's place; whether there were NaN; a ticket; a
+// histogram.
 #include "moves.cuh"
 enum { KEY, LEFT, PLACE, NAN_AT = 6, TICKET, TOTALS };
 const int BINS = 2048;

@@ -65,7 +65,8 @@ struct Chosen {
     __device__ __forceinline__ bool has(u32 other, int at) const { return other > key || (other == key && at <= place); }
 };
 
-// The sum of the values of threads before this one, and of all; `room` has 33 numbers. All threads of the block take part.
+// The sum of the values of threads before this one, and of all; `room` has a number for each warp. All threads of the block
+// take part.
 __device__ __forceinline__ int sum_before(int value, int* room, int& total) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int sum = value;

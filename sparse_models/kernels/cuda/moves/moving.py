@@ -96,7 +96,7 @@ class Moving:
         if self.chunks > 1:
             launches = [(self.chunks, 0, 1), (self.chunks + self.groups, 1, 2), (self.groups, 2, 3)]
         known = self.scores.gradient, self.scores.drawn, *self.scores.keys, self.state, self.was, self.alive, self.starts
-        sizes = len(own), int(in_place), self.rows, self.columns, nnz, self.chunk
+        sizes = len(own), int(in_place), self.rows, self.columns, nnz, self.chunk, self.groups if self.chunks == 1 else 1
         written = self.now, self.ranks, self.turned, self.counts, *into[:5], *source, *none, *to, *none
         for grid, *phases in launches:
             launch = Launch((grid, 1), THREADS, REBUILD_BYTES)

@@ -1,8 +1,9 @@
-// The second half of a mask update: from what was chosen to the index both ways, with values and optimizer slots.
-// Phases: the words of the new mask, and how many it keeps in each chunk of them; a chunk's part of the rows, and the words of
-// the transpose, 32 columns a task, with how many those have; the transpose's index. Where a value comes to lie is how many come
-// before it, which a task finds by adding up those of the tasks before. A launch does phases from one on; where it is to do
-// several, it has one block. In place, values are set aside first: `from` is where they are set aside, and `to` theirs.
+// The second half of a mask update: from what was chosen to the index both ways, with values and optimizer slots. Phases: the
+// words of the new mask, and how many it keeps in each chunk of them; a chunk's part of the rows, and the words of the
+// transpose, some groups of 32 columns a task, with how many those have; the transpose's index. Where a value comes to lie is
+// how many come before it, which a task finds by adding up those of the tasks before. A launch does phases from one on; where
+// it is to do several, it has one block. In place, values are set aside first: `from` is where they are set aside, `to`
+// theirs.
 #include "moves.cuh"
 enum { KEY = 3, PLACE = 5 };  // of `state`, as choose.cu leaves it
 struct Arrays { NUMBER* at[4]; };
@@ -15,7 +16,8 @@ __device__ __forceinline__ int sum_of(const int* counts, int number, int* room) 
 }
 
 // Words of the new mask, and how many a task's have.
-__device__ __forceinline__ void new_words(const Scores& source, Chosen chosen, int begin, int end, u32* now, int* count, int* room) {
+__device__ __forceinline__ void new_words(
+    const Scores& source, Chosen chosen, int begin, int end, u32* now, int* count, int* room) {
     const int lane = threadIdx.x % 32;
     int sum = 0, total;
     for (int first = begin + threadIdx.x / 32 * 32; first < end; first += THREADS) {
@@ -38,8 +40,8 @@ __device__ __forceinline__ void new_words(const Scores& source, Chosen chosen, i
 
 // A task's part of the rows: where they start, columns, values and slots; `ranks` is how many come before each word.
 __device__ __forceinline__ void write_rows(
-    int begin, int end, int before, int columns, const u32* now, const u32* was, const int* starts, int* ranks, int* row_pointers,
-    INDEX* indices, const Arrays& from, const Arrays& to, int arrays, int* room) {
+    int begin, int end, int before, int columns, const u32* now, const u32* was, const int* starts, int* ranks,
+    int* row_pointers, INDEX* indices, const Arrays& from, const Arrays& to, int arrays, int* room) {
     const int words = (columns + 31) / 32;
     for (int first = begin; first < end; first += THREADS) {
         const int at = first + threadIdx.x;
@@ -63,12 +65,13 @@ __device__ __forceinline__ void write_rows(
     }
 }
 
-// The words of 32 columns of the transpose, and how many they have.
-__device__ __forceinline__ void turn(int group, int rows, int columns, const u32* now, u32* turned, int* count, int* room) {
-    const int lane = threadIdx.x % 32, words = (columns + 31) / 32, down = (rows + 31) / 32, column = group * 32 + lane;
+// The words of some groups of 32 columns of the transpose, and how many they have.
+__device__ __forceinline__ void turn(
+    int begin, int end, int rows, int columns, const u32* now, u32* turned, int* count, int* room) {
+    const int lane = threadIdx.x % 32, words = (columns + 31) / 32, down = (rows + 31) / 32;
     int sum = 0, total;
-    for (int tile = threadIdx.x / 32; tile < down; tile += WARPS) {
-        const int row = tile * 32 + lane;
+    for (int tile = begin * down + threadIdx.x / 32; tile < end * down; tile += WARPS) {
+        const int group = tile / down, part = tile % down, row = part * 32 + lane, column = group * 32 + lane;
         const u32 word = row < rows ? now[row * words + group] : 0u;
         u32 own = 0;
 #pragma unroll
@@ -76,30 +79,30 @@ __device__ __forceinline__ void turn(int group, int rows, int columns, const u32
             const u32 bits = __ballot_sync(ALL, word >> i & 1);
             if (lane == i) own = bits;
         }
-        if (column < columns) turned[column * down + tile] = own;
+        if (column < columns) turned[column * down + part] = own;
         sum += __popc(own);
     }
     sum_before(sum, room, total);
     if (threadIdx.x == 0) *count = total;
 }
 
-// The index of 32 columns of the transpose: where they start, rows, and where in row order each value is.
+// The index of some groups of columns of the transpose: where they start, rows, and where in row order each value is.
 __device__ __forceinline__ void write_columns(
-    int group, int before, int rows, int columns, const u32* now, const int* ranks, const u32* turned, int* column_pointers,
-    ROW* row_indices, int* transposition, int* room) {
-    const int words = (columns + 31) / 32, down = (rows + 31) / 32, end = min(32, columns - group * 32) * down;
-    for (int first = 0; first < end; first += THREADS) {
+    int begin, int end, int before, int rows, int columns, const u32* now, const int* ranks, const u32* turned,
+    int* column_pointers, ROW* row_indices, int* transposition, int* room) {
+    const int words = (columns + 31) / 32, down = (rows + 31) / 32, beyond = min(columns, end * 32) * down;
+    for (int first = begin * 32 * down; first < beyond; first += THREADS) {
         const int at = first + threadIdx.x;
-        u32 bits = at < end ? turned[group * 32 * down + at] : 0u;
+        u32 bits = at < beyond ? turned[at] : 0u;
         int total, place = before + sum_before(__popc(bits), room, total);
         before += total;
-        if (at >= end) continue;
+        if (at >= beyond) continue;
         const int column = at / down, row = at % down * 32;
-        if (row == 0) column_pointers[group * 32 + column] = place;
+        if (row == 0) column_pointers[column] = place;
         for (; bits; bits &= bits - 1, place++) {
-            const int own = row + __ffs(bits) - 1, word = own * words + group;
+            const int own = row + __ffs(bits) - 1, word = own * words + column / 32;
             row_indices[place] = (ROW)own;
-            transposition[place] = ranks[word] + __popc(now[word] & ((1u << column) - 1));
+            transposition[place] = ranks[word] + __popc(now[word] & ((1u << column % 32) - 1));
         }
     }
 }
@@ -108,17 +111,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) rebuild(
     const SCORE* scores, const u32* drawn, int one, int other, const int* state, const u32* was, const u32* alive,
     const int* starts, u32* now, int* ranks, u32* turned, int* counts, int* row_pointers, INDEX* indices, int* column_pointers,
     ROW* row_indices, int* transposition, NUMBER* from_0, NUMBER* from_1, NUMBER* from_2, NUMBER* from_3, NUMBER* to_0,
-    NUMBER* to_1, NUMBER* to_2, NUMBER* to_3, int arrays, int sets_aside, int rows, int columns, int nnz, int chunk, int first,
-    int last) {
+    NUMBER* to_1, NUMBER* to_2, NUMBER* to_3, int arrays, int sets_aside, int rows, int columns, int nnz, int chunk, int each,
+    int first, int last) {
     DYNAMIC_SHARED(shared);
     int* room = (int*)shared;  // sums of warps
     const Arrays from = {{from_0, from_1, from_2, from_3}}, to = {{to_0, to_1, to_2, to_3}};
-    const int words = rows * ((columns + 31) / 32), groups = (columns + 31) / 32, chunks = (words + chunk - 1) / chunk;
+    const int groups = (columns + 31) / 32, words = rows * groups, chunks = (words + chunk - 1) / chunk;
+    const int panels = (groups + each - 1) / each;
     const Scores source = scores_of(scores, drawn, one, other, alive, columns);
     for (int phase = first; phase < last; phase++) {
-        const int tasks = phase == 0 ? chunks : phase == 1 ? chunks + groups : groups;
+        const int tasks = phase == 0 ? chunks : phase == 1 ? chunks + panels : panels;
         for (int task = blockIdx.x; task < tasks; task += gridDim.x) {
-            const int begin = task * chunk, end = min(words, begin + chunk), group = phase == 1 ? task - chunks : task;
+            const int begin = task * chunk, end = min(words, begin + chunk), panel = phase == 1 ? task - chunks : task;
+            const int group = panel * each, beyond = min(groups, group + each);
             if (phase == 0) {
                 const Chosen chosen = {(u32)state[KEY], state[PLACE]};
                 new_words(source, chosen, begin, end, now, counts + task, room);
@@ -126,11 +131,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) rebuild(
                 const int before = sum_of(counts, task, room);
                 write_rows(begin, end, before, columns, now, was, starts, ranks, row_pointers, indices, from, to, arrays, room);
             } else if (phase == 1) {
-                turn(group, rows, columns, now, turned, counts + task, room);
+                turn(group, beyond, rows, columns, now, turned, counts + task, room);
             } else {
                 const int before = sum_of(counts + chunks, task, room);
                 write_columns(
-                    group, before, rows, columns, now, ranks, turned, column_pointers, row_indices, transposition, room);
+                    group, beyond, before, rows, columns, now, ranks, turned, column_pointers, row_indices, transposition,
+                    room);
             }
         }
         if (phase == 0 && sets_aside) {
