@@ -119,11 +119,11 @@ def update_masks(
     layers = list(layers)
     if moves is not None and moves.take(layers, update, drop_fraction, optimizer, gradients, generator):
         return
-    moving = _held(layers, optimizer)
+    moving, is_own = _held(layers, optimizer), False
     if in_place is None:
         conserves = update.conserves and all(divides(one.pattern.unit, (one.out_features, one.in_features)) for one in layers)
-        in_place = conserves and not share_memory(moving)
-    check_own(moving, in_place=in_place)
+        in_place = is_own = conserves and not share_memory(moving)
+    check_own(moving, in_place=in_place and not is_own)
     if sparsities is None and moved_on_gpu(layers, update, drop_fraction, optimizer, gradients, generator, in_place=in_place):
         return
     dense = None if gradients is None else {layer: dense_of(gradient) for layer, gradient in gradients.items()}
