@@ -87,7 +87,7 @@ MOST = {
     "forward and backward": 7,  # a card launches one less: a CPU gives the input gradient the strides of the input
     "training step": 17,
     "training step, layer by layer": 23,
-    "mask update": 2 * LAYERS + 2,  # for all: what is kept begins with zeros, and gradients end so
+    "mask update": 2 * LAYERS + 1,  # what is kept from phase to phase begins with zeros
 }
 
 
