@@ -193,12 +193,14 @@ def test_while_a_graph_is_captured_nothing_is_asked_and_nan_is_the_highest(
     arm = Arm(arm.layers[2:])  # of one piece of columns
     [layer], places = arm.layers, [one.data_ptr() for one in arm.content()]
     grads = [torch.arange(24.0).view(3, 8)]
-    row, column = (~layer.mask).nonzero()[0].tolist()
+    (row, column), *_, last = (~layer.mask).nonzero().tolist()
     grads[0][row, column] = torch.nan
+    grads[0].view(torch.int32)[tuple(last)] = 0x7FFFFFFF  # another NaN, which is no higher
     pretend_gpu(monkeypatch, captured=True)
     with no_host_sync():
         arm.update("rigl", 1 / layer.values.numel(), grads, None)
     assert bool(layer.mask[row, column])
+    assert not layer.mask[tuple(last)]
     assert places == [one.data_ptr() for one in arm.content()]
 
 
