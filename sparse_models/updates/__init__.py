@@ -4,9 +4,9 @@ import sys
 
 from sparse_models.kernels.cpu.chain._factors import Gradient, dense_of
 from sparse_models.masks.regrow import prune_and_regrow, resized
+from sparse_models.updates._by_kernels.on_cpu import Moves
 from sparse_models.updates._move import (
     Move,
-    Moves,
     dense_gradients,
     kept_gradients,
     move_mask,

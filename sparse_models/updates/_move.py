@@ -2,26 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparse_models.errors import InputError, checked
 from sparse_models.kernels.asynchronous import is_captured
-from sparse_models.kernels.cpu._team import threads
-from sparse_models.kernels.cpu.chain._factors import Factors, Gradient, dense_of
-from sparse_models.kernels.cpu.moves._table import Storage
-from sparse_models.kernels.cpu.moves.held import HeldLayers
-from sparse_models.kernels.cpu.moves.numbers import drawn_keys
+from sparse_models.kernels.cpu.chain._factors import Gradient, dense_of
 from sparse_models.layers import SparseLinear
 from sparse_models.layers._checks import check_move, check_own, share_memory
-from sparse_models.layers._feature_major.both_ways import CsrBothWays
-from sparse_models.masks.regrow import prune_and_regrow
-from sparse_models.masks.top_k import count_kept, refuse_nan
 from sparse_models.masks.units import divides
+from sparse_models.updates._by_kernels.on_cpu import Moves, slots_of
+from sparse_models.updates._by_kernels.on_gpu import moved_on_gpu
 from sparse_models.updates._rule import Update
-from sparse_models.updates._scores import gradient_magnitude, magnitude, uniform_random
 
 
 @contextmanager
@@ -85,96 +79,17 @@ def move_masks(moves: Sequence[Move], optimizer: torch.optim.Optimizer | None = 
 
 def _held(layers: Sequence[SparseLinear], optimizer: torch.optim.Optimizer | None) -> dict[SparseLinear, list[Tensor]]:
     """Return what an optimizer holds of each layer's values."""
-    return {layer: list(_slots(layer, optimizer).values()) for layer in layers}
+    return {layer: list(slots_of(layer, optimizer).values()) for layer in layers}
 
 
 def _move(moves: Sequence[Move], optimizer: torch.optim.Optimizer | None, *, in_place: bool) -> None:
     """Move layers whose values are their own."""
     counts = [check_move(*move, in_place=in_place) for move in moves]
     for (layer, mask, _), nnz in zip(moves, counts, strict=True):
-        slots = _slots(layer, optimizer)
+        slots = slots_of(layer, optimizer)
         moved = layer.move(mask, list(slots.values()), nnz=nnz, in_place=in_place, ask=False)
         if optimizer is not None and slots:
             optimizer.state[layer.values].update(zip(slots, moved, strict=True))
-
-
-def _slots(layer: SparseLinear, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
-    """Return what an optimizer holds of a layer's values, in their shape."""
-    values = layer._parameters.get("values")  # noqa: SLF001  # others are refused by whoever moves them
-    if optimizer is None or values is None:
-        return {}
-    state = optimizer.state.get(values, {})
-    return {name: one for name, one in state.items() if isinstance(one, Tensor) and one.shape == values.shape}
-
-
-class Moves:
-    """Masks of layers moved by kernels, with what is known from one update to the next: to find it takes as long as a move."""
-
-    _held: HeldLayers | None = None
-
-    def take(
-        self,
-        layers: Sequence[SparseLinear],
-        update: Update,
-        drop_fraction: float,
-        optimizer: torch.optim.Optimizer | None,
-        gradients: Mapping[SparseLinear, Gradient] | None,
-        generator: torch.Generator | None,
-    ) -> bool:
-        """Do what `update_masks` does, in the memory that there is; or nothing at all, and return False, where no kernel can.
-
-        None can where others, who know nothing of the move, share that memory.
-
-        Raises InputError for NaN before anything is changed.
-        """
-        by_gradient = update.grow_score is gradient_magnitude
-        known = update.keep_score is magnitude and update.choose is prune_and_regrow and update.regrow_dropped
-        known = known and (by_gradient or update.grow_score is uniform_random) and update.conserves and update.only is None
-        if not known or not 0 < drop_fraction <= 1 or len(set(layers)) < len(layers):
-            return False
-        if by_gradient and (gradients is None or any(layer not in gradients for layer in layers)):
-            return False
-        if not by_gradient and generator is not None and generator.device.type != "cpu":
-            return False
-        held = self._found(layers, optimizer, by_gradient=by_gradient)
-        if held is None or share_memory({layer: work.storage.slots for layer, work in zip(layers, held.works, strict=True)}):
-            return False
-        sources = [gradients[layer] if by_gradient and gradients is not None else drawn_keys(generator) for layer in layers]
-        for work, source in zip(held.works, sources, strict=True):
-            like = source.slopes[0] if isinstance(source, Factors) else source
-            if isinstance(like, Tensor) and (like.dtype, len(like)) != (work.scored, work.storage.shape[0]):
-                return False
-        kept = [work.storage.values.numel() for work in held.works]
-        if not held.move(sources, [number - count_kept(number, drop_fraction) for number in kept]):
-            refuse_nan(torch.tensor([True], device="cpu"))
-        for layer in layers:
-            layer.values.grad = None  # it belongs to the old structure
-        return True
-
-    def _found(
-        self, layers: Sequence[SparseLinear], optimizer: torch.optim.Optimizer | None, *, by_gradient: bool
-    ) -> "HeldLayers | None":
-        """Return the layers as kernels take them, found before if all tensors are the same; None where one is not taken."""
-        storages = [_storage_of(layer, optimizer) for layer in layers]
-        found = [storage for storage in storages if storage is not None]
-        if len(found) < len(layers) or len({storage.values.dtype for storage in found}) != 1:
-            return None
-        tensors = [tensor for storage in found for tensor in storage.written]
-        scored = found[0].values.dtype if by_gradient else torch.float32
-        held = self._held
-        if held is None or not held.tensors.are(tensors) or (held.scored, held.team) != (scored, threads()):
-            if not all(storage.fits() for storage in found):
-                return None
-            held = self._held = HeldLayers(tensors, found, scored)
-        return held
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_held": None}  # found again where needed
-
-
-def _storage_of(layer: SparseLinear, optimizer: torch.optim.Optimizer | None) -> Storage | None:
-    """Return what a move rewrites of a layer and of its optimizer state, or None where kernels cannot."""
-    return layer.rewritten([*_slots(layer, optimizer).values()]) if isinstance(layer, CsrBothWays) else None
 
 
 @torch.no_grad()
@@ -207,11 +122,13 @@ def update_masks(
     layers = list(layers)
     if moves is not None and moves.take(layers, update, drop_fraction, optimizer, gradients, generator):
         return
-    moving = _held(layers, optimizer)
+    moving, is_own = _held(layers, optimizer), False
     if in_place is None:
         conserves = update.conserves and all(divides(one.pattern.unit, (one.out_features, one.in_features)) for one in layers)
-        in_place = conserves and not share_memory(moving)
-    check_own(moving, in_place=in_place)
+        in_place = is_own = conserves and not share_memory(moving)
+    check_own(moving, in_place=in_place and not is_own)
+    if sparsities is None and moved_on_gpu(layers, update, drop_fraction, optimizer, gradients, generator, in_place=in_place):
+        return
     dense = None if gradients is None else {layer: dense_of(gradient) for layer, gradient in gradients.items()}
     targets: Sequence[float | None] = [None] * len(layers) if sparsities is None else sparsities
     grown: Sequence[int | None] = [None] * len(layers)

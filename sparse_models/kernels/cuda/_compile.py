@@ -42,9 +42,10 @@ class Launch(NamedTuple):
 def source_of(file: str, macros: Macros) -> str:
     """Return the text of a kernel, the prelude and the macros before it, and the headers that it includes in their places."""
     folder = Path(__file__).parent
+    own = folder / file
     defined = "".join(f"#define {name} {value}\n" for name, value in macros)
-    text = (folder / PRELUDE).read_text(encoding="utf-8") + (folder / file).read_text(encoding="utf-8")
-    return defined + _INCLUDE.sub(lambda found: (folder / found[1]).read_text(encoding="utf-8"), text)
+    text = (folder / PRELUDE).read_text(encoding="utf-8") + own.read_text(encoding="utf-8")
+    return defined + _INCLUDE.sub(lambda found: (own.parent / found[1]).read_text(encoding="utf-8"), text)
 
 
 def run(file: str, macros: Macros, launch: Launch, *arguments: Tensor | float | None) -> None:

@@ -47,6 +47,15 @@ class CsrBothWays(CsrStorage):
         self.register_buffer("transposition", number.index_select(0, places))
         self._fitting = 0
 
+    def reindex(self, index: Sequence[Tensor]) -> None:
+        """Take an index of as many non-zeros, as `rewritten` has it: other tensors, or those that there are, written anew."""
+        self._buffers.update(zip(as_operator.BUFFERS, index, strict=True))
+        self._fitting = self.transposition._version  # noqa: SLF001  # PyTorch has no public name for it
+        self.cut()
+
+    def cut(self) -> None:
+        """Store what follows from the index that is there now; override where there is such."""
+
     def train(self, mode: bool = True) -> "Self":  # noqa: FBT001, FBT002  # as nn.Module has it
         """Set the mode, as nn.Module does; raises InputError where something else than an index was written in its place.
 

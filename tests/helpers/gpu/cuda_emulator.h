@@ -1,6 +1,6 @@
-// CUDA C++ on a CPU, for tests: one block at a time, each CUDA thread a fiber, in an order that changes at every barrier.
-// A missing barrier is then seen, since another order of threads gives another result; so is shared memory read unwritten,
-// which is poisoned with NaN before each block.
+// CUDA C++ on a CPU, for tests: one block at a time, from any on, forwards or backwards; each CUDA thread a fiber, in an order
+// that changes at every barrier. A missing barrier is then seen, since another order of threads gives another result; so is
+// shared memory read unwritten, which is poisoned with NaN before each block.
 // It is read anew for each kernel, of which there are many: headers of C alone, for those of C++ take longer than a kernel.
 #define EMULATED
 #include <setjmp.h>
@@ -205,8 +205,11 @@ template <class... A> int emulate(void (*kernel)(A...), int gx, int gy, int bloc
         start.uc_link = nullptr;
         makecontext(&start, emu_entry, 0);
     }
-    for (int by = 0; by < gy; by++) for (int bx = 0; bx < gx; bx++) {
-        blockIdx.x = bx; blockIdx.y = by;
+    const long blocks = (long)gx * gy, start = seed % blocks;
+    const bool forwards = seed >> 12 & 1;
+    for (long number = 0; number < blocks; number++) {
+        const long own = (start + (forwards ? number : blocks - number)) % blocks;
+        blockIdx.x = (int)(own % gx); blockIdx.y = (int)(own / gx);
         memset(emu_shared, 0xff, sizeof emu_shared);
         memset(emu_warps, 0, sizeof emu_warps); memset(emu_lanes, 0, sizeof emu_lanes);
         emu_block = Barrier{}; emu_running = block;

@@ -1,0 +1,1 @@
+"""What moves the masks of layers on a GPU: the smallest weights dropped, others grown, and all that follows rewritten."""
