@@ -121,8 +121,11 @@ def test_disable_runs_every_body_once_and_shows_no_table() -> None:
 
 def test_a_training_row_has_its_fields_and_its_table(tmp_path: Path) -> None:
     options = ["--threads", "1", "--op", "train", "--data", "digits", "--seeds", "1", "--update", "rigl"]
-    done = run(*options, f"--benchmark-json={tmp_path / 'run.json'}")
-    assert done.returncode == 0, done.stdout + done.stderr
+    for _ in range(3):
+        done = run(*options, f"--benchmark-json={tmp_path / 'run.json'}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        if "left out, all of whose pairs were" not in done.stdout:  # disturbed by whoever else is at work on the machine
+            break
     rows = {
         (row["protocol"], row["model"]): row
         for row in (record["extra_info"] for record in json.loads((tmp_path / "run.json").read_text())["benchmarks"])
