@@ -154,7 +154,7 @@ def test_a_row_of_the_whole_has_its_fields_in_fresh_processes(place: Path) -> No
         assert row["dense_layout"] == "eager"  # tests do not compile
         assert ("peak_bytes" in row) == (row["op"] == "model_step")
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
-    assert "model 8x4b5: " in done.stdout
+    assert "model 8x4b5, dense " in done.stdout
     assert f"of_{place.name}.py:net, 8x4b5, has these linear layers:" in done.stdout
 
 

@@ -102,6 +102,7 @@ class Told(subprocess.Popen):
         print(self.pid, flush=True)
 
 subprocess.Popen = Told
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is run in the background ignores it
 try:
     with calibrate.loaded(1):
         if sys.argv[1] == "killed":
@@ -129,7 +130,10 @@ def test_what_keeps_cores_busy_ends_with_whoever_started_it_and_says_nothing_of_
         if how == "interrupted":
             time.sleep(1.0)  # it is importing PyTorch by now
             os.killpg(started.pid, signal.SIGINT)  # as a terminal does
-        assert started.communicate(timeout=60) == ("", "")
+        try:
+            assert started.communicate(timeout=60) == ("", "")
+        finally:
+            started.kill()
     end = time.monotonic() + 60
     while is_running(load):
         assert time.monotonic() < end, "it goes on"
