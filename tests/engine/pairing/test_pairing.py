@@ -50,17 +50,6 @@ def test_what_is_looked_at_after_each_pair_is_not_timed() -> None:
     assert (pairs.seconds, pairs.dense_seconds) == ([1] * 3, [2] * 3)
 
 
-@pytest.mark.parametrize(("seconds", "calls"), [(1, 3), (1.5, 1), (2, 0), (3, 0), (0.25, 9), (0, 9)])
-def test_the_candidate_goes_on_alone_until_the_reference_s_time_is_over(seconds: float, calls: int) -> None:
-    clock = Clock()
-    plan = Plan(loops=1, dense_loops=1, pairs=3, after=clock.work("|", 99), beyond=9)
-    pairs = race(clock.work("c", seconds), clock.work("d", 2), "cpu", plan, clock)
-    assert clock.log == "dc|cd|dc|" + "c|" * calls
-    assert (pairs.seconds, pairs.dense_seconds, pairs.later) == ([seconds] * 3, [2] * 3, [seconds] * calls)
-    assert pairs.timed == 6 + seconds * (3 + calls)
-    assert pairs.later_waited == [0] * calls
-
-
 def test_seconds_are_per_call_whatever_the_loops() -> None:
     clock = Clock()
     pairs = race(clock.work("c", 1), clock.work("d", 2), "cpu", Plan(loops=3, dense_loops=5, pairs=6), clock)
