@@ -21,7 +21,7 @@ def found(arms: dict[str, list[Bounds]], model: str = "sparse") -> TimeToAccurac
     made = [
         Arm(name, model, 0.8, 0.5, None, {number: seed(one) for number, one in enumerate(each)}) for name, each in arms.items()
     ]
-    return TimeToAccuracy("digits", "8x8x8", "tuned", 2, 4, "cpu", 8, True, made)
+    return TimeToAccuracy("digits", "8x8x8", "tuned", 2, 4, "cpu", 8, True, True, made)
 
 
 def named(told: TimeToAccuracy) -> Verdict:
