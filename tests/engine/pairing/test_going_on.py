@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from bench.engine.pairing import Plan, race
+from bench.engine.rounds import Took
 from sparse_models.errors import DivergedError
 from tests.engine.pairing.test_pairing import Clock
 
@@ -58,3 +59,10 @@ def test_a_candidate_that_diverges_alone_ends_there() -> None:
     pairs = race(diverging, clock.work("d", 3), "cpu", plan, clock)
     assert clock.log == "dc|cd|dc|" + "c|" * 2 + "c"
     assert (pairs.seconds, pairs.later) == ([1] * 3, [1] * 2)
+
+
+def test_what_a_gpu_s_host_took_is_told_of_pairs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {"own": Took(1.0, 0.5), "dense": Took(3.0, 0.25)}
+    monkeypatch.setattr("bench.engine.pairing.time_round", lambda work, *_: taken[work()])
+    pairs = race(lambda: "own", lambda: "dense", "cuda", Plan(1, 1, pairs=2, beyond=9))
+    assert (pairs.host_seconds, pairs.dense_host_seconds, pairs.later) == ([0.5] * 2, [0.25] * 2, [1.0] * 4)
