@@ -1,7 +1,11 @@
 import itertools
+import math
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from bench import bench_train  # whose function of that name would be taken for a benchmark here
 from bench.bench_train import Arm
@@ -12,8 +16,9 @@ from bench.works.replays import Works
 from bench.works.trained.experiment import load_for, settings_of
 from sparse_models.errors import DivergedError
 from sparse_models.kernels.cpu._compile import KERNELS
+from sparse_models.models import MLP
 from sparse_models.search import Search
-from sparse_models.training import evaluate
+from sparse_models.training import evaluate, train
 from tests.helpers.kernel_checks import forget_kernels
 
 
@@ -47,28 +52,29 @@ def test_a_training_tells_how_accurate_it_was_after_each_epoch_without_being_ano
     assert (told["test_accuracy"], told["dense_test_accuracy"]) == (on_test[-1], told["dense_epoch_test_accuracies"][-1])
 
 
+class SlowDense(Timed):
+    """By whose clock an epoch takes a second, and three of dense."""
+
+    def __init__(self, case: Case) -> None:
+        clock = itertools.count()
+        super().__init__(case, lambda: float(next(clock)), Patience())
+        self.clock = clock
+
+    def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
+        def three_seconds() -> None:
+            next(self.clock), next(self.clock)
+            assert callable(reference)
+            reference()
+
+        super().__call__(candidate, three_seconds, device, plan)
+
+
 @pytest.mark.parametrize("model", ["sparse", "narrow", "dense"])
 def test_an_arm_other_than_dense_goes_on_until_denses_time_is_over(model: str) -> None:
     layer = "tiled" if model == "sparse" else "dense"
     what = ("train", model, layer, "static", "64x8x10b128", 0.9 * (model != "dense"), "cpu", "float32", 1, "digits", "seed")
-    case, clock = Case(*what, distribution="uniform"), itertools.count()
-    timed = Timed(case, lambda: float(next(clock)), Patience())  # each epoch takes a second
-    data, settings = load_for(case), settings_of(case)
-    raced: list[Plan] = []
-
-    class SlowDense(Timed):
-        def __call__(self, candidate: Works, reference: Works, device: str, plan: Plan | None = None) -> None:
-            assert plan
-            raced.append(plan)
-
-            def three_seconds() -> None:
-                next(clock), next(clock)
-                assert callable(reference)
-                reference()
-
-            super().__call__(candidate, three_seconds, device, plan)
-
-    timed.__class__ = SlowDense
+    case = Case(*what, distribution="uniform")
+    timed, data, settings = SlowDense(case), load_for(case), settings_of(case)
     told = bench_train.bench_train(case, timed)
     later = 2 * settings.epochs * (model != "dense")
     assert list(timed.race.later) == [1.0] * later
@@ -80,6 +86,29 @@ def test_an_arm_other_than_dense_goes_on_until_denses_time_is_over(model: str) -
         longer.look()
     assert longer.accuracies == told["epoch_accuracies"] + told["later_epoch_accuracies"]
     assert (longer.end.loss, longer.end.test.accuracy) == (told["final_loss"], told["test_accuracy"])
+
+
+def test_an_arm_that_diverges_once_it_is_alone_is_told_as_it_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    what = ("train", "sparse", "tiled", "static", "64x8x10b128", 0.9, "cpu", "float32", 1, "digits", "seed")
+    case = Case(*what, distribution="uniform")
+    epochs = settings_of(case).epochs
+    timed = [SlowDense(case) for _ in range(2)]
+    whole = bench_train.bench_train(case, timed[0])
+
+    def diverging(model: MLP, *asked: Any, **more: Any) -> Iterator[Tensor]:
+        for number, losses in enumerate(train(model, *asked, **more)):
+            if number == epochs + 2:
+                for parameter in model.parameters():
+                    parameter.data.fill_(math.nan)
+                losses.fill_(math.nan)
+            yield losses
+
+    monkeypatch.setattr(bench_train, "train", diverging)
+    told = bench_train.bench_train(case, timed[1])
+    cut = {name: value[:2] if name.startswith("later") else value for name, value in whole.items()}
+    assert told == cut
+    assert timed[1].race.seconds == timed[0].race.seconds
+    assert list(timed[1].race.later) == [1.0] * 2
 
 
 @pytest.mark.parametrize("update", ["static", "set", "rigl"])

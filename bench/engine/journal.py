@@ -146,8 +146,9 @@ def _is_visit(said: dict[str, Any]) -> bool:
         race = msgspec.convert(said, _Visit).race
     except msgspec.ValidationError:
         return False
-    times = [*race.seconds, *race.dense_seconds]
-    return len(race.seconds) == len(race.dense_seconds) and all(0 < seconds < math.inf for seconds in times)
+    times = [*race.seconds, *race.dense_seconds, *race.later]
+    is_whole = len(race.seconds) == len(race.dense_seconds) and len(race.later) == len(race.later_waited)
+    return is_whole and all(0 < seconds < math.inf for seconds in times)
 
 
 def _lines(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:

@@ -10,7 +10,8 @@ from bench.machine.cores import Cores
 from bench.runs.outcome import Race
 from bench.statistics.intervals import SIGN_VALUES, median_interval
 from bench.works.replays import Work, Works
-from sparse_models.kernels.contention import Usage
+from sparse_models.errors import DivergedError
+from sparse_models.kernels.contention import DISTURBED, Usage
 
 # Rounds are short on purpose: a core that something else takes for a few milliseconds then spoils few rounds wholly instead
 # of many a little, and the median of the pairs passes over the few.
@@ -37,7 +38,7 @@ class Plan(NamedTuple):
     """Calls per round of candidate and reference, the untimed calls before each, and the number of pairs where it is fixed.
 
     What is to be looked at after each pair is called `after` it, untimed. Where the number of pairs is fixed, the candidate
-    goes on alone for as long as the reference took longer: at most so many times `beyond`.
+    goes on alone for as long as the reference took longer: at most so many times `beyond`, and until it diverges.
     """
 
     loops: int
@@ -154,19 +155,21 @@ def _is_over(pairs: Race, plan: Plan, rounds: int, patience: Patience, spent: fl
     return is_disturbed and patience.is_over(pairs.as_if_alone, spent) and before.waited_for_itself(Usage.now())
 
 
-def _going_on(pairs: Race, plan: Plan, own: _Arm, device: str, timer: Timer, cores: Cores | None) -> Race:
-    """Return the pairs and the rounds that the candidate still gets through, alone, before it took as long as the reference."""
-    before = len(own.took)
+def _go_on(pairs: Race, plan: Plan, own: _Arm, turn: Callable[[], None]) -> None:
+    """Let the candidate take turns alone for as long as the reference took longer; it ends where the candidate diverges."""
+    told = pairs.mended
+    left, last, shortest = sum(told.dense_seconds) - sum(told.seconds), told.seconds[-1], min(told.seconds)
     for _ in range(plan.beyond):
-        taken = [one.seconds for one in own.took]
-        if sum(taken) + min(taken) > sum(pairs.dense_seconds):
-            break
-        if cores is not None and cores.are_claimed:
-            cores.save_up(own.expected(1, is_first=False))
-        own.turn(1, device, timer, None, is_first=False)
+        if shortest > left:
+            return
+        try:
+            turn()
+        except DivergedError:  # what it came to until then is whole
+            return
         plan.after()
-    later = own.took[before:]
-    return pairs._replace(later=[one.seconds for one in later], later_waited=[one.waited for one in later])
+        if own.took[-1].waited <= DISTURBED:  # what was disturbed counts as the one before
+            last = own.took[-1].seconds
+        left, shortest = left - last, min(shortest, last)
 
 
 def race(
@@ -199,16 +202,20 @@ def race(
     )
     rounds = ROUNDS_A_TURN if plan.settle and plan.dense_settle and not plan.pairs else 1
     pairs = Race([], [], waited=(waited := []), dense_waited=(dense_waited := []))
-    last = None
+    last: _Arm | None = None
     before, start = Usage.now(), time.perf_counter()
+
+    def take(arm: _Arm, rounds: int) -> None:
+        nonlocal last
+        is_first, last = arm is not last, arm
+        if cores is not None and cores.are_claimed:
+            cores.save_up(arm.expected(rounds, is_first=is_first))
+        arm.turn(rounds, device, timer, evict, is_first=is_first)
 
     while not _is_over(pairs, plan, rounds, patience, time.perf_counter() - start, before):
         is_turned = len(pairs.seconds) % (2 * rounds) != 0
         for arm in reversed(arms) if is_turned != plan.is_reversed else arms:
-            if cores is not None and cores.are_claimed:
-                cores.save_up(arm.expected(rounds, is_first=arm is not last))
-            arm.turn(rounds, device, timer, evict, is_first=arm is not last)
-            last = arm
+            take(arm, rounds)
         for one, other in zip(own.took[-rounds:], dense.took[-rounds:], strict=True):
             pairs.seconds.append(one.seconds)
             pairs.dense_seconds.append(other.seconds)
@@ -218,10 +225,14 @@ def race(
         if cores is not None and not cores.are_claimed and is_disturbed and not before.waited_for_itself(Usage.now()):
             cores.claim()
         plan.after()
-    pairs, timed = _going_on(pairs, plan, own, device, timer, cores), 0.0
-    timed += sum([*pairs.seconds, *pairs.later]) * plan.loops * calls_of(candidate)
+    if plan.beyond:
+        _go_on(pairs.as_if_alone if before.waited_for_itself(Usage.now()) else pairs, plan, own, lambda: take(own, 1))
+    later = own.took[len(pairs.seconds) :]
+    pairs = pairs._replace(later=[one.seconds for one in later], later_waited=[one.waited * is_alone for one in later])
+    timed = sum([*pairs.seconds, *pairs.later]) * plan.loops * calls_of(candidate)
     timed += sum(pairs.dense_seconds) * plan.dense_loops * calls_of(reference)
     if before.waited_for_itself(Usage.now()):
         pairs = pairs.as_if_alone
-    dense_host, host = ([one.host_seconds for one in arm.took if one.host_seconds is not None] for arm in arms)
+    in_pairs = [arm.took[: len(pairs.seconds)] for arm in arms]
+    dense_host, host = ([one.host_seconds for one in took if one.host_seconds is not None] for took in in_pairs)
     return pairs._replace(timed=timed, host_seconds=host, dense_host_seconds=dense_host)

@@ -15,7 +15,6 @@ from bench.runs.outcome import Outcome, Race
 from bench.shapes import Shape
 from bench.statistics.intervals import CONFIDENCE, median_interval
 from bench.statistics.verdicts import MARGIN, process_interval
-from sparse_models.kernels.contention import DISTURBED
 
 SCHEMA = 12
 
@@ -95,17 +94,11 @@ def row_of(case: Case, outcome: Outcome, verdict: str) -> Row:
 
 
 def _of_training(races: Sequence[Race]) -> Row:
-    """Return the time of a training, of which each pair is an epoch; one that was disturbed takes what the nearest did.
-
-    Another process that has a core for a moment makes an epoch take up to 70 times as long, and a sum forgets no epoch. Epochs
-    after the last pair are those of the arm alone, until dense's time was over.
-    """
+    """Return the time of a training, of which each pair is an epoch; those after the last are of the arm alone."""
     epochs = Race([], [])
     for race in races:
         epochs = epochs.joined(race)
-    clean = epochs.undisturbed
-    nearest = [min(clean, key=lambda one: abs(one - number)) for number in range(len(epochs.seconds))]
-    seconds, dense_seconds = ([times[number] for number in nearest] for times in (epochs.seconds, epochs.dense_seconds))
-    whole = {"training_seconds": sum(seconds), "dense_training_seconds": sum(dense_seconds)}
-    later = [one if waited <= DISTURBED else seconds[-1] for one, waited in zip(epochs.later, epochs.later_waited, strict=True)]
-    return {**whole, "epoch_seconds": seconds, "dense_epoch_seconds": dense_seconds, "later_epoch_seconds": later}
+    told = epochs.mended
+    whole = {"training_seconds": sum(told.seconds), "dense_training_seconds": sum(told.dense_seconds)}
+    by_epoch = {"epoch_seconds": told.seconds, "dense_epoch_seconds": told.dense_seconds, "later_epoch_seconds": told.later}
+    return {**whole, **by_epoch}

@@ -17,9 +17,8 @@ from bench.tables.text import Screen, new_console, print_text, seconds, text_of,
 
 MOST = 20  # lines: of a screen of 24, with the lines around them
 INDENT = "  "
-ONE_SAMPLE, PRUNED, TRAINED, ZEROS, STEPPED, RIVAL, FORWARD, MORE = range(
-    8
-)  # what is left out last to first where not all fits
+# What is left out last to first where not all fits.
+ONE_SAMPLE, PRUNED, TRAINED, ZEROS, STEPPED, RIVAL, FORWARD, MORE = range(8)
 
 PAYS, HIGHER, UNDECIDED, NOT = STATUSES = ("pays in", "pays only if it is higher in", "is undecided in", "does not pay in")
 VERDICTS = {"faster": "pays", "undecided": "is undecided", "same": "does not pay", "slower": "does not pay"}

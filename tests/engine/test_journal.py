@@ -81,8 +81,8 @@ def test_a_journal_cut_at_any_byte_gives_the_whole_lines_before_the_cut_and_can_
 
 STRANGE = [b"{}", b"[]", b"null", b"\xff", b"\0" * 512, b"[" * 10**5, b'{"process":"0","name":"a","said":{}}',
            b'{"process":0,"name":"a","said":{}}', b'{"process":0,"name":"a","said":[]}',
-           *(b'{"process":0,"name":"a","said":{"known":{},"race":%s,"facts":{},"spent":{}}}' % race
-             for race in (b"1", b"[1,2]", b'[["a"],["b"]]', b"[[1],[]]", b"[[0],[1]]", b"[[NaN],[1]]"))]  # fmt: skip
+           *(b'{"process":0,"name":"a","said":{"known":{},"race":%s,"facts":{},"spent":{}}}' % race for race in (b"1", b"[1,2]",
+             b'[["a"],["b"]]', b"[[1],[]]", b"[[0],[1]]", b"[[NaN],[1]]", b"[[1],[2],0,[],[],[],[],[],[1],[]]"))]  # fmt: skip
 
 
 @pytest.mark.parametrize("strange", STRANGE, ids=range(len(STRANGE)))

@@ -36,6 +36,13 @@ def test_an_epoch_that_was_disturbed_takes_as_long_as_the_nearest_that_was_not()
     assert row["pair_seconds"] == [70.0, 1.0, 80.0, 90.0, 4.0]
 
 
+def test_a_disturbed_epoch_of_an_arm_alone_takes_as_long_as_the_nearest_of_its_own_that_was_not() -> None:
+    race = clean(4.0)._replace(later=[70.0, 80.0, 3.0, 90.0], later_waited=[1.0, 1.0, 0.0, 1.0])
+    row = told(CASE._replace(op="train"), race, epochs=1)
+    assert row["later_epoch_seconds"] == [4.0, 3.0, 3.0, 3.0]
+    assert (row["epoch_seconds"], row["training_seconds"]) == ([4.0], 4.0)
+
+
 def test_a_bounded_kernel_loads_half_as_many_numbers_as_it_has_flops() -> None:
     row = told(CASE, Race([0.5], [1.0]), flops_executed=8e9, bound_gflops=32.0)
     assert row["bound_fraction"] == pytest.approx(0.5)

@@ -84,6 +84,7 @@ def test_what_was_not_recorded_is_not_known(schema: int) -> None:
         unusual = "erk" if schema >= 8 and row.model in ("sparse", "narrow") else "uniform"
         assert row.distribution == (unusual if row.op == "train" else "-")
         assert (row.epoch_test_accuracies is not None) == (row.op == "train" and schema >= 10)
+        assert (row.later_epoch_seconds is not None) == (row.op == "train" and schema >= 12)
         assert (row.dense_variant is not None) == (row.op == "train")
         assert len(case.speedups) == (3 if row.op == "train" else 0 if schema == 1 else len(row.process_numbers))
         assert (row.interval_over == "pairs") == (schema == 1 or row.op == "train")

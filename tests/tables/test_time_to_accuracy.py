@@ -9,6 +9,7 @@ from bench.findings.short_answer import short_answer
 from bench.tables import short_answer as short
 from bench.tables.answer import lines
 from bench.tables.text import Screen
+from bench.tables.trained.time_to_accuracy import GOING_ON
 from tests.helpers.rows import WIDE, learnt
 
 NARROW = {"model": "narrow", "layer": "dense", "bytes_stored": 100}
@@ -47,6 +48,15 @@ def test_each_arm_has_a_line_with_what_it_took_the_soonest_first() -> None:
     ]  # fmt: skip
     assert cells(text, "narrow")[:7] == ["0.8", "0", "of", "8", ">0.05", "[0.05", "never]"]
     assert cells(text, "set tiled")[-7:-3] == ["0.600", "0.600", "0.900", "0.750"]
+
+
+def test_the_title_tells_whether_arms_had_denses_time_or_as_many_epochs() -> None:
+    gone_on = [one | {"later_epoch_seconds": [], "later_epoch_accuracies": []} for one in trained(8)]
+    before = TITLE.replace(" (cpu", GOING_ON + " (cpu")
+    assert any(line.startswith(before) for line in lines(answer_of(gone_on), WIDE))
+    for mixed in (trained(8), [*gone_on[1:], trained(8)[0]]):
+        assert told(mixed)
+        assert GOING_ON not in "".join(lines(answer_of(mixed), WIDE))
 
 
 @pytest.mark.parametrize("seeds", [1, 5])

@@ -62,6 +62,7 @@ class TimeToAccuracy(NamedTuple):
     conditions: str
     seeds: int
     is_chosen: bool  # whether test accuracy is that of the epoch which the validation split chose; else of the last one
+    goes_on: bool  # whether sparse and narrow arms had all of dense's time, and not only as many epochs (before schema 12)
     arms: list[Arm]
 
 
@@ -76,7 +77,8 @@ def time_to_accuracy(rows: Iterable[Row]) -> list[TimeToAccuracy]:
             what = (first["data"], shape_of(group), first["protocol"], first["epochs"], first["batch"])
             many = len({number for number, _ in seeds})
             is_chosen = all(chosen for _, chosen in seeds)
-            found.append(TimeToAccuracy(*what, conditions_of(group), many, is_chosen, sorted(arms, key=_soonest)))
+            goes_on = all("later_epoch_seconds" in row for row in group)
+            found.append(TimeToAccuracy(*what, conditions_of(group), many, is_chosen, goes_on, sorted(arms, key=_soonest)))
     return found
 
 

@@ -29,7 +29,8 @@ from bench.tables.trained.time_to_accuracy import COLUMNS
 CURVES = (
     "Accuracy on the validation split after each epoch (of random labels on the training samples), the mean over the seeds, "
     "its band from the lowest to the highest. The solid line is the target, the mean over the seeds of dense's best less "
-    f"{MARGIN:g}; a ring marks the first epoch at which an arm's mean is as high. Time is that of the epochs alone, on a "
+    f"{MARGIN:g}; a ring marks the first epoch at which an arm's mean is as high. Since schema 12 sparse and narrow arms go on "
+    "until dense's time is over, here as long as all of their seeds do. Time is that of the epochs alone, on a "
     "logarithmic axis; FLOPs are counted ones (2 a multiply-add), spread evenly over the epochs. "
     f"{BELOW}"
 )

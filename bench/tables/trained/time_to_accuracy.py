@@ -9,6 +9,8 @@ from bench.statistics.intervals import SIGN_VALUES
 from bench.tables.grid import Grid
 from bench.tables.text import seconds
 
+GOING_ON = ", then sparse and narrow arms alone until dense's time is over"
+
 COLUMNS: dict[str, Callable[[Arm], str]] = {
     "arm": lambda arm: arm.name,
     "sparsity": lambda arm: f"{arm.sparsity:g}",
@@ -38,8 +40,8 @@ def time_to_accuracy_table(found: TimeToAccuracy) -> tuple[str, Grid]:
     at = "at the epoch that the validation split chose" if found.is_chosen else "at the end of the training"
     title = (
         f"Time to dense's accuracy on {found.data}, {found.shape}, {found.protocol}, {found.epochs} epochs of batch "
-        f"{found.batch} ({found.conditions}): until an epoch within {MARGIN:g} of dense's best on the validation split, "
-        f"seed by seed; {over}; >: never there in all it took; test accuracy {at}"
+        f"{found.batch}{GOING_ON if found.goes_on else ''} ({found.conditions}): until an epoch within {MARGIN:g} of dense's "
+        f"best on the validation split, seed by seed; {over}; >: never there in all it took; test accuracy {at}"
     )
     table = Grid(COLUMNS, keys=2)
     for arm in found.arms:

@@ -13,7 +13,7 @@ from bench.machine.cores import Cores
 from bench.runs.outcome import Race
 from bench.statistics.intervals import median_interval
 from bench.works.replays import in_turn
-from tests.engine.test_pairing import Clock, told_waits
+from tests.engine.pairing.test_pairing import Clock, told_waits
 
 speedups = st.lists(st.floats(0.1, 10), min_size=0, max_size=40)
 
