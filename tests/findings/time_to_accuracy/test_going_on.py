@@ -1,26 +1,11 @@
-"""An arm that is through before dense goes on alone until dense's time is over, and is looked at until then."""
+"""An arm that went on alone after as many epochs as dense had is looked at until its end."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.engine.pairing import Plan, race
 from bench.findings.time_to_accuracy.seeds import Seed, seed_of
-from tests.engine.test_pairing import Clock, undisturbed
-from tests.findings.test_time_to_accuracy import curves, told, trained
-
-__all__ = ["undisturbed"]  # a fixture
-
-
-@pytest.mark.parametrize(("seconds", "calls"), [(1, 3), (1.5, 1), (2, 0), (3, 0), (0.25, 9), (0, 9)])
-def test_the_candidate_goes_on_alone_until_the_reference_s_time_is_over(seconds: float, calls: int) -> None:
-    clock = Clock()
-    plan = Plan(loops=1, dense_loops=1, pairs=3, after=clock.work("|", 99), beyond=9)
-    pairs = race(clock.work("c", seconds), clock.work("d", 2), "cpu", plan, clock)
-    assert clock.log == "dc|cd|dc|" + "c|" * calls
-    assert (pairs.seconds, pairs.dense_seconds, pairs.later) == ([seconds] * 3, [2] * 3, [seconds] * calls)
-    assert pairs.timed == 6 + seconds * (3 + calls)
-    assert pairs.later_waited == [0] * calls
+from tests.findings.time_to_accuracy.test_seeds import curves, told, trained
 
 
 @given(curves(), curves(), st.data())
