@@ -86,7 +86,7 @@ def _scores(
             return None
         if one.device != on or one.dtype not in moving.KINDS:
             return None
-        found.append(Scores(one.detach().resolve_neg().contiguous()))
+        found.append(Scores(one.detach().contiguous()))  # of a negated view, too, magnitudes are what counts
     return found
 
 

@@ -1,4 +1,4 @@
-"""What comes seldom to a mask update on a GPU, on a card and in the emulator: other dtypes, strides, and numbers that are near."""
+"""What comes seldom to a mask update on a GPU, on a card and in the emulator: other dtypes and strides, near numbers."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,9 @@ from torch import Tensor
 
 from sparse_models.kernels.cpu.moves.numbers import define_numbers, drawn_keys
 from sparse_models.layers import LAYERS
+from sparse_models.layers._feature_major.both_ways import CsrBothWays
 from sparse_models.updates import UPDATES, update_masks
+from sparse_models.updates._by_kernels import on_gpu
 from tests.helpers.gpu.on_a_card import device
 from tests.sparse_models.kernels.gpu.test_cuda_layer import _kernels_of_a_gpu
 from tests.sparse_models.kernels.gpu.test_cuda_moves import KINDS, Arm, _cut, by_pytorch, drawn, grown_of, same
@@ -58,19 +60,31 @@ def test_layers_of_several_kinds_and_dtypes_are_moved_in_one_update(device: str,
     arm.update(rule, 0.3, [one.to(device) for one in grads], generator(1), in_place=in_place)
     by_pytorch(twin, rule, 0.3, grads, generator(1))
     same(arm.content(), twin.content())
+    if device == "cpu":  # on a card no layer holds where pieces of columns start
+        for layer, expecting in zip(arm.layers, twin.layers, strict=True):
+            held, expected = dict(layer.named_buffers()), dict(expecting.named_buffers())
+            assert held.keys() == expected.keys()
+            same(list(held.values()), list(expected.values()))
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_optimizer_state_of_another_dtype_than_the_values_moves_with_them(device: str, in_place: bool) -> None:
+@pytest.mark.parametrize(
+    ("stored", "in_place"),
+    [(torch.Tensor.float, False), (torch.Tensor.float, True), (lambda slot: torch._neg_view(-slot), False)],
+    ids=["in float32", "in float32, in place", "negated"],
+)
+def test_optimizer_state_that_is_stored_otherwise_than_the_values_moves_with_them(
+    device: str, stored: Callable[[Tensor], Tensor], in_place: bool
+) -> None:
     arm, twin = drawn(device, dtype=BF16)
     for layer in arm.layers:
         state = arm.optimizer.state[layer.values]
-        state["exp_avg"] = state["exp_avg"].float()
+        state["exp_avg"] = stored(state["exp_avg"])
+    dtype = state["exp_avg"].dtype
     grads = grown_of(arm.layers, 3)
     arm.update("rigl", 0.3, [one.to(device) for one in grads], None, in_place=in_place)
     by_pytorch(twin, "rigl", 0.3, grads, None)
     same(arm.content(), twin.content())
-    assert all(arm.optimizer.state[layer.values]["exp_avg"].dtype == F32 for layer in arm.layers)
+    assert all(arm.optimizer.state[layer.values]["exp_avg"].dtype == dtype for layer in arm.layers)
 
 
 def test_random_numbers_are_told_apart_to_their_last_bit(device: str) -> None:
@@ -96,3 +110,21 @@ def test_masks_move_in_inference_mode(device: str, in_place: bool) -> None:
         arm.update("rigl", 0.3, [one.to(device) for one in grads], None, in_place=in_place)
     by_pytorch(twin, "rigl", 0.3, grads, None)
     same(arm.content(), twin.content())
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_an_index_that_kernels_wrote_is_not_looked_at_again(
+    device: str, in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm, _ = drawn(device)
+    arm.update("set", 0.3, grown_of(arm.layers, 3), None, in_place=in_place)
+    monkeypatch.setattr(CsrBothWays, "_fits", lambda _: pytest.fail("the device is asked"))
+    for layer in arm.layers:
+        layer.train()
+
+
+def test_numbers_that_a_host_draws_are_held_by_no_graph(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arm, _ = drawn(device)
+    monkeypatch.setattr(on_gpu, "is_captured", lambda _: True)
+    grads = dict(zip(arm.layers, grown_of(arm.layers, 3), strict=True))
+    assert not on_gpu.moved_on_gpu(arm.layers, UPDATES["set"], 0.3, arm.optimizer, grads, generator(0), in_place=True)
