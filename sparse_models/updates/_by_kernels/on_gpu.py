@@ -1,4 +1,4 @@
-"""Mask updates on a GPU by two kernels of our own for each layer, where those know the rule and the layer."""
+"""Mask updates on a GPU by a few kernels of our own for each layer, where those know the rule and the layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast

@@ -122,7 +122,7 @@ def simulated_graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Simulated
         launch(*given)
 
     monkeypatch.setattr(_compile, "run", launched)
-    stream = SimpleNamespace(wait_stream=lambda _: None)
+    stream = SimpleNamespace(wait_stream=lambda _: None, synchronize=lambda: None)
     for name in ("Stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda *_: nothing())

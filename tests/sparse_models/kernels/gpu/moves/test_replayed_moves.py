@@ -12,6 +12,7 @@ from tests.helpers.gpu.on_a_card import device
 from tests.helpers.gpu.simulated_graph import simulated_graphs
 from tests.sparse_models.kernels.gpu.test_cuda_layer import _kernels_of_a_gpu
 from tests.sparse_models.kernels.gpu.test_cuda_moves import Arm, _cut, by_pytorch, drawn, grown_of, same
+from tests.strategies import normal
 
 __all__ = ["_cut", "_kernels_of_a_gpu", "device", "simulated_graphs"]  # fixtures
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -50,12 +51,14 @@ def test_each_replay_grows_by_the_gradients_that_there_are_then(device: str, req
 
 def test_each_replay_draws_other_numbers(device: str, request: pytest.FixtureRequest) -> None:
     arm, _ = drawn(device)
-    graph, seen = captured(arm, "set", [one.to(device) for one in grown_of(arm.layers, 0)], request), list[Tensor]()
+    graph = captured(arm, "set", [one.to(device) for one in grown_of(arm.layers, 0)], request)
+    start, seen = [one.clone() for one in arm.content()], list[Tensor]()
     for _ in range(3):
-        before = [layer.to_dense() for layer in arm.layers]
-        old = [layer.mask for layer in arm.layers]
+        for one, before in zip(arm.content(), start, strict=True):
+            one.copy_(before)
+        weights, masks = [layer.to_dense() for layer in arm.layers], [layer.mask for layer in arm.layers]
         graph.replay()
-        for layer, weight, mask in zip(arm.layers, before, old, strict=True):
+        for layer, weight, mask in zip(arm.layers, weights, masks, strict=True):
             assert isinstance(layer, CsrBothWays)
             assert layer._fits()
             kept = int(mask.sum())
@@ -63,7 +66,19 @@ def test_each_replay_draws_other_numbers(device: str, request: pytest.FixtureReq
             assert int(layer.mask.sum()) == kept
             assert bool((layer.mask | ~survivors).all())
             assert torch.equal(layer.to_dense(), weight * layer.mask)
-        seen.append(arm.layers[0].mask & ~old[0])
-        with torch.no_grad():  # what was grown would be the first to be dropped
-            arm.layers[0].values.fill_(1)
+        seen.append(arm.layers[0].mask)
     assert not any(torch.equal(one, other) for number, one in enumerate(seen) for other in seen[:number])
+
+
+def test_few_samples_are_multiplied_by_the_mask_of_the_last_replay(device: str, request: pytest.FixtureRequest) -> None:
+    arm, _ = drawn(device)
+    layer, x = arm.layers[0], normal(1, 3, 70, dtype=torch.float32).to(device)
+    graph = captured(arm, "set", [one.to(device) for one in grown_of(arm.layers, 0)], request)
+    for _ in range(2):
+        with torch.no_grad():
+            layer.eval()(x)  # which makes a copy of the weights
+        graph.replay()
+        with torch.no_grad():
+            layer.values.fill_(1)
+            found = layer.train().eval()(x)
+        torch.testing.assert_close(found, x @ layer.to_dense().t())
