@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from sparse_models.kernels.asynchronous import is_captured
 from sparse_models.kernels.cpu import tiled
 from sparse_models.kernels.cpu._arithmetic import computed
 from sparse_models.kernels.cpu._compile import short_on_cpu
@@ -34,23 +35,22 @@ MISSING = why_absent()
 class Tiled(OwnKernels):
     """CSR weights multiplied by compiled kernels: on torch's own threads (sparse_models.kernels.cpu.tiled), or on a GPU.
 
-    Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that in
-    a chain of such layers nothing is transposed. On a GPU up to small_batch.LARGEST_BATCH samples, on a CPU up to
-    few.largest_batch(), are multiplied by another kernel where the layer is in `eval()` and no gradient is wanted: it holds
-    another copy of the weights for each form in which that kernel wants them (one or two; three where x is wide on a GPU),
-    made by the first call with such a batch and made anew when weights or mask change. Three things change weights unseen:
-    `values.data`, the replay of a captured training step, and the step of a fused optimizer whose gradients are from before
-    the copy. Call `train()` before and `eval()` after, as one does. A captured forward pass is captured anew after a move to
-    another mask; and one layer multiplies few samples on one stream at a time.
+    Takes any strides; fastest with feature-major input ([in, batch] contiguous), and returns feature-major output, so that
+    chains transpose nothing. On a GPU up to small_batch.LARGEST_BATCH samples, on a CPU up to few.largest_batch(), are
+    multiplied by another kernel where the layer is in `eval()` and no gradient is wanted: it holds a copy of the weights for
+    each form that kernel wants (up to three), made by the first such call and anew when weights or mask change. Three things
+    change weights unseen: `values.data`, the replay of a captured training step or mask update, and the step of a fused
+    optimizer whose gradients are from before the copy. Call `train()` before and `eval()` after. After a move to another mask a
+    forward pass is captured anew; and one layer multiplies few samples on one stream at a time.
     """
 
     devices: ClassVar[tuple[str, ...]] = tuple(NUMBERS) if MISSING is None else ("cpu",)
     dtypes: ClassVar[tuple[str, ...]] = NUMBERS["cpu"]
     absent: ClassVar[Mapping[str, str]] = {} if MISSING is None else {"cuda": MISSING}
     _frozen: Frozen | few.Frozen | None = None
-    # By the number of samples, of chains that it is the first of.
-    _few: Mapping[int, HeldFew | NotForFew] = MappingProxyType({})
+    _few: Mapping[int, HeldFew | NotForFew] = MappingProxyType({})  # by samples, of chains that it is the first of
     _cut_of: Tensor | None = None  # the columns of which it is held where each piece starts
+    _is_replayed = False  # whether a CUDA graph moves it to other masks, which nothing counts
 
     @classmethod
     def dtypes_on(cls, device: str) -> tuple[str, ...]:
@@ -76,6 +76,7 @@ class Tiled(OwnKernels):
     def cut(self) -> None:
         """Store where rows start in each piece of columns, of the index that is there now, both ways; not on a GPU."""
         self._cut_of = columns = self.columns
+        self._is_replayed = self._is_replayed or is_captured(columns)
         for name, structure in zip(("row_starts", "column_starts"), self.structures, strict=True):
             self.register_buffer(name, cut(*structure[:3]) if columns.is_cpu else None, persistent=False)
 
@@ -134,6 +135,7 @@ class Tiled(OwnKernels):
         """Have copies of the weights made anew when they are next needed: these are about to be trained."""
         if self._frozen is not None:
             self._frozen.outdate()
+            self._frozen = None if self._is_replayed else self._frozen  # of which mask is not known
 
     def is_for_few(self, x: Tensor) -> bool:
         """Tell whether a kernel for few samples multiplies x [batch, in]."""

@@ -1,4 +1,4 @@
-"""Mask updates on a GPU by two kernels of our own for each layer, where those know the rule and the layer."""
+"""Mask updates on a GPU by a few kernels of our own for each layer, where those know the rule and the layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -37,7 +37,8 @@ def moved_on_gpu(
     The host asks the device once, for all layers, whether there are NaN, before anything is changed, and not while a CUDA graph
     is captured. Raises InputError for NaN.
     """
-    if not layers or not is_known(layers, update, drop_fraction, gradients):
+    # What is made in inference mode counts no changes, by which a layer tells that its index is one.
+    if not layers or torch.is_inference_mode_enabled() or not is_known(layers, update, drop_fraction, gradients):
         return False
     storages = [one for one in (storage_of(layer, optimizer) for layer in layers) if one is not None and moving.fits(one)]
     if len(storages) < len(layers) or len({one.values.device for one in storages}) > 1:
@@ -85,7 +86,7 @@ def _scores(
             return None
         if one.device != on or one.dtype not in moving.KINDS:
             return None
-        found.append(Scores(one.detach().resolve_neg().contiguous()))
+        found.append(Scores(one.detach().contiguous()))  # of a negated view, too, magnitudes are what counts
     return found
 
 

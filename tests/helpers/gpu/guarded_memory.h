@@ -10,6 +10,7 @@ static unsigned char* volatile guard_address;
 struct Guarded {
     unsigned char *own, *pages, *held;
     size_t bytes, size;  // of the tensor, and of pages that may be touched
+    bool is_again;       // of a tensor that an argument before is, too
     // It ends where the pages end, but for what keeps its address the same modulo 16, on which kernels decide how to load.
     void place(void* tensor, size_t count) {
         const size_t page = (size_t)sysconf(_SC_PAGESIZE), beyond = (size_t)(-((uintptr_t)tensor + count)) % 16;
@@ -29,7 +30,7 @@ struct Guarded {
     }
     void give_back() const {
         const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-        if (bytes && memcmp(own, held, bytes)) memcpy(own, held, bytes);  // of two that are one, the other may be the one written
+        if (bytes && memcmp(own, held, bytes)) memcpy(own, held, bytes);  // of two that overlap, the other may be the one written
         munmap(pages - page, size + 2 * page);
     }
 };
@@ -44,7 +45,12 @@ template <class Call> int guarded(void** arguments, const long* bytes, int count
     Guarded* held = (Guarded*)calloc((size_t)count + 1, sizeof(Guarded));
     for (int i = 0; i < count; i++)
         if (bytes[i] >= 0) {
-            held[i].place(*(void**)arguments[i], (size_t)bytes[i]);
+            for (int j = 0; j < i && !held[i].is_again; j++)  // what is read and written as two arguments is one memory on a card
+                if (bytes[i] && bytes[j] == bytes[i] && held[j].own == *(unsigned char**)arguments[i]) {
+                    held[i] = held[j];
+                    held[i].is_again = true;
+                }
+            if (!held[i].is_again) held[i].place(*(void**)arguments[i], (size_t)bytes[i]);
             *(void**)arguments[i] = held[i].held;
         }
     struct sigaction action = {}, before[3];
@@ -56,7 +62,7 @@ template <class Call> int guarded(void** arguments, const long* bytes, int count
     if (!code) code = call();
     for (int i = 0; i < 3; i++) sigaction(signals[i], &before[i], nullptr);
     for (int i = 0; i < count; i++) {
-        if (bytes[i] < 0) continue;
+        if (bytes[i] < 0 || held[i].is_again) continue;
         const long off = guard_address - held[i].held;
         if (code == TOUCHED && off > -4096 && off < bytes[i] + 4096) fprintf(stderr, "argument %d, of %ld bytes, touched at %ld\n", i, bytes[i], off);
         if (!code && !held[i].is_whole()) { code = OVERWRITTEN; fprintf(stderr, "memory beside argument %d is overwritten\n", i); }

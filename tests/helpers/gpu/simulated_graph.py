@@ -1,19 +1,21 @@
 """CUDA graphs seen on a CPU: what is captured leaves no trace, is refused where the host would wait, and done at each replay.
 
-What is captured are PyTorch's operations; kernels of our own, which pass by its dispatcher, are not.
+What is captured are PyTorch's operations and kernels of our own in CUDA C++; others, which pass by its dispatcher, are not.
 """
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from sparse_models.kernels.cuda import _compile
 from tests.helpers.gpu.simulated_gpu import FREE, no_host_sync, pretend_gpu
 
 
@@ -31,10 +33,7 @@ class Recording(no_host_sync):
     ) -> Any:
         """Do it, and note it with what came of it."""
         given = dict(kwargs or {})
-        for tensor in tensors_in((args, given)):
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in self.own:
-                self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
+        self.keep(tensors_in((args, given)))
         result = super().__torch_dispatch__(func, types, args, kwargs)
         made = tensors_in(result)
         places = {tensor.untyped_storage().data_ptr() for tensor in tensors_in((args, given))}
@@ -45,6 +44,19 @@ class Recording(no_host_sync):
         else:
             self.calls.append((None, args, given, made))  # what is held here is given to nothing else
         return result
+
+    def keep(self, tensors: Sequence[Tensor]) -> None:
+        """Keep what memory from outside holds, before it is written to."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self.own:
+                self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
+
+    def note(self, launch: Callable[..., None], given: tuple[Any, ...]) -> None:
+        """Note the launch of a kernel of our own."""
+        with _disable_current_modes():
+            self.keep(tensors_in(given))
+        self.calls.append((launch, given, {}, []))
 
     def undo(self) -> None:
         for storage, held in self.before.values():
@@ -102,7 +114,15 @@ def simulated_graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Simulated
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: bool(SimulatedGraph.captured))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    stream = SimpleNamespace(wait_stream=lambda _: None)
+    launch = _compile.run  # an emulator's, where a test wants our own kernels
+
+    def launched(*given: Any) -> None:
+        for graph in SimulatedGraph.captured:
+            graph.recording.note(launch, given)
+        launch(*given)
+
+    monkeypatch.setattr(_compile, "run", launched)
+    stream = SimpleNamespace(wait_stream=lambda _: None, synchronize=lambda: None)
     for name in ("Stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda *_: nothing())

@@ -34,6 +34,17 @@ def test_the_emulator_refuses_what_a_card_does_not_forgive(reason: str, past: in
         run()
 
 
+@cuda_emulator.needs_compiler
+def test_a_tensor_that_is_two_arguments_is_one_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'extern "C" __global__ void two(float* x, const float* y) { for (int i = 0; i < 7; i++) x[i + 1] = y[i]; }'
+    monkeypatch.setattr(_compile, "source_of", lambda *_: text)
+    x, y = torch.arange(8.0), torch.arange(8.0)
+    cuda_emulator.run("two.cu", (("TWO", 1),), Launch((1, 1), 1), x, x)
+    assert not x.any()
+    cuda_emulator.run("two.cu", (("TWO", 1),), Launch((1, 1), 1), x, y)
+    assert x.tolist() == [0, 0, 1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize("name", ["loads", "stores"])
 def test_the_interpreter_refuses_memory_that_is_no_tensors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     interpreted.needs_interpreter()
