@@ -123,7 +123,7 @@ class Arm:
         self.accuracies: list[float] = []  # on the validation split, after each epoch
         self.test_accuracies: list[float] = []  # for whoever reads a row, at an epoch that the validation split has chosen
         self.not_captured: list[str] = []  # the reason, where no CUDA graph holds its steps
-        self.done = 0  # epochs
+        self.done, self.most = 0, settings.epochs + beyond  # epochs
         self._end: End | None = None
         rule, told = UPDATES[case.update], self.not_captured
         self._epochs = train(self.model, self.data.train, self.settings, case.seed, rule, told=told, beyond=beyond)
@@ -145,7 +145,7 @@ class Arm:
         losses = next(self._epochs, None)
         if losses is None:
             raise RuntimeError(
-                f"{self.case.model} {self.case.layer}: expected at most {self.settings.epochs} epochs, got a call for one "
+                f"{self.case.model} {self.case.layer}: expected at most {self.most} epochs, got a call for one "
                 "more; time a training only as often as it has epochs"
             )
         if not losses.isfinite().all():

@@ -51,42 +51,35 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            told = _explained(error, function, args, kwargs)
-            if told is None:
-                raise
-            raise told from error
+            _explain(error, function, args, kwargs)
+            raise
 
     @wraps(function)
     def generate(*args: _P.args, **kwargs: _P.kwargs) -> Any:  # which fails no sooner than it is asked for what it yields
         try:
             return (yield from function(*args, **kwargs))  # type: ignore[misc]
         except Exception as error:
-            told = _explained(error, function, args, kwargs)
-            if told is None:
-                raise
-            raise told from error
+            _explain(error, function, args, kwargs)
+            raise
 
     return generate if inspect.isgeneratorfunction(function) else call
 
 
-def _explained(
-    error: Exception, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> InputError | None:
-    """Return what says which argument is not of the type in the signature; None where all are, or the error says it."""
+def _explain(error: Exception, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise what says which argument is not of the type in the signature; nothing where all are, or the error says it."""
     if isinstance(error, OWN):
-        return None
+        return
     signature = inspect.signature(function)
     try:
         given = signature.bind(*args, **kwargs).arguments
     except TypeError:  # no such argument, or one too few: Python says it itself
-        return None
+        return
     for name, value in given.items():
         kind = signature.parameters[name].annotation
         if kind is not inspect.Parameter.empty and not isinstance(kind, str) and not fits(value, kind):
             what = function.__qualname__.removesuffix(".__init__")
             advice = "convert it" if hasattr(value, "__array__") or isinstance(value, list) else "pass one"
-            return InputError(f"{what}: expected {name} to be {_words(kind)}, got {_got(value)}; {advice}")
-    return None
+            raise InputError(f"{what}: expected {name} to be {_words(kind)}, got {_got(value)}; {advice}") from error
 
 
 def fits(value: Any, kind: Any) -> bool:
