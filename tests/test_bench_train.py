@@ -81,9 +81,12 @@ def test_an_arm_other_than_dense_goes_on_until_denses_time_is_over(model: str) -
     assert len(told["later_epoch_accuracies"]) == len(told["later_epoch_test_accuracies"]) == later
     assert len(told["epoch_accuracies"]) == told["epochs"] == settings.epochs
     longer = Arm(case, data, settings, later)
-    for _ in range(settings.epochs + later):
+    for number in range(1, settings.epochs + later + 1):
         longer.epoch()
         longer.look()
+        if number == settings.epochs:  # what is told of its end is of here
+            ended = evaluate(longer.model, data.train).loss, evaluate(longer.model, data.test).accuracy
+            assert ended == (told["final_loss"], told["test_accuracy"])
     assert longer.accuracies == told["epoch_accuracies"] + told["later_epoch_accuracies"]
     assert (longer.end.loss, longer.end.test.accuracy) == (told["final_loss"], told["test_accuracy"])
 
